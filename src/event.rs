@@ -1,0 +1,172 @@
+//! What a verified delivery says happened, in flux-recv's own normal form.
+//!
+//! Providers make these values, matching reads them; neither knows the other.
+
+pub mod git_ref;
+pub mod image;
+pub mod repository_url;
+pub mod semver;
+
+use git_ref::GitRef;
+use image::ImageName;
+use repository_url::RepositoryUrl;
+
+/// One thing that happened at the sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Refs of a Git repository changed.
+    Git(GitEvent),
+    /// A manifest or a tag in an image registry changed.
+    Image(ImageEvent),
+    /// The index of a Helm repository served over HTTP changed.
+    Chart(ChartEvent),
+    /// Objects in a bucket changed.
+    Bucket(BucketEvent),
+}
+
+/// A change in a Git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitEvent {
+    /// Every URL that the sender gives for the repository, or that follows from what it gives.
+    pub repository: Vec<RepositoryUrl>,
+    /// What changed in it.
+    pub changes: GitChanges,
+}
+
+/// Which refs a [`GitEvent`] is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GitChanges {
+    /// These refs, and no others.
+    Refs(Vec<RefChange>),
+    /// The sender does not say, or has cut its list short: any ref may have changed.
+    Unknown,
+}
+
+/// One ref that was created, moved or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefChange {
+    /// The ref by its full name.
+    pub name: GitRef,
+    /// Whether the ref is gone now.
+    pub deleted: bool,
+    /// Commit IDs that the change brings, as far as the sender lists them.
+    pub commits: Vec<String>,
+}
+
+/// A change in an image registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageEvent {
+    /// Every name under which the repository may be known (a registry can have several hosts).
+    pub names: Vec<ImageName>,
+    /// The tags concerned; empty when the sender names none.
+    pub tags: Vec<String>,
+    /// The manifest's digest (`sha256:…`), if the sender names it.
+    pub digest: Option<String>,
+    /// What was pushed, as far as the sender says.
+    pub media: Media,
+    /// Whether the tag or manifest is gone now.
+    pub deleted: bool,
+}
+
+/// What kind of artifact an [`ImageEvent`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// A Helm chart: no `ImageRepository` cares.
+    Chart,
+    /// A container image: no `HelmChart` cares.
+    Image,
+    /// The sender does not say.
+    Unknown,
+}
+
+impl Media {
+    /// Reads an OCI config media type.
+    pub fn of_config(media_type: &str) -> Media {
+        match media_type {
+            "application/vnd.cncf.helm.config.v1+json" => Media::Chart,
+            "application/vnd.docker.container.image.v1+json" | "application/vnd.oci.image.config.v1+json" => {
+                Media::Image
+            }
+            _ => Media::Unknown,
+        }
+    }
+}
+
+/// A change in a Helm repository served over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChartEvent {
+    /// How the repository's URL ends, as lower-case path segments: senders do not know the host.
+    pub url_tail: Vec<String>,
+}
+
+/// A change in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketEvent {
+    /// The bucket's name.
+    pub name: String,
+    /// The service that holds it.
+    pub service: BucketService,
+    /// The service's host, with its port if it has one, where the sender gives it.
+    pub endpoint: Option<String>,
+    /// The decoded keys of the objects that changed; empty when unknown.
+    pub keys: Vec<String>,
+}
+
+/// The object storage that a [`BucketEvent`] comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketService {
+    /// Amazon S3.
+    Aws,
+    /// Google Cloud Storage.
+    Gcp,
+    /// Anything else that speaks S3.
+    S3Compatible,
+}
+
+impl Event {
+    /// A word for logs and answers.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Git(_) => "git",
+            Event::Image(_) => "image",
+            Event::Chart(_) => "chart",
+            Event::Bucket(_) => "bucket",
+        }
+    }
+
+    /// The event in one line, for answers, logs and tables. Holds no secrets.
+    pub fn summary(&self) -> String {
+        match self {
+            Event::Git(git) => {
+                let repository = git.repository.first().map(|url| url.short()).unwrap_or_default();
+                match &git.changes {
+                    GitChanges::Unknown => format!("push to {repository}"),
+                    GitChanges::Refs(refs) => {
+                        let names: Vec<String> = refs.iter().map(RefChange::summary).collect();
+                        format!("push to {repository} {}", names.join(", "))
+                    }
+                }
+            }
+            Event::Image(image) => {
+                let name = image.names.first().map(ToString::to_string).unwrap_or_default();
+                let verb = if image.deleted { "deletion of" } else { "push of" };
+                match (image.tags.is_empty(), &image.digest) {
+                    (false, _) => format!("{verb} {name}:{}", image.tags.join(",")),
+                    (true, Some(digest)) => format!("{verb} {name}@{digest}"),
+                    (true, None) => format!("{verb} {name}"),
+                }
+            }
+            Event::Chart(chart) => format!("change of chart repository …/{}", chart.url_tail.join("/")),
+            Event::Bucket(bucket) => format!("change of bucket {}", bucket.name),
+        }
+    }
+}
+
+impl RefChange {
+    fn summary(&self) -> String {
+        if self.deleted {
+            return format!("{} (deleted)", self.name.short());
+        }
+        self.name.short().to_owned()
+    }
+}

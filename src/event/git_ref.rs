@@ -1,0 +1,99 @@
+//! The full name of a Git ref.
+
+use std::fmt;
+
+/// A ref by its full name, such as `refs/heads/main`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GitRef(String);
+
+const BRANCHES: &str = "refs/heads/";
+const TAGS: &str = "refs/tags/";
+
+impl GitRef {
+    /// Reads a full name; `None` for anything that does not start with `refs/`.
+    ///
+    /// Flux accepts a trailing `^{}` in `spec.ref.name` (the commit behind a tag), which no
+    /// webhook sends, so it is dropped here.
+    pub fn from_full_name(name: &str) -> Option<GitRef> {
+        let name = name.strip_suffix("^{}").unwrap_or(name);
+        let rest = name.strip_prefix("refs/")?;
+        (!rest.is_empty() && !rest.ends_with('/')).then(|| GitRef(name.to_owned()))
+    }
+
+    /// The branch of this short name.
+    pub fn branch(short: &str) -> GitRef {
+        GitRef(format!("{BRANCHES}{short}"))
+    }
+
+    /// The tag of this short name.
+    pub fn tag(short: &str) -> GitRef {
+        GitRef(format!("{TAGS}{short}"))
+    }
+
+    /// The short name, if this is a branch.
+    pub fn as_branch(&self) -> Option<&str> {
+        self.0.strip_prefix(BRANCHES)
+    }
+
+    /// The short name, if this is a tag.
+    pub fn as_tag(&self) -> Option<&str> {
+        self.0.strip_prefix(TAGS)
+    }
+
+    /// The full name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name as people say it: a branch without its prefix, anything else in full.
+    pub fn short(&self) -> &str {
+        self.as_branch().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for GitRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether an object ID means "no object": all of its digits are zero.
+///
+/// 40 zeros in SHA-1 repositories, 64 in SHA-256 ones.
+pub fn is_zero_object_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte == b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Incident 24: branches with slashes, full names, tags against branches.
+    #[test]
+    fn prefixes_are_stripped_only_at_the_start() {
+        let branch = GitRef::from_full_name("refs/heads/feature/refs/heads/x").expect("a full name");
+        assert_eq!(branch.as_branch(), Some("feature/refs/heads/x"));
+        assert_eq!(branch.as_tag(), None);
+        assert_eq!(GitRef::tag("v1").as_str(), "refs/tags/v1");
+    }
+
+    #[test]
+    fn short_and_broken_names_are_refused() {
+        for name in ["main", "", "refs/", "heads/main", "refs/heads/"] {
+            assert_eq!(GitRef::from_full_name(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn peeled_names_are_the_tag_itself() {
+        assert_eq!(GitRef::from_full_name("refs/tags/v1^{}"), Some(GitRef::tag("v1")));
+    }
+
+    #[test]
+    fn zero_ids_of_both_hash_lengths_mean_no_object() {
+        assert!(is_zero_object_id(&"0".repeat(40)));
+        assert!(is_zero_object_id(&"0".repeat(64)));
+        assert!(!is_zero_object_id("000000000000000000000000000000000000000a"));
+        assert!(!is_zero_object_id(""));
+    }
+}

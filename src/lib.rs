@@ -1,0 +1,2 @@
+//! Webhook receiver for Flux.
+pub mod event;
