@@ -1,2 +1,6 @@
 //! Webhook receiver for Flux.
+pub mod delivery;
 pub mod event;
+pub mod flux;
+pub mod outcome;
+pub mod verify;

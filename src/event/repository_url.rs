@@ -257,11 +257,11 @@ fn azure_devops_path(host: &str, path: &str) -> Option<String> {
             (*organisation, *project, *repository)
         }
         ("dev.azure.com", [organisation, "_git", repository]) => (*organisation, *repository, *repository),
-        (_, ["defaultcollection", project, "_git", repository] | [project, "_git", repository]) => {
-            (host.strip_suffix(".visualstudio.com")?, *project, *repository)
-        }
         (_, ["defaultcollection", "_git", repository] | ["_git", repository]) => {
             (host.strip_suffix(".visualstudio.com")?, *repository, *repository)
+        }
+        (_, ["defaultcollection", project, "_git", repository] | [project, "_git", repository]) => {
+            (host.strip_suffix(".visualstudio.com")?, *project, *repository)
         }
         _ => return None,
     };

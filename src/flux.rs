@@ -1,0 +1,337 @@
+//! The Flux kinds that flux-recv asks to reconcile: one table.
+//!
+//! Watches, access checks, the RBAC test and README's table are made from it.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// A kind of Flux object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A Git repository that source-controller fetches.
+    GitRepository,
+    /// An OCI artifact that source-controller fetches.
+    OciRepository,
+    /// The index of a Helm repository; of type `oci` it is static and stands only for its charts.
+    HelmRepository,
+    /// A Helm chart that source-controller fetches.
+    HelmChart,
+    /// A bucket that source-controller fetches.
+    Bucket,
+    /// An image repository whose tags image-reflector-controller scans.
+    ImageRepository,
+}
+
+/// What the API server calls a [`Kind`].
+#[derive(Debug)]
+pub struct KindInfo {
+    /// The kind that this row is about.
+    pub kind: Kind,
+    /// `kind` in a manifest.
+    pub name: &'static str,
+    /// The API group.
+    pub group: &'static str,
+    /// The resource in a URL and in RBAC rules.
+    pub plural: &'static str,
+    /// Versions whose fields matching can read, best first.
+    pub versions: &'static [&'static str],
+    /// The fields of `spec` that matching reads, for the documentation.
+    pub reads: &'static str,
+}
+
+const SOURCE: &str = "source.toolkit.fluxcd.io";
+const IMAGE: &str = "image.toolkit.fluxcd.io";
+
+/// All kinds, in the order in which they are shown.
+pub const KINDS: [KindInfo; 6] = [
+    KindInfo {
+        kind: Kind::GitRepository,
+        name: "GitRepository",
+        group: SOURCE,
+        plural: "gitrepositories",
+        versions: &["v1", "v1beta2", "v1beta1"],
+        reads: "url, ref, suspend",
+    },
+    KindInfo {
+        kind: Kind::OciRepository,
+        name: "OCIRepository",
+        group: SOURCE,
+        plural: "ocirepositories",
+        versions: &["v1", "v1beta2"],
+        reads: "url, ref, suspend",
+    },
+    KindInfo {
+        kind: Kind::HelmRepository,
+        name: "HelmRepository",
+        group: SOURCE,
+        plural: "helmrepositories",
+        versions: &["v1", "v1beta2", "v1beta1"],
+        reads: "url, type, suspend",
+    },
+    KindInfo {
+        kind: Kind::HelmChart,
+        name: "HelmChart",
+        group: SOURCE,
+        plural: "helmcharts",
+        versions: &["v1", "v1beta2", "v1beta1"],
+        reads: "chart, version, sourceRef, suspend",
+    },
+    KindInfo {
+        kind: Kind::Bucket,
+        name: "Bucket",
+        group: SOURCE,
+        plural: "buckets",
+        versions: &["v1", "v1beta2", "v1beta1"],
+        reads: "bucketName, endpoint, provider, prefix, suspend",
+    },
+    KindInfo {
+        kind: Kind::ImageRepository,
+        name: "ImageRepository",
+        group: IMAGE,
+        plural: "imagerepositories",
+        versions: &["v1", "v1beta2", "v1beta1"],
+        reads: "image, exclusionList, suspend",
+    },
+];
+
+impl Kind {
+    /// The kind's row in the table.
+    pub fn info(self) -> &'static KindInfo {
+        KINDS.iter().find(|info| info.kind == self).expect("KINDS has a row for every kind")
+    }
+
+    /// The kind of a manifest, if it is one of the table and of a version that can be read.
+    pub fn of_manifest(api_version: &str, kind: &str) -> Option<Kind> {
+        let (group, version) = api_version.split_once('/')?;
+        KINDS
+            .iter()
+            .find(|info| info.name == kind && info.group == group && info.versions.contains(&version))
+            .map(|info| info.kind)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.info().name)
+    }
+}
+
+/// A Flux object by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// `Kind/namespace/name`, as in answers and logs.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// The annotation that asks a Flux controller to reconcile now: any new value does.
+/// <https://fluxcd.io/flux/components/source/gitrepositories/#triggering-a-reconcile>
+pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+
+/// The fields of `spec` that matching reads, as they are written.
+#[derive(Debug, Clone)]
+pub enum Spec {
+    /// Of a `GitRepository`.
+    GitRepository(GitRepositorySpec),
+    /// Of an `OCIRepository`.
+    OciRepository(OciRepositorySpec),
+    /// Of a `HelmRepository`.
+    HelmRepository(HelmRepositorySpec),
+    /// Of a `HelmChart`.
+    HelmChart(HelmChartSpec),
+    /// Of a `Bucket`.
+    Bucket(BucketSpec),
+    /// Of an `ImageRepository`.
+    ImageRepository(ImageRepositorySpec),
+}
+
+impl Spec {
+    /// Reads the `spec` of an object of this kind.
+    ///
+    /// # Errors
+    /// When a field that matching needs is missing or of another type; the error names the field.
+    pub fn read(kind: Kind, spec: serde_json::Value) -> Result<Spec, String> {
+        fn typed<T: serde::de::DeserializeOwned>(spec: serde_json::Value) -> Result<T, String> {
+            serde_path_to_error::deserialize(spec).map_err(|err| format!("spec.{err}"))
+        }
+        Ok(match kind {
+            Kind::GitRepository => Spec::GitRepository(typed(spec)?),
+            Kind::OciRepository => Spec::OciRepository(typed(spec)?),
+            Kind::HelmRepository => Spec::HelmRepository(typed(spec)?),
+            Kind::HelmChart => Spec::HelmChart(typed(spec)?),
+            Kind::Bucket => Spec::Bucket(typed(spec)?),
+            Kind::ImageRepository => Spec::ImageRepository(typed(spec)?),
+        })
+    }
+
+    /// Whether the object is suspended.
+    pub fn is_suspended(&self) -> bool {
+        match self {
+            Spec::GitRepository(spec) => spec.suspend,
+            Spec::OciRepository(spec) => spec.suspend,
+            Spec::HelmRepository(spec) => spec.suspend,
+            Spec::HelmChart(spec) => spec.suspend,
+            Spec::Bucket(spec) => spec.suspend,
+            Spec::ImageRepository(spec) => spec.suspend,
+        }
+    }
+}
+
+/// What matching reads of a `GitRepository`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GitRepositorySpec {
+    /// Where the repository is.
+    pub url: String,
+    /// What of it Flux follows.
+    #[serde(default, rename = "ref")]
+    pub reference: Option<GitRepositoryRef>,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// `spec.ref` of a `GitRepository`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct GitRepositoryRef {
+    /// A branch by its short name.
+    pub branch: Option<String>,
+    /// A tag by its short name.
+    pub tag: Option<String>,
+    /// A range that tags have to fit.
+    pub semver: Option<String>,
+    /// A ref by its full name.
+    pub name: Option<String>,
+    /// A commit ID.
+    pub commit: Option<String>,
+}
+
+/// What matching reads of an `OCIRepository`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct OciRepositorySpec {
+    /// `oci://host/path`.
+    pub url: String,
+    /// What of it Flux follows.
+    #[serde(default, rename = "ref")]
+    pub reference: Option<OciRepositoryRef>,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// `spec.ref` of an `OCIRepository`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciRepositoryRef {
+    /// A manifest's digest.
+    pub digest: Option<String>,
+    /// A range that tags have to fit.
+    pub semver: Option<String>,
+    /// A regular expression that tags have to match before the range is asked.
+    pub semver_filter: Option<String>,
+    /// A tag.
+    pub tag: Option<String>,
+}
+
+/// What matching reads of a `HelmRepository`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct HelmRepositorySpec {
+    /// Where the repository is; `oci://…` if its type is `oci`.
+    pub url: String,
+    /// `default` (or nothing) for HTTP, `oci` for a registry.
+    #[serde(default, rename = "type")]
+    pub repository_type: Option<String>,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// What matching reads of a `HelmChart`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HelmChartSpec {
+    /// The chart's name in its repository.
+    pub chart: String,
+    /// The range that versions have to fit.
+    pub version: Option<String>,
+    /// Where the chart comes from, in the chart's own namespace.
+    pub source_ref: SourceRef,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// A reference to a source in the same namespace.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SourceRef {
+    /// The source's kind.
+    pub kind: String,
+    /// The source's name.
+    pub name: String,
+}
+
+/// What matching reads of a `Bucket`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BucketSpec {
+    /// The bucket's name.
+    pub bucket_name: String,
+    /// The service's host and port.
+    pub endpoint: String,
+    /// `generic` (or nothing), `aws`, `gcp` or `azure`.
+    pub provider: Option<String>,
+    /// What the keys that Flux reads start with.
+    pub prefix: Option<String>,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// What matching reads of an `ImageRepository`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageRepositorySpec {
+    /// The image's name, without tag.
+    pub image: String,
+    /// Regular expressions of tags that Flux does not look at.
+    pub exclusion_list: Option<Vec<String>>,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_recognised_by_group_kind_and_version() {
+        assert_eq!(
+            Kind::of_manifest("source.toolkit.fluxcd.io/v1", "OCIRepository"),
+            Some(Kind::OciRepository)
+        );
+        assert_eq!(
+            Kind::of_manifest("image.toolkit.fluxcd.io/v1beta2", "ImageRepository"),
+            Some(Kind::ImageRepository)
+        );
+        assert_eq!(Kind::of_manifest("source.toolkit.fluxcd.io/v9", "GitRepository"), None);
+        assert_eq!(Kind::of_manifest("v1", "Secret"), None);
+        assert_eq!(Kind::of_manifest("example.com/v1", "Bucket"), None);
+    }
+
+    #[test]
+    fn a_spec_that_lacks_a_needed_field_says_which() {
+        let err = Spec::read(Kind::GitRepository, serde_json::json!({"url": 7})).expect_err("a number");
+        assert!(err.starts_with("spec.url"), "{err}");
+    }
+}

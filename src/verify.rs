@@ -1,0 +1,140 @@
+//! How a delivery proves who sent it.
+//!
+//! A proof is data: a provider says which of the schemes of this room it uses, and each scheme is
+//! written once, over the raw bytes as received. [`verify`] is the only maker of [`Verified`], and
+//! only a [`Verified`] can be parsed.
+
+pub mod fetch;
+mod hmac;
+mod jwt;
+pub mod key;
+mod oidc;
+pub mod sign;
+mod standard_webhooks;
+mod token;
+
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+
+pub use self::hmac::{Encoding, Hash, Hmac, Signed};
+use self::key::Key;
+pub use self::oidc::{GoogleAccount, GoogleKeys};
+use crate::delivery::Delivery;
+
+/// A way to prove oneself.
+#[derive(Debug, Clone, Copy)]
+pub enum Proof {
+    /// A keyed hash over what was sent.
+    Hmac(Hmac),
+    /// The key itself, in this header.
+    Token {
+        /// The header that carries it.
+        header: &'static str,
+    },
+    /// GitLab: a Standard Webhooks signature if the key is a signing token (`whsec_…`), else the
+    /// key itself in `X-Gitlab-Token`.
+    GitLab,
+    /// A Google identity token for the configured audience and service account.
+    GoogleIdentity,
+    /// Nothing: who knows the path is believed.
+    PathOnly,
+}
+
+/// What a delivery to an endpoint is checked against.
+pub struct Credentials {
+    /// The endpoint's key.
+    pub key: Key,
+    /// Whom [`Proof::GoogleIdentity`] expects.
+    pub google: Option<GoogleAccount>,
+    /// Whether a delivery without any signature is good enough (a wrong one never is).
+    pub unsigned: bool,
+}
+
+/// What checking needs from outside, handed in.
+pub struct Tools {
+    /// Google's signing keys.
+    pub google_keys: GoogleKeys,
+    /// The time of day, for signatures that grow old.
+    pub now: fn() -> SystemTime,
+}
+
+/// A delivery that has proved itself.
+pub struct Verified<'a> {
+    delivery: Delivery<'a>,
+}
+
+/// Why a delivery is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no proof, or it is not for this delivery. The reason is for the log only.
+    Unproved(String),
+    /// Whether the proof is good cannot be found out just now.
+    CannotCheck(String),
+}
+
+impl Refusal {
+    fn unproved(why: impl Into<String>) -> Refusal {
+        Refusal::Unproved(why.into())
+    }
+}
+
+/// Checks that the delivery comes from who holds the endpoint's key.
+///
+/// # Errors
+/// See [`Refusal`]; a missing, empty, repeated or malformed proof is a refusal.
+pub async fn verify<'a>(
+    delivery: Delivery<'a>,
+    proof: Proof,
+    credentials: &Credentials,
+    tools: &Tools,
+) -> Result<Verified<'a>, Refusal> {
+    match proof {
+        Proof::Hmac(scheme) => hmac::check(&delivery, &scheme, credentials)?,
+        Proof::Token { header } => token::check(&delivery, header, &credentials.key)?,
+        Proof::GitLab => standard_webhooks::check_or_token(&delivery, &credentials.key, (tools.now)())?,
+        Proof::GoogleIdentity => oidc::check(&delivery, credentials.google.as_ref(), tools).await?,
+        Proof::PathOnly => {}
+    }
+    Ok(Verified { delivery })
+}
+
+/// Why an authentic payload cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+impl<'a> Verified<'a> {
+    /// The value of a header that is there once.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.delivery.text(name)
+    }
+
+    /// Reads the payload, also out of a form. Fields that `T` does not name are passed over; bytes
+    /// behind the JSON value are an error.
+    ///
+    /// # Errors
+    /// Names the field that could not be read.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
+        let payload = self
+            .delivery
+            .payload()
+            .ok_or_else(|| Unreadable("the form has no field `payload`".to_owned()))?;
+        from_json(&payload)
+    }
+}
+
+/// Reads JSON; on failure reads it again, slower, to find out which field is at fault.
+///
+/// # Errors
+/// Names the field that could not be read.
+pub fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
+    if let Ok(value) = serde_json::from_slice(text) {
+        return Ok(value);
+    }
+    let deserializer = &mut serde_json::Deserializer::from_slice(text);
+    match serde_path_to_error::deserialize::<_, T>(deserializer) {
+        Err(err) => Err(Unreadable(format!("cannot read the payload: {err}"))),
+        Ok(_) => Err(Unreadable("cannot read the payload: more text behind the JSON value".to_owned())),
+    }
+}

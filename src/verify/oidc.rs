@@ -1,0 +1,167 @@
+//! Google identity tokens, as Pub/Sub push subscriptions send them.
+//! <https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions>
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde::Deserialize;
+
+use super::fetch::Fetch;
+use super::{Refusal, Tools, jwt};
+use crate::delivery::{Delivery, Header};
+
+/// Whom an endpoint believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoogleAccount {
+    /// The audience of the subscription's token; by default the push endpoint's URL.
+    pub audience: String,
+    /// The service account that the subscription pushes as.
+    pub email: String,
+}
+
+/// Google's signing keys, fetched when they are needed and kept.
+pub struct GoogleKeys {
+    fetch: Arc<dyn Fetch>,
+    cache: Mutex<Cache>,
+    /// One fetch at a time: the second waiter finds what the first one brought.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Cache {
+    keys: Option<Arc<JwkSet>>,
+    fetched: Option<Instant>,
+    last_try: Option<Instant>,
+}
+
+/// Where Google publishes its keys (the `jwks_uri` of its discovery document).
+const KEYS_URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+/// Google rotates its keys every few days and publishes new ones well before they sign.
+const FRESH: Duration = Duration::from_secs(60 * 60);
+
+/// Strangers can make up key IDs; each would be a request to Google without this pause.
+const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+
+/// How far the clocks may be apart.
+const LEEWAY_SECONDS: u64 = 60;
+
+#[derive(Deserialize)]
+struct Claims {
+    email: Option<String>,
+    email_verified: Option<bool>,
+}
+
+/// Checks the bearer token: signature, issuer, audience, expiry, and the account behind it.
+pub(super) async fn check(
+    delivery: &Delivery<'_>,
+    account: Option<&GoogleAccount>,
+    tools: &Tools,
+) -> Result<(), Refusal> {
+    let account = account.ok_or_else(|| Refusal::unproved("the endpoint names no account"))?;
+    let token = bearer_token(delivery)?;
+    // Two reasons that tell the operator nothing useful are not worth the risk of a token in a log:
+    // errors of the token itself are named by kind, never quoted.
+    let header = decode_header(token).map_err(|_| Refusal::unproved("the token's header cannot be read"))?;
+    if header.alg != Algorithm::RS256 {
+        return Err(Refusal::unproved("the token is not signed with RS256"));
+    }
+    let key_id = header.kid.ok_or_else(|| Refusal::unproved("the token names no key"))?;
+    let key = tools.google_keys.find(&key_id).await?;
+    let key = DecodingKey::from_jwk(&key)
+        .map_err(|_| Refusal::CannotCheck("Google's key cannot be read".to_owned()))?;
+
+    jwt::install();
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.set_audience(&[&account.audience]);
+    validation.set_issuer(&["accounts.google.com", "https://accounts.google.com"]);
+    validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+    validation.validate_nbf = true;
+    validation.leeway = LEEWAY_SECONDS;
+    let claims = decode::<Claims>(token, &key, &validation)
+        .map_err(|err| Refusal::unproved(format!("the token is not good: {:?}", err.kind())))?
+        .claims;
+    if claims.email_verified != Some(true) {
+        return Err(Refusal::unproved("the token's email is not verified"));
+    }
+    if claims.email.as_deref() != Some(account.email.as_str()) {
+        return Err(Refusal::unproved("the token is another account's than gcr.email"));
+    }
+    Ok(())
+}
+
+fn bearer_token<'a>(delivery: &Delivery<'a>) -> Result<&'a str, Refusal> {
+    let value = match delivery.header("authorization") {
+        Header::Once(value) => value,
+        Header::Absent => return Err(Refusal::unproved("the header Authorization is missing")),
+        Header::Repeated => {
+            return Err(Refusal::unproved("the header Authorization is there more than once"));
+        }
+    };
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.strip_prefix("Bearer "))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| Refusal::unproved("the header Authorization holds no bearer token"))
+}
+
+impl GoogleKeys {
+    /// Keys that will be fetched with this transport.
+    pub fn new(fetch: Arc<dyn Fetch>) -> GoogleKeys {
+        GoogleKeys { fetch, cache: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+    }
+
+    /// The key of this ID. Fetches the set if it is old or does not hold the key, but not more
+    /// often than every [`PAUSE_BETWEEN_FETCHES`].
+    async fn find(&self, key_id: &str) -> Result<Jwk, Refusal> {
+        if let Some(key) = self.cached(key_id) {
+            return Ok(key);
+        }
+        let _one_at_a_time = self.fetching.lock().await;
+        if let Some(key) = self.cached(key_id) {
+            return Ok(key);
+        }
+        let failure = self.refresh().await.err();
+        let cache = self.cache();
+        let Some(keys) = &cache.keys else {
+            let why = failure.unwrap_or_else(|| "the last try has just failed".to_owned());
+            return Err(Refusal::CannotCheck(format!("Google's keys cannot be had: {why}")));
+        };
+        match (keys.find(key_id), failure) {
+            (Some(key), _) => Ok(key.clone()),
+            (None, None) => Err(Refusal::unproved("the token is signed with a key that is not Google's")),
+            (None, Some(why)) => Err(Refusal::CannotCheck(format!("Google's keys cannot be had: {why}"))),
+        }
+    }
+
+    fn cached(&self, key_id: &str) -> Option<Jwk> {
+        let cache = self.cache();
+        let fresh = cache.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH);
+        cache.keys.as_ref().filter(|_| fresh)?.find(key_id).cloned()
+    }
+
+    /// Fetches the set, unless that was tried a moment ago. What was there stays on failure.
+    async fn refresh(&self) -> Result<(), String> {
+        {
+            let mut cache = self.cache();
+            if cache.last_try.is_some_and(|last| last.elapsed() < PAUSE_BETWEEN_FETCHES) {
+                return Ok(());
+            }
+            cache.last_try = Some(Instant::now());
+        }
+        let body = self.fetch.get(KEYS_URL).await.map_err(|err| err.to_string())?;
+        let keys: JwkSet = serde_json::from_slice(&body)
+            .map_err(|_| format!("{KEYS_URL} does not answer with a key set"))?;
+        let mut cache = self.cache();
+        cache.keys = Some(Arc::new(keys));
+        cache.fetched = Some(Instant::now());
+        Ok(())
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

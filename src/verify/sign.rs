@@ -1,0 +1,64 @@
+//! The sender's side of each proof, for `flux-recv send`, `flux-recv demo` and the tests.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::hmac::{Encoding, Hash, Hmac, Signed, mac};
+use super::{Credentials, Proof, standard_webhooks};
+use crate::delivery::Delivery;
+
+/// Why a delivery cannot be signed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotSign {
+    /// Only Google holds the private key.
+    #[error("deliveries of this endpoint are signed by Google, nobody else can")]
+    OnlyGoogle,
+    /// A header cannot hold the key.
+    #[error("the key is not text, so a header cannot carry it")]
+    KeyIsNotText,
+}
+
+/// The headers that prove a delivery, as its sender would add them.
+///
+/// # Errors
+/// See [`CannotSign`].
+pub fn sign(
+    delivery: &Delivery<'_>,
+    proof: Proof,
+    credentials: &Credentials,
+    now: SystemTime,
+) -> Result<Vec<(String, String)>, CannotSign> {
+    let key = credentials.key.without_newline();
+    let key_text = || std::str::from_utf8(key).map(str::to_owned).map_err(|_| CannotSign::KeyIsNotText);
+    Ok(match proof {
+        Proof::PathOnly => Vec::new(),
+        Proof::GoogleIdentity => return Err(CannotSign::OnlyGoogle),
+        Proof::Token { header } => vec![(header.to_owned(), key_text()?)],
+        Proof::Hmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
+        Proof::GitLab => match standard_webhooks::signing_key(&credentials.key) {
+            None => vec![("X-Gitlab-Token".to_owned(), key_text()?)],
+            Some(signing_key) => {
+                let id = format!("msg_{:016x}", fastrand::u64(..));
+                let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()).to_string();
+                let signature = standard_webhooks::signature(&signing_key, &id, &timestamp, delivery.body);
+                vec![
+                    ("webhook-id".to_owned(), id),
+                    ("webhook-timestamp".to_owned(), timestamp),
+                    ("webhook-signature".to_owned(), signature),
+                ]
+            }
+        },
+    })
+}
+
+fn hmac_header(delivery: &Delivery<'_>, scheme: &Hmac, key: &[u8]) -> (String, String) {
+    let payload = match scheme.signed {
+        Signed::Body => None,
+        Signed::Payload => delivery.payload(),
+    };
+    let message = payload.as_deref().unwrap_or(delivery.body);
+    let value = match scheme.encoding {
+        Encoding::Prefixed => format!("sha256={}", hex::encode(mac(Hash::Sha256, key, message))),
+        Encoding::Hex(hash) => hex::encode(mac(hash, key, message)),
+    };
+    (scheme.headers[0].to_owned(), value)
+}

@@ -1,0 +1,167 @@
+//! Standard Webhooks signatures, as GitLab sends them beside its older token.
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::hmac::{Hash, mac, mac_equals};
+use super::key::Key;
+use super::{Refusal, token};
+use crate::delivery::{Delivery, Header};
+
+/// How far the sender's clock and the delivery's age may be off; the specification's figure.
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// What a signing token starts with.
+const SIGNING_TOKEN: &str = "whsec_";
+
+/// The header that carries GitLab's older proof.
+const GITLAB_TOKEN: &str = "X-Gitlab-Token";
+
+/// Checks the signature if the key is a signing token and there is one, else the token.
+///
+/// GitLab sends `webhook-id` and `webhook-timestamp` with every delivery, signed or not, so only
+/// `webhook-signature` says that there is a signature. With a key that is no signing token the
+/// signature cannot be ours to check, and the older token keeps working.
+pub(super) fn check_or_token(delivery: &Delivery<'_>, key: &Key, now: SystemTime) -> Result<(), Refusal> {
+    let Some(signing_key) = signing_key(key) else {
+        return token::check(delivery, GITLAB_TOKEN, key);
+    };
+    if delivery.header("webhook-signature") == Header::Absent {
+        return token::check(delivery, GITLAB_TOKEN, key);
+    }
+    let part = |name: &str| {
+        delivery.text(name).ok_or_else(|| Refusal::unproved(format!("the header {name} is missing")))
+    };
+    let (id, timestamp, signatures) =
+        (part("webhook-id")?, part("webhook-timestamp")?, part("webhook-signature")?);
+    check_age(timestamp, now)?;
+    let message = signed_message(id, timestamp, delivery.body);
+    let good = signatures
+        .split_ascii_whitespace()
+        .filter_map(|signature| signature.strip_prefix("v1,"))
+        .filter_map(|encoded| STANDARD.decode(encoded).ok())
+        .any(|signature| mac_equals(Hash::Sha256, &signing_key, &message, &signature));
+    if good {
+        return Ok(());
+    }
+    Err(Refusal::unproved("no signature in webhook-signature is that of this body under the key"))
+}
+
+/// The value of `webhook-signature` for a delivery.
+pub(super) fn signature(signing_key: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
+    format!("v1,{}", STANDARD.encode(mac(Hash::Sha256, signing_key, &signed_message(id, timestamp, body))))
+}
+
+/// The key's bytes, if it is a signing token.
+pub(super) fn signing_key(key: &Key) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(key.without_newline()).ok()?;
+    let bytes = STANDARD.decode(text.strip_prefix(SIGNING_TOKEN)?).ok()?;
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+fn signed_message(id: &str, timestamp: &str, body: &[u8]) -> Vec<u8> {
+    let mut message = format!("{id}.{timestamp}.").into_bytes();
+    message.extend_from_slice(body);
+    message
+}
+
+fn check_age(timestamp: &str, now: SystemTime) -> Result<(), Refusal> {
+    let sent = timestamp
+        .parse()
+        .ok()
+        .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        .ok_or_else(|| Refusal::unproved("webhook-timestamp is no time in seconds"))?;
+    let off = now.duration_since(sent).unwrap_or_else(|err| err.duration());
+    if off > TOLERANCE {
+        return Err(Refusal::unproved(format!(
+            "webhook-timestamp is {} s off; do both clocks run right?",
+            off.as_secs()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const SENT: u64 = 1_614_265_330;
+
+    struct Case {
+        key: &'static str,
+        headers: Vec<(&'static str, &'static str)>,
+        body: &'static str,
+        now: u64,
+    }
+
+    /// The vector of the specification's Go library.
+    fn vector() -> Case {
+        Case {
+            key: KEY,
+            headers: vec![
+                ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+                ("webhook-timestamp", "1614265330"),
+                ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+            ],
+            body: "{\"test\": 2432232314}",
+            now: SENT,
+        }
+    }
+
+    fn good(case: Case) -> bool {
+        let headers: Vec<(String, String)> =
+            case.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let key = Key::new(case.key.as_bytes().to_vec()).expect("a key");
+        let delivery = Delivery { headers: &headers, body: case.body.as_bytes() };
+        check_or_token(&delivery, &key, UNIX_EPOCH + Duration::from_secs(case.now)).is_ok()
+    }
+
+    #[test]
+    fn agrees_with_the_published_vector() {
+        assert!(good(vector()));
+        assert!(!good(Case { body: "{\"test\": 2432232315}", ..vector() }));
+        assert!(!good(Case { key: "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", ..vector() }));
+    }
+
+    // Incident 14.
+    #[test]
+    fn one_good_signature_of_several_is_enough() {
+        let mut case = vector();
+        case.headers[2].1 = "v9,AAAA v1,AAAA v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert!(good(case));
+        let mut case = vector();
+        case.headers[2].1 = "v1a,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert!(!good(case));
+    }
+
+    #[test]
+    fn old_and_future_deliveries_are_refused() {
+        assert!(good(Case { now: SENT + 300, ..vector() }));
+        assert!(!good(Case { now: SENT + 301, ..vector() }));
+        assert!(good(Case { now: SENT - 300, ..vector() }));
+        assert!(!good(Case { now: SENT - 301, ..vector() }));
+    }
+
+    // Incident 14: the id and the timestamp come on every delivery.
+    #[test]
+    fn the_older_token_keeps_working() {
+        let headers = vec![("webhook-id", "a"), ("webhook-timestamp", "1"), ("X-Gitlab-Token", "test-token")];
+        assert!(good(Case { key: "test-token", headers: headers.clone(), ..vector() }));
+        assert!(!good(Case { key: "other-token", headers, ..vector() }));
+    }
+
+    #[test]
+    fn a_signature_that_is_there_has_to_be_good() {
+        let mut case = vector();
+        case.headers[2].1 = "v1,AAAA";
+        case.headers.push(("X-Gitlab-Token", KEY));
+        assert!(!good(case));
+        let mut case = vector();
+        case.headers.remove(2);
+        assert!(!good(case));
+    }
+}
