@@ -29,6 +29,8 @@ pub enum Event {
 pub struct GitEvent {
     /// Every URL that the sender gives for the repository, or that follows from what it gives.
     pub repository: Vec<RepositoryUrl>,
+    /// The SSH URL as the sender writes it, if it gives one: what Flux v1 is told.
+    pub ssh_url: Option<String>,
     /// What changed in it.
     pub changes: GitChanges,
 }
@@ -58,6 +60,8 @@ pub struct RefChange {
 pub struct ImageEvent {
     /// Every name under which the repository may be known (a registry can have several hosts).
     pub names: Vec<ImageName>,
+    /// The repository as the sender writes it, without tag: what Flux v1 is told.
+    pub written: String,
     /// The tags concerned; empty when the sender names none.
     pub tags: Vec<String>,
     /// The manifest's digest (`sha256:…`), if the sender names it.

@@ -3,4 +3,5 @@ pub mod delivery;
 pub mod event;
 pub mod flux;
 pub mod outcome;
+pub mod provider;
 pub mod verify;

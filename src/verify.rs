@@ -138,3 +138,13 @@ pub fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
         Ok(_) => Err(Unreadable("cannot read the payload: more text behind the JSON value".to_owned())),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Delivery, Verified};
+
+    /// Takes a delivery for authentic, for tests of what comes after.
+    pub(crate) fn believe(delivery: Delivery<'_>) -> Verified<'_> {
+        Verified { delivery }
+    }
+}

@@ -20,6 +20,18 @@ impl GitRef {
         (!rest.is_empty() && !rest.ends_with('/')).then(|| GitRef(name.to_owned()))
     }
 
+    /// Reads what senders call `ref` and `ref_type` (`branch` or `tag`): some write the short name,
+    /// some the full one.
+    pub fn from_name_and_type(name: &str, ref_type: &str) -> Option<GitRef> {
+        match (GitRef::from_full_name(name), ref_type) {
+            (Some(full), _) => Some(full),
+            (None, _) if name.is_empty() => None,
+            (None, "branch") => Some(GitRef::branch(name)),
+            (None, "tag") => Some(GitRef::tag(name)),
+            (None, _) => None,
+        }
+    }
+
     /// The branch of this short name.
     pub fn branch(short: &str) -> GitRef {
         GitRef(format!("{BRANCHES}{short}"))

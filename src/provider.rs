@@ -1,0 +1,247 @@
+//! Who sends webhooks: one file per sender, and the table of all.
+//!
+//! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
+//! and its row into the table below.
+
+mod bitbucket_cloud;
+mod bitbucket_server;
+mod dockerhub;
+mod forgejo;
+mod gitea;
+mod github;
+mod gitlab;
+mod gogs;
+mod google_container_registry;
+mod harbor;
+mod nexus;
+mod quay;
+
+use serde_json::Value;
+
+use crate::event::git_ref::{GitRef, is_zero_object_id};
+use crate::event::image::{ImageName, ImageReference};
+use crate::event::repository_url::RepositoryUrl;
+use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
+use crate::verify::{Proof, Unreadable, Verified};
+
+/// All senders, in the order in which they are shown.
+pub const PROVIDERS: [&Provider; 12] = [
+    &github::PROVIDER,
+    &gitlab::PROVIDER,
+    &bitbucket_cloud::PROVIDER,
+    &bitbucket_server::PROVIDER,
+    &gitea::PROVIDER,
+    &forgejo::PROVIDER,
+    &gogs::PROVIDER,
+    &dockerhub::PROVIDER,
+    &quay::PROVIDER,
+    &harbor::PROVIDER,
+    &nexus::PROVIDER,
+    &google_container_registry::PROVIDER,
+];
+
+/// A kind of sender: how it proves itself, and how to read what it sends.
+pub struct Provider {
+    /// Its name, as in `source:` of the config.
+    pub name: &'static str,
+    /// What flux-recv acts on, in a few words.
+    pub sends: &'static str,
+    /// How its deliveries prove themselves.
+    pub proof: Proof,
+    /// Reads an authentic delivery.
+    pub parse: fn(&Verified<'_>, &Hints<'_>) -> Result<Parsed, Unreadable>,
+    /// Writes a delivery as the sender would, for `flux-recv send` and `flux-recv demo`.
+    pub compose: fn(&Change) -> Result<Composed, CannotCompose>,
+    /// The header that names the event, and its value for the commonest one.
+    pub event_header: Option<(&'static str, &'static str)>,
+    /// Whether the payload lacks the registry's host, so that the endpoint has to name it.
+    pub needs_registry_host: bool,
+    /// What to choose in the sender's own settings.
+    pub settings: Settings,
+}
+
+/// What to choose in a sender's own settings page.
+pub struct Settings {
+    /// Where the page is.
+    pub page: &'static str,
+    /// The content type to choose, if there is a choice.
+    pub content_type: Option<&'static str>,
+    /// Which field takes the key.
+    pub secret: &'static str,
+    /// The events to tick.
+    pub events: &'static str,
+}
+
+/// What an endpoint knows and the payload may not.
+#[derive(Clone, Copy, Default)]
+pub struct Hints<'a> {
+    /// The registry's hosts, as the endpoint lists them.
+    pub registry_hosts: &'a [String],
+}
+
+/// What an authentic delivery says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parsed {
+    /// Things that happened.
+    Events(Vec<Event>),
+    /// The sender tests the connection.
+    Ping,
+    /// Nothing that could concern a Flux object; the reason is for the answer.
+    Ignored(String),
+}
+
+/// A change to compose a delivery about.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A push to a Git repository.
+    Push {
+        /// Any URL of the repository.
+        repository: RepositoryUrl,
+        /// The ref that moved.
+        name: GitRef,
+        /// The commit that it moved to.
+        commit: String,
+    },
+    /// A push to an image registry.
+    Image {
+        /// The image with its tag or digest.
+        reference: ImageReference,
+    },
+    /// A test of the connection.
+    Ping,
+}
+
+/// A delivery without its proof.
+#[derive(Debug, Clone)]
+pub struct Composed {
+    /// Headers, without those of the proof.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+/// The sender has no such delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this sender {0}")]
+pub struct CannotCompose(&'static str);
+
+impl Provider {
+    /// The provider of this name.
+    pub fn named(name: &str) -> Option<&'static Provider> {
+        PROVIDERS.into_iter().find(|provider| provider.name == name)
+    }
+
+    /// The name that was probably meant.
+    pub fn nearest(name: &str) -> Option<&'static str> {
+        let lower = name.to_lowercase();
+        PROVIDERS
+            .into_iter()
+            .map(|provider| (strsim::jaro_winkler(&provider.name.to_lowercase(), &lower), provider.name))
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .max_by(|left, right| left.0.total_cmp(&right.0))
+            .map(|(_, name)| name)
+    }
+}
+
+impl Composed {
+    fn json(headers: &[(&str, &str)], body: &Value) -> Composed {
+        let mut all = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+        all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Composed { headers: all, body: body.to_string() }
+    }
+}
+
+const SENDS_NO_PUSHES: CannotCompose = CannotCompose("knows images, not Git repositories: give --image");
+const SENDS_NO_IMAGES: CannotCompose = CannotCompose("knows Git repositories, not images: give --repo");
+const SENDS_NO_PING: CannotCompose = CannotCompose("has no test delivery of its own: give --repo or --image");
+
+// What the files of this room share.
+
+impl Parsed {
+    fn ignored(reason: impl Into<String>) -> Parsed {
+        Parsed::Ignored(reason.into())
+    }
+
+    fn ignored_event(event: &str) -> Parsed {
+        Parsed::Ignored(format!("event `{event}` is none that flux-recv acts on"))
+    }
+}
+
+/// The header that names the event; a delivery without it cannot be read.
+fn required_header<'a>(delivery: &Verified<'a>, name: &str) -> Result<&'a str, Unreadable> {
+    delivery.header(name).ok_or_else(|| Unreadable(format!("the header {name} is missing")))
+}
+
+/// A Git event about whatever URLs of the list can be read.
+fn git_event<'u>(
+    urls: impl IntoIterator<Item = Option<&'u str>>,
+    ssh_url: Option<String>,
+    changes: GitChanges,
+) -> Result<Parsed, Unreadable> {
+    let mut repository: Vec<RepositoryUrl> = Vec::new();
+    for url in urls.into_iter().flatten().filter_map(|url| RepositoryUrl::parse(url).ok()) {
+        if !repository.contains(&url) {
+            repository.push(url);
+        }
+    }
+    if repository.is_empty() {
+        return Err(Unreadable(
+            "cannot read the payload: the repository has no URL that can be read".to_owned(),
+        ));
+    }
+    Ok(Parsed::Events(vec![Event::Git(GitEvent { repository, ssh_url, changes })]))
+}
+
+/// One ref, as push events write it: its full name and the object it points to afterwards.
+fn pushed_ref(
+    name: &str,
+    after: Option<&str>,
+    deleted: bool,
+    commits: Vec<String>,
+) -> Result<RefChange, Unreadable> {
+    let name = GitRef::from_full_name(name)
+        .ok_or_else(|| Unreadable(format!("cannot read the payload: ref: `{name}` is no full ref name")))?;
+    let deleted = deleted || after.is_some_and(is_zero_object_id);
+    let after = after.filter(|after| !is_zero_object_id(after)).map(str::to_owned);
+    let mut all: Vec<String> = after.into_iter().collect();
+    all.extend(commits.into_iter().filter(|id| !id.is_empty()));
+    all.dedup();
+    Ok(RefChange { name, deleted, commits: all })
+}
+
+/// An image as a sender writes it, in a registry with a known host.
+fn image_event(written: &str) -> Result<ImageEvent, Unreadable> {
+    let reference = ImageReference::parse(written)
+        .map_err(|err| Unreadable(format!("cannot read the payload: {err}")))?;
+    Ok(ImageEvent {
+        names: vec![reference.name],
+        written: written_without_tag(written),
+        tags: reference.tag.into_iter().collect(),
+        digest: reference.digest,
+        media: crate::event::Media::Unknown,
+        deleted: false,
+    })
+}
+
+/// The same repository under the hosts that the endpoint lists as well.
+fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, path: &str) {
+    for host in hints.registry_hosts {
+        if let Ok(name) = ImageName::in_registry(host, path)
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+}
+
+fn written_without_tag(written: &str) -> String {
+    let name = written.split('@').next().unwrap_or(written);
+    let last_segment = name.rfind('/').map_or(0, |slash| slash + 1);
+    match name[last_segment..].find(':') {
+        Some(colon) => name[..last_segment + colon].to_owned(),
+        None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod testing;

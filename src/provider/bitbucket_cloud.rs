@@ -1,0 +1,179 @@
+//! Bitbucket Cloud.
+//! <https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/#Push>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, SENDS_NO_PING, Settings,
+    git_event, required_header,
+};
+use crate::event::git_ref::GitRef;
+use crate::event::{GitChanges, RefChange};
+use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "BitbucketCloud",
+    sends: "pushes of branches and tags",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Hub-Signature"],
+        encoding: Encoding::Prefixed,
+        signed: Signed::Body,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-Event-Key", "repo:push")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository → Repository settings → Webhooks → Add webhook",
+        content_type: None,
+        secret: "Secret",
+        events: "Repository push",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    match required_header(delivery, "X-Event-Key")? {
+        "repo:push" => push(&delivery.json()?),
+        event => Ok(Parsed::ignored_event(event)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Push {
+    push: Changes,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct Changes {
+    changes: Vec<RefPair>,
+}
+
+/// `new` is null when the ref was deleted, `old` when it was created.
+#[derive(Deserialize)]
+struct RefPair {
+    old: Option<Ref>,
+    new: Option<Ref>,
+    commits: Option<Vec<Commit>>,
+}
+
+#[derive(Deserialize)]
+struct Ref {
+    #[serde(rename = "type")]
+    ref_type: String,
+    name: String,
+    target: Option<Commit>,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    hash: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    full_name: String,
+}
+
+/// The payload holds no clone URL, but every repository has the same three.
+fn push(push: &Push) -> Result<Parsed, Unreadable> {
+    let refs: Vec<RefChange> = push.push.changes.iter().filter_map(RefPair::change).collect();
+    if refs.is_empty() {
+        return Ok(Parsed::ignored("the push changes neither branch nor tag"));
+    }
+    let full_name = &push.repository.full_name;
+    let https = format!("https://bitbucket.org/{full_name}.git");
+    let ssh = format!("git@bitbucket.org:{full_name}.git");
+    git_event([Some(https.as_str())], Some(ssh), GitChanges::Refs(refs))
+}
+
+impl RefPair {
+    fn change(&self) -> Option<RefChange> {
+        let (moved, deleted) = match (&self.new, &self.old) {
+            (Some(new), _) => (new, false),
+            (None, Some(old)) => (old, true),
+            (None, None) => return None,
+        };
+        let name = GitRef::from_name_and_type(&moved.name, &moved.ref_type)?;
+        let target = moved.target.iter().filter(|_| !deleted);
+        let commits =
+            target.chain(self.commits.iter().flatten()).filter_map(|commit| commit.hash.clone()).collect();
+        Some(RefChange { name, deleted, commits })
+    }
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let (repository, name, commit) = match change {
+        Change::Push { repository, name, commit } => (repository, name, commit),
+        Change::Image { .. } => return Err(SENDS_NO_IMAGES),
+        Change::Ping => return Err(SENDS_NO_PING),
+    };
+    let (ref_type, short) = match name.as_tag() {
+        Some(tag) => ("tag", tag),
+        None => ("branch", name.short()),
+    };
+    let body = json!({
+        "push": {"changes": [{
+            "old": null,
+            "new": {"type": ref_type, "name": short, "target": {"hash": commit}},
+            "closed": false,
+        }]},
+        "repository": {"full_name": repository.path()},
+    });
+    Ok(Composed::json(&[("X-Event-Key", "repo:push")], &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    const PUSH: (&str, &str) = ("X-Event-Key", "repo:push");
+
+    fn push_body() -> Value {
+        json!({
+            "push": {"changes": [
+                {"old": null, "new": {"type": "branch", "name": "feature/x", "target": {"hash": "1111"}}, "commits": [{"hash": "1111"}]},
+                {"old": {"type": "branch", "name": "old"}, "new": null},
+                {"old": null, "new": {"type": "tag", "name": "v1", "target": {"hash": "1111"}}},
+            ]},
+            "repository": {"full_name": "Org/App"},
+        })
+    }
+
+    // Incidents 5 and 24.
+    #[test]
+    fn one_push_can_change_many_refs() {
+        check(
+            &PROVIDER,
+            &[PUSH],
+            &push_body(),
+            "push to bitbucket.org/org/app feature/x, old (deleted), refs/tags/v1",
+        );
+    }
+
+    #[test]
+    fn pushes_and_events_without_interest_are_ignored() {
+        let body = json!({"push": {"changes": []}, "repository": {"full_name": "org/app"}});
+        check(&PROVIDER, &[PUSH], &body, "ignored: the push changes neither branch nor tag");
+        check(
+            &PROVIDER,
+            &[("X-Event-Key", "repo:fork")],
+            &json!({}),
+            "ignored: event `repo:fork` is none that flux-recv acts on",
+        );
+    }
+
+    #[test]
+    fn malformed_payloads_are_errors() {
+        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,189 @@
+//! Bitbucket Server and Data Center.
+//! <https://confluence.atlassian.com/bitbucketserver/event-payload-938025882.html>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings, git_event,
+    pushed_ref, required_header,
+};
+use crate::event::GitChanges;
+use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "BitbucketServer",
+    sends: "pushes of branches and tags, mirror synchronisation",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
+        encoding: Encoding::Prefixed,
+        signed: Signed::Body,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-Event-Key", "repo:refs_changed")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository → Repository settings → Webhooks → Create webhook",
+        content_type: None,
+        secret: "Secret",
+        events: "Repository: Push; on a mirror: Mirror synchronized",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    match required_header(delivery, "X-Event-Key")? {
+        "diagnostics:ping" => Ok(Parsed::Ping),
+        "repo:refs_changed" | "mirror:repo_synchronized" => refs_changed(&delivery.json()?),
+        event => Ok(Parsed::ignored_event(event)),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefsChanged {
+    changes: Vec<RefUpdate>,
+    /// The list of changes was cut.
+    #[serde(default)]
+    ref_limit_exceeded: bool,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefUpdate {
+    #[serde(rename = "ref")]
+    reference: Ref,
+    to_hash: Option<String>,
+    #[serde(rename = "type")]
+    update_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Ref {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    links: Option<Links>,
+}
+
+#[derive(Deserialize)]
+struct Links {
+    clone: Option<Vec<Link>>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    href: String,
+    name: Option<String>,
+}
+
+/// SSH and HTTP URLs have different paths here, so only the payload's own list tells that they
+/// are one repository.
+fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
+    let links = event.repository.links.as_ref().and_then(|links| links.clone.as_deref()).unwrap_or_default();
+    if links.is_empty() {
+        return Ok(Parsed::ignored("the payload names no clone URL, as before Bitbucket Server 6"));
+    }
+    let mut refs = Vec::with_capacity(event.changes.len());
+    for change in &event.changes {
+        let deleted = change.update_type.as_deref() == Some("DELETE");
+        refs.push(pushed_ref(&change.reference.id, change.to_hash.as_deref(), deleted, Vec::new())?);
+    }
+    let changes = match (event.ref_limit_exceeded, refs.is_empty()) {
+        (true, _) => GitChanges::Unknown,
+        (false, true) => return Ok(Parsed::ignored("no ref has changed")),
+        (false, false) => GitChanges::Refs(refs),
+    };
+    let ssh = links.iter().find(|link| link.name.as_deref() == Some("ssh")).map(|link| link.href.clone());
+    git_event(links.iter().map(|link| Some(link.href.as_str())), ssh, changes)
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let (repository, name, commit) = match change {
+        Change::Push { repository, name, commit } => (repository, name, commit),
+        Change::Image { .. } => return Err(SENDS_NO_IMAGES),
+        Change::Ping => {
+            return Ok(Composed::json(&[("X-Event-Key", "diagnostics:ping")], &json!({"test": true})));
+        }
+    };
+    let ref_type = if name.as_tag().is_some() { "TAG" } else { "BRANCH" };
+    let body = json!({
+        "eventKey": "repo:refs_changed",
+        "changes": [{"ref": {"id": name.as_str(), "type": ref_type}, "toHash": commit, "type": "UPDATE"}],
+        "repository": {"links": {"clone": [{"href": repository.to_string(), "name": "http"}]}},
+    });
+    Ok(Composed::json(&[("X-Event-Key", "repo:refs_changed")], &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    const CHANGED: (&str, &str) = ("X-Event-Key", "repo:refs_changed");
+
+    fn body() -> Value {
+        json!({
+            "changes": [
+                {"ref": {"id": "refs/heads/main", "type": "BRANCH"}, "toHash": "1111", "type": "UPDATE"},
+                {"ref": {"id": "refs/heads/old", "type": "BRANCH"}, "toHash": "0".repeat(40), "type": "DELETE"},
+            ],
+            "repository": {"slug": "app", "links": {"clone": [
+                {"href": "ssh://git@bitbucket.example.com:7999/prj/app.git", "name": "ssh"},
+                {"href": "https://bitbucket.example.com/scm/prj/app.git", "name": "http"},
+            ]}},
+        })
+    }
+
+    #[test]
+    fn changed_refs_are_read() {
+        check(&PROVIDER, &[CHANGED], &body(), "push to bitbucket.example.com/prj/app main, old (deleted)");
+    }
+
+    #[test]
+    fn a_cut_list_of_refs_means_any_ref() {
+        let mut body = body();
+        body["refLimitExceeded"] = json!(true);
+        body["changes"] = json!([]);
+        check(
+            &PROVIDER,
+            &[("X-Event-Key", "mirror:repo_synchronized")],
+            &body,
+            "push to bitbucket.example.com/prj/app",
+        );
+    }
+
+    // Incident 21.
+    #[test]
+    fn the_connection_test_is_a_ping() {
+        check(&PROVIDER, &[("X-Event-Key", "diagnostics:ping")], &json!({"test": true}), "ping");
+    }
+
+    // Incident 5.
+    #[test]
+    fn payloads_without_clone_urls_are_ignored() {
+        let mut body = body();
+        body["repository"]["links"] = Value::Null;
+        check(
+            &PROVIDER,
+            &[CHANGED],
+            &body,
+            "ignored: the payload names no clone URL, as before Bitbucket Server 6",
+        );
+    }
+
+    #[test]
+    fn malformed_payloads_are_errors() {
+        testing::check_malformed(&PROVIDER, &[CHANGED], &body());
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,90 @@
+//! Docker Hub.
+//! <https://docs.docker.com/docker-hub/repos/manage/webhooks/>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
+    image_event,
+};
+use crate::event::{Event, ImageEvent, Media};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "DockerHub",
+    sends: "image and chart pushes",
+    proof: Proof::PathOnly,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository → Webhooks",
+        content_type: None,
+        secret: "none: Docker Hub cannot sign, so keep the URL secret",
+        events: "every push",
+    },
+};
+
+#[derive(Deserialize)]
+struct Push {
+    repository: Repository,
+    push_data: PushData,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    repo_name: String,
+}
+
+#[derive(Deserialize)]
+struct PushData {
+    tag: Option<String>,
+    media_type: Option<String>,
+}
+
+/// The payload's `callback_url` is never called: it comes from whoever knows the path.
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let push: Push = delivery.json()?;
+    let named = image_event(&push.repository.repo_name)?;
+    let media = push.push_data.media_type.as_deref().map_or(Media::Unknown, Media::of_config);
+    let tags = push.push_data.tag.filter(|tag| !tag.is_empty()).into_iter().collect();
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent { tags, media, ..named })]))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    match change {
+        Change::Push { .. } => Err(SENDS_NO_PUSHES),
+        Change::Ping => Err(SENDS_NO_PING),
+        Change::Image { reference } => Ok(Composed::json(
+            &[],
+            &json!({
+                "push_data": {"tag": reference.tag},
+                "repository": {"repo_name": reference.name.path()},
+            }),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    #[test]
+    fn pushes_are_read() {
+        let body = json!({"push_data": {"tag": "1.2", "pushed_at": 1.417_566_161e9}, "repository": {"repo_name": "Org/app"}});
+        check(&PROVIDER, &[], &body, "push of docker.io/org/app:1.2");
+        let official = json!({"push_data": {}, "repository": {"repo_name": "redis"}});
+        check(&PROVIDER, &[], &official, "push of docker.io/library/redis");
+        testing::check_malformed(&PROVIDER, &[], &body);
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,68 @@
+//! Forgejo, which adds headers of its own to Gitea's.
+//! <https://forgejo.org/docs/latest/user/webhooks/>
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, gitea};
+use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Forgejo",
+    sends: "pushes of branches and tags, releases, container packages",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Forgejo-Signature", "X-Gitea-Signature"],
+        encoding: Encoding::Hex(Hash::Sha256),
+        signed: Signed::Payload,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-Forgejo-Event", "push")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository or organisation → Settings → Webhooks → Add webhook → Forgejo",
+        content_type: Some("application/json (the form works too)"),
+        secret: "Secret",
+        events: "Push, Create and Delete events; for container images also Package",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    gitea::parse_named(
+        delivery,
+        hints,
+        &["X-Forgejo-Event", "X-Gitea-Event", "X-Forgejo-Event-Type", "X-Gitea-Event-Type"],
+    )
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    Ok(Composed::json(&[("X-Forgejo-Event", "push")], &gitea::push_body(change)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{check, check_composed_delivery_comes_back};
+    use super::*;
+
+    #[test]
+    fn its_own_header_goes_before_those_of_its_relatives() {
+        let body = json!({
+            "ref": "refs/heads/main",
+            "after": "1111",
+            "repository": {"clone_url": "https://forgejo.example.com/org/app.git"},
+        });
+        let expect = "push to forgejo.example.com/org/app main";
+        check(&PROVIDER, &[("X-Forgejo-Event", "push"), ("X-GitHub-Event", "other")], &body, expect);
+        check(&PROVIDER, &[("X-Gitea-Event", "push")], &body, expect);
+        check(
+            &PROVIDER,
+            &[("X-GitHub-Event", "push")],
+            &body,
+            "unreadable: the header X-Forgejo-Event is missing",
+        );
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

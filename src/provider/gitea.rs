@@ -1,0 +1,316 @@
+//! Gitea, and what Forgejo and Gogs share with it.
+//! <https://docs.gitea.com/usage/webhooks>
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, SENDS_NO_PING, Settings,
+    add_registry_hosts, git_event, pushed_ref,
+};
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageName;
+use crate::event::{Event, GitChanges, ImageEvent, Media, RefChange};
+use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Gitea",
+    sends: "pushes of branches and tags, releases, container packages",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Gitea-Signature"],
+        encoding: Encoding::Hex(Hash::Sha256),
+        signed: Signed::Payload,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-Gitea-Event", "push")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository or organisation → Settings → Webhooks → Add webhook → Gitea",
+        content_type: Some("application/json (the form works too)"),
+        secret: "Secret",
+        events: "Push, Create and Delete events; for container images also Package",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    parse_named(delivery, hints, &["X-Gitea-Event", "X-Gitea-Event-Type"])
+}
+
+/// Reads a delivery whose event stands in the first of these headers that is not empty: some
+/// versions leave the first one empty for packages.
+pub(super) fn parse_named(
+    delivery: &Verified<'_>,
+    hints: &Hints<'_>,
+    headers: &[&str],
+) -> Result<Parsed, Unreadable> {
+    let event = headers.iter().find_map(|header| delivery.header(header));
+    match event.ok_or_else(|| Unreadable(format!("the header {} is missing", headers[0])))? {
+        "push" => push(&delivery.json()?),
+        event @ ("create" | "delete") => created_or_deleted(&delivery.json()?, event == "delete"),
+        "release" => release(&delivery.json()?),
+        "package" => package(&delivery.json()?, hints),
+        event => Ok(Parsed::ignored_event(event)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    ssh_url: Option<String>,
+    clone_url: Option<String>,
+    html_url: Option<String>,
+}
+
+impl Repository {
+    fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
+        let urls = [&self.clone_url, &self.ssh_url, &self.html_url];
+        git_event(urls.map(Option::as_deref), self.ssh_url.clone(), GitChanges::Refs(vec![change]))
+    }
+}
+
+#[derive(Deserialize)]
+struct Push {
+    #[serde(rename = "ref")]
+    name: String,
+    after: Option<String>,
+    commits: Option<Vec<Commit>>,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    id: Option<String>,
+}
+
+fn push(push: &Push) -> Result<Parsed, Unreadable> {
+    let commits = push.commits.iter().flatten().filter_map(|commit| commit.id.clone()).collect();
+    push.repository.event(pushed_ref(&push.name, push.after.as_deref(), false, commits)?)
+}
+
+/// A deleted branch sends only this, no push.
+#[derive(Deserialize)]
+struct CreatedOrDeleted {
+    #[serde(rename = "ref")]
+    name: String,
+    ref_type: String,
+    sha: Option<String>,
+    repository: Repository,
+}
+
+fn created_or_deleted(event: &CreatedOrDeleted, deleted: bool) -> Result<Parsed, Unreadable> {
+    match GitRef::from_name_and_type(&event.name, &event.ref_type) {
+        Some(name) => {
+            event.repository.event(RefChange { name, deleted, commits: event.sha.iter().cloned().collect() })
+        }
+        None => Ok(Parsed::ignored(format!(
+            "a {} was created or deleted, neither branch nor tag",
+            event.ref_type
+        ))),
+    }
+}
+
+#[derive(Deserialize)]
+struct ReleaseEvent {
+    action: String,
+    release: Release,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct Release {
+    tag_name: String,
+}
+
+fn release(event: &ReleaseEvent) -> Result<Parsed, Unreadable> {
+    if event.action != "published" {
+        return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
+    }
+    event.repository.event(RefChange {
+        name: GitRef::tag(&event.release.tag_name),
+        deleted: false,
+        commits: Vec::new(),
+    })
+}
+
+#[derive(Deserialize)]
+struct PackageEvent {
+    action: String,
+    package: Package,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    #[serde(rename = "type")]
+    package_type: String,
+    name: String,
+    version: Option<String>,
+    owner: PackageOwner,
+    html_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PackageOwner {
+    #[serde(alias = "username")]
+    login: String,
+}
+
+/// The registry is the Git host itself, whose name stands only in the package's page.
+fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let package = &event.package;
+    if package.package_type != "container" {
+        return Ok(Parsed::ignored(format!(
+            "the package is of type `{}`, no container image",
+            package.package_type
+        )));
+    }
+    if event.action != "created" {
+        return Ok(Parsed::ignored(format!("package action `{}` pushes nothing", event.action)));
+    }
+    let path = format!("{}/{}", package.owner.login, package.name);
+    let page_host = package.html_url.as_deref().and_then(|page| page.split("://").nth(1)?.split('/').next());
+    let mut names: Vec<ImageName> =
+        page_host.and_then(|host| ImageName::in_registry(host, &path).ok()).into_iter().collect();
+    add_registry_hosts(&mut names, hints, &path);
+    let Some(first) = names.first() else {
+        return Ok(Parsed::ignored("the package names no host; set registryHost on the endpoint"));
+    };
+    let written = first.to_string();
+    let version = package.version.clone().filter(|version| !version.is_empty());
+    let is_digest = version.as_deref().is_some_and(|version| version.starts_with("sha256:"));
+    let (tags, digest) =
+        if is_digest { (Vec::new(), version) } else { (version.into_iter().collect(), None) };
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
+        names,
+        written,
+        tags,
+        digest,
+        media: Media::Unknown,
+        deleted: false,
+    })]))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    if let Change::Image { reference } = change {
+        let (owner, name) = reference.name.path().split_once('/').ok_or(SENDS_NO_IMAGES)?;
+        let body = json!({
+            "action": "created",
+            "package": {
+                "type": "container",
+                "name": name,
+                "version": reference.tag.as_ref().or(reference.digest.as_ref()),
+                "owner": {"login": owner},
+                "html_url": format!("https://{}/{owner}/-/packages/container/{name}", reference.name.host()),
+            },
+        });
+        return Ok(Composed::json(&[("X-Gitea-Event", "package")], &body));
+    }
+    Ok(Composed::json(&[("X-Gitea-Event", "push")], &push_body(change)?))
+}
+
+/// The body of a push, as Gitea, Forgejo and Gogs write it.
+pub(super) fn push_body(change: &Change) -> Result<Value, CannotCompose> {
+    match change {
+        Change::Push { repository, name, commit } => Ok(json!({
+            "ref": name.as_str(),
+            "after": commit,
+            "repository": {
+                "full_name": repository.path(),
+                "clone_url": repository.to_string(),
+                "ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
+            },
+        })),
+        Change::Image { .. } => Err(SENDS_NO_IMAGES),
+        Change::Ping => Err(SENDS_NO_PING),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::*;
+
+    const PUSH: (&str, &str) = ("X-Gitea-Event", "push");
+
+    fn push_body() -> Value {
+        json!({
+            "ref": "refs/heads/main",
+            "before": "0".repeat(40),
+            "after": "1111111111111111111111111111111111111111",
+            "commits": [{"id": "1111111111111111111111111111111111111111"}],
+            "repository": {
+                "ssh_url": "ssh://git@gitea.example.com:2222/Org/App.git",
+                "clone_url": "https://gitea.example.com/Org/App.git",
+                "html_url": "https://gitea.example.com/Org/App",
+            },
+        })
+    }
+
+    #[test]
+    fn pushes_are_read() {
+        check(&PROVIDER, &[PUSH], &push_body(), "push to gitea.example.com/org/app main");
+        check(
+            &PROVIDER,
+            &[("X-Gitea-Event", ""), ("X-Gitea-Event-Type", "push")],
+            &push_body(),
+            "push to gitea.example.com/org/app main",
+        );
+    }
+
+    #[test]
+    fn created_and_deleted_refs_have_short_names() {
+        let body =
+            json!({"ref": "v1", "ref_type": "tag", "sha": "1111", "repository": push_body()["repository"]});
+        check(
+            &PROVIDER,
+            &[("X-Gitea-Event", "create")],
+            &body,
+            "push to gitea.example.com/org/app refs/tags/v1",
+        );
+        check(
+            &PROVIDER,
+            &[("X-Gitea-Event", "delete")],
+            &body,
+            "push to gitea.example.com/org/app refs/tags/v1 (deleted)",
+        );
+    }
+
+    #[test]
+    fn container_packages_are_images() {
+        let body = json!({"action": "created", "package": {
+            "type": "container", "name": "app", "version": "1.2", "owner": {"login": "Org"},
+            "html_url": "https://gitea.example.com/Org/-/packages/container/app/1.2",
+        }});
+        let event = [("X-Gitea-Event-Type", "package")];
+        check(&PROVIDER, &event, &body, "push of gitea.example.com/org/app:1.2");
+        let mut hostless = body.clone();
+        hostless["package"]["html_url"] = Value::Null;
+        check(
+            &PROVIDER,
+            &event,
+            &hostless,
+            "ignored: the package names no host; set registryHost on the endpoint",
+        );
+        check_with_hosts(
+            &PROVIDER,
+            &event,
+            &hostless,
+            &["registry.example.com"],
+            "push of registry.example.com/org/app:1.2",
+        );
+        let mut npm = body;
+        npm["package"]["type"] = json!("npm");
+        check(&PROVIDER, &event, &npm, "ignored: the package is of type `npm`, no container image");
+    }
+
+    #[test]
+    fn malformed_payloads_are_errors() {
+        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

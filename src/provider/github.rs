@@ -1,0 +1,381 @@
+//! GitHub and GitHub Enterprise Server, with the container registry that belongs to them.
+//! <https://docs.github.com/en/webhooks/webhook-events-and-payloads>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
+    required_header,
+};
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageName;
+use crate::event::{Event, GitChanges, ImageEvent, Media, RefChange};
+use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "GitHub",
+    sends: "pushes of branches and tags, releases, GHCR images",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
+        encoding: Encoding::Prefixed,
+        signed: Signed::Body,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-GitHub-Event", "push")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository or organisation → Settings → Webhooks → Add webhook",
+        content_type: Some("application/json (the form works too)"),
+        secret: "Secret",
+        events: "Just the push event; for GHCR images also Packages (or Registry packages)",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    match required_header(delivery, "X-GitHub-Event")? {
+        "ping" => Ok(Parsed::Ping),
+        "push" => push(&delivery.json()?),
+        event @ ("create" | "delete") => created_or_deleted(&delivery.json()?, event == "delete"),
+        "release" => release(&delivery.json()?),
+        "package" | "registry_package" => package(delivery.json()?),
+        event => Ok(Parsed::ignored_event(event)),
+    }
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    ssh_url: Option<String>,
+    clone_url: Option<String>,
+    git_url: Option<String>,
+    html_url: Option<String>,
+}
+
+impl Repository {
+    fn event(&self, changes: GitChanges) -> Result<Parsed, Unreadable> {
+        let urls = [&self.clone_url, &self.ssh_url, &self.git_url, &self.html_url];
+        git_event(urls.map(Option::as_deref), self.ssh_url.clone(), changes)
+    }
+}
+
+#[derive(Deserialize)]
+struct Push {
+    #[serde(rename = "ref")]
+    name: String,
+    after: Option<String>,
+    #[serde(default)]
+    deleted: bool,
+    head_commit: Option<Commit>,
+    commits: Option<Vec<Commit>>,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    id: String,
+}
+
+fn push(push: &Push) -> Result<Parsed, Unreadable> {
+    let commits = push
+        .head_commit
+        .iter()
+        .chain(push.commits.iter().flatten())
+        .map(|commit| commit.id.clone())
+        .collect();
+    let change = pushed_ref(&push.name, push.after.as_deref(), push.deleted, commits)?;
+    push.repository.event(GitChanges::Refs(vec![change]))
+}
+
+#[derive(Deserialize)]
+struct CreatedOrDeleted {
+    #[serde(rename = "ref")]
+    name: Option<String>,
+    ref_type: String,
+    repository: Repository,
+}
+
+fn created_or_deleted(event: &CreatedOrDeleted, deleted: bool) -> Result<Parsed, Unreadable> {
+    let name = event.name.as_deref().and_then(|name| GitRef::from_name_and_type(name, &event.ref_type));
+    match name {
+        Some(name) => {
+            event.repository.event(GitChanges::Refs(vec![RefChange { name, deleted, commits: Vec::new() }]))
+        }
+        None => Ok(Parsed::ignored(format!(
+            "a {} was created or deleted, neither branch nor tag",
+            event.ref_type
+        ))),
+    }
+}
+
+#[derive(Deserialize)]
+struct ReleaseEvent {
+    action: String,
+    release: Release,
+    repository: Repository,
+}
+
+#[derive(Deserialize)]
+struct Release {
+    tag_name: String,
+}
+
+fn release(event: &ReleaseEvent) -> Result<Parsed, Unreadable> {
+    if !matches!(event.action.as_str(), "published" | "released") {
+        return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
+    }
+    let tag = RefChange { name: GitRef::tag(&event.release.tag_name), deleted: false, commits: Vec::new() };
+    event.repository.event(GitChanges::Refs(vec![tag]))
+}
+
+/// Three shapes of one object are in the wild; each names the image in its own way.
+#[derive(Deserialize)]
+struct PackageEvent {
+    action: String,
+    package: Option<Package>,
+    registry_package: Option<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    namespace: Option<String>,
+    ecosystem: Option<String>,
+    package_type: Option<String>,
+    owner: Option<Owner>,
+    package_version: Option<PackageVersion>,
+}
+
+#[derive(Deserialize)]
+struct Owner {
+    login: String,
+}
+
+#[derive(Deserialize)]
+struct PackageVersion {
+    name: Option<String>,
+    version: Option<String>,
+    package_url: Option<String>,
+    container_metadata: Option<ContainerMetadata>,
+}
+
+#[derive(Deserialize)]
+struct ContainerMetadata {
+    tag: Option<ContainerTag>,
+    manifest: Option<Manifest>,
+}
+
+#[derive(Deserialize)]
+struct ContainerTag {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: Option<ManifestConfig>,
+}
+
+#[derive(Deserialize)]
+struct ManifestConfig {
+    media_type: Option<String>,
+}
+
+fn package(event: PackageEvent) -> Result<Parsed, Unreadable> {
+    let package = event
+        .registry_package
+        .or(event.package)
+        .ok_or_else(|| Unreadable("cannot read the payload: missing field `package`".to_owned()))?;
+    if !matches!(event.action.as_str(), "published" | "updated") {
+        return Ok(Parsed::ignored(format!("package action `{}` pushes nothing", event.action)));
+    }
+    let types = [&package.ecosystem, &package.package_type];
+    let is_container =
+        |kind: &str| kind.eq_ignore_ascii_case("container") || kind.eq_ignore_ascii_case("docker");
+    if !types.into_iter().flatten().any(|kind| is_container(kind)) {
+        return Ok(Parsed::ignored("the package is no container image"));
+    }
+    let written = image_name(&package)?;
+    let name =
+        ImageName::parse(&written).map_err(|err| Unreadable(format!("cannot read the payload: {err}")))?;
+    let version = package.package_version;
+    let metadata = version.as_ref().and_then(|version| version.container_metadata.as_ref());
+    let tag = metadata.and_then(|metadata| metadata.tag.as_ref()?.name.clone()).filter(|tag| !tag.is_empty());
+    let media = metadata
+        .and_then(|metadata| metadata.manifest.as_ref()?.config.as_ref()?.media_type.as_deref())
+        .map_or(Media::Unknown, Media::of_config);
+    let digest = version.and_then(|version| {
+        [version.version, version.name].into_iter().flatten().find(|text| text.starts_with("sha256:"))
+    });
+    let tags = tag.into_iter().collect();
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
+        names: vec![name],
+        written,
+        tags,
+        digest,
+        media,
+        deleted: false,
+    })]))
+}
+
+/// Host and path of `package_url` where it is one, else what the owner and the name give on
+/// ghcr.io. The URL ends in a colon when the push had no tag.
+fn image_name(package: &Package) -> Result<String, Unreadable> {
+    let url = package.package_version.as_ref().and_then(|version| version.package_url.as_deref());
+    if let Some(url) = url.filter(|url| url.split('/').next().is_some_and(|host| host.contains('.'))) {
+        return Ok(super::written_without_tag(url));
+    }
+    let owner = match (&package.owner, &package.namespace) {
+        (Some(owner), _) => owner.login.as_str(),
+        (None, Some(namespace)) => namespace.split('/').next().unwrap_or_default(),
+        (None, None) => {
+            return Err(Unreadable("cannot read the payload: the package has no owner".to_owned()));
+        }
+    };
+    Ok(format!("ghcr.io/{owner}/{}", package.name))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    Ok(match change {
+        Change::Ping => {
+            Composed::json(&[("X-GitHub-Event", "ping")], &json!({"zen": "Keep it logically awesome."}))
+        }
+        Change::Push { repository, name, commit } => Composed::json(
+            &[("X-GitHub-Event", "push")],
+            &json!({
+                "ref": name.as_str(),
+                "after": commit,
+                "deleted": false,
+                "head_commit": {"id": commit},
+                "repository": {
+                    "full_name": repository.path(),
+                    "clone_url": repository.to_string(),
+                    "ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
+                },
+            }),
+        ),
+        Change::Image { reference } => Composed::json(
+            &[("X-GitHub-Event", "package")],
+            &json!({
+                "action": "published",
+                "package": {
+                    "name": reference.name.path(),
+                    "package_type": "CONTAINER",
+                    "package_version": {
+                        "version": reference.digest,
+                        "package_url": format!("{}:{}", reference.name, reference.tag.as_deref().unwrap_or_default()),
+                        "container_metadata": {"tag": {"name": reference.tag}},
+                    },
+                },
+            }),
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    const PUSH: (&str, &str) = ("X-GitHub-Event", "push");
+
+    fn push_body() -> Value {
+        json!({
+            "ref": "refs/heads/main",
+            "after": "1111111111111111111111111111111111111111",
+            "deleted": false,
+            "head_commit": {"id": "1111111111111111111111111111111111111111"},
+            "repository": {
+                "ssh_url": "git@github.com:Org/App.git",
+                "clone_url": "https://github.com/Org/App.git",
+                "git_url": "git://github.com/Org/App.git",
+                "html_url": "https://github.com/Org/App",
+            },
+        })
+    }
+
+    #[test]
+    fn pushes_are_read() {
+        check(&PROVIDER, &[PUSH], &push_body(), "push to github.com/org/app main");
+    }
+
+    // Incident 24.
+    #[test]
+    fn a_deleted_branch_is_marked() {
+        let mut body = push_body();
+        body["deleted"] = json!(true);
+        body["after"] = json!("0".repeat(40));
+        body["head_commit"] = Value::Null;
+        check(&PROVIDER, &[PUSH], &body, "push to github.com/org/app main (deleted)");
+    }
+
+    // Incident 21.
+    #[test]
+    fn pings_are_answered_whoever_sends_them() {
+        check(&PROVIDER, &[("X-GitHub-Event", "ping")], &json!({"zen": "x", "hook_id": 1}), "ping");
+    }
+
+    #[test]
+    fn events_without_interest_are_ignored() {
+        check(
+            &PROVIDER,
+            &[("X-GitHub-Event", "issues")],
+            &json!({}),
+            "ignored: event `issues` is none that flux-recv acts on",
+        );
+    }
+
+    #[test]
+    fn releases_are_tags() {
+        let mut body = json!({"action": "published", "release": {"tag_name": "v1"}, "repository": push_body()["repository"]});
+        check(&PROVIDER, &[("X-GitHub-Event", "release")], &body, "push to github.com/org/app refs/tags/v1");
+        body["action"] = json!("deleted");
+        check(
+            &PROVIDER,
+            &[("X-GitHub-Event", "release")],
+            &body,
+            "ignored: release action `deleted` moves no tag",
+        );
+    }
+
+    // Incidents 6 and 26.
+    #[test]
+    fn packages_of_all_three_shapes_are_images() {
+        let event = [("X-GitHub-Event", "package")];
+        let by_url = json!({"action": "published", "registry_package": {
+            "name": "app", "namespace": "Org/app", "ecosystem": "docker", "package_type": "npm",
+            "package_version": {"version": "sha256:ab", "body": {"any": "shape"}, "package_url": "ghcr.io/Org/app:", "container_metadata": {"tag": {"name": ""}}},
+        }});
+        check(&PROVIDER, &event, &by_url, "push of ghcr.io/org/app@sha256:ab");
+        let by_namespace = json!({"action": "updated", "package": {
+            "name": "app", "namespace": "Org", "ecosystem": "CONTAINER",
+            "package_version": {"name": "sha256:ab", "container_metadata": {"tag": {"name": "3.2.1"}}},
+        }});
+        check(&PROVIDER, &event, &by_namespace, "push of ghcr.io/org/app:3.2.1");
+        let mut deleted = by_namespace.clone();
+        deleted["action"] = json!("deleted");
+        check(&PROVIDER, &event, &deleted, "ignored: package action `deleted` pushes nothing");
+        let mut other = by_namespace;
+        other["package"]["ecosystem"] = json!("npm");
+        check(&PROVIDER, &event, &other, "ignored: the package is no container image");
+    }
+
+    #[test]
+    fn malformed_payloads_are_errors_that_name_the_field() {
+        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+        let mut body = push_body();
+        body["ref"] = json!(["main"]);
+        check(
+            &PROVIDER,
+            &[PUSH],
+            &body,
+            "unreadable: cannot read the payload: ref: invalid type: sequence, expected a string at line 1 column 138",
+        );
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

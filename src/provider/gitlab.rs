@@ -1,0 +1,225 @@
+//! GitLab.
+//! <https://docs.gitlab.com/user/project/integrations/webhook_events/>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, SENDS_NO_PING, Settings,
+    git_event, pushed_ref, required_header,
+};
+use crate::event::git_ref::GitRef;
+use crate::event::{GitChanges, RefChange};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "GitLab",
+    sends: "pushes of branches and tags, releases, system hooks",
+    proof: Proof::GitLab,
+    parse,
+    compose,
+    event_header: Some(("X-Gitlab-Event", "Push Hook")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "project or group → Settings → Webhooks → Add new webhook",
+        content_type: None,
+        secret: "Secret token; a signing token (`whsec_…`) works too, put it into the key file as shown",
+        events: "Push events, Tag push events",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    match required_header(delivery, "X-Gitlab-Event")? {
+        "Push Hook" | "Tag Push Hook" => push(&delivery.json()?),
+        "Release Hook" => release(&delivery.json()?),
+        "System Hook" => {
+            let kind: SystemEvent = delivery.json()?;
+            match kind.event_name.or(kind.object_kind).as_deref() {
+                Some("push" | "tag_push") => push(&delivery.json()?),
+                Some(other) => Ok(Parsed::ignored_event(other)),
+                None => Err(Unreadable("cannot read the payload: missing field `event_name`".to_owned())),
+            }
+        }
+        event => Ok(Parsed::ignored_event(event)),
+    }
+}
+
+/// The body of a system hook names its event; the header never does.
+#[derive(Deserialize)]
+struct SystemEvent {
+    event_name: Option<String>,
+    object_kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Push {
+    #[serde(rename = "ref")]
+    name: String,
+    after: Option<String>,
+    checkout_sha: Option<String>,
+    commits: Option<Vec<Commit>>,
+    project: Project,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    git_ssh_url: Option<String>,
+    git_http_url: Option<String>,
+    web_url: Option<String>,
+}
+
+impl Project {
+    fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
+        let urls = [&self.git_http_url, &self.git_ssh_url, &self.web_url];
+        git_event(urls.map(Option::as_deref), self.git_ssh_url.clone(), GitChanges::Refs(vec![change]))
+    }
+}
+
+/// `after` of an annotated tag is the tag object, `checkout_sha` the commit.
+fn push(push: &Push) -> Result<Parsed, Unreadable> {
+    let listed = push.commits.iter().flatten().map(|commit| commit.id.clone());
+    let commits = push.checkout_sha.iter().cloned().chain(listed).collect();
+    push.project.event(pushed_ref(&push.name, push.after.as_deref(), false, commits)?)
+}
+
+#[derive(Deserialize)]
+struct Release {
+    action: Option<String>,
+    tag: String,
+    project: Project,
+}
+
+fn release(release: &Release) -> Result<Parsed, Unreadable> {
+    match release.action.as_deref() {
+        None | Some("create") => release.project.event(RefChange {
+            name: GitRef::tag(&release.tag),
+            deleted: false,
+            commits: Vec::new(),
+        }),
+        Some(action) => Ok(Parsed::ignored(format!("release action `{action}` moves no tag"))),
+    }
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let (repository, name, commit) = match change {
+        Change::Push { repository, name, commit } => (repository, name, commit),
+        Change::Image { .. } => return Err(SENDS_NO_IMAGES),
+        Change::Ping => return Err(SENDS_NO_PING),
+    };
+    let (header, kind) = match name.as_tag() {
+        Some(_) => ("Tag Push Hook", "tag_push"),
+        None => ("Push Hook", "push"),
+    };
+    let body = json!({
+        "object_kind": kind,
+        "ref": name.as_str(),
+        "after": commit,
+        "checkout_sha": commit,
+        "project": {
+            "path_with_namespace": repository.path(),
+            "git_http_url": repository.to_string(),
+            "git_ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
+        },
+    });
+    Ok(Composed::json(&[("X-Gitlab-Event", header)], &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    const PUSH: (&str, &str) = ("X-Gitlab-Event", "Push Hook");
+
+    fn push_body() -> Value {
+        json!({
+            "object_kind": "push",
+            "ref": "refs/heads/main",
+            "after": "1111111111111111111111111111111111111111",
+            "checkout_sha": "1111111111111111111111111111111111111111",
+            "commits": [{"id": "1111111111111111111111111111111111111111"}],
+            "project": {
+                "git_ssh_url": "git@gitlab.example.com:Group/Sub/App.git",
+                "git_http_url": "https://gitlab.example.com/gitlab/Group/Sub/App.git",
+                "web_url": "https://gitlab.example.com/gitlab/Group/Sub/App",
+            },
+        })
+    }
+
+    #[test]
+    fn pushes_of_branches_and_tags_are_read() {
+        check(&PROVIDER, &[PUSH], &push_body(), "push to gitlab.example.com/gitlab/group/sub/app main");
+        let mut body = push_body();
+        body["ref"] = json!("refs/tags/v1");
+        check(
+            &PROVIDER,
+            &[("X-Gitlab-Event", "Tag Push Hook")],
+            &body,
+            "push to gitlab.example.com/gitlab/group/sub/app refs/tags/v1",
+        );
+    }
+
+    #[test]
+    fn a_deleted_branch_has_no_checkout_and_zeros_after() {
+        let mut body = push_body();
+        body["after"] = json!("0".repeat(40));
+        body["checkout_sha"] = Value::Null;
+        check(&PROVIDER, &[PUSH], &body, "push to gitlab.example.com/gitlab/group/sub/app main (deleted)");
+    }
+
+    #[test]
+    fn system_hooks_name_their_event_in_the_body() {
+        let system = [("X-Gitlab-Event", "System Hook")];
+        let mut body = push_body();
+        body["object_kind"] = Value::Null;
+        body["event_name"] = json!("push");
+        check(&PROVIDER, &system, &body, "push to gitlab.example.com/gitlab/group/sub/app main");
+        check(
+            &PROVIDER,
+            &system,
+            &json!({"event_name": "project_create"}),
+            "ignored: event `project_create` is none that flux-recv acts on",
+        );
+        check(
+            &PROVIDER,
+            &system,
+            &json!({}),
+            "unreadable: cannot read the payload: missing field `event_name`",
+        );
+    }
+
+    // Incident 20.
+    #[test]
+    fn other_events_are_ignored() {
+        check(
+            &PROVIDER,
+            &[("X-Gitlab-Event", "Issue Hook")],
+            &json!({}),
+            "ignored: event `Issue Hook` is none that flux-recv acts on",
+        );
+        let release = json!({"tag": "v1", "action": "update", "project": push_body()["project"]});
+        check(
+            &PROVIDER,
+            &[("X-Gitlab-Event", "Release Hook")],
+            &release,
+            "ignored: release action `update` moves no tag",
+        );
+    }
+
+    #[test]
+    fn malformed_payloads_are_errors() {
+        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

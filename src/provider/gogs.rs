@@ -1,0 +1,57 @@
+//! Gogs, the ancestor of Gitea and Forgejo.
+//! <https://gogs.io/docs/features/webhook>
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, gitea};
+use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Gogs",
+    sends: "pushes of branches and tags, releases",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Gogs-Signature"],
+        encoding: Encoding::Hex(Hash::Sha256),
+        signed: Signed::Payload,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-Gogs-Event", "push")),
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository → Settings → Webhooks → Add a new webhook → Gogs",
+        content_type: Some("application/json (the form works too)"),
+        secret: "Secret",
+        events: "Push, Create, Delete, Release",
+    },
+};
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    gitea::parse_named(delivery, hints, &["X-Gogs-Event"])
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    Ok(Composed::json(&[("X-Gogs-Event", "push")], &gitea::push_body(change)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{check, check_composed_delivery_comes_back};
+    use super::*;
+
+    // Incident 5: Gogs payloads with nulls where lists were expected.
+    #[test]
+    fn pushes_and_created_branches_are_read() {
+        let repository = json!({"clone_url": "https://gogs.example.com/org/app.git", "ssh_url": null});
+        let push =
+            json!({"ref": "refs/heads/main", "after": "1111", "commits": null, "repository": repository});
+        check(&PROVIDER, &[("X-Gogs-Event", "push")], &push, "push to gogs.example.com/org/app main");
+        let create = json!({"ref": "refs/heads/x", "ref_type": "branch", "repository": repository});
+        check(&PROVIDER, &[("X-Gogs-Event", "create")], &create, "push to gogs.example.com/org/app x");
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,146 @@
+//! Google Container Registry and Artifact Registry, through a Pub/Sub push subscription.
+//! <https://cloud.google.com/artifact-registry/docs/configure-notifications>
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
+    image_event,
+};
+use crate::event::{Event, ImageEvent};
+use crate::verify::{Proof, Unreadable, Verified, from_json};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "GoogleContainerRegistry",
+    sends: "image and chart pushes and deletions",
+    proof: Proof::GoogleIdentity,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    settings: Settings {
+        page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
+        content_type: None,
+        secret: "none; tick Enable authentication, choose the account of gcr.email and the audience of gcr.audience",
+        events: "everything on the topic `gcr`",
+    },
+};
+
+/// A push wraps the message; a subscription without wrapper sends its data alone.
+#[derive(Deserialize)]
+struct Push {
+    message: Option<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    data: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    action: String,
+    digest: Option<String>,
+    tag: Option<String>,
+}
+
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let push: Push = delivery.json()?;
+    let notification: Notification = match push.message {
+        None => delivery.json()?,
+        Some(Message { data: None }) => return Ok(Parsed::ignored("the message has no data")),
+        Some(Message { data: Some(data) }) => {
+            let data = STANDARD
+                .decode(data.trim())
+                .map_err(|err| Unreadable(format!("cannot read the payload: message.data: {err}")))?;
+            from_json(&data)?
+        }
+    };
+    let deleted = match notification.action.to_ascii_uppercase().as_str() {
+        "INSERT" => false,
+        "DELETE" => true,
+        _ => return Ok(Parsed::ignored_event(&notification.action)),
+    };
+    let by_tag = notification.tag.as_deref().map(image_event).transpose()?;
+    let by_digest = notification.digest.as_deref().map(image_event).transpose()?;
+    let event = match (by_tag, by_digest) {
+        (Some(by_tag), by_digest) => {
+            ImageEvent { digest: by_digest.and_then(|event| event.digest), deleted, ..by_tag }
+        }
+        (None, Some(by_digest)) => ImageEvent { deleted, ..by_digest },
+        (None, None) => {
+            return Err(Unreadable("cannot read the payload: neither `tag` nor `digest`".to_owned()));
+        }
+    };
+    Ok(Parsed::Events(vec![Event::Image(event)]))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let reference = match change {
+        Change::Image { reference } => reference,
+        Change::Push { .. } => return Err(SENDS_NO_PUSHES),
+        Change::Ping => return Err(SENDS_NO_PING),
+    };
+    let name = &reference.name;
+    let data = json!({
+        "action": "INSERT",
+        "tag": reference.tag.as_ref().map(|tag| format!("{name}:{tag}")),
+        "digest": reference.digest.as_ref().map(|digest| format!("{name}@{digest}")),
+    });
+    let body = json!({"message": {"data": STANDARD.encode(data.to_string())}});
+    Ok(Composed::json(&[], &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    fn wrapped(data: &Value) -> Value {
+        json!({"message": {"data": STANDARD.encode(data.to_string()), "messageId": "1"}, "subscription": "projects/p/subscriptions/s"})
+    }
+
+    #[test]
+    fn messages_are_read_wrapped_and_bare() {
+        let data =
+            json!({"action": "INSERT", "digest": "us.gcr.io/p/app@sha256:ab", "tag": "us.gcr.io/p/app:1.1"});
+        check(&PROVIDER, &[], &wrapped(&data), "push of us.gcr.io/p/app:1.1");
+        check(&PROVIDER, &[], &data, "push of us.gcr.io/p/app:1.1");
+        let untagged = json!({"action": "insert", "digest": "us.gcr.io/p/app@sha256:ab"});
+        check(&PROVIDER, &[], &wrapped(&untagged), "push of us.gcr.io/p/app@sha256:ab");
+        testing::check_malformed(&PROVIDER, &[], &wrapped(&data));
+    }
+
+    // Incident 26.
+    #[test]
+    fn deletions_are_marked_and_other_actions_ignored() {
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"action": "DELETE", "tag": "us.gcr.io/p/app:1.1"}),
+            "deletion of us.gcr.io/p/app:1.1",
+        );
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"action": "SCAN"}),
+            "ignored: event `SCAN` is none that flux-recv acts on",
+        );
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"action": "INSERT"}),
+            "unreadable: cannot read the payload: neither `tag` nor `digest`",
+        );
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,241 @@
+//! Harbor 1 and 2, in its default format and as CloudEvents.
+//! <https://goharbor.io/docs/latest/working-with-projects/project-configuration/configure-webhooks/>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
+    add_registry_hosts, image_event,
+};
+use crate::event::image::{ImageName, ImageReference};
+use crate::event::{Event, ImageEvent, Media};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Harbor",
+    sends: "image and chart pushes and deletions",
+    proof: Proof::Token { header: "Authorization" },
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    settings: Settings {
+        page: "project → Webhooks → New Webhook",
+        content_type: Some("Default or CloudEvents"),
+        secret: "Auth Header (the key as it is, without Bearer before it)",
+        events: "Artifact pushed; with semver ranges also Artifact deleted",
+    },
+};
+
+#[derive(Deserialize)]
+struct Webhook {
+    #[serde(rename = "type", alias = "event_type")]
+    event_type: String,
+    event_data: Option<EventData>,
+    /// The event's data in CloudEvents format.
+    data: Option<EventData>,
+    /// Before Harbor 1.10.
+    events: Option<Vec<FirstShape>>,
+}
+
+#[derive(Deserialize)]
+struct EventData {
+    resources: Option<Vec<Resource>>,
+    repository: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    digest: Option<String>,
+    tag: Option<String>,
+    resource_url: String,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    repo_full_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FirstShape {
+    full_name: String,
+    tag: Option<String>,
+}
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let webhook: Webhook = delivery.json()?;
+    let deleted = match webhook.event_type.as_str() {
+        "PUSH_ARTIFACT" | "pushImage" | "harbor.artifact.pushed" => false,
+        "DELETE_ARTIFACT" | "deleteImage" | "harbor.artifact.deleted" => true,
+        other => return Ok(Parsed::ignored_event(other)),
+    };
+    if let Some(events) = webhook.events {
+        return first_shape(&events, hints, deleted);
+    }
+    let data = webhook
+        .event_data
+        .or(webhook.data)
+        .ok_or_else(|| Unreadable("cannot read the payload: missing field `event_data`".to_owned()))?;
+    let full_name = data.repository.and_then(|repository| repository.repo_full_name);
+    let mut events = Vec::new();
+    for resource in data.resources.unwrap_or_default() {
+        events.push(Event::Image(resource.event(full_name.as_deref(), hints, deleted)?));
+    }
+    if events.is_empty() {
+        return Ok(Parsed::ignored("the event lists no resources"));
+    }
+    Ok(Parsed::Events(events))
+}
+
+impl Resource {
+    /// An artifact without tag has its digest where the tag should be.
+    fn event(
+        self,
+        full_name: Option<&str>,
+        hints: &Hints<'_>,
+        deleted: bool,
+    ) -> Result<ImageEvent, Unreadable> {
+        let mut event = image_event(&self.resource_url)?;
+        if let Some(path) = full_name {
+            add_registry_hosts(&mut event.names, hints, path);
+        }
+        event.tags =
+            self.tag.filter(|tag| !tag.is_empty() && !tag.starts_with("sha256:")).into_iter().collect();
+        event.digest = self.digest.filter(|digest| !digest.is_empty()).or(event.digest);
+        event.deleted = deleted;
+        Ok(event)
+    }
+}
+
+fn first_shape(listed: &[FirstShape], hints: &Hints<'_>, deleted: bool) -> Result<Parsed, Unreadable> {
+    let mut events = Vec::new();
+    for image in listed {
+        let mut names: Vec<ImageName> = Vec::new();
+        add_registry_hosts(&mut names, hints, &image.full_name);
+        let Some(first) = names.first() else {
+            return Ok(Parsed::ignored("this old Harbor names no host; set registryHost on the endpoint"));
+        };
+        let written = first.to_string();
+        let tags = image.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect();
+        events.push(Event::Image(ImageEvent {
+            names,
+            written,
+            tags,
+            digest: None,
+            media: Media::Unknown,
+            deleted,
+        }));
+    }
+    if events.is_empty() {
+        return Ok(Parsed::ignored("the event lists no images"));
+    }
+    Ok(Parsed::Events(events))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    match change {
+        Change::Push { .. } => Err(SENDS_NO_PUSHES),
+        Change::Ping => Err(SENDS_NO_PING),
+        Change::Image { reference } => {
+            let ImageReference { name, tag, digest } = reference;
+            let url = match (tag, digest) {
+                (Some(tag), _) => format!("{name}:{tag}"),
+                (None, Some(digest)) => format!("{name}@{digest}"),
+                (None, None) => name.to_string(),
+            };
+            let body = json!({
+                "type": "PUSH_ARTIFACT",
+                "operator": "flux-recv",
+                "event_data": {
+                    "resources": [{"digest": digest, "tag": tag, "resource_url": url}],
+                    "repository": {"repo_full_name": name.path()},
+                },
+            });
+            Ok(Composed::json(&[], &body))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::*;
+
+    fn body(event_type: &str, tag: &str) -> Value {
+        json!({
+            "type": event_type,
+            "event_data": {
+                "resources": [{"digest": "sha256:ab", "tag": tag, "resource_url": format!("harbor.example.com/proj/nested/app:{tag}")}],
+                "repository": {"repo_full_name": "proj/nested/app"},
+            },
+        })
+    }
+
+    // Incident 27.
+    #[test]
+    fn pushes_of_both_generations_are_read() {
+        check(&PROVIDER, &[], &body("pushImage", "1.2"), "push of harbor.example.com/proj/nested/app:1.2");
+        check(
+            &PROVIDER,
+            &[],
+            &body("PUSH_ARTIFACT", "1.2"),
+            "push of harbor.example.com/proj/nested/app:1.2",
+        );
+        let cloud_event = json!({"specversion": "1.0", "type": "harbor.artifact.pushed", "data": body("", "1.2")["event_data"]});
+        check(&PROVIDER, &[], &cloud_event, "push of harbor.example.com/proj/nested/app:1.2");
+    }
+
+    #[test]
+    fn a_digest_in_place_of_the_tag_is_no_tag() {
+        let mut body = body("PUSH_ARTIFACT", "sha256:ab");
+        body["event_data"]["resources"][0]["resource_url"] = json!("harbor.example.com/proj/app@sha256:ab");
+        check(&PROVIDER, &[], &body, "push of harbor.example.com/proj/app@sha256:ab");
+    }
+
+    // Incidents 26 and 27.
+    #[test]
+    fn other_events_and_empty_lists_are_ignored() {
+        check(
+            &PROVIDER,
+            &[],
+            &body("SCANNING_COMPLETED", "1"),
+            "ignored: event `SCANNING_COMPLETED` is none that flux-recv acts on",
+        );
+        let empty = json!({"type": "PUSH_ARTIFACT", "event_data": {"resources": []}});
+        check(&PROVIDER, &[], &empty, "ignored: the event lists no resources");
+        check(
+            &PROVIDER,
+            &[],
+            &body("DELETE_ARTIFACT", "1"),
+            "deletion of harbor.example.com/proj/nested/app:1",
+        );
+        testing::check_malformed(&PROVIDER, &[], &body("PUSH_ARTIFACT", "1"));
+    }
+
+    #[test]
+    fn the_first_shape_needs_a_host() {
+        let body =
+            json!({"event_type": "pushImage", "events": [{"full_name": "prj/repo1", "tag": "latest"}]});
+        check(
+            &PROVIDER,
+            &[],
+            &body,
+            "ignored: this old Harbor names no host; set registryHost on the endpoint",
+        );
+        check_with_hosts(
+            &PROVIDER,
+            &[],
+            &body,
+            &["harbor.example.com"],
+            "push of harbor.example.com/prj/repo1:latest",
+        );
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,195 @@
+//! Sonatype Nexus Repository 3.
+//! <https://help.sonatype.com/en/example-headers-and-payloads.html>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
+    add_registry_hosts, required_header,
+};
+use crate::event::image::ImageName;
+use crate::event::{ChartEvent, Event, ImageEvent, Media};
+use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Nexus",
+    sends: "docker components, helm repositories",
+    proof: Proof::Hmac(Hmac {
+        headers: &["X-Nexus-Webhook-Signature"],
+        encoding: Encoding::Hex(Hash::Sha1),
+        signed: Signed::Body,
+    }),
+    parse,
+    compose,
+    event_header: Some(("X-Nexus-Webhook-ID", "rm:repository:component")),
+    needs_registry_host: true,
+    settings: Settings {
+        page: "Administration → System → Capabilities → Create capability → Webhook: Repository",
+        content_type: None,
+        secret: "Secret Key",
+        events: "component",
+    },
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Webhook {
+    repository_name: Option<String>,
+    action: String,
+    component: Option<Part>,
+    asset: Option<Part>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    format: String,
+    name: String,
+    version: Option<String>,
+}
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let id = required_header(delivery, "X-Nexus-Webhook-ID")?;
+    if !matches!(id, "rm:repository:component" | "rm:repository:asset") {
+        return Ok(Parsed::ignored_event(id));
+    }
+    let webhook: Webhook = delivery.json()?;
+    if webhook.action == "PURGED" {
+        return Ok(Parsed::ignored("purged components are listed without their names"));
+    }
+    let is_component = webhook.component.is_some();
+    let part = webhook
+        .component
+        .or(webhook.asset)
+        .ok_or_else(|| Unreadable("cannot read the payload: missing field `component`".to_owned()))?;
+    match part.format.as_str() {
+        "docker" if is_component => image(part, &webhook.action, hints),
+        "docker" => Ok(Parsed::ignored("images are read from component events")),
+        "helm" => chart(webhook.repository_name),
+        other => Ok(Parsed::ignored(format!("format `{other}` concerns no Flux object"))),
+    }
+}
+
+/// The payload does not say under which host the registry is reached; without `registryHost` the
+/// name is taken as it is, as flux-recv always did.
+fn image(part: Part, action: &str, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let mut names = Vec::new();
+    add_registry_hosts(&mut names, hints, &part.name);
+    let written = match hints.registry_hosts.first() {
+        Some(host) => format!("{}/{}", host.trim_end_matches('/'), part.name),
+        None => part.name,
+    };
+    if names.is_empty() {
+        names.push(
+            ImageName::parse(&written)
+                .map_err(|err| Unreadable(format!("cannot read the payload: {err}")))?,
+        );
+    }
+    let tags = part.version.filter(|version| !version.is_empty()).into_iter().collect();
+    let deleted = match action {
+        "CREATED" | "UPDATED" => false,
+        "DELETED" => true,
+        other => return Ok(Parsed::ignored(format!("action `{other}` changes no image"))),
+    };
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
+        names,
+        written,
+        tags,
+        digest: None,
+        media: Media::Unknown,
+        deleted,
+    })]))
+}
+
+fn chart(repository_name: Option<String>) -> Result<Parsed, Unreadable> {
+    let name = repository_name
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Unreadable("cannot read the payload: missing field `repositoryName`".to_owned()))?;
+    let url_tail = vec!["repository".to_owned(), name.to_lowercase()];
+    Ok(Parsed::Events(vec![Event::Chart(ChartEvent { url_tail })]))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    match change {
+        Change::Push { .. } => Err(SENDS_NO_PUSHES),
+        Change::Ping => Err(SENDS_NO_PING),
+        Change::Image { reference } => Ok(Composed::json(
+            &[("X-Nexus-Webhook-ID", "rm:repository:component")],
+            &json!({
+                "repositoryName": "docker",
+                "action": "CREATED",
+                "component": {"format": "docker", "name": reference.name.path(), "version": reference.tag},
+            }),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::*;
+
+    const COMPONENT: (&str, &str) = ("X-Nexus-Webhook-ID", "rm:repository:component");
+
+    fn body(action: &str) -> Value {
+        json!({
+            "repositoryName": "docker-hosted",
+            "action": action,
+            "component": {"format": "docker", "name": "app1/alpine", "version": "3.10"},
+        })
+    }
+
+    #[test]
+    fn the_endpoint_names_the_hosts() {
+        check_with_hosts(
+            &PROVIDER,
+            &[COMPONENT],
+            &body("CREATED"),
+            &["registry.example.com/"],
+            "push of registry.example.com/app1/alpine:3.10",
+        );
+        check_with_hosts(
+            &PROVIDER,
+            &[COMPONENT],
+            &body("UPDATED"),
+            &["a.example.com:5000", "b.example.com"],
+            "push of a.example.com:5000/app1/alpine:3.10",
+        );
+        check(&PROVIDER, &[COMPONENT], &body("CREATED"), "push of docker.io/app1/alpine:3.10");
+    }
+
+    // Incident 20: 400 until now.
+    #[test]
+    fn what_does_not_matter_is_ignored() {
+        check(
+            &PROVIDER,
+            &[("X-Nexus-Webhook-ID", "rm:global:audit")],
+            &json!({}),
+            "ignored: event `rm:global:audit` is none that flux-recv acts on",
+        );
+        check(
+            &PROVIDER,
+            &[COMPONENT],
+            &json!({"action": "PURGED", "components": ["x"]}),
+            "ignored: purged components are listed without their names",
+        );
+        let mut raw = body("CREATED");
+        raw["component"]["format"] = json!("raw");
+        check(&PROVIDER, &[COMPONENT], &raw, "ignored: format `raw` concerns no Flux object");
+        check(&PROVIDER, &[COMPONENT], &body("DELETED"), "deletion of docker.io/app1/alpine:3.10");
+        testing::check_malformed(&PROVIDER, &[COMPONENT], &body("CREATED"));
+    }
+
+    #[test]
+    fn helm_components_concern_their_repository() {
+        let body = json!({"repositoryName": "Helm-Hosted", "action": "CREATED", "component": {"format": "helm", "name": "app", "version": "1"}});
+        check(&PROVIDER, &[COMPONENT], &body, "change of chart repository …/repository/helm-hosted");
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,88 @@
+//! Quay.io and Red Hat Quay.
+//! <https://docs.quay.io/guides/notifications.html>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
+    image_event,
+};
+use crate::event::{Event, ImageEvent};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Quay",
+    sends: "image and chart pushes",
+    proof: Proof::PathOnly,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    settings: Settings {
+        page: "repository → Settings → Events and Notifications → Create Notification → Webhook POST",
+        content_type: None,
+        secret: "none: Quay cannot sign, so keep the URL secret; leave the POST template empty",
+        events: "Push to Repository",
+    },
+};
+
+#[derive(Deserialize)]
+struct Notification {
+    docker_url: Option<String>,
+    updated_tags: Option<Vec<String>>,
+}
+
+/// Only a push lists `updated_tags`; builds, scans and the rest do not.
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let notification: Notification = delivery.json()?;
+    let Some(tags) = notification.updated_tags else {
+        return Ok(Parsed::ignored("the notification is not about a push"));
+    };
+    let written = notification
+        .docker_url
+        .ok_or_else(|| Unreadable("cannot read the payload: missing field `docker_url`".to_owned()))?;
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent { tags, ..image_event(&written)? })]))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    match change {
+        Change::Push { .. } => Err(SENDS_NO_PUSHES),
+        Change::Ping => Err(SENDS_NO_PING),
+        Change::Image { reference } => Ok(Composed::json(
+            &[],
+            &json!({
+                "repository": reference.name.path(),
+                "docker_url": reference.name.to_string(),
+                "updated_tags": reference.tag.iter().collect::<Vec<_>>(),
+            }),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    // Incident 26.
+    #[test]
+    fn only_pushes_list_tags() {
+        let body = json!({"docker_url": "quay.example.com:8443/org/app", "updated_tags": ["1.2", "latest"]});
+        check(&PROVIDER, &[], &body, "push of quay.example.com:8443/org/app:1.2,latest");
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"docker_url": "quay.io/org/app", "build_id": "x"}),
+            "ignored: the notification is not about a push",
+        );
+        testing::check_malformed(&PROVIDER, &[], &body);
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}
