@@ -2,6 +2,7 @@
 pub mod delivery;
 pub mod event;
 pub mod flux;
+pub mod matching;
 pub mod outcome;
 pub mod provider;
 pub mod verify;

@@ -1,0 +1,109 @@
+//! Whether an object follows what changed, once its repository is known to be the right one.
+
+use regex::Regex;
+
+use super::Interest::{self, Elsewhere, Follows as Yes};
+use super::inventory::{Follows, GitReference, Object, OciReference, Range};
+use crate::event::semver::version_of_tag;
+use crate::event::{BucketEvent, BucketService, GitChanges, GitEvent, ImageEvent, Media, RefChange};
+
+pub(super) fn git(object: &Object, event: &GitEvent) -> Interest {
+    let reference = match &object.follows {
+        Follows::Git { reference, .. } => reference,
+        // The pages of the repository were published; the index has looked at the branch already.
+        _ => return Yes,
+    };
+    interest(match &event.changes {
+        GitChanges::Unknown => !matches!(reference, GitReference::Commit(_)),
+        GitChanges::Refs(refs) => refs.iter().any(|change| follows_ref(reference, change)),
+    })
+}
+
+/// A deleted ref can only make Flux report an error, except that it may have been the highest
+/// version of a range.
+fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
+    match reference {
+        GitReference::Commit(commit) => change.commits.contains(commit),
+        GitReference::Name(name) if name.as_branch().or(name.as_tag()).is_some() => {
+            change.name == *name && !change.deleted
+        }
+        // Pull requests and the like never come in a push.
+        GitReference::Name(_) | GitReference::Anything => true,
+        GitReference::Branch(branch) => change.name.as_branch() == Some(branch) && !change.deleted,
+        GitReference::TagOrRange { tag, range } => change.name.as_tag().is_some_and(|pushed| {
+            let is_tag = tag.as_deref() == Some(pushed) && !change.deleted;
+            is_tag || range.as_ref().is_some_and(|range| range.holds(pushed))
+        }),
+    }
+}
+
+pub(super) fn image(object: &Object, event: &ImageEvent) -> Interest {
+    interest(match &object.follows {
+        Follows::Image { excluded, .. } => {
+            event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags)
+        }
+        Follows::OciArtifact { reference, .. } => follows_artifact(reference, event),
+        Follows::Chart { version, .. } => {
+            event.media != Media::Image && follows_chart(version.as_ref(), event)
+        }
+        _ => false,
+    })
+}
+
+/// All tags are scanned, unless everything that was pushed is excluded from that.
+fn scans(excluded: &[Regex], tags: &[String]) -> bool {
+    tags.is_empty() || tags.iter().any(|tag| !excluded.iter().any(|expression| expression.is_match(tag)))
+}
+
+fn follows_artifact(reference: &OciReference, event: &ImageEvent) -> bool {
+    match reference {
+        OciReference::Digest(digest) => event.digest.as_ref() == Some(digest) && !event.deleted,
+        OciReference::Tag(_) if event.deleted => false,
+        // A push without tag says nothing about tags.
+        OciReference::Tag(tag) => event.tags.is_empty() || event.tags.contains(tag),
+        OciReference::Range { range, filter } => {
+            let passes = |tag: &String| filter.as_ref().is_none_or(|filter| filter.is_match(tag));
+            event.tags.is_empty() || event.tags.iter().any(|tag| passes(tag) && range.holds(tag))
+        }
+    }
+}
+
+/// No version means any release; the tags of charts have `_` where versions have `+`.
+fn follows_chart(version: Option<&Range>, event: &ImageEvent) -> bool {
+    event.tags.is_empty() || version.is_none_or(|range| event.tags.iter().any(|tag| range.holds(tag)))
+}
+
+impl Range {
+    fn holds(&self, tag: &str) -> bool {
+        match self {
+            Range::Unreadable => true,
+            Range::Read(constraint) => {
+                version_of_tag(&tag.replace('_', "+")).is_some_and(|version| constraint.matches(&version))
+            }
+        }
+    }
+}
+
+pub(super) fn bucket(object: &Object, event: &BucketEvent) -> Interest {
+    let Follows::Bucket { provider, endpoint, prefix, .. } = &object.follows else { return Elsewhere };
+    let provider = provider.as_deref().unwrap_or("generic");
+    let same_service = match event.service {
+        BucketService::Aws => provider == "aws" || endpoint.contains("amazonaws.com"),
+        BucketService::Gcp => provider == "gcp" || endpoint.contains("storage.googleapis.com"),
+        BucketService::S3Compatible => {
+            provider == "generic"
+                && event.endpoint.as_ref().is_none_or(|host| host.eq_ignore_ascii_case(endpoint))
+        }
+    };
+    let under_prefix = match prefix {
+        Some(prefix) if !event.keys.is_empty() => {
+            event.keys.iter().any(|key| key.starts_with(prefix.as_str()))
+        }
+        _ => true,
+    };
+    interest(same_service && under_prefix)
+}
+
+fn interest(follows: bool) -> Interest {
+    if follows { Yes } else { Elsewhere }
+}

@@ -1,0 +1,398 @@
+//! The Flux objects that exist, indexed by what events ask for.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use regex::Regex;
+
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageName;
+use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
+use crate::event::semver::Constraint;
+use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
+use crate::flux::{self, Kind, Spec, Target};
+
+/// The Flux objects that exist. Kept current in place, one object at a time.
+#[derive(Default)]
+pub struct Inventory {
+    objects: Vec<Option<Object>>,
+    free: Vec<Id>,
+    ids: HashMap<Target, Id>,
+    git: Index<RepositoryKey>,
+    images: Index<ImageName>,
+    /// OCI HelmRepositories by `host[/path]`.
+    registries: Index<String>,
+    /// HelmCharts by namespace and name of their HelmRepository.
+    charts: Index<(String, String)>,
+    /// HelmRepositories over HTTP by the last segment of their URL, or the host if it has no path.
+    chart_indexes: Index<String>,
+    buckets: Index<String>,
+}
+
+type Id = u32;
+
+/// An object, with what matching reads of it in comparable form.
+#[derive(Debug)]
+pub struct Object {
+    /// Its name.
+    pub target: Target,
+    /// Whether Flux leaves it alone.
+    pub suspended: bool,
+    pub(super) follows: Follows,
+}
+
+/// What an object follows.
+#[derive(Debug)]
+pub(super) enum Follows {
+    Git {
+        url: RepositoryUrl,
+        reference: GitReference,
+    },
+    OciArtifact {
+        image: ImageName,
+        reference: OciReference,
+    },
+    Image {
+        image: ImageName,
+        excluded: Vec<Regex>,
+    },
+    Registry {
+        prefix: String,
+    },
+    ChartIndex {
+        host: String,
+        path: Vec<String>,
+    },
+    Chart {
+        repository: String,
+        chart: String,
+        version: Option<Range>,
+    },
+    /// A chart out of a Git repository or bucket: that source follows the event, not the chart.
+    Nothing,
+    Bucket {
+        name: String,
+        provider: Option<String>,
+        endpoint: String,
+        prefix: Option<String>,
+    },
+}
+
+/// `spec.ref` of a GitRepository, by the precedence that Flux documents.
+#[derive(Debug)]
+pub(super) enum GitReference {
+    Commit(String),
+    Name(GitRef),
+    /// A name that is not under `refs/`: Flux reports that, any change may concern it.
+    Anything,
+    TagOrRange {
+        tag: Option<String>,
+        range: Option<Range>,
+    },
+    Branch(String),
+}
+
+/// `spec.ref` of an OCIRepository.
+#[derive(Debug)]
+pub(super) enum OciReference {
+    Digest(String),
+    Range { range: Range, filter: Option<Regex> },
+    Tag(String),
+}
+
+/// A range, or a text that is none: Flux reports that on the object, so every tag passes.
+#[derive(Debug)]
+pub(super) enum Range {
+    Read(Constraint),
+    Unreadable,
+}
+
+impl Object {
+    /// Brings an object into comparable form.
+    ///
+    /// # Errors
+    /// When it has no readable URL; Flux cannot fetch it either.
+    pub fn new(target: Target, spec: &Spec) -> Result<Object, String> {
+        let suspended = spec.is_suspended();
+        let follows = match spec {
+            Spec::GitRepository(spec) => Follows::Git {
+                url: RepositoryUrl::parse(&spec.url).map_err(|err| format!("spec.url: {err}"))?,
+                reference: GitReference::new(spec.reference.as_ref()),
+            },
+            Spec::OciRepository(spec) => Follows::OciArtifact {
+                image: ImageName::parse(&spec.url).map_err(|err| format!("spec.url: {err}"))?,
+                reference: OciReference::new(spec.reference.as_ref()),
+            },
+            Spec::ImageRepository(spec) => Follows::Image {
+                image: ImageName::parse(&spec.image).map_err(|err| format!("spec.image: {err}"))?,
+                excluded: exclusions(spec.exclusion_list.as_deref()),
+            },
+            Spec::HelmRepository(spec) => helm_repository(spec)?,
+            Spec::HelmChart(spec) if spec.source_ref.kind == "HelmRepository" => Follows::Chart {
+                repository: spec.source_ref.name.clone(),
+                chart: spec.chart.to_ascii_lowercase(),
+                version: spec.version.as_deref().filter(|version| !version.is_empty()).map(Range::new),
+            },
+            Spec::HelmChart(_) => Follows::Nothing,
+            Spec::Bucket(spec) => Follows::Bucket {
+                name: spec.bucket_name.clone(),
+                provider: spec.provider.clone(),
+                endpoint: spec.endpoint.to_ascii_lowercase(),
+                prefix: spec.prefix.clone(),
+            },
+        };
+        Ok(Object { target, suspended, follows })
+    }
+}
+
+impl Inventory {
+    /// Adds an object, or replaces the one of this name.
+    pub fn put(&mut self, object: Object) {
+        self.remove(&object.target);
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.objects.push(None);
+            Id::try_from(self.objects.len() - 1).expect("a cluster holds fewer than 2^32 objects")
+        });
+        self.ids.insert(object.target.clone(), id);
+        self.index(&object, id, true);
+        self.objects[id as usize] = Some(object);
+    }
+
+    /// Forgets an object.
+    pub fn remove(&mut self, target: &Target) {
+        let Some(id) = self.ids.remove(target) else { return };
+        if let Some(object) = self.objects[id as usize].take() {
+            self.index(&object, id, false);
+        }
+        self.free.push(id);
+    }
+
+    /// Forgets the objects of a kind that `keep` does not want.
+    pub fn retain(&mut self, kind: Kind, keep: impl Fn(&Target) -> bool) {
+        let gone: Vec<Target> =
+            self.ids.keys().filter(|target| target.kind == kind && !keep(target)).cloned().collect();
+        for target in gone {
+            self.remove(&target);
+        }
+    }
+
+    /// Whether the object exists.
+    pub fn contains(&self, target: &Target) -> bool {
+        self.ids.contains_key(target)
+    }
+
+    /// How many objects of the kind exist.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.ids.keys().filter(|target| target.kind == kind).count()
+    }
+
+    fn index(&mut self, object: &Object, id: Id, present: bool) {
+        match &object.follows {
+            Follows::Git { url, .. } => self.git.set(url.key(), id, present),
+            Follows::OciArtifact { image, .. } | Follows::Image { image, .. } => {
+                self.images.set(image, id, present)
+            }
+            Follows::Registry { prefix } => self.registries.set(prefix, id, present),
+            Follows::Chart { repository, .. } => {
+                self.charts.set(&(object.target.namespace.clone(), repository.clone()), id, present);
+            }
+            Follows::ChartIndex { host, path } => {
+                self.chart_indexes.set(path.last().unwrap_or(host), id, present);
+            }
+            Follows::Bucket { name, .. } => self.buckets.set(name, id, present),
+            Follows::Nothing => {}
+        }
+    }
+
+    /// Visits the objects that follow what the event is about, whatever part of it. An object may
+    /// be visited more than once.
+    pub(super) fn candidates<'a>(&'a self, event: &Event, visit: &mut dyn FnMut(&'a Object)) {
+        match event {
+            Event::Git(event) => {
+                self.git_candidates(event, visit);
+                self.pages_candidates(event, visit);
+            }
+            Event::Image(event) => self.image_candidates(event, visit),
+            Event::Chart(event) => self.chart_candidates(event, visit),
+            Event::Bucket(BucketEvent { name, .. }) => self.get(&self.buckets, name, visit),
+        }
+    }
+
+    /// Distinct URLs of one event may share a key; each object is visited once for it.
+    fn git_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Object)) {
+        for (at, url) in event.repository.iter().enumerate() {
+            let seen = event.repository[..at].iter().any(|earlier| earlier.key() == url.key());
+            if seen {
+                continue;
+            }
+            self.get(&self.git, url.key(), &mut |object| {
+                if let Follows::Git { url: followed, .. } = &object.follows
+                    && event.repository.iter().any(|url| url.same_repository(followed))
+                {
+                    visit(object);
+                }
+            });
+        }
+    }
+
+    /// A push to `gh-pages` of `github.com/owner/repo` publishes `https://owner.github.io/repo`.
+    fn pages_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Object)) {
+        let GitChanges::Refs(refs) = &event.changes else { return };
+        if !refs.iter().any(|change| !change.deleted && change.name.as_branch() == Some("gh-pages")) {
+            return;
+        }
+        let on_github = event.repository.iter().find(|url| url.host() == "github.com");
+        let Some((owner, repository)) = on_github.and_then(|url| url.path().split_once('/')) else { return };
+        let pages_host = format!("{owner}.github.io");
+        self.get(&self.chart_indexes, repository, &mut |object| {
+            if let Follows::ChartIndex { host, path } = &object.follows
+                && *host == pages_host
+                && (path.is_empty() || path.as_slice() == [repository])
+            {
+                visit(object);
+            }
+        });
+    }
+
+    fn image_candidates<'a>(&'a self, event: &ImageEvent, visit: &mut dyn FnMut(&'a Object)) {
+        for name in &event.names {
+            self.get(&self.images, name, visit);
+            for (prefix, chart) in registry_prefixes(name) {
+                self.get(&self.registries, &prefix, &mut |registry| {
+                    let charts_of = (registry.target.namespace.clone(), registry.target.name.clone());
+                    self.get(&self.charts, &charts_of, &mut |object| {
+                        if matches!(&object.follows, Follows::Chart { chart: followed, .. } if followed == chart) {
+                            visit(object);
+                        }
+                    });
+                });
+            }
+        }
+    }
+
+    fn chart_candidates<'a>(&'a self, event: &ChartEvent, visit: &mut dyn FnMut(&'a Object)) {
+        let Some(last) = event.url_tail.last() else { return };
+        self.get(&self.chart_indexes, last, &mut |object| {
+            if matches!(&object.follows, Follows::ChartIndex { path, .. } if path.ends_with(&event.url_tail))
+            {
+                visit(object);
+            }
+        });
+    }
+
+    fn get<'a, K, Q>(&'a self, index: &'a Index<K>, key: &Q, visit: &mut dyn FnMut(&'a Object))
+    where
+        K: Eq + Hash + std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let ids = index.0.get(key).map(Vec::as_slice).unwrap_or_default();
+        for object in ids.iter().filter_map(|id| self.objects[*id as usize].as_ref()) {
+            visit(object);
+        }
+    }
+}
+
+struct Index<K>(HashMap<K, Vec<Id>>);
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Index(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Index<K> {
+    fn set(&mut self, key: &K, id: Id, present: bool) {
+        if present {
+            self.0.entry(key.clone()).or_default().push(id);
+            return;
+        }
+        if let Some(ids) = self.0.get_mut(key) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+}
+
+/// The registry prefixes under which a chart of this name can live, with the chart's name there:
+/// `h/a/b` gives (`h/a`, `b`) and (`h`, `a/b`).
+fn registry_prefixes(name: &ImageName) -> impl Iterator<Item = (String, &str)> {
+    let with_path = name.prefixes().map(|(prefix, chart)| (prefix.to_string(), chart));
+    with_path.chain(std::iter::once((name.host().to_owned(), name.path())))
+}
+
+fn helm_repository(spec: &flux::HelmRepositorySpec) -> Result<Follows, String> {
+    let is_oci = spec.repository_type.as_deref() == Some("oci") || spec.url.starts_with("oci://");
+    let rest = spec.url.split_once("://").map_or(spec.url.as_str(), |(_, rest)| rest).trim_end_matches('/');
+    if is_oci {
+        return registry_prefix(rest).map(|prefix| Follows::Registry { prefix });
+    }
+    let mut segments =
+        rest.split(['/', '?', '#']).filter(|segment| !segment.is_empty()).map(str::to_ascii_lowercase);
+    let host = segments.next().ok_or_else(|| format!("spec.url: no host in `{}`", spec.url))?;
+    Ok(Follows::ChartIndex { host, path: segments.collect() })
+}
+
+/// `host[/path]`, with the host as image names have it. The host may stand alone, which no image
+/// name does, so a segment is put behind it while it is read.
+fn registry_prefix(url: &str) -> Result<String, String> {
+    let name = ImageName::parse(&format!("{url}/chart")).map_err(|err| format!("spec.url: {err}"))?;
+    let path = name.path().strip_suffix("chart").unwrap_or_default().trim_end_matches('/');
+    Ok(if path.is_empty() { name.host().to_owned() } else { format!("{}/{path}", name.host()) })
+}
+
+fn exclusions(list: Option<&[String]>) -> Vec<Regex> {
+    match list {
+        // The default of the API: signatures that cosign stores as tags.
+        None => vec![Regex::new(r"^.*\.sig$").expect("the expression is a constant")],
+        // What Go reads and this crate does not excludes nothing: better one request too many.
+        Some(list) => list.iter().filter_map(|expression| Regex::new(expression).ok()).collect(),
+    }
+}
+
+impl GitReference {
+    /// `commit` goes before `name`, that before tags, those before the branch. Flux's code asks for
+    /// `tag` before `semver` and its documentation says the reverse, so either may fit.
+    fn new(reference: Option<&flux::GitRepositoryRef>) -> GitReference {
+        let set = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
+        let Some(reference) = reference else { return GitReference::default_branch() };
+        if let Some(commit) = set(&reference.commit) {
+            return GitReference::Commit(commit);
+        }
+        if let Some(name) = set(&reference.name) {
+            return GitRef::from_full_name(&name).map_or(GitReference::Anything, GitReference::Name);
+        }
+        let (tag, range) = (set(&reference.tag), set(&reference.semver));
+        if tag.is_some() || range.is_some() {
+            return GitReference::TagOrRange { tag, range: range.as_deref().map(Range::new) };
+        }
+        set(&reference.branch).map_or_else(GitReference::default_branch, GitReference::Branch)
+    }
+
+    fn default_branch() -> GitReference {
+        GitReference::Branch("master".to_owned())
+    }
+}
+
+impl OciReference {
+    fn new(reference: Option<&flux::OciRepositoryRef>) -> OciReference {
+        let set = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
+        let latest = || OciReference::Tag("latest".to_owned());
+        let Some(reference) = reference else { return latest() };
+        if let Some(digest) = set(&reference.digest) {
+            return OciReference::Digest(digest);
+        }
+        if let Some(range) = set(&reference.semver) {
+            let filter = set(&reference.semver_filter).and_then(|filter| Regex::new(&filter).ok());
+            return OciReference::Range { range: Range::new(&range), filter };
+        }
+        set(&reference.tag).map_or_else(latest, OciReference::Tag)
+    }
+}
+
+impl Range {
+    fn new(text: &str) -> Range {
+        Constraint::parse(text).map_or(Range::Unreadable, Range::Read)
+    }
+}

@@ -1,0 +1,342 @@
+use serde_json::{Value, json};
+
+use super::{Inventory, Matched, Object, find};
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageReference;
+use crate::event::repository_url::RepositoryUrl;
+use crate::event::{
+    BucketEvent, BucketService, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange,
+};
+use crate::flux::{Kind, Spec, Target};
+
+fn inventory(objects: &[(Kind, &str, Value)]) -> Inventory {
+    let mut inventory = Inventory::default();
+    for (kind, name, spec) in objects {
+        inventory.put(object(*kind, name, spec.clone()));
+    }
+    inventory
+}
+
+fn object(kind: Kind, name: &str, spec: Value) -> Object {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let target = Target { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+    Object::new(target, &Spec::read(kind, spec).expect("a spec")).expect("an object")
+}
+
+fn push(urls: &[&str], name: GitRef) -> Event {
+    change(urls, RefChange { name, deleted: false, commits: Vec::new() })
+}
+
+fn change(urls: &[&str], change: RefChange) -> Event {
+    let repository = urls.iter().map(|url| RepositoryUrl::parse(url).expect("a URL")).collect();
+    Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Refs(vec![change]) })
+}
+
+fn image(reference: &str) -> ImageEvent {
+    let ImageReference { name, tag, digest } = ImageReference::parse(reference).expect("an image");
+    let written = name.to_string();
+    ImageEvent {
+        names: vec![name],
+        written,
+        tags: tag.into_iter().collect(),
+        digest,
+        media: Media::Unknown,
+        deleted: false,
+    }
+}
+
+fn names(matched: &Matched) -> Vec<String> {
+    let mut names: Vec<String> = matched.targets.iter().map(|target| target.name.clone()).collect();
+    names.sort();
+    names
+}
+
+#[track_caller]
+fn check(inventory: &Inventory, event: Event, expect: &[&str]) {
+    let matched = find(inventory, &[event], &[]);
+    assert_eq!(names(&matched), expect, "{matched:?}");
+}
+
+const URL: &str = "https://github.com/org/app";
+
+/// One object for every way to follow a repository.
+fn followers() -> Inventory {
+    let git = |name, reference: Value| (Kind::GitRepository, name, json!({"url": URL, "ref": reference}));
+    inventory(&[
+        (Kind::GitRepository, "default", json!({"url": "ssh://git@github.com/Org/App.git"})),
+        git("main", json!({"branch": "main"})),
+        git("slashed", json!({"branch": "feature/x"})),
+        git("tag", json!({"tag": "v1.2.3"})),
+        git("range", json!({"semver": ">=1.0.0 <2.0.0"})),
+        git("broken-range", json!({"semver": "latest"})),
+        git("tag-and-range", json!({"tag": "stable", "semver": "^2"})),
+        git("name", json!({"name": "refs/heads/main", "branch": "other"})),
+        git("pull", json!({"name": "refs/pull/420/head"})),
+        git("commit", json!({"branch": "main", "commit": "c0ffee"})),
+        (
+            Kind::GitRepository,
+            "elsewhere",
+            json!({"url": "https://github.com/org/app2", "ref": {"branch": "main"}}),
+        ),
+    ])
+}
+
+// Incidents 24 and 25.
+#[test]
+fn a_push_finds_who_follows_the_ref() {
+    let inventory = followers();
+    let check_push =
+        |name, expect: &[&str]| check(&inventory, push(&["git@github.com:org/app.git"], name), expect);
+    check_push(GitRef::branch("main"), &["main", "name", "pull"]);
+    check_push(GitRef::branch("master"), &["default", "pull"]);
+    check_push(GitRef::branch("feature/x"), &["pull", "slashed"]);
+    check_push(GitRef::branch("Main"), &["pull"]);
+    check_push(GitRef::tag("v1.2.3"), &["broken-range", "pull", "range", "tag"]);
+    check_push(GitRef::tag("stable"), &["broken-range", "pull", "tag-and-range"]);
+    check_push(GitRef::tag("v2.5.0"), &["broken-range", "pull", "tag-and-range"]);
+    check_push(GitRef::tag("main"), &["broken-range", "pull"]);
+}
+
+#[test]
+fn a_deletion_concerns_ranges_only() {
+    let inventory = followers();
+    let deleted = |name| change(&[URL], RefChange { name, deleted: true, commits: Vec::new() });
+    check(&inventory, deleted(GitRef::branch("main")), &["pull"]);
+    check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "pull", "range"]);
+}
+
+#[test]
+fn a_pinned_commit_is_asked_for_when_it_comes() {
+    let inventory = followers();
+    let brings = |commit: &str| {
+        let name = GitRef::branch("main");
+        change(
+            &[URL],
+            RefChange { name, deleted: false, commits: vec!["beef".to_owned(), commit.to_owned()] },
+        )
+    };
+    check(&inventory, brings("c0ffee"), &["commit", "main", "name", "pull"]);
+    check(&inventory, brings("c0ffe"), &["main", "name", "pull"]);
+}
+
+#[test]
+fn an_unknown_change_concerns_all_but_pinned_commits() {
+    let event = Event::Git(GitEvent {
+        repository: vec![RepositoryUrl::parse(URL).expect("a URL")],
+        ssh_url: None,
+        changes: GitChanges::Unknown,
+    });
+    let matched = find(&followers(), &[event], &[]);
+    assert_eq!(matched.targets.len(), 9, "{matched:?}");
+    assert_eq!(matched.follow_something_else, 1);
+}
+
+#[test]
+fn any_url_of_the_payload_is_good_and_ports_count_within_a_scheme() {
+    let spec = json!({"url": "ssh://git@git.example.com:7999/prj/app.git", "ref": {"branch": "main"}});
+    let inventory = inventory(&[(Kind::GitRepository, "app", spec)]);
+    let main = || GitRef::branch("main");
+    check(
+        &inventory,
+        push(&["https://git.example.com/scm/prj/app", "ssh://git@git.example.com:7999/prj/app"], main()),
+        &["app"],
+    );
+    check(&inventory, push(&["https://git.example.com/scm/prj/app"], main()), &[]);
+    check(&inventory, push(&["ssh://git@git.example.com:22/prj/app"], main()), &[]);
+}
+
+#[test]
+fn suspended_objects_are_named_and_left_alone() {
+    let spec = json!({"url": URL, "ref": {"branch": "main"}, "suspend": true});
+    let inventory = inventory(&[(Kind::GitRepository, "app", spec)]);
+    let events = [push(&[URL], GitRef::branch("main"))];
+    let matched = find(&inventory, &events, &[]);
+    assert!(matched.targets.is_empty());
+    assert_eq!(matched.skipped.len(), 1);
+    assert_eq!(matched.why_nothing(&events), "every object that follows it is suspended");
+}
+
+// Incident 33.
+#[test]
+fn namespaces_limit_where() {
+    let spec = json!({"url": URL, "ref": {"branch": "main"}});
+    let inventory =
+        inventory(&[(Kind::GitRepository, "one/app", spec.clone()), (Kind::GitRepository, "two/app", spec)]);
+    let matched = find(&inventory, &[push(&[URL], GitRef::branch("main"))], &["two".to_owned()]);
+    let targets: Vec<String> = matched.targets.iter().map(ToString::to_string).collect();
+    assert_eq!(targets, ["GitRepository/two/app"]);
+}
+
+fn image_followers() -> Inventory {
+    let oci = |name, reference: Value| {
+        (Kind::OciRepository, name, json!({"url": "oci://ghcr.io/Org/app", "ref": reference}))
+    };
+    inventory(&[
+        (Kind::ImageRepository, "scan", json!({"image": "ghcr.io/org/app"})),
+        (Kind::ImageRepository, "scan-some", json!({"image": "ghcr.io/org/app", "exclusionList": ["^dev-"]})),
+        (Kind::OciRepository, "oci-latest", json!({"url": "oci://ghcr.io/org/app"})),
+        oci("oci-tag", json!({"tag": "1.2.3"})),
+        oci("oci-range", json!({"semver": "^1.0"})),
+        oci("oci-filtered", json!({"semver": "^1.0", "semverFilter": "-prod$"})),
+        oci("oci-digest", json!({"digest": "sha256:ab"})),
+        (Kind::HelmRepository, "charts", json!({"type": "oci", "url": "oci://ghcr.io/org"})),
+        (Kind::HelmRepository, "other/charts", json!({"type": "oci", "url": "oci://ghcr.io/other"})),
+        (
+            Kind::HelmChart,
+            "chart",
+            json!({"chart": "app", "version": "1.x", "sourceRef": {"kind": "HelmRepository", "name": "charts"}}),
+        ),
+        (
+            Kind::HelmChart,
+            "chart-any",
+            json!({"chart": "app", "sourceRef": {"kind": "HelmRepository", "name": "charts"}}),
+        ),
+        (
+            Kind::HelmChart,
+            "chart-other",
+            json!({"chart": "app2", "sourceRef": {"kind": "HelmRepository", "name": "charts"}}),
+        ),
+        (
+            Kind::HelmChart,
+            "chart-of-git",
+            json!({"chart": "./app", "sourceRef": {"kind": "GitRepository", "name": "charts"}}),
+        ),
+        (
+            Kind::HelmChart,
+            "other/chart-there",
+            json!({"chart": "app", "sourceRef": {"kind": "HelmRepository", "name": "charts"}}),
+        ),
+    ])
+}
+
+#[test]
+fn an_image_finds_who_follows_the_tag() {
+    let inventory = image_followers();
+    let check_image = |reference, expect: &[&str]| check(&inventory, Event::Image(image(reference)), expect);
+    check_image(
+        "ghcr.io/org/app:1.2.3",
+        &["chart", "chart-any", "oci-range", "oci-tag", "scan", "scan-some"],
+    );
+    check_image("ghcr.io/org/app:latest", &["chart-any", "oci-latest", "scan", "scan-some"]);
+    check_image("ghcr.io/org/app:dev-1", &["chart-any", "scan"]);
+    check_image("ghcr.io/org/app:sha256-ab.sig", &["chart-any", "scan-some"]);
+    check_image("ghcr.io/org/app:2.0.0", &["chart-any", "scan", "scan-some"]);
+    check_image(
+        "ghcr.io/org/app@sha256:ab",
+        &[
+            "chart",
+            "chart-any",
+            "oci-digest",
+            "oci-filtered",
+            "oci-latest",
+            "oci-range",
+            "oci-tag",
+            "scan",
+            "scan-some",
+        ],
+    );
+    check_image("ghcr.io/org/app2:1.0.0", &["chart-other"]);
+    check_image("ghcr.io/org/ap:1.0.0", &[]);
+}
+
+#[test]
+fn media_types_narrow_the_kinds() {
+    let inventory = image_followers();
+    let chart = ImageEvent { media: Media::Chart, ..image("ghcr.io/org/app:1.2.3") };
+    check(&inventory, Event::Image(chart), &["chart", "chart-any", "oci-range", "oci-tag"]);
+    let container = ImageEvent { media: Media::Image, ..image("ghcr.io/org/app:1.2.3") };
+    check(&inventory, Event::Image(container), &["oci-range", "oci-tag", "scan", "scan-some"]);
+}
+
+#[test]
+fn a_deleted_tag_concerns_ranges_only() {
+    let deleted = ImageEvent { deleted: true, ..image("ghcr.io/org/app:1.2.3") };
+    check(&image_followers(), Event::Image(deleted), &["chart", "chart-any", "oci-range"]);
+}
+
+#[test]
+fn charts_of_whole_registries_and_docker_hub_are_found() {
+    let chart = |repository| json!({"chart": "team/app", "sourceRef": {"kind": "HelmRepository", "name": repository}});
+    let inventory = inventory(&[
+        (Kind::HelmRepository, "bare", json!({"type": "oci", "url": "oci://registry.example.com:5000"})),
+        (Kind::HelmChart, "of-bare", chart("bare")),
+        (Kind::HelmRepository, "hub", json!({"url": "oci://registry-1.docker.io/bitnamicharts/"})),
+        (
+            Kind::HelmChart,
+            "of-hub",
+            json!({"chart": "redis", "version": "*", "sourceRef": {"kind": "HelmRepository", "name": "hub"}}),
+        ),
+    ]);
+    check(&inventory, Event::Image(image("registry.example.com:5000/team/app:1.0.0")), &["of-bare"]);
+    check(&inventory, Event::Image(image("bitnamicharts/redis:18.1.0_build.1")), &["of-hub"]);
+}
+
+#[test]
+fn helm_repositories_are_found_by_the_end_of_their_url() {
+    let inventory = inventory(&[
+        (Kind::HelmRepository, "hosted", json!({"url": "https://nexus.example.com/repository/Helm-Hosted/"})),
+        (Kind::HelmRepository, "other", json!({"url": "https://nexus.example.com/repository/helm-other"})),
+        (Kind::HelmRepository, "pages", json!({"url": "https://Org.github.io/charts"})),
+    ]);
+    let tail = ["repository", "helm-hosted"].map(str::to_owned).to_vec();
+    check(&inventory, Event::Chart(ChartEvent { url_tail: tail }), &["hosted"]);
+    check(&inventory, push(&["https://github.com/org/charts"], GitRef::branch("gh-pages")), &["pages"]);
+    check(&inventory, push(&["https://github.com/org/charts"], GitRef::branch("main")), &[]);
+    check(&inventory, push(&["https://github.com/other/charts"], GitRef::branch("gh-pages")), &[]);
+}
+
+#[test]
+fn buckets_are_found_by_service_endpoint_and_prefix() {
+    let inventory = inventory(&[
+        (Kind::Bucket, "aws", json!({"bucketName": "b", "endpoint": "s3.amazonaws.com", "provider": "aws"})),
+        (
+            Kind::Bucket,
+            "gcs",
+            json!({"bucketName": "b", "endpoint": "storage.googleapis.com", "provider": "gcp"}),
+        ),
+        (
+            Kind::Bucket,
+            "minio",
+            json!({"bucketName": "b", "endpoint": "minio.example.com:9000", "prefix": "prod/"}),
+        ),
+    ]);
+    let event = |service, endpoint: Option<&str>, key: &str| {
+        let keys = vec![key.to_owned()];
+        Event::Bucket(BucketEvent {
+            name: "b".to_owned(),
+            service,
+            endpoint: endpoint.map(str::to_owned),
+            keys,
+        })
+    };
+    check(&inventory, event(BucketService::Aws, None, "x"), &["aws"]);
+    check(&inventory, event(BucketService::Gcp, None, "x"), &["gcs"]);
+    check(&inventory, event(BucketService::S3Compatible, None, "prod/x"), &["minio"]);
+    check(&inventory, event(BucketService::S3Compatible, Some("other:9000"), "prod/x"), &[]);
+    check(&inventory, event(BucketService::S3Compatible, None, "test/x"), &[]);
+}
+
+#[test]
+fn the_inventory_follows_changes_in_place() {
+    let mut inventory = followers();
+    let main = || push(&[URL], GitRef::branch("main"));
+    inventory.put(object(Kind::GitRepository, "main", json!({"url": URL, "ref": {"branch": "next"}})));
+    check(&inventory, main(), &["name", "pull"]);
+    let gone = Target { kind: Kind::GitRepository, namespace: "default".to_owned(), name: "name".to_owned() };
+    inventory.remove(&gone);
+    inventory.remove(&gone);
+    assert!(!inventory.contains(&gone));
+    check(&inventory, main(), &["pull"]);
+    inventory.put(object(Kind::GitRepository, "new", json!({"url": URL, "ref": {"branch": "main"}})));
+    check(&inventory, main(), &["new", "pull"]);
+    inventory.retain(Kind::GitRepository, |target| target.name == "new");
+    check(&inventory, main(), &["new"]);
+    assert_eq!(inventory.count(Kind::GitRepository), 1);
+}
+
+#[test]
+fn objects_without_a_readable_url_are_refused() {
+    let target = Target { kind: Kind::GitRepository, namespace: "default".to_owned(), name: "x".to_owned() };
+    let spec = Spec::read(Kind::GitRepository, json!({"url": "nonsense"})).expect("a spec");
+    assert!(Object::new(target, &spec).is_err());
+}
