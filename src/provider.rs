@@ -56,6 +56,8 @@ pub struct Provider {
     pub event_header: Option<(&'static str, &'static str)>,
     /// Whether the payload lacks the registry's host, so that the endpoint has to name it.
     pub needs_registry_host: bool,
+    /// Whether an endpoint may say `unsigned: true`: the sender signed nothing until lately.
+    pub may_come_unsigned: bool,
     /// What to choose in the sender's own settings.
     pub settings: Settings,
 }

@@ -24,6 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Event-Key", "repo:push")),
     needs_registry_host: false,
+    may_come_unsigned: true,
     settings: Settings {
         page: "repository → Repository settings → Webhooks → Add webhook",
         content_type: None,

@@ -23,6 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Event-Key", "repo:refs_changed")),
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "repository → Repository settings → Webhooks → Create webhook",
         content_type: None,

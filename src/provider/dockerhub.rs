@@ -19,6 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "repository → Webhooks",
         content_type: None,

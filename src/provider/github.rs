@@ -25,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-GitHub-Event", "push")),
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "repository or organisation → Settings → Webhooks → Add webhook",
         content_type: Some("application/json (the form works too)"),

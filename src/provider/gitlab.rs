@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Gitlab-Event", "Push Hook")),
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "project or group → Settings → Webhooks → Add new webhook",
         content_type: None,

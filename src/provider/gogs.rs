@@ -16,6 +16,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Gogs-Event", "push")),
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "repository → Settings → Webhooks → Add a new webhook → Gogs",
         content_type: Some("application/json (the form works too)"),

@@ -21,6 +21,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
         content_type: None,

@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "project → Webhooks → New Webhook",
         content_type: Some("Default or CloudEvents"),

@@ -24,6 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Nexus-Webhook-ID", "rm:repository:component")),
     needs_registry_host: true,
+    may_come_unsigned: false,
     settings: Settings {
         page: "Administration → System → Capabilities → Create capability → Webhook: Repository",
         content_type: None,

@@ -19,6 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     needs_registry_host: false,
+    may_come_unsigned: false,
     settings: Settings {
         page: "repository → Settings → Events and Notifications → Create Notification → Webhook POST",
         content_type: None,

@@ -1,0 +1,340 @@
+//! The `fluxRecvVersion: 1` file: YAML as written → [`Endpoints`] that cannot be wrong.
+//!
+//! All mistakes of a file are reported together, each with the endpoint, the field and the mend.
+
+mod names;
+mod section;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_yaml::Value;
+use url::Url;
+
+use self::section::Section;
+use crate::endpoint::{Conflict, Endpoint, Endpoints};
+use crate::provider::{PROVIDERS, Provider};
+use crate::verify::key::Key;
+use crate::verify::{Credentials, GoogleAccount, Proof};
+
+/// A config that can be served.
+pub struct Config {
+    /// Flux v1's API, if deliveries are handed to it instead of the Kubernetes API.
+    pub api: Option<Url>,
+    /// What is served.
+    pub endpoints: Endpoints,
+    /// What the operator should know, though it stops nothing.
+    pub warnings: Vec<String>,
+    /// What is other than with flux-recv for Flux v1, as far as it concerns this file.
+    pub notes: Vec<String>,
+}
+
+/// Everything that is wrong with a config.
+#[derive(Debug)]
+pub struct Mistakes {
+    file: PathBuf,
+    list: Vec<String>,
+}
+
+impl std::error::Error for Mistakes {}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        for (at, mistake) in self.list.iter().enumerate() {
+            let line_break = if at == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{file}: {mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Below this a key can be guessed from the path, which is its hash.
+const STRONG_KEY_BYTES: usize = 20;
+
+/// Reads a config file and the keys that it names.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn load(file: &Path) -> Result<Config, Mistakes> {
+    let give_up = |mistake: String| Mistakes { file: file.to_owned(), list: vec![mistake] };
+    let text = std::fs::read_to_string(file)
+        .map_err(|err| give_up(format!("cannot be read: {err}; name another file with --config")))?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    parse(&text, folder).map_err(|list| Mistakes { file: file.to_owned(), list })
+}
+
+/// Reads the text of a config; keys are looked up from `folder`.
+fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
+    let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is no YAML: {err}")])?;
+    let mut mistakes = Vec::new();
+    let config = read(value, folder, &mut mistakes);
+    match mistakes.is_empty() {
+        true => Ok(config),
+        false => Err(mistakes),
+    }
+}
+
+fn read(value: Value, folder: &Path, mistakes: &mut Vec<String>) -> Config {
+    let mut config =
+        Config { api: None, endpoints: Endpoints::default(), warnings: Vec::new(), notes: Vec::new() };
+    let Some(mut file) = Section::new(value, String::new(), mistakes) else { return config };
+    check_version(&mut file);
+    config.api = file.text("api").and_then(|api| parse_api(&mut file, &api));
+    let entries = file.list("endpoints").unwrap_or_default();
+    if entries.is_empty() {
+        file.mistake("endpoints", "lists no endpoint; give at least one with `source` and `keyPath`");
+    }
+    file.finish(&["fluxRecvVersion", "api", "endpoints"]);
+
+    let written: Vec<Option<Entry>> = entries
+        .into_iter()
+        .enumerate()
+        .map(|(at, value)| Entry::read(value, at + 1, folder, mistakes))
+        .collect();
+    let names = names::assign(&written);
+    for (entry, name) in written.into_iter().zip(names) {
+        let (Some(entry), Some(name)) = (entry, name) else { continue };
+        entry.add_to(name, &mut config, mistakes);
+    }
+    config
+}
+
+fn check_version(file: &mut Section<'_>) {
+    match file.take("fluxRecvVersion") {
+        Some(Value::Number(version)) if version.as_u64() == Some(1) => {}
+        Some(other) => {
+            let written = serde_yaml::to_string(&other).unwrap_or_default();
+            file.mistake(
+                "fluxRecvVersion",
+                &format!("is `{}`, this flux-recv reads version 1", written.trim()),
+            );
+        }
+        None => file.mistake("fluxRecvVersion", "is missing; write `fluxRecvVersion: 1`"),
+    }
+}
+
+fn parse_api(file: &mut Section<'_>, api: &str) -> Option<Url> {
+    match Url::parse(api) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Some(url),
+        _ => {
+            file.mistake(
+                "api",
+                "is no http(s) URL; it means the API of fluxd (Flux v1), leave it out to ask the Kubernetes API",
+            );
+            None
+        }
+    }
+}
+
+/// An entry of `endpoints` whose fields are good one by one.
+struct Entry {
+    /// `endpoint 2 (nexus.key)`, for messages.
+    place: String,
+    provider: &'static Provider,
+    /// As written.
+    key_path: String,
+    key_file: PathBuf,
+    key: Key,
+    name: Option<String>,
+    registry_hosts: Vec<String>,
+    path_salt: Option<String>,
+    namespaces: Vec<String>,
+    google: Option<GoogleAccount>,
+    unsigned: bool,
+}
+
+const ENTRY_FIELDS: [&str; 8] =
+    ["source", "keyPath", "registryHost", "gcr", "name", "namespaces", "pathSalt", "unsigned"];
+
+impl Entry {
+    fn read(value: Value, number: usize, folder: &Path, mistakes: &mut Vec<String>) -> Option<Entry> {
+        let key_path = value.get("keyPath").and_then(Value::as_str).map(|key_path| format!(" ({key_path})"));
+        let place = format!("endpoint {number}{}", key_path.unwrap_or_default());
+        let mut entry = Section::new(value, place.clone(), mistakes)?;
+        let source = entry.required_text("source");
+        let key_path = entry.required_text("keyPath");
+        let name = entry.text("name");
+        let registry_hosts = entry.texts("registryHost");
+        let path_salt = entry.text("pathSalt");
+        let namespaces = entry.texts("namespaces");
+        let unsigned = entry.flag("unsigned");
+        let account = entry.take("gcr");
+        entry.finish(&ENTRY_FIELDS);
+        let provider = source.and_then(|source| find_provider(&mut entry, &source));
+        let key = key_path.as_deref().and_then(|key_path| read_key(&mut entry, folder, key_path));
+        if unsigned && provider.is_some_and(|provider| !provider.may_come_unsigned) {
+            entry.mistake(
+                "unsigned",
+                "is only for senders that could not sign until lately (BitbucketCloud); remove it",
+            );
+        }
+        let google = match (provider.map(|provider| provider.proof), account) {
+            (Some(Proof::GoogleIdentity), account) => google_account(account, &place, mistakes),
+            (Some(_), Some(_)) => {
+                entry.mistake("gcr", "is only for GoogleContainerRegistry; remove it");
+                None
+            }
+            _ => None,
+        };
+        let (key_file, key) = key?;
+        Some(Entry {
+            place,
+            provider: provider?,
+            key_path: key_path?,
+            key_file,
+            key,
+            name,
+            registry_hosts,
+            path_salt,
+            namespaces,
+            google,
+            unsigned,
+        })
+    }
+
+    fn add_to(self, name: String, config: &mut Config, mistakes: &mut Vec<String>) {
+        let Entry {
+            place,
+            provider,
+            key_file,
+            key,
+            registry_hosts,
+            path_salt,
+            namespaces,
+            google,
+            unsigned,
+            ..
+        } = self;
+        config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
+        if let Some(note) = difference_to_flux_v1(&name, provider, unsigned) {
+            config.notes.push(note);
+        }
+        let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
+        let credentials = Credentials { key, google, unsigned };
+        let mut endpoint = Endpoint::new(name, provider, key_file, credentials, salt);
+        endpoint.registry_hosts = registry_hosts;
+        endpoint.namespaces = namespaces;
+        mistakes.extend(config.endpoints.add(endpoint).err().map(|conflict| match conflict {
+            Conflict::Path(other) => format!(
+                "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
+                 with `flux-recv keygen`, or set `pathSalt` on one of them",
+                other.name,
+            ),
+            Conflict::Name(other) => format!(
+                "{place}: name: `{}` is the name of the endpoint with key {} too; set `name` on one of them",
+                other.name,
+                other.key_file.display(),
+            ),
+        }));
+    }
+}
+
+fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provider> {
+    let found = Provider::named(source);
+    if found.is_none() {
+        let all: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
+        let mend = match Provider::nearest(source) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("known are {}", all.join(", ")),
+        };
+        entry.mistake("source", &format!("`{source}` is unknown; {mend}"));
+    }
+    found
+}
+
+/// Keys are relative to the config file. flux-recv for Flux v1 joined absolute paths to the folder
+/// as well, so what lies there goes first.
+fn read_key(entry: &mut Section<'_>, folder: &Path, key_path: &str) -> Option<(PathBuf, Key)> {
+    let joined = folder.join(key_path.trim_start_matches('/'));
+    let file = if joined.exists() { joined } else { folder.join(key_path) };
+    let bytes = match std::fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(err) => {
+            entry.mistake(
+                "keyPath",
+                &format!("cannot read {}: {err}; `flux-recv keygen FILE` makes a key", file.display()),
+            );
+            return None;
+        }
+    };
+    match Key::new(bytes) {
+        Ok(key) => Some((file, key)),
+        Err(err) => {
+            entry.mistake(
+                "keyPath",
+                &format!("{} {err}; `flux-recv keygen FILE` makes a key", file.display()),
+            );
+            None
+        }
+    }
+}
+
+fn google_account(value: Option<Value>, place: &str, mistakes: &mut Vec<String>) -> Option<GoogleAccount> {
+    let place = format!("{place}: gcr");
+    let Some(value) = value else {
+        mistakes.push(format!(
+            "{place}: is missing; set `audience` and `email` of the subscription's token, without them anyone could post here"
+        ));
+        return None;
+    };
+    let mut account = Section::new(value, place, mistakes)?;
+    let audience = account.required_text("audience");
+    let email = account.required_text("email");
+    account.finish(&["audience", "email"]);
+    Some(GoogleAccount { audience: audience?, email: email? })
+}
+
+fn warnings(
+    name: &str,
+    provider: &Provider,
+    key_file: &Path,
+    key: &Key,
+    registry_hosts: &[String],
+    unsigned: bool,
+) -> Vec<String> {
+    let file = key_file.display();
+    let mut warnings = Vec::new();
+    if key.strength() < STRONG_KEY_BYTES {
+        warnings.push(format!(
+            "endpoint {name}: the key in {file} has {} bytes; the URL is its hash, so a short key can be guessed from the \
+             URL; use {STRONG_KEY_BYTES} or more, as `flux-recv keygen` does",
+            key.strength(),
+        ));
+    }
+    if key.ends_in_newline() {
+        warnings.push(format!(
+            "endpoint {name}: the key in {file} ends in a line break; at the sender paste the key without it (with it \
+             works too)"
+        ));
+    }
+    if provider.needs_registry_host && registry_hosts.is_empty() {
+        warnings.push(format!(
+            "endpoint {name}: {} does not say where its registry is; without `registryHost` only images written without a \
+             host can match",
+            provider.name,
+        ));
+    }
+    if unsigned {
+        warnings.push(format!(
+            "endpoint {name}: unsigned deliveries are accepted; whoever knows the URL is believed"
+        ));
+    }
+    warnings
+}
+
+/// What is other than with flux-recv for Flux v1, where an old file could mean this endpoint.
+fn difference_to_flux_v1(name: &str, provider: &Provider, unsigned: bool) -> Option<String> {
+    match provider.name {
+        "BitbucketCloud" if !unsigned => Some(format!(
+            "endpoint {name}: deliveries have to be signed now; set the key as Secret at Bitbucket, or `unsigned: true` here"
+        )),
+        "GitLab" | "BitbucketCloud" | "BitbucketServer" | "Harbor" | "Nexus" => Some(format!(
+            "endpoint {name}: events that are of no interest are answered with 200 now, no longer with 400"
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Reading a YAML mapping field by field, collecting mistakes instead of stopping at the first.
+
+use serde_yaml::{Mapping, Value};
+
+/// A mapping, and where to say what is wrong with it.
+pub(super) struct Section<'m> {
+    fields: Mapping,
+    /// Where it stands, for messages; empty for the file itself.
+    place: String,
+    mistakes: &'m mut Vec<String>,
+}
+
+impl<'m> Section<'m> {
+    pub(super) fn new(value: Value, place: String, mistakes: &'m mut Vec<String>) -> Option<Section<'m>> {
+        match value {
+            Value::Mapping(fields) => Some(Section { fields, place, mistakes }),
+            _ => {
+                let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+                mistakes.push(format!("{place}is no mapping; write `field: value` lines"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn mistake(&mut self, field: &str, what: &str) {
+        let place = if self.place.is_empty() { String::new() } else { format!("{}: ", self.place) };
+        self.mistakes.push(format!("{place}{field}: {what}"));
+    }
+
+    /// The field's value; null counts as absent.
+    pub(super) fn take(&mut self, field: &str) -> Option<Value> {
+        self.fields.remove(field).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&mut self, field: &str) -> Option<String> {
+        match self.take(field)? {
+            Value::String(text) if !text.is_empty() => Some(text),
+            Value::String(_) => {
+                self.mistake(field, "is empty; give it a value or remove it");
+                None
+            }
+            _ => {
+                self.mistake(field, "is no text; put it in quotes");
+                None
+            }
+        }
+    }
+
+    pub(super) fn required_text(&mut self, field: &str) -> Option<String> {
+        if !self.fields.contains_key(field) {
+            self.mistake(field, "is missing");
+        }
+        self.text(field)
+    }
+
+    /// A text, or a list of texts.
+    pub(super) fn texts(&mut self, field: &str) -> Vec<String> {
+        match self.fields.get(field) {
+            Some(Value::Sequence(_)) => {}
+            _ => return self.text(field).into_iter().collect(),
+        }
+        let mut texts = Vec::new();
+        for value in self.list(field).unwrap_or_default() {
+            match value {
+                Value::String(text) if !text.is_empty() => texts.push(text),
+                _ => self.mistake(field, "lists something that is no text; put it in quotes"),
+            }
+        }
+        texts
+    }
+
+    pub(super) fn list(&mut self, field: &str) -> Option<Vec<Value>> {
+        match self.take(field)? {
+            Value::Sequence(list) => Some(list),
+            _ => {
+                self.mistake(field, "is no list; write `- ` before each entry");
+                None
+            }
+        }
+    }
+
+    pub(super) fn flag(&mut self, field: &str) -> bool {
+        match self.take(field) {
+            None => false,
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => {
+                self.mistake(field, "is neither true nor false");
+                false
+            }
+        }
+    }
+
+    /// Says which fields are left that nobody asked for.
+    pub(super) fn finish(&mut self, known: &[&str]) {
+        for (field, _) in std::mem::take(&mut self.fields) {
+            let written = field.as_str().map_or_else(|| format!("{field:?}"), str::to_owned);
+            let nearest = known
+                .iter()
+                .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &written.to_lowercase()), *name))
+                .filter(|(likeness, _)| *likeness > 0.8)
+                .max_by(|left, right| left.0.total_cmp(&right.0));
+            let mend = match nearest {
+                Some((_, name)) => format!("did you mean `{name}`?"),
+                None => format!("known are {}", known.join(", ")),
+            };
+            self.mistake(&written, &format!("is an unknown field; {mend}"));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+use std::path::Path;
+
+use super::{Config, parse};
+
+/// A folder with keys of 24 bytes, each another one.
+fn folder(keys: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for key in keys {
+        let file = folder.path().join(key);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        std::fs::write(file, format!("test-key-of-{key:->12}")).expect("a key");
+    }
+    folder
+}
+
+fn good(text: &str, folder: &Path) -> Config {
+    parse(text, folder).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
+}
+
+#[track_caller]
+fn check_mistakes(text: &str, keys: &[&str], expect: &[&str]) {
+    let folder = folder(keys);
+    let mistakes = parse(text, folder.path()).err().expect("mistakes");
+    let place = folder.path().display().to_string();
+    let mistakes: Vec<String> = mistakes.iter().map(|mistake| mistake.replace(&place, "DIR")).collect();
+    assert_eq!(mistakes, expect);
+}
+
+fn names(config: &Config) -> Vec<&str> {
+    config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect()
+}
+
+#[test]
+fn a_file_of_flux_v1_works_as_it_is() {
+    let folder = folder(&[]);
+    std::fs::write(folder.path().join("bench.key"), "s3cr3t-bench-key").expect("a key");
+    let config =
+        good("fluxRecvVersion: 1\nendpoints:\n- source: GitHub\n  keyPath: bench.key\n", folder.path());
+    let endpoint = config.endpoints.iter().next().expect("an endpoint");
+    assert_eq!(endpoint.path(), "/hook/44e942089b94cba356e3cde725a1e4ec483c16717f7e79e7e90f0ed788fa2c3d");
+    assert!(config.endpoints.at_path(&endpoint.path()).is_some());
+    assert!(config.endpoints.at_path(&endpoint.path().to_uppercase()).is_none());
+    assert_eq!(names(&config), ["bench"]);
+    assert!(config.api.is_none());
+}
+
+#[test]
+fn the_first_registry_host_salts_unless_a_salt_is_given() {
+    let folder = folder(&["a.key"]);
+    let path = |extra: &str| {
+        let config = good(
+            &format!("fluxRecvVersion: 1\nendpoints:\n- source: Nexus\n  keyPath: a.key\n{extra}"),
+            folder.path(),
+        );
+        config.endpoints.iter().next().expect("an endpoint").path()
+    };
+    let one = path("  registryHost: one.example.com\n");
+    assert_eq!(path("  registryHost: [one.example.com, two.example.com]\n"), one);
+    assert_ne!(path("  registryHost: [two.example.com, one.example.com]\n"), one);
+    assert_ne!(path(""), one);
+    assert_eq!(path("  registryHost: two.example.com\n  pathSalt: one.example.com\n"), one);
+}
+
+#[test]
+fn names_come_from_keys_and_never_stop_an_old_file() {
+    let folder = folder(&["keys/github.key", "nexus.key", "same.key", "same.txt", ".hidden"]);
+    let text = "
+fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: keys/github.key}
+- {source: Nexus, keyPath: nexus.key, registryHost: one.example.com}
+- {source: Nexus, keyPath: nexus.key, registryHost: two.example.com}
+- {source: Nexus, keyPath: nexus.key}
+- {source: Quay, keyPath: same.key}
+- {source: Quay, keyPath: same.txt}
+- {source: Quay, keyPath: .hidden, name: chosen}
+";
+    let expect = [
+        "keys/github",
+        "nexus@one.example.com",
+        "nexus@two.example.com",
+        "nexus",
+        "same.key",
+        "same.txt",
+        "chosen",
+    ];
+    assert_eq!(names(&good(text, folder.path())), expect);
+}
+
+#[test]
+fn absolute_keys_are_looked_for_in_the_folder_first() {
+    let folder = folder(&["sub/a.key"]);
+    let elsewhere = self::folder(&["b.key"]);
+    let absolute = elsewhere.path().join("b.key");
+    let text = format!(
+        "fluxRecvVersion: 1\nendpoints:\n- {{source: Quay, keyPath: /sub/a.key}}\n- {{source: Quay, keyPath: {}}}\n",
+        absolute.display()
+    );
+    let config = good(&text, folder.path());
+    let files: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.key_file.clone()).collect();
+    assert_eq!(files, [folder.path().join("sub/a.key"), absolute]);
+}
+
+// Incidents 11, 17 and 17b.
+#[test]
+fn all_mistakes_are_told_at_once() {
+    check_mistakes(
+        "
+fluxRecvVersion: 2
+apy: x
+endpoints:
+- {source: Github, keyPath: a.key}
+- {source: Harbour, keyPath: missing.key, regstryHost: x}
+- {source: GoogleContainerRegistry, keyPath: b.key}
+- {source: GoogleContainerRegistry, keyPath: c.key, gcr: {audience: x, mail: y}}
+- {source: Quay, keyPath: empty.key/}
+- {keyPath: a.key}
+- {source: Quay, keyPath: 7}
+- {source: Quay, keyPath: a.key, unsigned: true}
+- {source: Quay, keyPath: a.key, gcr: {audience: x, email: y}}
+- just text
+",
+        &["a.key", "b.key", "c.key"],
+        &[
+            "fluxRecvVersion: is `2`, this flux-recv reads version 1",
+            "apy: is an unknown field; did you mean `api`?",
+            "endpoint 1 (a.key): source: `Github` is unknown; did you mean `GitHub`?",
+            "endpoint 2 (missing.key): regstryHost: is an unknown field; did you mean `registryHost`?",
+            "endpoint 2 (missing.key): source: `Harbour` is unknown; did you mean `Harbor`?",
+            "endpoint 2 (missing.key): keyPath: cannot read DIR/missing.key: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
+            "endpoint 3 (b.key): gcr: is missing; set `audience` and `email` of the subscription's token, without them anyone could post here",
+            "endpoint 4 (c.key): gcr: email: is missing",
+            "endpoint 4 (c.key): gcr: mail: is an unknown field; did you mean `email`?",
+            "endpoint 5 (empty.key/): keyPath: cannot read DIR/empty.key/: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
+            "endpoint 6 (a.key): source: is missing",
+            "endpoint 7: keyPath: is no text; put it in quotes",
+            "endpoint 8 (a.key): unsigned: is only for senders that could not sign until lately (BitbucketCloud); remove it",
+            "endpoint 9 (a.key): gcr: is only for GoogleContainerRegistry; remove it",
+            "endpoint 10: is no mapping; write `field: value` lines",
+            "endpoint 9 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
+        ],
+    );
+}
+
+#[test]
+fn shared_paths_and_names_are_mistakes() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: a.key}
+- {source: GitLab, keyPath: a.key, name: other}
+- {source: Quay, keyPath: b.key, name: a}
+",
+        &["a.key", "b.key"],
+        &[
+            "endpoint 2 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
+            "endpoint 3 (b.key): name: `a` is the name of the endpoint with key DIR/a.key too; set `name` on one of them",
+        ],
+    );
+}
+
+#[test]
+fn files_without_endpoints_or_yaml_are_refused() {
+    check_mistakes(
+        "fluxRecvVersion: 1\n",
+        &[],
+        &["endpoints: lists no endpoint; give at least one with `source` and `keyPath`"],
+    );
+    check_mistakes(
+        "endpoints: {}",
+        &[],
+        &[
+            "fluxRecvVersion: is missing; write `fluxRecvVersion: 1`",
+            "endpoints: is no list; write `- ` before each entry",
+            "endpoints: lists no endpoint; give at least one with `source` and `keyPath`",
+        ],
+    );
+    check_mistakes("", &[], &["is no mapping; write `field: value` lines"]);
+    let err = parse("a: [", Path::new("")).err().expect("a mistake");
+    assert!(err[0].starts_with("is no YAML: ") && err[0].contains("line"), "{err:?}");
+}
+
+#[test]
+fn api_has_to_be_a_web_address() {
+    let folder = folder(&["a.key"]);
+    let with_api = |api: &str| {
+        format!("fluxRecvVersion: 1\napi: {api}\nendpoints: [{{source: Quay, keyPath: a.key}}]\n")
+    };
+    let config = good(&with_api("http://localhost:3030/api/flux"), folder.path());
+    assert_eq!(config.api.map(String::from).as_deref(), Some("http://localhost:3030/api/flux"));
+    for api in ["localhost:3030", "flux", "ftp://x/"] {
+        assert!(parse(&with_api(api), folder.path()).is_err(), "{api}");
+    }
+}
+
+// Incidents 16 and 42.
+#[test]
+fn weak_keys_and_line_breaks_are_warned_about() {
+    let folder = folder(&[]);
+    std::fs::write(folder.path().join("a.key"), "short\n").expect("a key");
+    std::fs::write(folder.path().join("b.key"), "long enough for anyone").expect("a key");
+    let text = "fluxRecvVersion: 1\nendpoints:\n- {source: Nexus, keyPath: a.key}\n- {source: BitbucketCloud, keyPath: b.key, unsigned: true}\n";
+    let config = good(text, folder.path());
+    let starts: Vec<String> = config
+        .warnings
+        .iter()
+        .map(|warning| {
+            warning.split(';').next().unwrap_or_default().replace(&folder.path().display().to_string(), "DIR")
+        })
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            "endpoint a: the key in DIR/a.key has 5 bytes",
+            "endpoint a: the key in DIR/a.key ends in a line break",
+            "endpoint a: Nexus does not say where its registry is",
+            "endpoint b: unsigned deliveries are accepted",
+        ]
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn reading_never_panics(text in "\\PC*") {
+        let _ = parse(&text, Path::new("/nonexistent"));
+    }
+}

@@ -1,0 +1,109 @@
+//! What a hook path stands for.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::provider::{Hints, Provider};
+use crate::verify::{Credentials, Proof};
+
+/// One entry of the config that cannot be wrong any more. The one place that holds keys.
+pub struct Endpoint {
+    /// How it is called in logs, metrics and pages.
+    pub name: String,
+    /// Who sends.
+    pub provider: &'static Provider,
+    /// Where its key was read from.
+    pub key_file: PathBuf,
+    /// What deliveries are checked against.
+    pub credentials: Credentials,
+    /// The registry's hosts, for senders that do not name theirs.
+    pub registry_hosts: Vec<String>,
+    /// Only objects in these namespaces are asked; empty for all.
+    pub namespaces: Vec<String>,
+    /// The last segment of its path. A secret.
+    digest: String,
+}
+
+/// What hook paths start with.
+pub const HOOK_PREFIX: &str = "/hook/";
+
+impl Endpoint {
+    /// Puts an endpoint together; `salt` goes into its path beside the key.
+    pub fn new(
+        name: String,
+        provider: &'static Provider,
+        key_file: PathBuf,
+        credentials: Credentials,
+        salt: &str,
+    ) -> Endpoint {
+        let digest = credentials.key.digest(salt);
+        let (registry_hosts, namespaces) = (Vec::new(), Vec::new());
+        Endpoint { name, provider, key_file, credentials, registry_hosts, namespaces, digest }
+    }
+
+    /// The path that the sender posts to. A secret: for the startup line and the commands that
+    /// print it.
+    pub fn path(&self) -> String {
+        format!("{HOOK_PREFIX}{}", self.digest)
+    }
+
+    /// What its provider's payloads may not say.
+    pub fn hints(&self) -> Hints<'_> {
+        Hints { registry_hosts: &self.registry_hosts }
+    }
+
+    /// Whether a delivery has to prove more than that it knows the path.
+    pub fn proves_the_sender(&self) -> bool {
+        !matches!(self.provider.proof, Proof::PathOnly) && !self.credentials.unsigned
+    }
+}
+
+/// All endpoints, by their paths.
+#[derive(Default)]
+pub struct Endpoints {
+    list: Vec<Arc<Endpoint>>,
+    by_digest: HashMap<String, usize>,
+}
+
+/// The endpoint that stands in the way of another.
+pub enum Conflict {
+    /// It has the same path.
+    Path(Arc<Endpoint>),
+    /// It has the same name.
+    Name(Arc<Endpoint>),
+}
+
+impl Endpoints {
+    /// Adds an endpoint.
+    ///
+    /// # Errors
+    /// When another endpoint has this path or this name.
+    pub fn add(&mut self, endpoint: Endpoint) -> Result<(), Conflict> {
+        if let Some(at) = self.by_digest.get(&endpoint.digest) {
+            return Err(Conflict::Path(Arc::clone(&self.list[*at])));
+        }
+        if let Some(other) = self.named(&endpoint.name) {
+            return Err(Conflict::Name(Arc::clone(other)));
+        }
+        self.by_digest.insert(endpoint.digest.clone(), self.list.len());
+        self.list.push(Arc::new(endpoint));
+        Ok(())
+    }
+
+    /// The endpoint at this path, which has to be exact.
+    pub fn at_path(&self, path: &str) -> Option<&Arc<Endpoint>> {
+        let at = self.by_digest.get(path.strip_prefix(HOOK_PREFIX)?)?;
+        self.list.get(*at)
+    }
+
+    /// The endpoint of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
+        self.list.iter().find(|endpoint| endpoint.name == name)
+    }
+
+    /// In the order of the config.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.list.iter()
+    }
+}
