@@ -1,0 +1,47 @@
+//! The Kubernetes API. Only this room knows its client.
+
+pub mod access;
+pub mod annotate;
+pub mod connection;
+pub mod inventory;
+mod resources;
+
+use std::time::Duration;
+
+/// An API error in a line: what the API server says, or what kept us from asking it.
+fn describe(err: &kube::Error) -> String {
+    match err {
+        kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        other => {
+            let mut line = other.to_string();
+            let mut cause = std::error::Error::source(other);
+            while let Some(err) = cause {
+                let text = err.to_string();
+                if !line.contains(&text) {
+                    line = format!("{line}: {text}");
+                }
+                cause = err.source();
+            }
+            line
+        }
+    }
+}
+
+/// The status code of an API error, if the API server has answered.
+fn status_code(err: &kube::Error) -> Option<u16> {
+    match err {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The pause that the API server asks for.
+fn retry_after(err: &kube::Error) -> Option<Duration> {
+    match err {
+        kube::Error::Api(status) => {
+            let seconds = status.details.as_ref()?.retry_after_seconds;
+            (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,116 @@
+//! What `flux-recv check` finds out about a cluster: served versions, rights and objects.
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::{ListParams, PartialObjectMeta, PostParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+
+use super::connection::Connection;
+use super::describe;
+use super::resources::Resources;
+use crate::flux::{KINDS, Kind, KindInfo};
+
+/// What was found out about one kind in one place.
+#[derive(Debug)]
+pub struct Access {
+    /// The kind.
+    pub kind: Kind,
+    /// The namespace; `None` for the whole cluster.
+    pub namespace: Option<String>,
+    /// The served version that flux-recv would use, if there is one.
+    pub version: Option<String>,
+    /// Of `list`, `watch` and `patch`, those that are not allowed.
+    pub missing: Vec<&'static str>,
+    /// How many objects there are, if they may be listed.
+    pub objects: Option<usize>,
+}
+
+/// What serving needs of each kind.
+pub const VERBS: [&str; 3] = ["list", "watch", "patch"];
+
+/// Asks about every kind, in each of the namespaces or in the whole cluster.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn examine(connection: &Connection, namespaces: &[String]) -> anyhow::Result<Vec<Access>> {
+    let client = connection.client();
+    let places: Vec<Option<&str>> = match namespaces {
+        [] => vec![None],
+        some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
+    };
+    let mut found = Vec::new();
+    for info in &KINDS {
+        let resource = Resources::default().discover(&client, info.kind).await.map_err(failed)?;
+        for place in &places {
+            found.push(examine_kind(&client, info, resource.as_ref(), *place).await?);
+        }
+    }
+    Ok(found)
+}
+
+async fn examine_kind(
+    client: &Client,
+    info: &KindInfo,
+    resource: Option<&ApiResource>,
+    namespace: Option<&str>,
+) -> anyhow::Result<Access> {
+    let mut missing = Vec::new();
+    for verb in VERBS {
+        if !may(client, info, verb, namespace).await? {
+            missing.push(verb);
+        }
+    }
+    let objects = match resource {
+        Some(resource) if !missing.contains(&"list") => Some(count(client, resource, namespace).await?),
+        _ => None,
+    };
+    Ok(Access {
+        kind: info.kind,
+        namespace: namespace.map(str::to_owned),
+        version: resource.map(|resource| resource.version.clone()),
+        missing,
+        objects,
+    })
+}
+
+async fn may(client: &Client, info: &KindInfo, verb: &str, namespace: Option<&str>) -> anyhow::Result<bool> {
+    let attributes = ResourceAttributes {
+        group: Some(info.group.to_owned()),
+        resource: Some(info.plural.to_owned()),
+        verb: Some(verb.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        ..ResourceAttributes::default()
+    };
+    let spec = SelfSubjectAccessReviewSpec {
+        resource_attributes: Some(attributes),
+        ..SelfSubjectAccessReviewSpec::default()
+    };
+    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+    let answer =
+        Api::<SelfSubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &review).await;
+    Ok(answer.map_err(failed)?.status.is_some_and(|status| status.allowed))
+}
+
+async fn count(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> anyhow::Result<usize> {
+    let api: Api<DynamicObject> = match namespace {
+        None => Api::all_with(client.clone(), resource),
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+    };
+    let mut count = 0;
+    let mut page = ListParams::default().limit(500);
+    loop {
+        let list: kube::core::ObjectList<PartialObjectMeta<DynamicObject>> =
+            api.list_metadata(&page).await.map_err(failed)?;
+        count += list.items.len();
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(count),
+        }
+    }
+}
+
+fn failed(err: kube::Error) -> anyhow::Error {
+    anyhow::anyhow!("the API server: {}", describe(&err))
+}

@@ -1,0 +1,100 @@
+//! How the API server is reached, and with which credentials.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Which cluster, as the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterOptions {
+    /// A kubeconfig file; else the usual environment, else the Pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of it.
+    pub context: Option<String>,
+}
+
+/// A connection whose credentials can be read again.
+#[derive(Clone)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: ClusterOptions,
+    client: RwLock<(Client, Instant)>,
+}
+
+/// The API server has to take a connection within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Many requests can find out at once that a token is stale; one of them reads it again.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+
+impl Connection {
+    /// Reads the credentials; asks the API server nothing yet.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub async fn open(options: ClusterOptions) -> anyhow::Result<Connection> {
+        let client = connect(&options).await?;
+        Ok(Connection { shared: Arc::new(Shared { options, client: RwLock::new((client, Instant::now())) }) })
+    }
+
+    /// A client.
+    pub fn client(&self) -> Client {
+        self.shared.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Reads the credentials again, as after a 401.
+    pub async fn reload_credentials(&self) {
+        let age = self.shared.client.read().unwrap_or_else(PoisonError::into_inner).1.elapsed();
+        if age < RELOAD_PAUSE {
+            return;
+        }
+        match connect(&self.shared.options).await {
+            Ok(client) => {
+                *self.shared.client.write().unwrap_or_else(PoisonError::into_inner) =
+                    (client, Instant::now());
+                log::info!("the API server refused the credentials; they were read again");
+            }
+            Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot read the credentials again"),
+        }
+    }
+
+    /// Where the API server is.
+    pub async fn describe(options: &ClusterOptions) -> anyhow::Result<String> {
+        Ok(config(options).await?.cluster_url.to_string())
+    }
+}
+
+async fn connect(options: &ClusterOptions) -> anyhow::Result<Client> {
+    let mut config = config(options).await?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // The queue tries again by itself and has to know of each failure.
+    config.default_retry = false;
+    Client::try_from(config).context("cannot set up the connection to the API server")
+}
+
+async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
+    let ClusterOptions { kubeconfig, context } = options;
+    let selection = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+    match (kubeconfig, context) {
+        (Some(file), _) => {
+            let parsed = Kubeconfig::read_from(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let config = Config::from_custom_kubeconfig(parsed, &selection).await;
+            config.with_context(|| format!("cannot use {}", file.display()))
+        }
+        (None, Some(context)) => {
+            let config = Config::from_kubeconfig(&selection).await;
+            config.with_context(|| format!("cannot use the context `{context}` of the kubeconfig"))
+        }
+        (None, None) => Config::infer().await.context(
+            "no cluster to talk to: neither a kubeconfig nor a service account; give --kubeconfig, or --manifests to try \
+             without a cluster",
+        ),
+    }
+}

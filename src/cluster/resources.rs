@@ -1,0 +1,55 @@
+//! Which API version of each kind the API server serves.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use kube::Client;
+use kube::core::{ApiResource, GroupVersion};
+
+use super::status_code;
+use crate::flux::Kind;
+
+/// What was found, kind by kind.
+#[derive(Default)]
+pub(super) struct Resources {
+    served: RwLock<HashMap<Kind, ApiResource>>,
+}
+
+impl Resources {
+    /// The resource of a kind, as found last.
+    pub(super) fn get(&self, kind: Kind) -> Option<ApiResource> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned()
+    }
+
+    /// Asks the API server which version of the kind it serves, best first; `None` if none.
+    pub(super) async fn discover(
+        &self,
+        client: &Client,
+        kind: Kind,
+    ) -> Result<Option<ApiResource>, kube::Error> {
+        let found = find(client, kind).await?;
+        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        match &found {
+            Some(resource) => served.insert(kind, resource.clone()),
+            None => served.remove(&kind),
+        };
+        Ok(found)
+    }
+}
+
+async fn find(client: &Client, kind: Kind) -> Result<Option<ApiResource>, kube::Error> {
+    let info = kind.info();
+    for version in info.versions {
+        let group_version = GroupVersion::gv(info.group, version);
+        let listed = match client.list_api_group_resources(&group_version.api_version()).await {
+            Ok(listed) => listed,
+            Err(err) if status_code(&err) == Some(404) => continue,
+            Err(err) => return Err(err),
+        };
+        if listed.resources.iter().any(|resource| resource.name == info.plural) {
+            let gvk = group_version.with_kind(info.name);
+            return Ok(Some(ApiResource::from_gvk_with_plural(&gvk, info.plural)));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,135 @@
+//! Flux objects out of YAML files instead of a cluster, and a writer that only says what it would
+//! write: for `--manifests` and the demo.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use serde::Deserialize;
+
+use crate::flux::{Kind, Spec, Target};
+use crate::matching::{Inventory, Object};
+use crate::queue::{WriteError, Writer};
+
+/// Writes nothing; what would be patched is in the log.
+pub struct DryRun {
+    inventory: Arc<RwLock<Inventory>>,
+}
+
+impl DryRun {
+    /// A writer for these objects.
+    pub fn new(inventory: Arc<RwLock<Inventory>>) -> DryRun {
+        DryRun { inventory }
+    }
+}
+
+impl Writer for DryRun {
+    fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>> {
+        log::info!(object:% = target; "would annotate (dry run)");
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn exists(&self, target: &Target) -> bool {
+        self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target)
+    }
+}
+
+/// Reads the Flux objects of all `*.yaml` and `*.yml` files in a folder; other objects are passed
+/// over.
+///
+/// # Errors
+/// Names the file that cannot be read.
+pub fn load(folder: &Path) -> anyhow::Result<Inventory> {
+    let mut inventory = Inventory::default();
+    for file in manifest_files(folder)? {
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        add_manifests(&mut inventory, &text).with_context(|| format!("{}", file.display()))?;
+    }
+    Ok(inventory)
+}
+
+/// Adds the Flux objects of a text of YAML documents.
+///
+/// # Errors
+/// When the text is no YAML, or an object lacks what matching reads.
+pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()> {
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let manifest = Option::<Manifest>::deserialize(document)?;
+        let Some(manifest) = manifest else { continue };
+        let Some(kind) = Kind::of_manifest(&manifest.api_version, &manifest.kind) else { continue };
+        let Metadata { name, namespace } = manifest.metadata;
+        let target = Target { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name };
+        let spec = serde_json::to_value(manifest.spec)?;
+        let object = Spec::read(kind, spec).and_then(|spec| Object::new(target.clone(), &spec));
+        inventory.put(object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?);
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    spec: serde_yaml::Value,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    name: String,
+    namespace: Option<String>,
+}
+
+fn manifest_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read the folder {}", folder.display()))?.path();
+        let is_manifest = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if is_manifest && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flux_objects_are_read_and_others_passed_over() {
+        let text = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: apps}
+---
+# nothing here
+---
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: app, namespace: apps}
+spec: {url: https://github.com/org/app, ref: {branch: main}}
+";
+        let mut inventory = Inventory::default();
+        add_manifests(&mut inventory, text).expect("manifests");
+        assert_eq!(inventory.count(Kind::GitRepository), 1);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_matched_is_named() {
+        let text = "{apiVersion: source.toolkit.fluxcd.io/v1, kind: Bucket, metadata: {name: b}, spec: {}}";
+        let err = add_manifests(&mut Inventory::default(), text).expect_err("no bucket name");
+        assert!(err.to_string().starts_with("Bucket/default/b: spec."), "{err}");
+    }
+}

@@ -1,0 +1,158 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::flux::Kind;
+
+/// Answers as told, object by object; then takes everything.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<HashMap<String, Vec<WriteError>>>,
+    requests: Mutex<Vec<(String, Instant)>>,
+    gone: Mutex<Vec<String>>,
+    takes: Duration,
+}
+
+impl Writer for Script {
+    fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>> {
+        Box::pin(async move {
+            self.requests.lock().expect("a lock").push((target.name.clone(), Instant::now()));
+            tokio::time::sleep(self.takes).await;
+            let nth = self.requests_of(&target.name).len();
+            assert!(target.name != "panics" || nth > 1, "a bug in the writer");
+            match self.answers.lock().expect("a lock").get_mut(&target.name).and_then(Vec::pop) {
+                Some(err) => Err(err),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn exists(&self, target: &Target) -> bool {
+        !self.gone.lock().expect("a lock").contains(&target.name)
+    }
+}
+
+impl Script {
+    fn requests_of(&self, name: &str) -> Vec<Instant> {
+        self.requests.lock().expect("a lock").iter().filter(|(of, _)| of == name).map(|(_, at)| *at).collect()
+    }
+}
+
+fn target(name: &str) -> Target {
+    Target { kind: Kind::GitRepository, namespace: "flux-system".to_owned(), name: name.to_owned() }
+}
+
+fn temporary() -> WriteError {
+    WriteError::Temporary { why: "down".to_owned(), retry_after: None }
+}
+
+fn start(pace: Pace, script: Script) -> (Queue, Arc<Script>) {
+    let (queue, script) = (Queue::new(pace), Arc::new(script));
+    tokio::spawn(queue.clone().run(Arc::clone(&script) as Arc<dyn Writer>));
+    (queue, script)
+}
+
+async fn rest(queue: &Queue) {
+    tokio::time::timeout(Duration::from_secs(30), queue.rest()).await.expect("the queue rests");
+}
+
+fn fast() -> Pace {
+    Pace { min_interval: Duration::from_millis(50), ..Pace::default() }
+}
+
+#[tokio::test]
+async fn many_deliveries_cost_a_handful_of_patches() {
+    let (queue, script) = start(fast(), Script { takes: Duration::from_millis(5), ..Script::default() });
+    for _ in 0..1000 {
+        queue.want(&[target("app")]);
+    }
+    tokio::task::yield_now().await;
+    queue.want(&[target("app")]);
+    let last = Instant::now();
+    rest(&queue).await;
+    let requests = script.requests_of("app");
+    assert!(requests.len() <= 3, "{}", requests.len());
+    assert!(requests.last().is_some_and(|at| *at >= last) || requests.len() == 1);
+    assert_eq!(queue.pending(), 0);
+}
+
+// Incidents 30 and 32.
+#[tokio::test]
+async fn a_failing_object_does_not_stop_the_others_and_is_tried_again() {
+    let answers = HashMap::from([("bad".to_owned(), vec![temporary(), temporary(), WriteError::NotFound])]);
+    let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
+    queue.want(&[target("bad"), target("good")]);
+    rest(&queue).await;
+    assert_eq!(script.requests_of("bad").len(), 4);
+    assert_eq!(script.requests_of("good").len(), 1);
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_is_dropped_and_one_that_is_not_found_is_not() {
+    let answers = HashMap::from([
+        ("gone".to_owned(), vec![WriteError::NotFound]),
+        ("there".to_owned(), vec![WriteError::NotFound]),
+    ]);
+    let gone = Mutex::new(vec!["gone".to_owned()]);
+    let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), gone, ..Script::default() });
+    queue.want(&[target("gone"), target("there")]);
+    rest(&queue).await;
+    assert_eq!(script.requests_of("gone").len(), 1);
+    assert_eq!(script.requests_of("there").len(), 2);
+}
+
+#[tokio::test]
+async fn a_rejected_request_is_given_up_until_the_next_delivery() {
+    let answers = HashMap::from([("app".to_owned(), vec![WriteError::Rejected("422".to_owned())])]);
+    let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
+    queue.want(&[target("app")]);
+    rest(&queue).await;
+    assert_eq!(script.requests_of("app").len(), 1);
+    queue.want(&[target("app")]);
+    rest(&queue).await;
+    assert_eq!(script.requests_of("app").len(), 2);
+}
+
+#[tokio::test]
+async fn the_api_server_decides_the_least_pause() {
+    let retry_after = Some(Duration::from_millis(1500));
+    let answers = HashMap::from([(
+        "app".to_owned(),
+        vec![WriteError::Temporary { why: "429".to_owned(), retry_after }],
+    )]);
+    let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
+    queue.want(&[target("app")]);
+    rest(&queue).await;
+    let requests = script.requests_of("app");
+    assert!(requests[1] - requests[0] >= Duration::from_millis(1500));
+}
+
+#[tokio::test]
+async fn patches_in_flight_are_bounded_and_limited_in_time() {
+    let pace = Pace { max_in_flight: 2, time_limit: Duration::from_millis(50), min_interval: Duration::ZERO };
+    let (queue, script) = start(pace, Script { takes: Duration::from_secs(3600), ..Script::default() });
+    queue.want(&[target("a"), target("b"), target("c")]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(script.requests.lock().expect("a lock").len(), 2);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!script.requests_of("c").is_empty(), "the third waits for a place, not for an answer");
+    assert_eq!(queue.pending_targets().len(), 3);
+}
+
+#[tokio::test]
+async fn slots_that_have_rested_are_forgotten() {
+    let (queue, _) = start(fast(), Script::default());
+    queue.want(&[target("app")]);
+    rest(&queue).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(queue.slots().by_target.is_empty());
+}
+
+// Incident 9.
+#[tokio::test]
+async fn a_panic_loses_nothing() {
+    let (queue, script) = start(fast(), Script::default());
+    queue.want(&[target("panics"), target("good")]);
+    rest(&queue).await;
+    assert_eq!(script.requests_of("panics").len(), 2);
+}
