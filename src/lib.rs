@@ -1,4 +1,5 @@
 //! Webhook receiver for Flux.
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod delivery;
@@ -12,5 +13,6 @@ pub mod outcome;
 pub mod provider;
 pub mod queue;
 pub mod receive;
+pub mod server;
 pub mod telemetry;
 pub mod verify;

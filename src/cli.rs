@@ -1,0 +1,167 @@
+//! Arguments → one command → exit code. One file per command.
+
+mod check;
+mod completions;
+mod demo;
+mod keygen;
+mod send;
+mod serve;
+mod urls;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cluster::connection::ClusterOptions;
+use crate::telemetry::{self, LogFormat};
+
+/// Webhook receiver for Flux: verifies webhooks of Git hosts and registries, finds the Flux objects that they concern, and
+/// asks Flux to reconcile exactly those.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "FLUX_RECV_LOG_FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the URL of each endpoint, and what to choose in the sender's settings.
+    Urls(urls::UrlsArgs),
+    /// Check the config, the keys and the rights in the cluster.
+    Check(check::CheckArgs),
+    /// Write a new key to a file.
+    Keygen(keygen::KeygenArgs),
+    /// Sign a payload as an endpoint's sender would, and post it to a running flux-recv.
+    Send(Box<send::SendArgs>),
+    /// Watch real, signed webhooks become reconcile requests, without a cluster.
+    Demo(demo::DemoArgs),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Where the config is.
+#[derive(Debug, Clone, Args)]
+struct ConfigArgs {
+    /// The config file; keys are looked up beside it.
+    #[arg(long, value_name = "FILE", default_value = "fluxrecv.yaml", env = "FLUX_RECV_CONFIG")]
+    config: PathBuf,
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, Args)]
+struct ClusterArgs {
+    /// A kubeconfig file [default: the environment's, else the Pod's service account].
+    #[arg(long, value_name = "FILE", env = "FLUX_RECV_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig.
+    #[arg(long, value_name = "NAME", env = "FLUX_RECV_CONTEXT")]
+    context: Option<String>,
+    /// Look only into these namespaces [default: all].
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', env = "FLUX_RECV_NAMESPACES")]
+    namespaces: Vec<String>,
+}
+
+impl ClusterArgs {
+    fn options(&self) -> ClusterOptions {
+        ClusterOptions { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
+
+    /// An empty variable means all namespaces.
+    fn namespaces(&self) -> Vec<String> {
+        self.namespaces.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    }
+}
+
+/// Runs the command of the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Every TLS client of this process uses ring; a second call could only repeat this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    telemetry::init(cli.log_format);
+    match run(cli) {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("{}", error_text(&err));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Urls(args)) => urls::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Keygen(args)) => keygen::run(&args),
+        Some(Command::Send(args)) => send::run(&args),
+        Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Completions(args)) => completions::run(&args),
+    }
+}
+
+/// Each line of an error marked as one, with its causes.
+fn error_text(err: &anyhow::Error) -> String {
+    format!("{err:#}").lines().map(|line| format!("error: {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// One thread drives queue and watches; the HTTP workers have their own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Reads `8s`, `1m30s`, `500ms` or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is no length of time"));
+    }
+    let refuse = || format!("`{text}` is no length of time; write it like 8s, 500ms or 1m30s");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refuse)?;
+        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
+        let seconds = match &rest[digits..unit_end] {
+            "ms" => number / 1000.0,
+            "s" => number,
+            "m" => number * 60.0,
+            "h" => number * 3600.0,
+            _ => return Err(refuse()),
+        };
+        total += Duration::try_from_secs_f64(seconds).map_err(|_| refuse())?;
+        rest = &rest[unit_end..];
+    }
+    if text.is_empty() { Err(refuse()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_of_time_are_read() {
+        for (text, millis) in
+            [("8s", 8000), ("8", 8000), ("0.5", 500), ("500ms", 500), ("1m30s", 90_000), ("0", 0)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "8x", "-1", "8s3", "x"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

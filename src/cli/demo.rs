@@ -1,0 +1,107 @@
+//! `flux-recv demo`: the whole receiver on a free port, real signed deliveries, and a table.
+
+mod story;
+mod table;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+
+use self::story::{Scene, scenes};
+use super::send::{Tampering, post};
+use super::{keygen, runtime, serve};
+use crate::config;
+use crate::matching::Inventory;
+use crate::offline::add_manifests;
+use crate::server::{self, Limits, Service};
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Go on serving after the deliveries, to try `flux-recv send`.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The Flux objects that the deliveries are about, as they lie in the folder `example`.
+const OBJECTS: &str = include_str!("../../example/objects/objects.yaml");
+
+/// The endpoints of the demo.
+const CONFIG: &str = include_str!("demo/fluxrecv.yaml");
+
+/// A small limit shows in the table without megabytes on the wire.
+const BODY_LIMIT: usize = 64 * 1024;
+
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let folder = tempfile::Builder::new().prefix("flux-recv-demo-").tempdir()?;
+    let config_file = write_config(folder.path())?;
+    let config = config::load(&config_file)?;
+    let mut inventory = Inventory::default();
+    add_manifests(&mut inventory, OBJECTS).context("example/objects/objects.yaml")?;
+
+    // What would be logged stands in the table; `RUST_LOG` brings the lines back.
+    if std::env::var_os("RUST_LOG").is_none() && !args.keep {
+        log::set_max_level(log::LevelFilter::Off);
+    }
+    runtime()?.block_on(async {
+        let limits = Limits { body: BODY_LIMIT, ..Limits::default() };
+        let service = serve::offline_service(config, inventory, limits);
+        let listener = server::bind("127.0.0.1:0")?;
+        let base = format!("http://{}", server::local_address(&listener)?);
+        let running = server::start(listener, Arc::clone(&service))?;
+
+        println!("flux-recv serves on {base} with fresh keys and the objects of example/objects; nothing is patched.\n");
+        let all_went_well = play(&service, &base).await?;
+        if args.keep {
+            say_how_to_send(&base, &config_file);
+            tokio::signal::ctrl_c().await?;
+        }
+        running.stop().await;
+        Ok(if all_went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// Writes the config and a key for each of its endpoints.
+fn write_config(folder: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let file = folder.join("fluxrecv.yaml");
+    std::fs::write(&file, CONFIG)?;
+    for line in CONFIG.lines() {
+        if let Some(key) = line.trim().strip_prefix("keyPath: ") {
+            keygen::write_key(&folder.join(key))?;
+        }
+    }
+    Ok(file)
+}
+
+/// Sends every delivery of the story and prints the table; says whether all went as it should.
+async fn play(service: &Service, base: &str) -> anyhow::Result<bool> {
+    let mut rows = Vec::new();
+    for scene in scenes() {
+        let Scene { endpoint, what, delivery, tampering, expect } = scene;
+        let endpoint =
+            service.endpoints.named(endpoint).context("the demo's config has every endpoint of its story")?;
+        let url = format!("{base}{}", endpoint.path());
+        let composed = delivery(endpoint.provider)?;
+        let (status, body) = post(&url, endpoint, composed, tampering).await?;
+        rows.push(table::Row::new(endpoint.provider.name, what, status, &body, expect));
+    }
+    print!("{}", table::draw(&rows));
+    let surprises = rows.iter().filter(|row| !row.as_expected).count();
+    match surprises {
+        0 => println!("\nAll {} deliveries went as they should.", rows.len()),
+        some => println!("\n{some} of {} deliveries did NOT go as they should (marked with ✗).", rows.len()),
+    }
+    Ok(surprises == 0)
+}
+
+fn say_how_to_send(base: &str, config_file: &Path) {
+    println!("\nStill serving; Ctrl-C ends it. In another terminal:\n");
+    let send = format!("  flux-recv send --config {} --to {base}", config_file.display());
+    println!("{send} --endpoint github --repo https://github.com/example-org/shop --ref main");
+    println!("{send} --endpoint harbor --image harbor.example.com/shop/api:1.4.2\n");
+}
+
+/// For the story: no tampering is the rule.
+const HONEST: Tampering = Tampering::None;

@@ -1,0 +1,121 @@
+//! The deliveries of the demo, in order.
+
+use super::{BODY_LIMIT, HONEST, Tampering};
+use crate::cli::send::made_up_commit;
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageReference;
+use crate::event::repository_url::RepositoryUrl;
+use crate::provider::{Change, Composed, Provider};
+
+/// One delivery.
+pub(super) struct Scene {
+    /// The endpoint that it goes to.
+    pub(super) endpoint: &'static str,
+    /// What it is about, for the table.
+    pub(super) what: &'static str,
+    /// Writes it as the sender would.
+    pub(super) delivery: Write,
+    /// What happens to it on its way.
+    pub(super) tampering: Tampering,
+    /// Status, outcome and number of objects that make it a success.
+    pub(super) expect: Expect,
+}
+
+/// What should become of a delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expect {
+    pub(super) status: u16,
+    /// Empty where the answer says nothing.
+    pub(super) outcome: &'static str,
+    pub(super) targets: usize,
+}
+
+const fn expect(status: u16, outcome: &'static str, targets: usize) -> Expect {
+    Expect { status, outcome, targets }
+}
+
+pub(super) fn scenes() -> Vec<Scene> {
+    let shop = "https://github.com/example-org/shop";
+    vec![
+        scene("github", "a push to main", push(shop, GitRef::branch("main")), expect(202, "accepted", 1)),
+        scene("github", "a new tag v1.4.2", push(shop, GitRef::tag("v1.4.2")), expect(202, "accepted", 1)),
+        scene(
+            "github",
+            "a push to a branch nobody follows",
+            push(shop, GitRef::branch("try-this")),
+            expect(200, "unmatched", 0),
+        ),
+        scene(
+            "github",
+            "an image in GHCR",
+            image("ghcr.io/example-org/manifests/shop:latest"),
+            expect(202, "accepted", 1),
+        ),
+        scene(
+            "github",
+            "a ping",
+            Box::new(|provider| compose(provider, &Change::Ping)),
+            expect(200, "pong", 0),
+        ),
+        Scene {
+            tampering: Tampering::Forged,
+            ..scene("github", "a forged push", push(shop, GitRef::branch("main")), expect(401, "", 0))
+        },
+        scene("github", "an oversized body", Box::new(oversized), expect(413, "too_large", 0)),
+        scene(
+            "gitlab",
+            "a push to main",
+            push("git@gitlab.example.com:platform/infrastructure.git", GitRef::branch("main")),
+            expect(202, "accepted", 1),
+        ),
+        scene(
+            "bitbucket",
+            "a push to main",
+            push("https://bitbucket.org/example-org/docs", GitRef::branch("main")),
+            expect(202, "accepted", 1),
+        ),
+        scene(
+            "gitea",
+            "a push that only a suspended object follows",
+            push("https://gitea.example.com/team/frozen", GitRef::branch("main")),
+            expect(200, "unmatched", 0),
+        ),
+        scene("harbor", "an image", image("harbor.example.com/shop/api:1.4.2"), expect(202, "accepted", 1)),
+        scene(
+            "nexus",
+            "a Helm chart",
+            image("registry.example.com/charts/web:2.1.0"),
+            expect(202, "accepted", 1),
+        ),
+        scene("dockerhub", "an image", image("exampleorg/worker:7"), expect(202, "accepted", 1)),
+    ]
+}
+
+type Write = Box<dyn Fn(&Provider) -> anyhow::Result<Composed>>;
+
+fn scene(endpoint: &'static str, what: &'static str, delivery: Write, expect: Expect) -> Scene {
+    Scene { endpoint, what, delivery, tampering: HONEST, expect }
+}
+
+fn push(repository: &'static str, name: GitRef) -> Write {
+    Box::new(move |provider| {
+        let repository = RepositoryUrl::parse(repository)?;
+        compose(provider, &Change::Push { repository, name: name.clone(), commit: made_up_commit() })
+    })
+}
+
+fn image(reference: &'static str) -> Write {
+    Box::new(move |provider| {
+        compose(provider, &Change::Image { reference: ImageReference::parse(reference)? })
+    })
+}
+
+fn oversized(provider: &Provider) -> anyhow::Result<Composed> {
+    let mut composed = compose(provider, &Change::Ping)?;
+    composed.body.push_str(&" ".repeat(BODY_LIMIT));
+    Ok(composed)
+}
+
+fn compose(provider: &Provider, change: &Change) -> anyhow::Result<Composed> {
+    Ok((provider.compose)(change)?)
+}

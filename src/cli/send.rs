@@ -1,0 +1,134 @@
+//! `flux-recv send`: a delivery as the endpoint's sender would post it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{ConfigArgs, runtime};
+use crate::config;
+use crate::delivery::Delivery;
+use crate::endpoint::Endpoint;
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageReference;
+use crate::event::repository_url::RepositoryUrl;
+use crate::provider::{Change, Composed};
+use crate::verify::sign::sign;
+
+#[derive(Debug, Args)]
+pub(super) struct SendArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The endpoint, by its name.
+    #[arg(long, value_name = "NAME")]
+    endpoint: String,
+    /// Where flux-recv runs.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "FLUX_RECV_BASE")]
+    to: String,
+    /// `push`, `ping`, or with --body the sender's own name of the event.
+    #[arg(long, value_name = "EVENT")]
+    event: Option<String>,
+    /// Any URL of the repository that was pushed to.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["image", "body"])]
+    repo: Option<String>,
+    /// The branch that moved, or a full ref such as refs/tags/v1.0.0.
+    #[arg(long = "ref", value_name = "REF", default_value = "main", requires = "repo")]
+    reference: String,
+    /// The commit that it moved to [default: a made-up one].
+    #[arg(long, value_name = "SHA", requires = "repo")]
+    commit: Option<String>,
+    /// The image that was pushed, with its tag.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "body")]
+    image: Option<String>,
+    /// A file that holds the payload.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
+    let config = config::load(&args.config.config)?;
+    let Some(endpoint) = config.endpoints.named(&args.endpoint) else {
+        let names: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        bail!("no endpoint is called `{}`; there are {}", args.endpoint, names.join(", "));
+    };
+    let composed = compose(args, endpoint)?;
+    let url = format!("{}{}", args.to.trim_end_matches('/'), endpoint.path());
+    let (status, body) = runtime()?.block_on(post(&url, endpoint, composed, Tampering::None))?;
+    println!("{status} {body}");
+    Ok(if status < 300 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compose(args: &SendArgs, endpoint: &Endpoint) -> anyhow::Result<Composed> {
+    if let Some(file) = &args.body {
+        let body =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let mut headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+        if let Some((header, usual)) = endpoint.provider.event_header {
+            headers.push((header.to_owned(), args.event.clone().unwrap_or_else(|| usual.to_owned())));
+        }
+        return Ok(Composed { headers, body });
+    }
+    Ok((endpoint.provider.compose)(&change(args)?)?)
+}
+
+fn change(args: &SendArgs) -> anyhow::Result<Change> {
+    if args.event.as_deref() == Some("ping") {
+        return Ok(Change::Ping);
+    }
+    match (&args.repo, &args.image) {
+        (Some(repo), _) => Ok(Change::Push {
+            repository: RepositoryUrl::parse(repo).context("--repo")?,
+            name: GitRef::from_full_name(&args.reference).unwrap_or_else(|| GitRef::branch(&args.reference)),
+            commit: args.commit.clone().unwrap_or_else(made_up_commit),
+        }),
+        (None, Some(image)) => {
+            Ok(Change::Image { reference: ImageReference::parse(image).context("--image")? })
+        }
+        (None, None) => bail!("say what happened: --repo, --image, --body or --event ping"),
+    }
+}
+
+pub(super) fn made_up_commit() -> String {
+    format!("{:016x}{:016x}{:08x}", fastrand::u64(..), fastrand::u64(..), fastrand::u32(..))
+}
+
+/// What the demo does to a delivery on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tampering {
+    None,
+    /// The body is changed after it was signed.
+    Forged,
+}
+
+const TIME_LIMIT: Duration = Duration::from_secs(15);
+
+/// Signs and posts a delivery; gives status and body of the answer.
+pub(super) async fn post(
+    url: &str,
+    endpoint: &Endpoint,
+    composed: Composed,
+    tampering: Tampering,
+) -> anyhow::Result<(u16, String)> {
+    let Composed { headers, mut body } = composed;
+    let delivery = Delivery { headers: &headers, body: body.as_bytes() };
+    let proof = sign(&delivery, endpoint.provider.proof, &endpoint.credentials, SystemTime::now())?;
+    if tampering == Tampering::Forged {
+        body.push(' ');
+    }
+    let client = reqwest::Client::builder().timeout(TIME_LIMIT).build()?;
+    let mut request = client.post(url).body(body);
+    for (name, value) in headers.iter().chain(&proof) {
+        request = request.header(name, value);
+    }
+    // The URL holds the secret path, which an error must not repeat.
+    let response =
+        request.send().await.map_err(|err| anyhow::anyhow!("cannot post: {}", causes(err.without_url())))?;
+    let status = response.status().as_u16();
+    Ok((status, response.text().await.map_err(reqwest::Error::without_url)?))
+}
+
+fn causes(err: reqwest::Error) -> String {
+    format!("{:#}", anyhow::Error::from(err))
+}

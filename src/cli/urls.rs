@@ -1,0 +1,53 @@
+//! `flux-recv urls`: what to paste where.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::ConfigArgs;
+use crate::config;
+use crate::endpoint::Endpoint;
+
+#[derive(Debug, Args)]
+pub(super) struct UrlsArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How the receiver is reached from outside.
+    #[arg(long, value_name = "URL", default_value = "https://recv.example.com", env = "FLUX_RECV_BASE")]
+    base: String,
+}
+
+pub(super) fn run(args: &UrlsArgs) -> anyhow::Result<ExitCode> {
+    let config = config::load(&args.config.config)?;
+    for (at, endpoint) in config.endpoints.iter().enumerate() {
+        if at > 0 {
+            println!();
+        }
+        print!("{}", describe(endpoint, &args.base));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(endpoint: &Endpoint, base: &str) -> String {
+    let settings = &endpoint.provider.settings;
+    let mut lines = vec![
+        format!("{} ({})", endpoint.name, endpoint.provider.name),
+        format!("  URL:          {}{}", base.trim_end_matches('/'), endpoint.path()),
+        format!("  Where:        {}", settings.page),
+    ];
+    if let Some(content_type) = settings.content_type {
+        lines.push(format!("  Content type: {content_type}"));
+    }
+    lines.push(format!("  Secret:       {}", settings.secret));
+    if endpoint.proves_the_sender() && endpoint.credentials.google.is_none() {
+        let newline =
+            if endpoint.credentials.key.ends_in_newline() { ", without its line break" } else { "" };
+        lines.push(format!("                the content of {}{newline}", endpoint.key_file.display()));
+    }
+    if let Some(account) = &endpoint.credentials.google {
+        lines.push(format!("                account {}, audience {}", account.email, account.audience));
+    }
+    lines.push(format!("  Events:       {}", settings.events));
+    lines.push(String::new());
+    lines.join("\n")
+}
