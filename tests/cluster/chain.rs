@@ -1,0 +1,130 @@
+//! The main job on real input: `git push` → Gitea's webhook → flux-recv → the annotation →
+//! source-controller fetches → the artifact holds the pushed commit.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::bed::Bed;
+use super::gitea::{Gitea, USER};
+use super::process::{Process, free_port, wait_for};
+use super::receive::{FluxRecv, flux_recv, git_repository, own_token};
+
+const PUSHES: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    let hook = format!("{}{}", running.base, hook_path(&running, "gitea"));
+    let app = gitea.repository(bed, "app", &hook, "test-key-of-the-cluster-suite-gitea");
+    let other = gitea.repository(bed, "other", &hook, "test-key-of-the-cluster-suite-gitea");
+    let url = format!("{}/{USER}/app.git", gitea.base);
+    git_repository(bed, "flux-system", "chain", json!({"url": url, "ref": {"branch": "main"}}));
+    wait_for("the first artifact", PATIENCE, || revision(&chain(bed)));
+
+    let (mut to_patch, mut to_artifact) = (Vec::new(), Vec::new());
+    for at in 0..PUSHES {
+        let commit = app.commit(&format!("push {at}"));
+        let received_before = deliveries(&running).len();
+        app.git(&["push", "--quiet", "origin", "main"]);
+        let pushed = Instant::now();
+        wait_for(&format!("push {at} in the artifact"), PATIENCE, || {
+            revision(&chain(bed)).filter(|revision| revision.ends_with(&commit))
+        });
+        to_artifact.push(pushed.elapsed());
+        to_patch.push(webhook_to_patch(&running, received_before));
+    }
+    println!(
+        "{PUSHES} pushes to Gitea, every one seen in the artifact; median from webhook to patch {:?}, from push to artifact {:?}",
+        median(to_patch),
+        median(to_artifact)
+    );
+
+    // Nothing of what follows concerns the object.
+    wait_for("the last request to be handled", PATIENCE, || {
+        let object = chain(bed);
+        (object["status"]["lastHandledReconcileAt"] == requested_at(&object)).then_some(())
+    });
+    let before = requested_at(&chain(bed));
+    let seen = deliveries(&running).len();
+    app.git(&["checkout", "--quiet", "-b", "unrelated"]);
+    app.commit("on another branch");
+    app.git(&["push", "--quiet", "origin", "unrelated"]);
+    app.git(&["push", "--quiet", "origin", "--delete", "unrelated"]);
+    other.commit("in another repository");
+    other.git(&["push", "--quiet", "origin", "main"]);
+    wait_for("the deliveries", PATIENCE, || (deliveries(&running).len() >= seen + 3).then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(requested_at(&chain(bed)), before, "{:#?}", deliveries(&running));
+}
+
+fn start_source_controller(bed: &Bed) -> Process {
+    let storage = bed.path("artifacts");
+    std::fs::create_dir_all(&storage).expect("a folder");
+    let address = || format!("127.0.0.1:{}", free_port());
+    let storage_address = address();
+    let mut command = Command::new(bed.parts.cache.join("bin/source-controller"));
+    command.env("RUNTIME_NAMESPACE", "flux-system").env("KUBECONFIG", bed.path("admin.kubeconfig"));
+    command.arg("--storage-path").arg(storage);
+    command.args([
+        "--storage-addr",
+        &storage_address,
+        "--storage-adv-addr",
+        &storage_address,
+        "--events-addr",
+        "",
+    ]);
+    command.args(["--health-addr", &address(), "--metrics-addr", &address()]);
+    Process::spawn(&mut command, &bed.path("source-controller.log"))
+}
+
+fn hook_path(running: &FluxRecv, endpoint: &str) -> String {
+    let output = flux_recv()
+        .arg("urls")
+        .args(["--config", &running.config(), "--base", ""])
+        .output()
+        .expect("urls runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let of_endpoint =
+        text.split("\n\n").find(|part| part.starts_with(&format!("{endpoint} "))).expect("the endpoint");
+    of_endpoint.lines().find_map(|line| line.trim().strip_prefix("URL:")).expect("a URL").trim().to_owned()
+}
+
+fn chain(bed: &Bed) -> Value {
+    bed.get("/apis/source.toolkit.fluxcd.io/v1/namespaces/flux-system/gitrepositories/chain")
+}
+
+fn revision(object: &Value) -> Option<String> {
+    object["status"]["artifact"]["revision"].as_str().map(str::to_owned)
+}
+
+fn requested_at(object: &Value) -> Value {
+    object["metadata"]["annotations"]["reconcile.fluxcd.io/requestedAt"].clone()
+}
+
+fn deliveries(running: &FluxRecv) -> Vec<String> {
+    running.process.output().lines().filter(|line| line.contains(" delivery: ")).map(str::to_owned).collect()
+}
+
+/// From the log line of the delivery to that of its patch.
+fn webhook_to_patch(running: &FluxRecv, received_before: usize) -> Duration {
+    let time = |line: &str| {
+        line.split_whitespace().next().and_then(|time| time.parse::<jiff::Timestamp>().ok()).expect("a time")
+    };
+    let log = running.process.output();
+    let received = deliveries(running).get(received_before).map(|line| time(line)).expect("the delivery");
+    let patched = log
+        .lines()
+        .filter(|line| line.contains("asked to reconcile"))
+        .map(time)
+        .find(|patched| *patched >= received);
+    patched.and_then(|patched| patched.duration_since(received).try_into().ok()).expect("the patch")
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

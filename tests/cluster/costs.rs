@@ -1,0 +1,107 @@
+//! What deliveries cost the API server, from its own audit log.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::bed::Bed;
+use super::process::wait_for;
+use super::receive::{FluxRecv, git_repository, own_token};
+
+const DELIVERIES: usize = 1000;
+const CONNECTIONS: usize = 16;
+
+pub fn deliveries_cost_the_api_server_a_handful_of_requests(bed: &Bed) {
+    let url = "https://github.com/example-org/busy";
+    git_repository(bed, "apps", "busy", json!({"url": url, "ref": {"branch": "main"}}));
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let hook = hook_url(&running, "github");
+    let body = json!({
+        "ref": "refs/heads/main",
+        "after": "1111111111111111111111111111111111111111",
+        "repository": {"clone_url": url},
+    })
+    .to_string();
+    let signature = signature(&body);
+
+    let forged = count(bed, || {
+        let statuses = bed.block_on(post_many(&hook, &body, "sha256=00"));
+        assert!(statuses.iter().all(|status| *status == 401), "{statuses:?}");
+    });
+    assert_eq!(forged, Vec::<String>::new(), "a stranger costs nothing");
+
+    let verified = count(bed, || {
+        let statuses = bed.block_on(post_many(&hook, &body, &signature));
+        assert!(statuses.iter().all(|status| *status == 202), "{statuses:?}");
+    });
+    println!(
+        "API requests: {} for {DELIVERIES} deliveries about one repository, {} for {DELIVERIES} forged ones",
+        verified.len(),
+        forged.len()
+    );
+    assert!(verified.len() <= 10, "{verified:?}");
+    assert!(verified.iter().all(|request| request == "patch gitrepositories"), "{verified:?}");
+}
+
+/// The requests that flux-recv makes while `act` runs and shortly after. Discovery and lists are
+/// done by then; a watch that renews itself is no request about a delivery.
+fn count(bed: &Bed, act: impl FnOnce()) -> Vec<String> {
+    let before = settled(bed);
+    act();
+    std::thread::sleep(Duration::from_millis(2500));
+    let after = settled(bed);
+    after[before.len()..].iter().filter(|request| !request.starts_with("watch ")).cloned().collect()
+}
+
+/// The requests so far, once the audit log has stopped growing.
+fn settled(bed: &Bed) -> Vec<String> {
+    let mut last = bed.requests_of("flux-recv");
+    wait_for("the audit log to settle", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = bed.requests_of("flux-recv");
+        let same = now.len() == last.len();
+        last = now;
+        same.then_some(())
+    });
+    last
+}
+
+async fn post_many(hook: &str, body: &str, signature: &str) -> Vec<u16> {
+    let client = reqwest::Client::new();
+    let senders = (0..CONNECTIONS).map(|sender| {
+        let (client, hook, body, signature) =
+            (client.clone(), hook.to_owned(), body.to_owned(), signature.to_owned());
+        tokio::spawn(async move {
+            let mut statuses = Vec::new();
+            for _ in (sender..DELIVERIES).step_by(CONNECTIONS) {
+                let request = client
+                    .post(&hook)
+                    .header("X-GitHub-Event", "push")
+                    .header("X-Hub-Signature-256", &signature);
+                statuses.push(request.body(body.clone()).send().await.expect("an answer").status().as_u16());
+            }
+            statuses
+        })
+    });
+    let mut all = Vec::new();
+    for sender in senders.collect::<Vec<_>>() {
+        all.extend(sender.await.expect("a sender"));
+    }
+    all
+}
+
+fn hook_url(running: &FluxRecv, endpoint: &str) -> String {
+    let log = running.process.output();
+    let line =
+        log.lines().find(|line| line.contains(&format!("endpoint={endpoint} "))).expect("a startup line");
+    let path = line.split("path=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a path");
+    format!("{}{path}", running.base)
+}
+
+fn signature(body: &str) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(b"test-key-of-the-cluster-suite-github")
+        .expect("a key");
+    mac.update(body.as_bytes());
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}

@@ -1,0 +1,104 @@
+//! The cluster suite: the real binary against a real kube-apiserver and etcd with Flux's real CRDs,
+//! as the ServiceAccount that the manifests make; and with a real Gitea and source-controller.
+//!
+//! The scenarios share one cluster and run one after the other, so the suite has a `main` of its
+//! own. Where the parts have not been built it says so in one line.
+
+mod bed;
+mod chain;
+mod costs;
+mod deploy;
+mod gitea;
+mod process;
+mod receive;
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use bed::{Bed, Parts};
+
+type Scenario = (&'static str, fn(&Bed));
+
+const SCENARIOS: &[Scenario] = &[
+    (
+        "every_kustomization_and_example_passes_the_api_server",
+        deploy::every_kustomization_and_example_passes_the_api_server,
+    ),
+    ("pod_templates_pass_restricted_pod_security", deploy::pod_templates_pass_restricted_pod_security),
+    (
+        "the_sidecar_goes_over_flux_and_beside_users_patches",
+        deploy::the_sidecar_goes_over_flux_and_beside_users_patches,
+    ),
+    ("the_flux_instance_makes_the_same_sidecar", deploy::the_flux_instance_makes_the_same_sidecar),
+    (
+        "the_manifests_rbac_is_the_table_of_kinds_and_no_more",
+        deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
+    ),
+    ("a_push_annotates_exactly_its_objects", receive::a_push_annotates_exactly_its_objects),
+    ("only_the_one_annotation_is_touched", receive::only_the_one_annotation_is_touched),
+    ("images_and_charts_annotate_their_kinds", receive::images_and_charts_annotate_their_kinds),
+    ("changes_of_objects_are_followed", receive::changes_of_objects_are_followed),
+    ("the_sidecars_token_does_the_job", receive::the_sidecars_token_does_the_job),
+    (
+        "a_forbidden_cluster_falls_back_to_the_own_namespace",
+        receive::a_forbidden_cluster_falls_back_to_the_own_namespace,
+    ),
+    ("namespaces_limit_what_is_watched", receive::namespaces_limit_what_is_watched),
+    ("a_stale_token_is_read_again", receive::a_stale_token_is_read_again),
+    ("deliveries_before_the_sync_are_queued", receive::deliveries_before_the_sync_are_queued),
+    ("sigterm_asks_for_what_was_accepted", receive::sigterm_asks_for_what_was_accepted),
+    ("check_tells_rights_and_counts", receive::check_tells_rights_and_counts),
+    (
+        "deliveries_cost_the_api_server_a_handful_of_requests",
+        costs::deliveries_cost_the_api_server_a_handful_of_requests,
+    ),
+    ("twenty_pushes_to_gitea_reach_the_artifact", chain::twenty_pushes_to_gitea_reach_the_artifact),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted =
+        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|(name, _)| wanted(name)).collect();
+    if scenarios.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let parts = match Parts::find() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!(
+                "cluster suite skipped: {missing} is not built; tests/testbed/build builds it (ten minutes, once)"
+            );
+            let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            return if in_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    println!("\nrunning {} tests", scenarios.len());
+    let bed = Bed::start(parts);
+    let started = Instant::now();
+    let mut failed = Vec::new();
+    for (name, scenario) in &scenarios {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| scenario(&bed)));
+        println!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+        if outcome.is_err() {
+            failed.push(*name);
+        }
+    }
+    drop(bed);
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        scenarios.len() - failed.len(),
+        failed.len(),
+        SCENARIOS.len() - scenarios.len(),
+        started.elapsed().as_secs_f64(),
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,64 @@
+//! Child processes that end with the test.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that is killed when it goes out of scope. Its output goes to a file.
+pub struct Process {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command, log: &Path) -> Process {
+        let file = std::fs::File::create(log).expect("a log file");
+        let copy = file.try_clone().expect("a log file");
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(copy).spawn();
+        let child = child.unwrap_or_else(|err| panic!("cannot start {:?}: {err}", command.get_program()));
+        Process { child, log: log.to_owned() }
+    }
+
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends SIGTERM and waits for the end; gives the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(status.success());
+        self.child.wait().expect("an exit status").code()
+    }
+
+    /// Fails loudly, with the output, if the process has ended.
+    pub fn assert_runs(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("a status") {
+            panic!("the process ended with {status}:\n{}", self.output());
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again until there is an answer; `what` is for the failure.
+pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
