@@ -43,27 +43,36 @@ struct Message {
 
 #[derive(Deserialize)]
 struct Notification {
-    action: String,
+    action: Option<String>,
     digest: Option<String>,
     tag: Option<String>,
+}
+
+const NO_NOTIFICATION: &str = "the message is no notification of a registry";
+
+impl Message {
+    /// Other messages may come over the same topic. Pub/Sub would repeat them for days if they were
+    /// an error.
+    fn notification(&self) -> Option<Notification> {
+        let data = STANDARD.decode(self.data.as_deref()?.trim()).ok()?;
+        from_json(&data).ok()
+    }
 }
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let push: Push = delivery.json()?;
     let notification: Notification = match push.message {
         None => delivery.json()?,
-        Some(Message { data: None }) => return Ok(Parsed::ignored("the message has no data")),
-        Some(Message { data: Some(data) }) => {
-            let data = STANDARD
-                .decode(data.trim())
-                .map_err(|err| Unreadable(format!("cannot read the payload: message.data: {err}")))?;
-            from_json(&data)?
-        }
+        Some(message) => match message.notification() {
+            Some(notification) => notification,
+            None => return Ok(Parsed::ignored(NO_NOTIFICATION)),
+        },
     };
-    let deleted = match notification.action.to_ascii_uppercase().as_str() {
-        "INSERT" => false,
-        "DELETE" => true,
-        _ => return Ok(Parsed::ignored_event(&notification.action)),
+    let deleted = match notification.action.as_deref().map(str::to_ascii_uppercase).as_deref() {
+        Some("INSERT") => false,
+        Some("DELETE") => true,
+        Some(other) => return Ok(Parsed::ignored_event(other)),
+        None => return Ok(Parsed::ignored(NO_NOTIFICATION)),
     };
     let by_tag = notification.tag.as_deref().map(image_event).transpose()?;
     let by_digest = notification.digest.as_deref().map(image_event).transpose()?;

@@ -29,10 +29,15 @@ pub(super) const PROVIDER: Provider = Provider {
     },
 };
 
+/// Read first: the data of other events have other shapes.
 #[derive(Deserialize)]
-struct Webhook {
+struct EventType {
     #[serde(rename = "type", alias = "event_type")]
     event_type: String,
+}
+
+#[derive(Deserialize)]
+struct Webhook {
     event_data: Option<EventData>,
     /// The event's data in CloudEvents format.
     data: Option<EventData>,
@@ -65,12 +70,13 @@ struct FirstShape {
 }
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let webhook: Webhook = delivery.json()?;
-    let deleted = match webhook.event_type.as_str() {
+    let EventType { event_type } = delivery.json()?;
+    let deleted = match event_type.as_str() {
         "PUSH_ARTIFACT" | "pushImage" | "harbor.artifact.pushed" => false,
         "DELETE_ARTIFACT" | "deleteImage" | "harbor.artifact.deleted" => true,
         other => return Ok(Parsed::ignored_event(other)),
     };
+    let webhook: Webhook = delivery.json()?;
     if let Some(events) = webhook.events {
         return first_shape(&events, hints, deleted);
     }
@@ -205,6 +211,8 @@ mod tests {
             &body("SCANNING_COMPLETED", "1"),
             "ignored: event `SCANNING_COMPLETED` is none that flux-recv acts on",
         );
+        let quota = json!({"type": "QUOTA_EXCEED", "event_data": {"resources": [{"custom_attributes": {}}]}});
+        check(&PROVIDER, &[], &quota, "ignored: event `QUOTA_EXCEED` is none that flux-recv acts on");
         let empty = json!({"type": "PUSH_ARTIFACT", "event_data": {"resources": []}});
         check(&PROVIDER, &[], &empty, "ignored: the event lists no resources");
         check(

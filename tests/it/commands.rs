@@ -1,0 +1,243 @@
+//! The commands, their words and their exit codes.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::running::{Running, flux_recv, folder, project, stderr, stdout};
+
+const CONFIG: &str = "fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: github.key}
+- {source: DockerHub, keyPath: hub.key}
+";
+
+const OBJECTS: &str = "
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: app, namespace: apps}
+spec: {url: https://github.com/org/app, ref: {branch: main}}
+";
+
+#[test]
+fn the_demo_ends_well_by_itself() {
+    let output = flux_recv().arg("demo").current_dir("/").output().expect("demo runs");
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    for part in [
+        "a forged push",
+        "401",
+        "a ping",
+        "200 pong",
+        "a branch nobody follows",
+        "413 too_large",
+        "GitRepository/shop/shop",
+        "HelmChart/shop/shop-web",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+    assert!(!text.contains('✗'), "{text}");
+}
+
+#[test]
+fn keygen_makes_a_private_key_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("new.key");
+    assert!(flux_recv().arg("keygen").arg(&file).status().expect("keygen runs").success());
+    let key = std::fs::read_to_string(&file).expect("a key");
+    assert!(
+        key.len() == 40 && key.chars().all(|digit| digit.is_ascii_hexdigit()),
+        "{} characters",
+        key.len()
+    );
+    assert_eq!(std::fs::metadata(&file).expect("metadata").permissions().mode() & 0o777, 0o600);
+    let again = flux_recv().arg("keygen").arg(&file).output().expect("keygen runs");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).starts_with("error: cannot make "), "{}", stderr(&again));
+    assert_eq!(std::fs::read_to_string(&file).expect("a key"), key, "never overwritten");
+}
+
+#[test]
+fn urls_say_what_to_paste_where() {
+    let folder = folder(CONFIG);
+    let config = folder.path().join("fluxrecv.yaml");
+    let output = flux_recv()
+        .args(["urls", "--base", "https://recv.example.org/", "--config"])
+        .arg(config)
+        .output()
+        .expect("urls runs");
+    let text = stdout(&output);
+    assert!(output.status.success());
+    let url = text.lines().find(|line| line.trim().starts_with("URL:")).expect("a URL");
+    assert!(url.contains(" https://recv.example.org/hook/") && url.trim().len() > 100, "{url}");
+    for part in [
+        "github (GitHub)",
+        "application/json",
+        "the content of ",
+        "Just the push event",
+        "Docker Hub cannot sign",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+}
+
+#[test]
+fn send_signs_and_tells_the_answer() {
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    let send = |arguments: &[&str]| running.command(&[&["send", "--to", &running.base], arguments].concat());
+    let accepted = send(&["--endpoint", "github", "--repo", "git@github.com:org/app.git", "--ref", "main"]);
+    assert!(stdout(&accepted).starts_with("202 {"), "{}{}", stdout(&accepted), stderr(&accepted));
+    assert!(accepted.status.success());
+    let body = running.folder.path().join("body.json");
+    std::fs::write(&body, "{\"zen\":1}").expect("a body");
+    let ping = send(&["--endpoint", "github", "--event", "ping", "--body", &body.display().to_string()]);
+    assert!(stdout(&ping).starts_with("200 {\"outcome\":\"pong\"}"), "{}", stdout(&ping));
+    let unreadable = send(&["--endpoint", "github", "--body", &body.display().to_string()]);
+    assert!(stdout(&unreadable).starts_with("400 "), "{}", stdout(&unreadable));
+    assert_eq!(unreadable.status.code(), Some(1));
+    let unknown = send(&["--endpoint", "gitlab", "--event", "ping"]);
+    assert_eq!(stderr(&unknown).trim(), "error: no endpoint is called `gitlab`; there are github, hub");
+    let pointless = send(&["--endpoint", "hub", "--repo", "https://github.com/org/app"]);
+    assert_eq!(
+        stderr(&pointless).trim(),
+        "error: this sender knows images, not Git repositories: give --image"
+    );
+}
+
+#[test]
+fn a_wrong_config_ends_with_all_of_its_mistakes() {
+    let folder = folder(
+        "fluxRecvVersion: 1\nendpoints:\n- {source: Githup, keyPath: a.key}\n- {source: GitHub, keyPath: b.key, nmae: x}\n",
+    );
+    for command in [vec![], vec!["urls"], vec!["check"]] {
+        let output = flux_recv()
+            .args(&command)
+            .arg("--config")
+            .arg(folder.path().join("fluxrecv.yaml"))
+            .output()
+            .expect("flux-recv runs");
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let text = stderr(&output);
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(
+            lines[0].ends_with(
+                "fluxrecv.yaml: endpoint 1 (a.key): source: `Githup` is unknown; did you mean `GitHub`?"
+            ),
+            "{text}"
+        );
+        assert!(
+            lines[1].ends_with("endpoint 2 (b.key): nmae: is an unknown field; did you mean `name`?"),
+            "{text}"
+        );
+    }
+}
+
+// Incident 17b.
+#[test]
+fn a_taken_port_is_an_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = folder(CONFIG);
+    let output = flux_recv()
+        .arg("--config")
+        .arg(folder.path().join("fluxrecv.yaml"))
+        .args(["--listen", &address])
+        .output()
+        .expect("flux-recv runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&format!("error: cannot listen on {address}")), "{}", stderr(&output));
+}
+
+#[test]
+fn serving_without_a_cluster_says_what_to_do() {
+    let folder = folder(CONFIG);
+    let output = flux_recv()
+        .arg("--config")
+        .arg(folder.path().join("fluxrecv.yaml"))
+        .args(["--listen", "127.0.0.1:0"])
+        .output()
+        .expect("flux-recv runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no cluster to talk to"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--manifests"), "{}", stderr(&output));
+}
+
+#[test]
+fn check_tells_proofs_and_is_strict() {
+    let good = folder(
+        "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key}\n- {source: Quay, keyPath: quay.key}\n",
+    );
+    let check = |folder: &tempfile::TempDir| {
+        let config = folder.path().join("fluxrecv.yaml");
+        flux_recv().args(["check", "--no-cluster", "--config"]).arg(config).output().expect("check runs")
+    };
+    let output = check(&good);
+    assert!(output.status.success(), "{}", stdout(&output));
+    assert!(stdout(&output).contains("github (GitHub): proves its sender"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("quay (Quay): rests on the secret path alone"), "{}", stdout(&output));
+    std::fs::write(good.path().join("quay.key"), "short\n").expect("a key");
+    let output = check(&good);
+    assert_eq!(output.status.code(), Some(1), "not all is well");
+    assert!(stdout(&output).contains("warning: endpoint quay: the key in "), "{}", stdout(&output));
+}
+
+#[test]
+fn completions_and_help_are_there() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = flux_recv().args(["completions", shell]).output().expect("completions run");
+        assert!(output.status.success() && stdout(&output).contains("flux-recv"), "{shell}");
+    }
+    let help = stdout(&flux_recv().arg("--help").output().expect("help runs"));
+    for part in [
+        "--config",
+        "fluxrecv.yaml",
+        "FLUX_RECV_LISTEN",
+        ":8080",
+        "--drain",
+        "8s",
+        "--min-interval",
+        "--manifests",
+        "send",
+        "demo",
+    ] {
+        assert!(help.contains(part), "{part} in:\n{help}");
+    }
+    assert_eq!(flux_recv().arg("--nonsense").output().expect("it runs").status.code(), Some(2));
+    assert!(stdout(&flux_recv().arg("--version").output().expect("it runs")).starts_with("flux-recv "));
+}
+
+#[test]
+fn sigterm_ends_with_success_and_json_logs_are_json() {
+    let folder = folder(CONFIG);
+    let objects = project().join("example/objects");
+    let mut running = Running::in_folder(folder, &["--manifests", &objects.display().to_string()]);
+    assert_eq!(running.terminate(), Some(0), "{}", running.log());
+    assert!(running.log().contains("SIGTERM: accepting no more"), "{}", running.log());
+
+    let folder = super::running::folder(CONFIG);
+    let output = flux_recv()
+        .arg("--config")
+        .arg(folder.path().join("fluxrecv.yaml"))
+        .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--manifests", "/nonexistent"])
+        .output()
+        .expect("flux-recv runs");
+    assert!(stderr(&output).contains("cannot read the folder /nonexistent"), "{}", stderr(&output));
+}
+
+#[test]
+fn startup_tells_each_endpoint_and_what_is_different() {
+    let folder = folder(
+        "fluxRecvVersion: 1\nendpoints:\n- {source: GitLab, keyPath: gitlab.key}\n- {source: BitbucketCloud, keyPath: bb.key}\n",
+    );
+    let key = folder.path().join("bb.key");
+    std::fs::write(&key, "test-key-with-a-newline-at-its-end\n").expect("a key");
+    let objects = project().join("example/objects").display().to_string();
+    let running = Running::in_folder(folder, &["--manifests", &objects]);
+    let log = running.log();
+    assert!(log.contains("serving endpoint=gitlab source=GitLab key="), "{log}");
+    assert!(
+        log.contains("endpoint gitlab: events that are of no interest are answered with 200 now"),
+        "{log}"
+    );
+    assert!(log.contains("endpoint bb: deliveries have to be signed now"), "{log}");
+    assert!(log.contains("ends in a line break; at the sender paste the key without it"), "{log}");
+}

@@ -1,0 +1,124 @@
+//! Rules of the house that the compiler cannot hold.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use flux_recv::provider::PROVIDERS;
+
+use super::running::project;
+
+/// The rooms in reading order: a room may import what stands below it and nothing above. Rooms on
+/// one line stand beside each other and do not import one another.
+const ROOMS: &[&[&str]] = &[
+    &["cli"],
+    &["server", "cluster", "offline", "fluxd"],
+    &["receive"],
+    &["queue", "matching", "config"],
+    &["endpoint"],
+    &["provider"],
+    &["verify"],
+    &["outcome", "delivery", "event", "telemetry"],
+    &["flux"],
+];
+
+fn room_of(file: &Path) -> String {
+    let inside = file.strip_prefix(project().join("src")).expect("a source file");
+    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The rooms that a text names as `crate::room`, also within `crate::{…}`.
+fn imported_rooms(text: &str) -> BTreeSet<String> {
+    let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let text = code.join("\n");
+    let word = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    text.split("crate::").skip(1).map(word).filter(|room| !room.is_empty()).collect()
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let floor = |room: &str| ROOMS.iter().position(|rooms| rooms.contains(&room));
+    for file in sources(&project().join("src")) {
+        let room = room_of(&file);
+        if matches!(room.as_str(), "main" | "lib") {
+            continue;
+        }
+        let own = floor(&room).unwrap_or_else(|| panic!("{room} is in no line of ROOMS"));
+        let text = std::fs::read_to_string(&file).expect("a file");
+        assert!(
+            !text.contains("crate::{"),
+            "{}: one import per room, so that this test can read it",
+            file.display()
+        );
+        for other in imported_rooms(&text).into_iter().filter(|other| *other != room) {
+            let below =
+                floor(&other).unwrap_or_else(|| panic!("{}: crate::{other} is no room", file.display()));
+            assert!(below > own, "{}: {room} imports {other}, which does not stand below it", file.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_right_rooms_know_the_outside() {
+    for (name, rooms) in [
+        ("actix_web", vec!["server"]),
+        ("kube::", vec!["cluster"]),
+        ("k8s_openapi", vec!["cluster"]),
+        ("reqwest", vec!["verify", "fluxd", "cli"]),
+        ("clap", vec!["cli", "telemetry"]),
+    ] {
+        for file in sources(&project().join("src")) {
+            let text = std::fs::read_to_string(&file).expect("a file");
+            let room = room_of(&file);
+            assert!(
+                rooms.contains(&room.as_str()) || !text.contains(name),
+                "{}: names {name}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for file in sources(&project().join("src")) {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        let is_test = file.file_name().is_some_and(|name| name == "tests.rs");
+        assert!(is_test || text.starts_with("//! "), "{} has no module paragraph", file.display());
+    }
+}
+
+#[test]
+fn the_table_of_providers_is_the_folder() {
+    let folder = project().join("src/provider");
+    let files: BTreeSet<String> = sources(&folder)
+        .iter()
+        .filter_map(|file| Some(file.file_stem()?.to_string_lossy().replace('_', "")))
+        .filter(|name| name != "testing")
+        .collect();
+    let table: BTreeSet<String> = PROVIDERS.iter().map(|provider| provider.name.to_lowercase()).collect();
+    assert_eq!(files, table);
+}
+
+#[test]
+fn nothing_unfinished_is_left() {
+    for file in sources(&project().join("src")) {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        for mark in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("] {
+            assert!(!text.contains(mark), "{}: {mark}", file.display());
+        }
+    }
+}

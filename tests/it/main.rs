@@ -1,0 +1,11 @@
+//! Everything that needs no cluster, through the doors that users use: the binary and its HTTP
+//! port.
+
+mod commands;
+mod door;
+mod fluxd;
+mod google;
+mod house;
+mod payloads;
+mod readme;
+mod running;

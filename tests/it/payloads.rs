@@ -1,0 +1,229 @@
+//! Captured payloads of the senders, where a workspace keeps them: each gets the right answer, and
+//! its forged, truncated, unsigned and bit-flipped twins get 401 or 400 and ask for nothing.
+//!
+//! The captures are under several licences, so none is part of the project; the folder is
+//! `../shared/payloads`, or what `FLUX_RECV_PAYLOADS` names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use flux_recv::delivery::Delivery;
+use flux_recv::endpoint::Endpoint;
+use flux_recv::verify::Proof;
+use flux_recv::verify::key::Key;
+use flux_recv::verify::sign::sign;
+use flux_recv::verify::{Credentials, GoogleAccount};
+use serde_json::Value;
+
+use super::google::{AUDIENCE, EMAIL, KeyServer, good_token, serve};
+use super::running::client;
+
+/// Folder of the captures, and the endpoint that gets them.
+const SENDERS: &[(&str, &str)] = &[
+    ("github", "github"),
+    ("ghcr", "github"),
+    ("gitlab", "gitlab"),
+    ("bitbucket-cloud", "cloud"),
+    ("bitbucket-server", "server"),
+    ("gitea", "gitea"),
+    ("forgejo", "forgejo"),
+    ("gogs", "gogs"),
+    ("dockerhub", "hub"),
+    ("quay", "quay"),
+    ("harbor", "harbor"),
+    ("nexus", "nexus"),
+    ("gcr", "gcr"),
+];
+
+fn config() -> String {
+    format!(
+        "fluxRecvVersion: 1\nendpoints:\n- {{source: GitHub, keyPath: github.key}}\n- {{source: GitLab, keyPath: gitlab.key}}\n\
+         - {{source: BitbucketCloud, keyPath: cloud.key}}\n- {{source: BitbucketServer, keyPath: server.key}}\n\
+         - {{source: Gitea, keyPath: gitea.key}}\n- {{source: Forgejo, keyPath: forgejo.key}}\n- {{source: Gogs, keyPath: gogs.key}}\n\
+         - {{source: DockerHub, keyPath: hub.key}}\n- {{source: Quay, keyPath: quay.key}}\n\
+         - {{source: Harbor, keyPath: harbor.key, registryHost: harbor.example.com}}\n\
+         - {{source: Nexus, keyPath: nexus.key, registryHost: container.example.com}}\n\
+         - source: GoogleContainerRegistry\n  keyPath: gcr.key\n  gcr: {{audience: \"{AUDIENCE}\", email: \"{EMAIL}\"}}\n"
+    )
+}
+
+/// One object for each of some captures, so that the answer names it.
+const OBJECTS: &str = include_str!("payloads/objects.yaml");
+
+/// What each capture is answered: `path | status | outcome | event or reason | objects`.
+const ANSWERS: &str = include_str!("payloads/answers.txt");
+
+struct Capture {
+    name: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+fn folder() -> Option<PathBuf> {
+    let named = std::env::var_os("FLUX_RECV_PAYLOADS").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/payloads"));
+    folder.is_dir().then_some(folder)
+}
+
+/// Headers as captured, without those that prove something: those are made anew.
+fn captures(folder: &Path, sender: &str) -> Vec<Capture> {
+    let mut captures = Vec::new();
+    for entry in std::fs::read_dir(folder.join(sender)).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let headers = std::fs::read_to_string(path.with_extension("headers.txt")).unwrap_or_default();
+        let is_proof = |name: &str| {
+            let name = name.to_lowercase();
+            name.contains("signature") || name.contains("token") || name == "authorization" || name == "host"
+        };
+        let lines =
+            headers.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(": "));
+        let headers = lines
+            .filter(|(name, _)| !is_proof(name))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let name = format!("{sender}/{}", path.file_stem().expect("a name").to_string_lossy());
+        captures.push(Capture { name, headers, body: std::fs::read(&path).expect("a body") });
+    }
+    captures.sort_by(|left, right| left.name.cmp(&right.name));
+    captures
+}
+
+/// Some captures were kept without the header that names the event.
+fn add_event_header(endpoint: &Endpoint, headers: &mut Vec<(String, String)>) {
+    let Some((header, usual)) = endpoint.provider.event_header else { return };
+    if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case(header)) {
+        headers.push((header.to_owned(), usual.to_owned()));
+    }
+}
+
+fn proof(
+    endpoint: &Endpoint,
+    headers: &[(String, String)],
+    body: &[u8],
+    credentials: &Credentials,
+) -> Vec<(String, String)> {
+    if matches!(endpoint.provider.proof, Proof::GoogleIdentity) {
+        return vec![("Authorization".to_owned(), format!("Bearer {}", good_token()))];
+    }
+    let headers = headers.to_vec();
+    let delivery = Delivery { headers: &headers, body };
+    sign(&delivery, endpoint.provider.proof, credentials, SystemTime::now()).expect("a proof")
+}
+
+async fn post(
+    url: &str,
+    headers: &[(String, String)],
+    proof: &[(String, String)],
+    body: Vec<u8>,
+) -> (u16, Value) {
+    let mut request = client().post(url).body(body);
+    for (name, value) in headers.iter().chain(proof) {
+        request = request.header(name, value);
+    }
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    (status, serde_json::from_str(&response.text().await.expect("a body")).unwrap_or_default())
+}
+
+fn line(name: &str, status: u16, answer: &Value) -> String {
+    let text = |field: &str| answer[field].as_str().map(str::to_owned);
+    let what = text("event").or(text("reason")).unwrap_or_default();
+    let mut targets: Vec<&str> =
+        answer["targets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    targets.sort_unstable();
+    format!("{name} | {status} | {} | {what} | {}", text("outcome").unwrap_or_default(), targets.join(" "))
+        .trim_end_matches([' ', '|'])
+        .to_owned()
+}
+
+#[tokio::test]
+async fn captures_get_the_right_answer_and_their_twins_get_none() {
+    let Some(folder) = folder() else {
+        eprintln!("skipped: no captured payloads here");
+        return;
+    };
+    let receiver = serve(&config(), OBJECTS, Arc::new(KeyServer::good()));
+    let google = GoogleAccount { audience: AUDIENCE.to_owned(), email: EMAIL.to_owned() };
+    let stranger = Credentials {
+        key: Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"),
+        google: Some(google),
+        unsigned: false,
+    };
+    let mut lines = Vec::new();
+    for (sender, endpoint) in SENDERS {
+        let endpoint = receiver.service.endpoints.named(endpoint).expect("an endpoint");
+        let url = format!("{}{}", receiver.base, endpoint.path());
+        for Capture { name, mut headers, body } in captures(&folder, sender) {
+            add_event_header(endpoint, &mut headers);
+            let good = proof(endpoint, &headers, &body, &endpoint.credentials);
+            let (status, answer) = post(&url, &headers, &good, body.clone()).await;
+            lines.push(line(&name, status, &answer));
+            check_twins(endpoint, &url, &name, &headers, &good, &body, &stranger).await;
+        }
+    }
+    let expected: Vec<&str> = ANSWERS.lines().filter(|line| !line.is_empty()).collect();
+    if lines != expected {
+        let written = lines.join("\n");
+        for (is, should) in
+            lines.iter().map(String::as_str).zip(expected.iter()).filter(|(is, should)| is != *should)
+        {
+            eprintln!("is:     {is}\nshould: {should}");
+        }
+        panic!("{} answers, {} expected; all of them:\n{written}", lines.len(), expected.len());
+    }
+}
+
+async fn check_twins(
+    endpoint: &Endpoint,
+    url: &str,
+    name: &str,
+    headers: &[(String, String)],
+    good: &[(String, String)],
+    body: &[u8],
+    stranger: &Credentials,
+) {
+    let signs_the_body = matches!(endpoint.provider.proof, Proof::Hmac(_));
+    let half = body[..body.len() / 2].to_vec();
+    let mut flipped = body.to_vec();
+    let first = flipped.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or_default();
+    flipped[first] ^= 1;
+
+    // Cut and signed anew: authentic, and unreadable.
+    let signed_half = proof(endpoint, headers, &half, &endpoint.credentials);
+    let (status, answer) = post(url, headers, &signed_half, half.clone()).await;
+    assert!(
+        status == 400 || is_ignored_by_its_header(status, &answer),
+        "{name} truncated: {status} {answer}"
+    );
+
+    let (status, answer) = post(url, headers, good, flipped).await;
+    match signs_the_body {
+        true => assert_eq!(status, 401, "{name} bit-flipped"),
+        false => assert!(
+            status == 400 || is_ignored_by_its_header(status, &answer),
+            "{name} bit-flipped: {status} {answer}"
+        ),
+    }
+    if signs_the_body {
+        assert_eq!(post(url, headers, good, half).await.0, 401, "{name} truncated on its way");
+    }
+    if endpoint.proves_the_sender() {
+        let (status, answer) = post(url, headers, &[], body.to_vec()).await;
+        assert_eq!((status, answer), (401, Value::Null), "{name} unsigned");
+        let forged = match endpoint.provider.proof {
+            Proof::GoogleIdentity => vec![("Authorization".to_owned(), format!("{}x", good[0].1))],
+            _ => proof(endpoint, headers, body, stranger),
+        };
+        let (status, answer) = post(url, headers, &forged, body.to_vec()).await;
+        assert_eq!((status, answer), (401, Value::Null), "{name} forged");
+    }
+}
+
+/// A ping, or an event without interest, is told by its header alone; its body is never read.
+fn is_ignored_by_its_header(status: u16, answer: &Value) -> bool {
+    status == 200 && (answer["outcome"] == "pong" || answer["outcome"] == "ignored")
+}

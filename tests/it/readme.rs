@@ -1,0 +1,1 @@
+//! README is run: see the tests.

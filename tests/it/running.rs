@@ -1,0 +1,157 @@
+//! The binary, running.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A flux-recv that serves from a folder of its own, and ends with the test.
+pub struct Running {
+    pub base: String,
+    pub folder: tempfile::TempDir,
+    child: Child,
+}
+
+/// Keys have this content, so that tests can sign.
+pub fn test_key(name: &str) -> String {
+    format!("test-key-number-one-for-{name}")
+}
+
+pub fn flux_recv() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flux-recv"));
+    command.env_remove("RUST_LOG").env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    command
+}
+
+/// A folder with a config and a key for each `keyPath` in it.
+pub fn folder(config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+    for part in config.split("keyPath: ").skip(1) {
+        let key = part.split([',', '}', '\n', ' ']).next().expect("a key path");
+        let name = key.trim_end_matches(".key");
+        std::fs::write(folder.path().join(key), test_key(name)).expect("a key");
+    }
+    folder
+}
+
+impl Running {
+    /// Serves this config against these Flux objects.
+    pub fn with_objects(config: &str, objects: &str) -> Running {
+        let folder = folder(config);
+        let manifests = folder.path().join("objects");
+        std::fs::create_dir(&manifests).expect("a folder");
+        std::fs::write(manifests.join("objects.yaml"), objects).expect("objects");
+        Running::in_folder(folder, &["--manifests", &manifests.display().to_string()])
+    }
+
+    pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> Running {
+        let log = folder.path().join("log");
+        let file = std::fs::File::create(&log).expect("a log");
+        let mut command = flux_recv();
+        command
+            .arg("--config")
+            .arg(folder.path().join("fluxrecv.yaml"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("flux-recv starts");
+        let mut running = Running { base: String::new(), folder, child };
+        let started = Instant::now();
+        running.base = loop {
+            if let Some(address) = running
+                .log()
+                .lines()
+                .find_map(|line| line.split("listening address=").nth(1).map(str::to_owned))
+            {
+                break format!("http://{address}");
+            }
+            assert!(
+                running.child.try_wait().expect("a status").is_none(),
+                "flux-recv ended: {}",
+                running.log()
+            );
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "flux-recv does not listen: {}",
+                running.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        running
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The path of an endpoint, as the startup line tells it.
+    pub fn path(&self, endpoint: &str) -> String {
+        let log = self.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains(&format!("serving endpoint={endpoint} ")))
+            .expect("a startup line");
+        let path = line.split("path=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        path.expect("a path").to_owned()
+    }
+
+    /// Runs a command with this instance's config.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let (command, rest) = arguments.split_first().expect("a command");
+        let config = self.folder.path().join("fluxrecv.yaml");
+        flux_recv().arg(command).arg("--config").arg(config).args(rest).output().expect("flux-recv runs")
+    }
+
+    /// Waits for a line of the log.
+    pub fn wait_for_log(&self, text: &str) {
+        let started = Instant::now();
+        while !self.log().contains(text) {
+            assert!(started.elapsed() < Duration::from_secs(20), "no {text:?} in: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends SIGTERM; gives the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(status.success());
+        self.child.wait().expect("a status").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `sha256=…` over a body, under the key of an endpoint.
+pub fn hub_signature(key: &str, body: &[u8]) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(key.as_bytes()).expect("a key");
+    mac.update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// A client; the TLS provider is the one of the binary.
+pub fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
