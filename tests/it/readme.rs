@@ -1,1 +1,252 @@
-//! README is run: see the tests.
+//! README is run: every command line that can be, in order, in a copy of the project; and every
+//! table is compared with the code.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flux_recv::flux::KINDS;
+use flux_recv::provider::PROVIDERS;
+
+use super::running::{Running, flux_recv, project, stderr, stdout};
+
+fn readme() -> String {
+    std::fs::read_to_string(project().join("README.md")).expect("README")
+}
+
+/// The lines of the shell blocks.
+fn commands() -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut in_shell = false;
+    for line in readme().lines().map(str::trim) {
+        match line {
+            "```sh" => in_shell = true,
+            "```" => in_shell = false,
+            command if in_shell => commands.push(command.to_owned()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target)
+        } else {
+            std::fs::copy(&path, &target).map(drop).expect("a copy")
+        }
+    }
+}
+
+/// Serves until it listens.
+fn check_serves(arguments: &[&str], folder: &Path) {
+    let log = folder.join("log");
+    let file = std::fs::File::create(&log).expect("a log");
+    let arguments: Vec<&str> =
+        arguments.iter().map(|part| if *part == "127.0.0.1:8080" { "127.0.0.1:0" } else { part }).collect();
+    let mut child = flux_recv()
+        .args(&arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stderr(file)
+        .spawn()
+        .expect("flux-recv starts");
+    let started = Instant::now();
+    let listens = || std::fs::read_to_string(&log).unwrap_or_default().contains("listening");
+    while !listens()
+        && started.elapsed() < Duration::from_secs(20)
+        && child.try_wait().expect("a status").is_none()
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let listened = listens();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(listened, "{arguments:?}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+}
+
+#[test]
+fn every_command_line_that_can_be_run_works() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    copy(&project().join("example"), &folder.join("example"));
+    let _ = std::fs::remove_file(folder.join("example/config/github.key"));
+    let mut run = 0;
+    for line in commands() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["cargo", "run", "--", rest @ ..] => {
+                let output = flux_recv().args(rest).current_dir(folder).output().expect("it runs");
+                assert!(output.status.success(), "{line}: {}", stderr(&output));
+            }
+            ["flux-recv", "send", rest @ ..] => check_send(rest, folder),
+            // What needs a cluster is run by the cluster suite; here the command line has to be sound.
+            ["flux-recv", rest @ ..] if rest.contains(&"--listen") && !rest.contains(&"--manifests") => {
+                check_serves(&[rest, &["--manifests", "example/objects"]].concat(), folder);
+            }
+            ["flux-recv", rest @ ..] if rest.contains(&"--listen") => check_serves(rest, folder),
+            ["flux-recv", rest @ ..] => {
+                let output = flux_recv().args(rest).current_dir(folder).output().expect("it runs");
+                assert!(output.status.success(), "{line}: {}", stderr(&output));
+            }
+            ["kubectl", "apply", "-k", path] => {
+                assert!(project().join(path).join("kustomization.yaml").exists(), "{line}")
+            }
+            ["kubectl", "-n", "flux-system", "create", "secret", ..] => {}
+            ["tests/testbed/build"] => assert!(project().join(words[0]).exists()),
+            // The suite that this test is part of; a container engine; a tunnel to the internet.
+            ["cargo", "test"] | ["docker", ..] | ["ngrok", "http", "8080"] => {}
+            other => panic!("README has a command that no test knows: {other:?}"),
+        }
+        run += 1;
+    }
+    assert!(run >= 10, "README lost its commands");
+}
+
+/// Sends to an instance that serves the same config.
+fn check_send(arguments: &[&str], folder: &Path) {
+    let served = tempfile::tempdir().expect("a folder");
+    copy(&folder.join("example/config"), served.path());
+    let objects = folder.join("example/objects").display().to_string();
+    let running = Running::in_folder(served, &["--manifests", &objects]);
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|part| if part.starts_with("https://recv.") { running.base.as_str() } else { part })
+        .collect();
+    let output = flux_recv().arg("send").args(&arguments).current_dir(folder).output().expect("send runs");
+    assert!(
+        stdout(&output).starts_with("200 ") || stdout(&output).starts_with("202 "),
+        "{arguments:?}: {}{}",
+        stdout(&output),
+        stderr(&output)
+    );
+}
+
+/// The cells of the rows of the table whose head starts with this text.
+fn table(head: &str) -> Vec<Vec<String>> {
+    let text = readme();
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with(head))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        row.trim_matches('|')
+            .split(" | ")
+            .map(|cell| cell.trim().trim_matches('|').trim().to_owned())
+            .collect()
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_senders_is_the_table_of_providers() {
+    let written: Vec<(String, String)> = table("| `source` |")
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
+        .collect();
+    let expected: Vec<(String, String)> =
+        PROVIDERS.iter().map(|provider| (provider.name.to_owned(), provider.sends.to_owned())).collect();
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn the_table_of_kinds_is_the_table_of_flux() {
+    let written: Vec<(String, String)> = table("| kind |")
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
+        .collect();
+    let expected: Vec<(String, String)> =
+        KINDS.iter().map(|info| (info.name.to_owned(), info.reads.to_owned())).collect();
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn the_table_of_options_is_the_command_line() {
+    let help = stdout(&flux_recv().arg("--help").output().expect("help runs"));
+    let flat = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let rows = table("| option |");
+    for row in &rows {
+        let [option, variable, default] = [0, 1, 2].map(|at| row[at].trim_matches('`').to_owned());
+        let about =
+            flat.split(&format!("{option} <")).nth(1).unwrap_or_else(|| panic!("{option} is not in --help"));
+        let about = about.split(" --").next().unwrap_or_default();
+        assert!(about.contains(&format!("[env: {variable}=")), "{option}: {about}");
+        let is_value = row[2].starts_with('`') && !row[2].contains(',');
+        assert!(
+            !is_value || about.contains(&format!("[default: {default}]")),
+            "{option}: {default} in {about}"
+        );
+    }
+    let documented: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    for option in flat.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2) {
+        assert!(
+            documented.contains(&option)
+                || option == "--help"
+                || option == "--version"
+                || !help.contains(&format!("{option} <")),
+            "{option} is not in README"
+        );
+    }
+}
+
+#[test]
+fn the_table_of_fields_and_the_example_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = readme();
+    let example = text
+        .split("```yaml\nfluxRecvVersion")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("the example");
+    std::fs::write(folder.path().join("fluxrecv.yaml"), format!("fluxRecvVersion{example}"))
+        .expect("a config");
+    for key in ["github", "nexus", "gcr"] {
+        std::fs::write(folder.path().join(format!("{key}.key")), format!("test-key-of-the-readme-{key}"))
+            .expect("a key");
+    }
+    let config = folder.path().join("fluxrecv.yaml");
+    let output =
+        flux_recv().args(["check", "--no-cluster", "--config"]).arg(config).output().expect("check runs");
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    let bad = folder.path().join("bad.yaml");
+    std::fs::write(&bad, "zzz: 1\nendpoints:\n- {zzz: 1}\n").expect("a config");
+    let output =
+        flux_recv().args(["check", "--no-cluster", "--config"]).arg(bad).output().expect("check runs");
+    let known: Vec<String> = stderr(&output)
+        .lines()
+        .filter_map(|line| line.split("known are ").nth(1).map(str::to_owned))
+        .flat_map(|list| list.split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let mut documented: Vec<String> =
+        table("| field |").into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let mut known = known;
+    known.sort();
+    documented.sort();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn the_image_runs_what_readme_says() {
+    let dockerfile = std::fs::read_to_string(project().join("Dockerfile")).expect("Dockerfile");
+    assert!(dockerfile.contains("EXPOSE 8080") && readme().contains("`:8080`"));
+    assert!(dockerfile.contains("USER 65532:65532"));
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(dockerfile.contains(&format!("org.opencontainers.image.version=\"{version}\"")));
+    let git = Command::new("git")
+        .args(["grep", "-l", "flux-recv:0\\.", "--", "kustomization", "example", "README.md"])
+        .current_dir(project())
+        .output();
+    for file in stdout(&git.expect("git runs")).lines() {
+        let text = std::fs::read_to_string(project().join(file)).expect("a file");
+        let others = text
+            .split("flux-recv:")
+            .skip(1)
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.starts_with(version));
+        assert_eq!(others.count(), 0, "{file} names another version than {version}");
+    }
+}
