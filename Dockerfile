@@ -8,13 +8,13 @@ WORKDIR /src
 
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates gcc-aarch64-linux-gnu gcc-x86-64-linux-gnu \
-      libc6-dev-amd64-cross libc6-dev-arm64-cross musl-tools \
+ && apt-get install --yes --no-install-recommends ca-certificates clang \
  && rm -rf /var/lib/apt/lists/*
 
-# The linker that Rust brings is enough for musl; ring needs a C compiler for its assembly.
-ENV CC_x86_64_unknown_linux_musl=x86_64-linux-gnu-gcc \
-    CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc \
+# The linker that Rust brings is enough for musl; ring needs a C compiler, and clang is one for
+# either target.
+ENV CC_x86_64_unknown_linux_musl=clang \
+    CC_aarch64_unknown_linux_musl=clang \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
 RUN case "$TARGETARCH" in \

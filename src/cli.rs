@@ -8,6 +8,7 @@ mod send;
 mod serve;
 mod urls;
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -110,6 +111,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Each line of an error marked as one, with its causes.
 fn error_text(err: &anyhow::Error) -> String {
     format!("{err:#}").lines().map(|line| format!("error: {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Writes to stdout. A reader that has gone away, as with `| head`, is no mistake.
+fn say(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(err.into()),
+        _ => Ok(()),
+    }
 }
 
 /// One thread drives queue and watches; the HTTP workers have their own.

@@ -6,8 +6,6 @@ pub mod connection;
 pub mod inventory;
 mod resources;
 
-use std::time::Duration;
-
 /// An API error in a line: what the API server says, or what kept us from asking it.
 fn describe(err: &kube::Error) -> String {
     match err {
@@ -31,17 +29,6 @@ fn describe(err: &kube::Error) -> String {
 fn status_code(err: &kube::Error) -> Option<u16> {
     match err {
         kube::Error::Api(status) => Some(status.code),
-        _ => None,
-    }
-}
-
-/// The pause that the API server asks for.
-fn retry_after(err: &kube::Error) -> Option<Duration> {
-    match err {
-        kube::Error::Api(status) => {
-            let seconds = status.details.as_ref()?.retry_after_seconds;
-            (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
-        }
         _ => None,
     }
 }

@@ -88,6 +88,14 @@ impl Receiver {
         }
     }
 
+    /// How many deliveries wait until the objects are known.
+    pub fn waiting(&self) -> usize {
+        match &self.sink {
+            Sink::Flux(objects) => objects.backlog.len(),
+            Sink::FluxV1(_) => 0,
+        }
+    }
+
     /// The objects are known now: matches what has waited, and lets nothing wait any more.
     pub fn open(&self) {
         let Sink::Flux(objects) = &self.sink else { return };

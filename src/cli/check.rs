@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 
-use super::{ClusterArgs, ConfigArgs, runtime};
+use super::{ClusterArgs, ConfigArgs, runtime, say};
 use crate::cluster::access::{self, Access, VERBS};
 use crate::cluster::connection::Connection;
 use crate::config::{self, Config};
@@ -26,64 +27,52 @@ const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config.config)?;
-    report_endpoints(&config);
-    let mut good = report_warnings(&config);
-    if args.no_cluster {
-        println!("\ncluster: not asked");
-    } else if let Some(api) = &config.api {
-        println!("\ncluster: not needed, events go to fluxd at {}", api.host_str().unwrap_or_default());
-    } else {
-        good &= report_cluster(&args.cluster)?;
-    }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    say(&describe_config(&config))?;
+    let in_order = match &config.api {
+        _ if args.no_cluster => true,
+        Some(api) => {
+            say(&format!(
+                "\ncluster: not needed, events go to fluxd at {}\n",
+                api.host_str().unwrap_or_default()
+            ))?;
+            true
+        }
+        None => match examine(&args.cluster) {
+            Ok(found) => {
+                let lines: String = found.iter().map(|access| format!("  {}\n", describe(access))).collect();
+                say(&format!("\ncluster:\n{lines}"))?;
+                found.iter().all(is_good)
+            }
+            Err(err) => {
+                say(&format!("\ncluster: {err:#}\n"))?;
+                false
+            }
+        },
+    };
+    // A warning is no mistake, but not all is well with it either.
+    Ok(if in_order && config.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn report_endpoints(config: &Config) {
-    println!("endpoints:");
+fn describe_config(config: &Config) -> String {
+    let mut text = "endpoints:\n".to_owned();
     for endpoint in config.endpoints.iter() {
         let proof = match endpoint.proves_the_sender() {
             true => "proves its sender",
             false => "rests on the secret path alone",
         };
-        println!("  {} ({}): {proof}", endpoint.name, endpoint.provider.name);
+        text.push_str(&format!("  {} ({}): {proof}\n", endpoint.name, endpoint.provider.name));
     }
-}
-
-/// Warnings make the check fail: not all is well.
-fn report_warnings(config: &Config) -> bool {
     for warning in &config.warnings {
-        println!("warning: {warning}");
+        text.push_str(&format!("warning: {warning}\n"));
     }
-    config.warnings.is_empty()
+    text
 }
 
-fn report_cluster(args: &ClusterArgs) -> anyhow::Result<bool> {
+fn examine(args: &ClusterArgs) -> anyhow::Result<Vec<Access>> {
     runtime()?.block_on(async {
-        let connection = match Connection::open(args.options()).await {
-            Ok(connection) => connection,
-            Err(err) => {
-                println!("\ncluster: {err:#}");
-                return Ok(false);
-            }
-        };
-        let namespaces = args.namespaces();
-        match tokio::time::timeout(TIME_LIMIT, access::examine(&connection, &namespaces)).await {
-            Err(_) => {
-                println!("\ncluster: no answer within {} s", TIME_LIMIT.as_secs());
-                Ok(false)
-            }
-            Ok(Err(err)) => {
-                println!("\ncluster: {err:#}");
-                Ok(false)
-            }
-            Ok(Ok(found)) => {
-                println!("\ncluster:");
-                for access in &found {
-                    println!("  {}", describe(access));
-                }
-                Ok(found.iter().all(is_good))
-            }
-        }
+        let connection = Connection::open(args.options()).await?;
+        let found = tokio::time::timeout(TIME_LIMIT, access::examine(&connection, &args.namespaces())).await;
+        found.with_context(|| format!("no answer within {} s", TIME_LIMIT.as_secs()))?
     })
 }
 

@@ -12,7 +12,7 @@ use clap::Args;
 
 use self::story::{Scene, scenes};
 use super::send::{Tampering, post};
-use super::{keygen, runtime, serve};
+use super::{keygen, runtime, say, serve};
 use crate::config;
 use crate::matching::Inventory;
 use crate::offline::add_manifests;
@@ -52,10 +52,12 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         let base = format!("http://{}", server::local_address(&listener)?);
         let running = server::start(listener, Arc::clone(&service))?;
 
-        println!("flux-recv serves on {base} with fresh keys and the objects of example/objects; nothing is patched.\n");
+        say(&format!(
+            "flux-recv serves on {base} with fresh keys and the objects of example/objects; nothing is patched.\n\n"
+        ))?;
         let all_went_well = play(&service, &base).await?;
         if args.keep {
-            say_how_to_send(&base, &config_file);
+            say(&how_to_send(&base, &config_file))?;
             tokio::signal::ctrl_c().await?;
         }
         running.stop().await;
@@ -87,20 +89,22 @@ async fn play(service: &Service, base: &str) -> anyhow::Result<bool> {
         let (status, body) = post(&url, endpoint, composed, tampering).await?;
         rows.push(table::Row::new(endpoint.provider.name, what, status, &body, expect));
     }
-    print!("{}", table::draw(&rows));
     let surprises = rows.iter().filter(|row| !row.as_expected).count();
-    match surprises {
-        0 => println!("\nAll {} deliveries went as they should.", rows.len()),
-        some => println!("\n{some} of {} deliveries did NOT go as they should (marked with ✗).", rows.len()),
-    }
+    let verdict = match surprises {
+        0 => format!("All {} deliveries went as they should.", rows.len()),
+        some => format!("{some} of {} deliveries did NOT go as they should (marked with ✗).", rows.len()),
+    };
+    say(&format!("{}\n{verdict}\n", table::draw(&rows)))?;
     Ok(surprises == 0)
 }
 
-fn say_how_to_send(base: &str, config_file: &Path) {
-    println!("\nStill serving; Ctrl-C ends it. In another terminal:\n");
+fn how_to_send(base: &str, config_file: &Path) -> String {
     let send = format!("  flux-recv send --config {} --to {base}", config_file.display());
-    println!("{send} --endpoint github --repo https://github.com/example-org/shop --ref main");
-    println!("{send} --endpoint harbor --image harbor.example.com/shop/api:1.4.2\n");
+    format!(
+        "\nStill serving; Ctrl-C ends it. In another terminal:\n\n\
+         {send} --endpoint github --repo https://github.com/example-org/shop --ref main\n\
+         {send} --endpoint harbor --image harbor.example.com/shop/api:1.4.2\n\n"
+    )
 }
 
 /// For the story: no tampering is the rule.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{ConfigArgs, runtime};
+use super::{ConfigArgs, runtime, say};
 use crate::config;
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
@@ -56,7 +56,7 @@ pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let composed = compose(args, endpoint)?;
     let url = format!("{}{}", args.to.trim_end_matches('/'), endpoint.path());
     let (status, body) = runtime()?.block_on(post(&url, endpoint, composed, Tampering::None))?;
-    println!("{status} {body}");
+    say(&format!("{status} {body}\n"))?;
     Ok(if status < 300 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -57,7 +57,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         announce(&config, args);
         let receiver = Receiver::new(tools(), sink);
         let service = Arc::new(Service { endpoints: config.endpoints, receiver, limits: Limits::default() });
-        let opening = tokio::spawn(open_when_known(Arc::clone(&service), watches));
+        tokio::spawn(open_when_known(Arc::clone(&service), watches));
         let address = server::local_address(&listener)?;
         let mut running = server::start(listener, Arc::clone(&service))?;
         log::info!(address:%; "listening");
@@ -70,11 +70,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             why = running.ended() => Err(format!("the listener ended: {why}")),
             why = ended(&mut task) => Err(format!("the queue and the watches ended: {why}")),
         };
-        opening.abort();
         match cause {
             Ok(signal) => {
                 log::info!("{signal}: accepting no more, asking for what is left");
-                Ok(drain(running, &queue, args.drain).await)
+                Ok(drain(running, &service, &queue, args.drain).await)
             }
             Err(why) => Err(anyhow::anyhow!(why)),
         }
@@ -191,18 +190,27 @@ async fn ended(task: &mut JoinHandle<()>) -> String {
     }
 }
 
-/// Answers what has arrived, then asks for what is left until the time is up. What is left then is
+/// Answers what has arrived and asks for what is left, until the time is up. What is left then is
 /// said and is a failure.
-async fn drain(running: Running, queue: &Queue, limit: Duration) -> ExitCode {
-    let drained = tokio::time::timeout(limit, async {
+async fn drain(running: Running, service: &Service, queue: &Queue, limit: Duration) -> ExitCode {
+    let stopped = tokio::time::timeout(limit, async {
         running.stop().await;
         queue.rest().await;
     });
-    if drained.await.is_ok() {
+    if stopped.await.is_err() {
+        log::warn!("out of time after {} s", limit.as_secs_f64());
+    }
+    let unmatched = service.receiver.waiting();
+    if unmatched > 0 {
+        log::error!("{unmatched} queued deliveries are lost: the objects of the cluster never became known");
+    }
+    let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
+    if !left.is_empty() {
+        log::error!("{} objects were not asked to reconcile: {}", left.len(), left.join(", "));
+    }
+    if unmatched == 0 && left.is_empty() {
         log::info!("nothing is left to ask");
         return ExitCode::SUCCESS;
     }
-    let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
-    log::error!("out of time; {} objects were not asked to reconcile: {}", left.len(), left.join(", "));
     ExitCode::FAILURE
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ConfigArgs;
+use super::{ConfigArgs, say};
 use crate::config;
 use crate::endpoint::Endpoint;
 
@@ -19,12 +19,9 @@ pub(super) struct UrlsArgs {
 
 pub(super) fn run(args: &UrlsArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config.config)?;
-    for (at, endpoint) in config.endpoints.iter().enumerate() {
-        if at > 0 {
-            println!();
-        }
-        print!("{}", describe(endpoint, &args.base));
-    }
+    let described: Vec<String> =
+        config.endpoints.iter().map(|endpoint| describe(endpoint, &args.base)).collect();
+    say(&described.join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,15 +2,18 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kube::Api;
+use kube::Client;
 use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::client::Body;
+use kube::core::{ApiResource, Request, Resource, Status};
 use serde_json::json;
 
 use super::connection::Connection;
+use super::describe;
 use super::resources::Resources;
-use super::{describe, retry_after, status_code};
 use crate::flux::{REQUESTED_AT, Target};
 use crate::matching::Inventory;
 use crate::queue::{WriteError, Writer};
@@ -31,28 +34,64 @@ impl Annotator {
             return Err(WriteError::NotFound);
         };
         let client = self.connection.client();
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &target.namespace, &resource);
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: requested_at()}}}));
-        let result = api.patch_metadata(&target.name, &PatchParams::apply(FIELD_MANAGER), &patch).await;
-        let Err(err) = result else { return Ok(()) };
-        let why = describe(&err);
-        Err(match status_code(&err) {
-            Some(401) => {
+        let Err(refusal) = send(&client, &resource, target).await? else { return Ok(()) };
+        let why = refusal.why;
+        Err(match refusal.code {
+            401 => {
                 self.connection.reload_credentials().await;
                 WriteError::Temporary { why, retry_after: None }
             }
-            Some(403) => WriteError::Forbidden(why),
-            Some(404) => {
+            403 => WriteError::Forbidden(why),
+            404 => {
                 // The served version may have moved on; the next try uses what is found now.
                 if let Err(err) = self.resources.discover(&client, target.kind).await {
                     log::debug!(why:% = describe(&err); "cannot ask for the served versions");
                 }
                 WriteError::NotFound
             }
-            Some(400 | 405 | 415 | 422) => WriteError::Rejected(why),
-            _ => WriteError::Temporary { why, retry_after: retry_after(&err) },
+            400 | 405 | 415 | 422 => WriteError::Rejected(why),
+            _ => WriteError::Temporary { why, retry_after: refusal.retry_after },
         })
     }
+}
+
+/// An answer of the API server that is no success.
+struct ApiRefusal {
+    code: u16,
+    why: String,
+    /// The pause that it asks for, as with 429.
+    retry_after: Option<Duration>,
+}
+
+/// Sends the patch; the outer error is for an API server that does not answer.
+///
+/// Sent by hand rather than through `Api`, which drops the header `Retry-After`.
+async fn send(
+    client: &Client,
+    resource: &ApiResource,
+    target: &Target,
+) -> Result<Result<(), ApiRefusal>, WriteError> {
+    let unanswered = |err: kube::Error| WriteError::Temporary { why: describe(&err), retry_after: None };
+    let path = DynamicObject::url_path(resource, Some(&target.namespace));
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: requested_at()}}}));
+    let request = Request::new(path)
+        .patch_metadata(&target.name, &PatchParams::apply(FIELD_MANAGER), &patch)
+        .map_err(|err| WriteError::Rejected(err.to_string()))?;
+    let response = client.send(request.map(Body::from)).await.map_err(unanswered)?;
+    let status = response.status();
+    let retry_after =
+        response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+    // Read to its end, so that the connection can be used again.
+    let body = response.into_body().collect_bytes().await.map_err(unanswered)?;
+    if status.is_success() {
+        return Ok(Ok(()));
+    }
+    let message = match serde_json::from_slice::<Status>(&body) {
+        Ok(status) => format!("{}: {}", status.reason, status.message),
+        Err(_) => String::from_utf8_lossy(&body).chars().take(200).collect(),
+    };
+    let (code, retry_after) = (status.as_u16(), retry_after.map(Duration::from_secs));
+    Ok(Err(ApiRefusal { code, why: format!("{code} {}", message.trim()), retry_after }))
 }
 
 impl Writer for Annotator {

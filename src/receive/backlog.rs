@@ -47,6 +47,10 @@ impl Backlog {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Vec::len)
+    }
+
     /// Hands out what has waited. Whoever comes from now on need not wait.
     pub(super) fn open(&self) -> Vec<Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()

@@ -1,6 +1,7 @@
 //! Everything that needs no cluster, through the doors that users use: the binary and its HTTP
 //! port.
 
+mod api_server;
 mod commands;
 mod door;
 mod fluxd;

@@ -1,0 +1,177 @@
+//! A small double of the API server, for answers that a real one does not give on demand.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use actix_web::http::StatusCode;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use serde_json::{Value, json};
+
+use super::running::{Running, folder, stdout};
+
+/// An answer to a patch: its status, and what it asks for in `Retry-After`.
+#[derive(Clone, Copy)]
+struct Scripted(u16, Option<u64>);
+
+#[derive(Default)]
+struct Double {
+    /// Answers to the coming patches; then 200.
+    script: Mutex<VecDeque<Scripted>>,
+    patches: Mutex<Vec<Instant>>,
+    /// What the list of GitRepositories holds beside the good one.
+    extra: Vec<Value>,
+}
+
+const GROUP: &str = "/apis/source.toolkit.fluxcd.io/v1";
+
+async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse {
+    let path = request.path().to_owned();
+    if request.method() == "PATCH" {
+        double.patches.lock().expect("a lock").push(Instant::now());
+        let Scripted(status, retry_after) =
+            double.script.lock().expect("a lock").pop_front().unwrap_or(Scripted(200, None));
+        let mut response = HttpResponse::build(StatusCode::from_u16(status).expect("a status"));
+        if let Some(seconds) = retry_after {
+            response.insert_header(("Retry-After", seconds.to_string()));
+        }
+        return response.body("Too plain for JSON");
+    }
+    if path == GROUP {
+        let resources = json!([{"name": "gitrepositories", "singularName": "", "namespaced": true, "kind": "GitRepository", "verbs": []}]);
+        return HttpResponse::Ok().json(json!({"kind": "APIResourceList", "groupVersion": "source.toolkit.fluxcd.io/v1", "resources": resources}));
+    }
+    if path.ends_with("/gitrepositories") {
+        if request.query_string().contains("watch=true") {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            return HttpResponse::Ok().finish();
+        }
+        let good = json!({"metadata": {"name": "app", "namespace": "apps"}, "spec": {"url": "https://github.com/org/app", "ref": {"branch": "main"}}});
+        let items: Vec<&Value> = double.extra.iter().chain([&good]).collect();
+        return HttpResponse::Ok().json(json!({"kind": "GitRepositoryList", "apiVersion": "source.toolkit.fluxcd.io/v1", "metadata": {"resourceVersion": "1"}, "items": items}));
+    }
+    HttpResponse::NotFound().finish()
+}
+
+struct Bed {
+    double: web::Data<Double>,
+    running: Running,
+}
+
+/// Starts the double and the binary before it; has to be called within an actix runtime.
+fn start(double: Double) -> Bed {
+    let double = web::Data::from(Arc::new(double));
+    let data = double.clone();
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(answer)));
+    let server = server.workers(1).disable_signals().bind("127.0.0.1:0").expect("a port");
+    let address = server.addrs()[0];
+    actix_web::rt::spawn(server.run());
+    let folder = folder("fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key}\n");
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters: [{{name: t, cluster: {{server: \"http://{address}\"}}}}]\n\
+         users: [{{name: t, user: {{token: test-token}}}}]\ncontexts: [{{name: t, context: {{cluster: t, user: t}}}}]\n"
+    );
+    std::fs::write(&kubeconfig, text).expect("a kubeconfig");
+    let running = Running::in_folder(
+        folder,
+        &["--kubeconfig", &kubeconfig.display().to_string(), "--min-interval", "0"],
+    );
+    Bed { double, running }
+}
+
+impl Bed {
+    async fn push(&self) -> String {
+        self.wait_for_log("all objects are known").await;
+        let output = self.running.command(&[
+            "send",
+            "--to",
+            &self.running.base,
+            "--endpoint",
+            "github",
+            "--repo",
+            "https://github.com/org/app",
+        ]);
+        stdout(&output)
+    }
+
+    /// Lets the double answer while waiting.
+    async fn wait_for_log(&self, text: &str) {
+        let started = Instant::now();
+        while !self.running.log().contains(text) {
+            assert!(started.elapsed() < Duration::from_secs(30), "no {text:?} in: {}", self.running.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn patches(&self) -> Vec<Instant> {
+        self.double.patches.lock().expect("a lock").clone()
+    }
+}
+
+fn script(answers: &[Scripted]) -> Double {
+    Double { script: Mutex::new(answers.iter().copied().collect()), ..Double::default() }
+}
+
+// Incident 30.
+#[actix_web::test]
+async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
+    let bed = start(script(&[
+        Scripted(429, Some(2)),
+        Scripted(500, None),
+        Scripted(409, None),
+        Scripted(404, None),
+        Scripted(401, None),
+    ]));
+    assert!(bed.push().await.starts_with("202 "));
+    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    let patches = bed.patches();
+    assert_eq!(patches.len(), 6);
+    assert!(patches[1] - patches[0] >= Duration::from_secs(2), "{:?}", patches[1] - patches[0]);
+    let log = bed.running.log();
+    assert!(
+        log.contains(
+            "could not ask to reconcile object=GitRepository/apps/app why=\"429 Too plain for JSON\""
+        ),
+        "{log}"
+    );
+    assert!(log.contains("the API server refused the credentials; they were read again"), "{log}");
+}
+
+#[actix_web::test]
+async fn a_refused_request_is_reported_and_given_up() {
+    let bed = start(script(&[Scripted(422, None)]));
+    assert!(bed.push().await.starts_with("202 "));
+    bed.wait_for_log("the API server refuses the request; given up until the next delivery").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.patches().len(), 1);
+}
+
+#[actix_web::test]
+async fn a_missing_right_is_said_and_tried_slowly() {
+    let bed = start(script(&[Scripted(403, None)]));
+    assert!(bed.push().await.starts_with("202 "));
+    bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"403").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bed.patches().len(), 1, "the pause is half a minute");
+}
+
+// Incident 32.
+#[actix_web::test]
+async fn objects_that_cannot_be_read_hide_only_themselves() {
+    let extra = vec![
+        json!({"metadata": {"name": "strange", "namespace": "apps"}, "spec": {"url": {"not": "a text"}}}),
+        json!({"metadata": {"name": "empty", "namespace": "apps"}}),
+        json!({"metadata": {"name": "nonsense", "namespace": "apps"}, "spec": {"url": "nonsense"}}),
+    ];
+    let bed = start(Double { extra, ..Double::default() });
+    assert!(bed.push().await.contains("\"targets\":[\"GitRepository/apps/app\"]"));
+    let log = bed.running.log();
+    for name in ["strange", "empty", "nonsense"] {
+        assert!(
+            log.contains(&format!("the object cannot be matched object=GitRepository/apps/{name}")),
+            "{name}: {log}"
+        );
+    }
+    assert!(log.contains("the cluster has no such kind; looking again every 60 s kind=Bucket"), "{log}");
+}
