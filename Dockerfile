@@ -26,8 +26,8 @@ RUN case "$TARGETARCH" in \
 
 # Dependencies change rarely: a layer of their own.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src \
- && echo 'fn main() {}' > src/main.rs \
+RUN mkdir -p src tests/cluster \
+ && echo 'fn main() {}' | tee src/main.rs > tests/cluster/main.rs \
  && touch src/lib.rs \
  && cargo build --locked --release --target "$(cat /target)" \
  && rm -r src

@@ -128,6 +128,16 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Reads `8s`, `1m30s`, `500ms` or a bare number of seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
+    let length = read_duration(text)?;
+    match length <= LONGEST_TIME {
+        true => Ok(length),
+        false => Err(format!("`{text}` is longer than a day")),
+    }
+}
+
+const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn read_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is no length of time"));
     }
@@ -169,7 +179,7 @@ mod tests {
         {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "s", "8x", "-1", "8s3", "x"] {
+        for text in ["", "s", "8x", "-1", "8s3", "x", "1e19", "25h", "inf"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

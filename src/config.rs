@@ -2,6 +2,7 @@
 //!
 //! All mistakes of a file are reported together, each with the endpoint, the field and the mend.
 
+mod differences;
 mod names;
 mod section;
 
@@ -80,6 +81,7 @@ fn read(value: Value, folder: &Path, mistakes: &mut Vec<String>) -> Config {
         Config { api: None, endpoints: Endpoints::default(), warnings: Vec::new(), notes: Vec::new() };
     let Some(mut file) = Section::new(value, String::new(), mistakes) else { return config };
     check_version(&mut file);
+    file.drop_if_empty("api");
     config.api = file.text("api").and_then(|api| parse_api(&mut file, &api));
     let entries = file.list("endpoints").unwrap_or_default();
     if entries.is_empty() {
@@ -97,6 +99,7 @@ fn read(value: Value, folder: &Path, mistakes: &mut Vec<String>) -> Config {
         let (Some(entry), Some(name)) = (entry, name) else { continue };
         entry.add_to(name, &mut config, mistakes);
     }
+    config.notes = differences::to_flux_v1(&config.endpoints);
     config
 }
 
@@ -155,6 +158,7 @@ impl Entry {
         let source = entry.required_text("source");
         let key_path = entry.required_text("keyPath");
         let name = entry.text("name");
+        entry.drop_if_empty("registryHost");
         let registry_hosts = entry.texts("registryHost");
         let path_salt = entry.text("pathSalt");
         let namespaces = entry.texts("namespaces");
@@ -207,9 +211,6 @@ impl Entry {
             ..
         } = self;
         config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
-        if let Some(note) = difference_to_flux_v1(&name, provider, unsigned) {
-            config.notes.push(note);
-        }
         let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
         let credentials = Credentials { key, google, unsigned };
         let mut endpoint = Endpoint::new(name, provider, key_file, credentials, salt);
@@ -321,19 +322,6 @@ fn warnings(
         ));
     }
     warnings
-}
-
-/// What is other than with flux-recv for Flux v1, where an old file could mean this endpoint.
-fn difference_to_flux_v1(name: &str, provider: &Provider, unsigned: bool) -> Option<String> {
-    match provider.name {
-        "BitbucketCloud" if !unsigned => Some(format!(
-            "endpoint {name}: deliveries have to be signed now; set the key as Secret at Bitbucket, or `unsigned: true` here"
-        )),
-        "GitLab" | "BitbucketCloud" | "BitbucketServer" | "Harbor" | "Nexus" => Some(format!(
-            "endpoint {name}: events that are of no interest are answered with 200 now, no longer with 400"
-        )),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

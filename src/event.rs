@@ -146,8 +146,10 @@ impl Event {
                 match &git.changes {
                     GitChanges::Unknown => format!("push to {repository}"),
                     GitChanges::Refs(refs) => {
-                        let names: Vec<String> = refs.iter().map(RefChange::summary).collect();
-                        format!("push to {repository} {}", names.join(", "))
+                        format!(
+                            "push to {repository} {}",
+                            shortened(refs.iter().map(RefChange::summary), ", ")
+                        )
                     }
                 }
             }
@@ -155,7 +157,7 @@ impl Event {
                 let name = image.names.first().map(ToString::to_string).unwrap_or_default();
                 let verb = if image.deleted { "deletion of" } else { "push of" };
                 match (image.tags.is_empty(), &image.digest) {
-                    (false, _) => format!("{verb} {name}:{}", image.tags.join(",")),
+                    (false, _) => format!("{verb} {name}:{}", shortened(image.tags.iter().cloned(), ",")),
                     (true, Some(digest)) => format!("{verb} {name}@{digest}"),
                     (true, None) => format!("{verb} {name}"),
                 }
@@ -164,6 +166,15 @@ impl Event {
             Event::Bucket(bucket) => format!("change of bucket {}", bucket.name),
         }
     }
+}
+
+/// How many refs or tags a summary names.
+const NAMED: usize = 5;
+
+fn shortened(names: impl ExactSizeIterator<Item = String>, separator: &str) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.take(NAMED).collect::<Vec<_>>().join(separator);
+    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 impl RefChange {

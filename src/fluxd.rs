@@ -26,7 +26,7 @@ impl Fluxd {
     pub fn new(api: &Url) -> anyhow::Result<Fluxd> {
         let mut notify = api.clone();
         notify.set_path(&format!("{}/v11/notify", api.path().trim_end_matches('/')));
-        let client = reqwest::Client::builder().timeout(TIME_LIMIT).build()?;
+        let client = reqwest::Client::builder().timeout(TIME_LIMIT).no_proxy().build()?;
         Ok(Fluxd { client, notify })
     }
 
@@ -45,12 +45,13 @@ impl Fluxd {
 }
 
 impl Notify for Fluxd {
-    fn notify<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), String>> {
+    fn notify<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<bool, String>> {
         Box::pin(async move {
-            for change in changes(event) {
-                self.post(&change).await?;
+            let changes = changes(event);
+            for change in &changes {
+                self.post(change).await?;
             }
-            Ok(())
+            Ok(!changes.is_empty())
         })
     }
 }
@@ -59,6 +60,7 @@ impl Notify for Fluxd {
 fn changes(event: &Event) -> Vec<Value> {
     match event {
         Event::Git(event) => git_changes(event),
+        Event::Image(event) if event.deleted => Vec::new(),
         Event::Image(event) => vec![image_change(&event.written)],
         // Flux v1 knew neither.
         Event::Chart(_) | Event::Bucket(_) => Vec::new(),

@@ -7,6 +7,8 @@
 mod follow;
 mod inventory;
 
+use std::collections::{HashMap, HashSet};
+
 pub use inventory::{Inventory, Object};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
@@ -35,7 +37,8 @@ enum Interest {
 
 /// Finds the objects that these events concern; `namespaces` limits where (empty: everywhere).
 pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> Matched {
-    let mut matched = Matched::default();
+    let mut following: HashMap<&Target, &Object> = HashMap::new();
+    let mut elsewhere: HashSet<&Target> = HashSet::new();
     for event in events {
         inventory.candidates(event, &mut |object| {
             if !namespaces.is_empty() && !namespaces.contains(&object.target.namespace) {
@@ -47,29 +50,27 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
                 Event::Chart(_) => Interest::Follows,
                 Event::Bucket(event) => follow::bucket(object, event),
             };
-            matched.add(object, interest);
+            match interest {
+                Interest::Follows => drop(following.insert(&object.target, object)),
+                Interest::Elsewhere => drop(elsewhere.insert(&object.target)),
+            }
         });
     }
+    let mut matched = Matched::default();
+    for object in following.values() {
+        match object.suspended {
+            false => matched.targets.push(object.target.clone()),
+            true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
+        }
+    }
+    matched.targets.sort_unstable();
+    matched.skipped.sort_unstable_by(|left, right| left.target.cmp(&right.target));
+    matched.follow_something_else =
+        elsewhere.iter().filter(|target| !following.contains_key(*target)).count();
     matched
 }
 
 impl Matched {
-    fn add(&mut self, object: &Object, interest: Interest) {
-        if interest == Interest::Elsewhere {
-            self.follow_something_else += 1;
-            return;
-        }
-        if object.suspended {
-            if self.skipped.iter().all(|skipped| skipped.target != object.target) {
-                self.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" });
-            }
-            return;
-        }
-        if !self.targets.contains(&object.target) {
-            self.targets.push(object.target.clone());
-        }
-    }
-
     /// Why nothing is asked, for an answer that helps whoever set up the hook.
     pub fn why_nothing(&self, events: &[Event]) -> String {
         if !self.skipped.is_empty() {

@@ -155,7 +155,7 @@ impl Queue {
                     let target = target.clone();
                     async move {
                         let result = request(&*writer, &target, limit).await;
-                        let exists = result.is_ok() || writer.exists(&target);
+                        let exists = result != Err(WriteError::NotFound) || writer.exists(&target);
                         (result, exists)
                     }
                 });

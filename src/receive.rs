@@ -46,11 +46,11 @@ pub struct FluxObjects {
 
 /// The role that tells Flux v1 of an event.
 pub trait Notify: Send + Sync {
-    /// Hands the event over.
+    /// Hands the event over; says whether there was anything in it that Flux v1 knows.
     ///
     /// # Errors
     /// Why Flux did not take it.
-    fn notify<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), String>>;
+    fn notify<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<bool, String>>;
 }
 
 /// When to send again what could not be taken.
@@ -83,16 +83,25 @@ impl Receiver {
             Err(err) => return Outcome::Unreadable { why: err.to_string() },
         };
         match &self.sink {
-            Sink::Flux(objects) => objects.take(Waiting { endpoint: Arc::clone(endpoint), events }),
+            Sink::Flux(objects) => {
+                objects.take(Waiting { endpoint: Arc::clone(endpoint), events, size: delivery.body.len() })
+            }
             Sink::FluxV1(flux) => forward(&**flux, &events).await,
         }
     }
 
-    /// How many deliveries wait until the objects are known.
-    pub fn waiting(&self) -> usize {
+    /// Waits until no delivery waits for the objects to be known.
+    pub async fn matched(&self) {
+        if let Sink::Flux(objects) = &self.sink {
+            objects.backlog.empty().await;
+        }
+    }
+
+    /// The deliveries that wait until the objects are known, in a line each.
+    pub fn unmatched(&self) -> Vec<String> {
         match &self.sink {
-            Sink::Flux(objects) => objects.backlog.len(),
-            Sink::FluxV1(_) => 0,
+            Sink::Flux(objects) => objects.backlog.summaries(),
+            Sink::FluxV1(_) => Vec::new(),
         }
     }
 
@@ -107,6 +116,7 @@ impl Receiver {
                 "queued delivery: {}", outcome.detail()
             );
         }
+        objects.backlog.settled();
     }
 }
 
@@ -123,7 +133,7 @@ impl FluxObjects {
         }
     }
 
-    fn match_and_queue(&self, Waiting { endpoint, events }: &Waiting) -> Outcome {
+    fn match_and_queue(&self, Waiting { endpoint, events, .. }: &Waiting) -> Outcome {
         let matched = {
             let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
             matching::find(&inventory, events, &endpoint.namespaces)
@@ -163,16 +173,21 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
     if matching::only_deletions(events) {
         return Outcome::Ignored { reason: format!("{}: nothing to fetch", summary(events)) };
     }
+    let mut told = false;
     for event in events {
-        if let Err(why) = flux.notify(event).await {
-            log::warn!(why:%; "Flux v1 did not take an event");
-            return Outcome::Unavailable {
-                why: "Flux v1 did not take the event".to_owned(),
-                retry_after: RETRY_AFTER,
-            };
+        match flux.notify(event).await {
+            Ok(some) => told |= some,
+            Err(why) => {
+                log::warn!(why:%; "Flux v1 did not take an event");
+                let why = "Flux v1 did not take the event".to_owned();
+                return Outcome::Unavailable { why, retry_after: RETRY_AFTER };
+            }
         }
     }
-    Outcome::Forwarded { event: summary(events) }
+    if told {
+        return Outcome::Forwarded { event: summary(events) };
+    }
+    Outcome::Ignored { reason: format!("{}: nothing that Flux v1 knows", summary(events)) }
 }
 
 fn summary(events: &[Event]) -> String {

@@ -13,6 +13,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use tokio::sync::Semaphore;
 
 use self::answer::{answer, plain};
 use crate::delivery::{Delivery, Headers};
@@ -35,6 +36,8 @@ pub struct Service {
 pub struct Limits {
     /// The longest body, in bytes.
     pub body: usize,
+    /// All bodies that are read at a time, in bytes.
+    pub bodies_in_flight: usize,
     /// How long a body may take to arrive.
     pub body_time: Duration,
     /// How long the head of a request may take to arrive.
@@ -48,6 +51,7 @@ impl Default for Limits {
         Limits {
             // GitHub sends up to 25 MB, but a push of a hundred commits has some 100 KiB.
             body: 8 * 1024 * 1024,
+            bodies_in_flight: 32 * 1024 * 1024,
             body_time: Duration::from_secs(30),
             head_time: Duration::from_secs(10),
             connections: 1024,
@@ -88,16 +92,20 @@ pub fn bind(listen: &str) -> io::Result<TcpListener> {
 pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running> {
     let limits = service.limits;
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+    let shares = web::Data::from(body::shares(&limits));
     let service = web::Data::from(service);
-    let server =
-        HttpServer::new(move || App::new().app_data(service.clone()).default_service(web::to(handle)))
-            .workers(workers)
-            .max_connections(limits.connections.div_ceil(workers))
-            .client_request_timeout(limits.head_time)
-            .shutdown_timeout(limits.body_time.as_secs())
-            .disable_signals()
-            .listen(listener)?
-            .run();
+    let app = move || {
+        let app = App::new().app_data(service.clone()).app_data(shares.clone());
+        app.default_service(web::to(handle))
+    };
+    let server = HttpServer::new(app)
+        .workers(workers)
+        .max_connections(limits.connections.div_ceil(workers))
+        .client_request_timeout(limits.head_time)
+        .shutdown_timeout(limits.body_time.as_secs())
+        .disable_signals()
+        .listen(listener)?
+        .run();
     let handle = server.handle();
     Ok(Running { handle, task: tokio::spawn(server) })
 }
@@ -131,7 +139,12 @@ pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
     })
 }
 
-async fn handle(request: HttpRequest, payload: web::Payload, service: web::Data<Service>) -> HttpResponse {
+async fn handle(
+    request: HttpRequest,
+    payload: web::Payload,
+    service: web::Data<Service>,
+    shares: web::Data<Semaphore>,
+) -> HttpResponse {
     let received = Instant::now();
     let path = request.uri().path();
     if path == "/health" {
@@ -142,26 +155,18 @@ async fn handle(request: HttpRequest, payload: web::Payload, service: web::Data<
         return answer(&Outcome::UnknownPath);
     };
     let outcome = match *request.method() {
-        Method::POST => take(&request, payload, &service, endpoint).await,
+        Method::POST => match body::read(&request, payload, service.limits, &shares).await {
+            Ok(body) => {
+                let delivery = Delivery { headers: request.headers(), body: &body.bytes };
+                service.receiver.receive(endpoint, delivery).await
+            }
+            Err(outcome) => outcome,
+        },
         _ => Outcome::WrongMethod,
     };
     let response = answer(&outcome);
     log_delivery(endpoint, &outcome, &response, received);
     response
-}
-
-async fn take(
-    request: &HttpRequest,
-    payload: web::Payload,
-    service: &Service,
-    endpoint: &Arc<Endpoint>,
-) -> Outcome {
-    match body::read(request, payload, service.limits).await {
-        Ok(body) => {
-            service.receiver.receive(endpoint, Delivery { headers: request.headers(), body: &body }).await
-        }
-        Err(outcome) => outcome,
-    }
 }
 
 fn log_delivery(endpoint: &Endpoint, outcome: &Outcome, response: &HttpResponse, received: Instant) {

@@ -41,7 +41,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             Ok(found) => {
                 let lines: String = found.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;
-                found.iter().all(is_good)
+                found.iter().all(is_good) && found.iter().any(|access| access.version.is_some())
             }
             Err(err) => {
                 say(&format!("\ncluster: {err:#}\n"))?;
@@ -76,7 +76,8 @@ fn examine(args: &ClusterArgs) -> anyhow::Result<Vec<Access>> {
     })
 }
 
-/// A kind that the cluster does not have is no mistake: not everyone runs every controller.
+/// A kind that the cluster does not have is no mistake: not everyone runs every controller. (No kind
+/// at all is one.)
 fn is_good(access: &Access) -> bool {
     access.version.is_none() || access.missing.is_empty()
 }

@@ -74,8 +74,12 @@ fn compose(args: &SendArgs, endpoint: &Endpoint) -> anyhow::Result<Composed> {
 }
 
 fn change(args: &SendArgs) -> anyhow::Result<Change> {
-    if args.event.as_deref() == Some("ping") {
-        return Ok(Change::Ping);
+    match args.event.as_deref() {
+        None | Some("push") => {}
+        Some("ping") => return Ok(Change::Ping),
+        Some(other) => {
+            bail!("the event `{other}` needs a payload: give --body, or --event push or ping without it")
+        }
     }
     match (&args.repo, &args.image) {
         (Some(repo), _) => Ok(Change::Push {
@@ -117,7 +121,12 @@ pub(super) async fn post(
     if tampering == Tampering::Forged {
         body.push(' ');
     }
-    let client = reqwest::Client::builder().timeout(TIME_LIMIT).build()?;
+    let mut client =
+        reqwest::Client::builder().timeout(TIME_LIMIT).redirect(reqwest::redirect::Policy::none());
+    if is_loopback(url) {
+        client = client.no_proxy();
+    }
+    let client = client.build()?;
     let mut request = client.post(url).body(body);
     for (name, value) in headers.iter().chain(&proof) {
         request = request.header(name, value);
@@ -127,6 +136,17 @@ pub(super) async fn post(
         request.send().await.map_err(|err| anyhow::anyhow!("cannot post: {}", causes(err.without_url())))?;
     let status = response.status().as_u16();
     Ok((status, response.text().await.map_err(reqwest::Error::without_url)?))
+}
+
+/// A proxy has no business with the secret path of a receiver on this machine.
+fn is_loopback(url: &str) -> bool {
+    let parsed = url::Url::parse(url);
+    parsed.is_ok_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    })
 }
 
 fn causes(err: reqwest::Error) -> String {

@@ -195,20 +195,21 @@ async fn ended(task: &mut JoinHandle<()>) -> String {
 async fn drain(running: Running, service: &Service, queue: &Queue, limit: Duration) -> ExitCode {
     let stopped = tokio::time::timeout(limit, async {
         running.stop().await;
+        service.receiver.matched().await;
         queue.rest().await;
     });
     if stopped.await.is_err() {
         log::warn!("out of time after {} s", limit.as_secs_f64());
     }
-    let unmatched = service.receiver.waiting();
-    if unmatched > 0 {
-        log::error!("{unmatched} queued deliveries are lost: the objects of the cluster never became known");
+    let unmatched = service.receiver.unmatched();
+    for delivery in &unmatched {
+        log::error!("lost, since the objects of the cluster never became known: {delivery}");
     }
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
     if !left.is_empty() {
         log::error!("{} objects were not asked to reconcile: {}", left.len(), left.join(", "));
     }
-    if unmatched == 0 && left.is_empty() {
+    if unmatched.is_empty() && left.is_empty() {
         log::info!("nothing is left to ask");
         return ExitCode::SUCCESS;
     }

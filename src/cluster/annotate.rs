@@ -28,6 +28,9 @@ pub struct Annotator {
     pub(super) inventory: Arc<RwLock<Inventory>>,
 }
 
+/// What the API server, or something before it, may ask for at most.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+
 impl Annotator {
     async fn patch(&self, target: &Target) -> Result<(), WriteError> {
         let Some(resource) = self.resources.get(target.kind) else {
@@ -49,7 +52,7 @@ impl Annotator {
                 }
                 WriteError::NotFound
             }
-            400 | 405 | 415 | 422 => WriteError::Rejected(why),
+            422 => WriteError::Rejected(why),
             _ => WriteError::Temporary { why, retry_after: refusal.retry_after },
         })
     }
@@ -90,7 +93,8 @@ async fn send(
         Ok(status) => format!("{}: {}", status.reason, status.message),
         Err(_) => String::from_utf8_lossy(&body).chars().take(200).collect(),
     };
-    let (code, retry_after) = (status.as_u16(), retry_after.map(Duration::from_secs));
+    let (code, retry_after) =
+        (status.as_u16(), retry_after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)));
     Ok(Err(ApiRefusal { code, why: format!("{code} {}", message.trim()), retry_after }))
 }
 

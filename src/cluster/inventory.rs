@@ -1,10 +1,12 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
+use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -25,13 +27,12 @@ pub struct Watches {
     connection: Connection,
     resources: Arc<Resources>,
     inventory: Arc<RwLock<Inventory>>,
-    /// Empty for the whole cluster.
-    namespaces: Vec<String>,
-    unsynced: Mutex<HashSet<Kind>>,
+    scopes: Vec<Scope>,
+    unsynced: Mutex<HashSet<(Kind, Scope)>>,
     synced: Notify,
 }
 
-/// When to look again for a kind that is missing or forbidden.
+/// When to look again for what is missing or forbidden.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// When to ask again after the API server did not answer; varied so that replicas spread.
@@ -41,10 +42,14 @@ const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
 /// A watch that the server ends at once would otherwise be opened again without any pause.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(200);
 
+/// So many errors in a row from an API server that does answer mean that one kind is broken; the
+/// others do not wait for it any longer.
+const BROKEN_AFTER: u32 = 5;
+
 /// Objects per page of a list: some 4 KiB each, so a page stays below a few MiB.
 const PAGE_SIZE: u32 = 250;
 
-/// Why the watch of a kind ended.
+/// Why a watch ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
     Forbidden,
@@ -53,18 +58,25 @@ enum Ended {
 }
 
 impl Watches {
-    /// Watches for a cluster; nothing is asked until [`Watches::run`].
+    /// Watches for a cluster, in these namespaces or everywhere; nothing is asked until
+    /// [`Watches::run`].
     pub fn new(
         connection: Connection,
         inventory: Arc<RwLock<Inventory>>,
         namespaces: Vec<String>,
     ) -> Arc<Watches> {
+        let scopes: Vec<Scope> = match namespaces.is_empty() {
+            true => vec![Scope::Cluster],
+            false => namespaces.into_iter().map(Scope::Namespace).collect(),
+        };
+        let all = KINDS.iter().flat_map(|info| scopes.iter().map(|scope| (info.kind, scope.clone())));
+        let unsynced = Mutex::new(all.collect());
         Arc::new(Watches {
             connection,
             resources: Arc::default(),
             inventory,
-            namespaces,
-            unsynced: Mutex::new(KINDS.iter().map(|info| info.kind).collect()),
+            scopes,
+            unsynced,
             synced: Notify::new(),
         })
     }
@@ -80,18 +92,20 @@ impl Watches {
 
     /// Watches all kinds; never ends.
     pub async fn run(self: Arc<Watches>) {
-        let mut kinds = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for info in &KINDS {
-            let watches = Arc::clone(&self);
-            kinds.spawn(async move { watches.keep(info.kind).await });
+            for scope in self.scopes.clone() {
+                let watches = Arc::clone(&self);
+                tasks.spawn(async move { watches.keep(info.kind, scope).await });
+            }
         }
         // A watch never ends by itself, so whatever comes out of here is a panic.
-        if let Some(Err(err)) = kinds.join_next().await {
+        if let Some(Err(err)) = tasks.join_next().await {
             log::error!("a watch ended in a panic: {err}");
         }
     }
 
-    /// Waits until every kind is known, missing or forbidden.
+    /// Waits until every kind is known, missing, forbidden or broken.
     pub async fn synced(&self) {
         loop {
             let synced = self.synced.notified();
@@ -102,160 +116,180 @@ impl Watches {
         }
     }
 
-    async fn keep(&self, kind: Kind) {
+    async fn keep(&self, kind: Kind, scope: Scope) {
         let mut failures = 0;
-        let mut own_namespace_only = false;
+        let mut missing = 0;
         loop {
             let client = self.connection.client();
             let resource = match self.resources.discover(&client, kind).await {
                 Ok(Some(resource)) => resource,
                 Ok(None) => {
-                    log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
-                    self.write().retain(kind, |_| false);
-                    self.settled(kind);
+                    missing += 1;
+                    self.not_served(kind, &scope, missing);
                     tokio::time::sleep(TRY_AGAIN).await;
                     continue;
                 }
                 Err(err) => {
-                    self.wait_after_failure(kind, &err, failures).await;
                     failures += 1;
+                    self.after_failed_discovery(kind, &scope, &err, failures).await;
                     continue;
                 }
             };
-            failures = 0;
-            let scopes = self.scopes(&client, own_namespace_only);
-            match self.watch(kind, &client, &resource, &scopes).await {
+            (failures, missing) = (0, 0);
+            match self.watch(kind, &client, &resource, &scope, &scope).await {
                 Ended::NotServed => tokio::time::sleep(AFTER_A_FAILURE).await,
                 Ended::Unauthorized => {
                     self.connection.reload_credentials().await;
                     tokio::time::sleep(AFTER_A_FAILURE).await;
                 }
-                Ended::Forbidden if scopes == [Scope::Cluster] => {
-                    let namespace = client.default_namespace().to_owned();
-                    log::warn!(kind:%, namespace:%; "may not list the kind in the whole cluster; watching the own namespace");
-                    own_namespace_only = true;
+                Ended::Forbidden if scope == Scope::Cluster => {
+                    self.keep_own_namespace(kind, &client, &resource).await
                 }
                 Ended::Forbidden => {
-                    log::warn!(
-                        kind:%, namespaces:% = describe_scopes(&scopes);
-                        "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs()
-                    );
-                    self.settled(kind);
+                    log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
+                    self.settled(kind, &scope);
                     tokio::time::sleep(TRY_AGAIN).await;
-                    own_namespace_only = false;
                 }
             }
         }
     }
 
-    async fn wait_after_failure(&self, kind: Kind, err: &kube::Error, failures: u32) {
+    /// Watches the own namespace until the whole cluster may be listed. What was known of the rest
+    /// stays: a right that is missing for a moment must not look like deletions.
+    async fn keep_own_namespace(&self, kind: Kind, client: &Client, resource: &ApiResource) {
+        let own = Scope::Namespace(client.default_namespace().to_owned());
+        log::warn!(
+            kind:%, scope:% = own;
+            "may not list the kind in the whole cluster; watching the own namespace, trying again every {} s",
+            TRY_AGAIN.as_secs()
+        );
+        tokio::select! {
+            () = self.until_the_cluster_may_be_listed(client, resource) => {
+                log::info!(kind:%; "may list the kind in the whole cluster now");
+            }
+            ended = self.watch(kind, client, resource, &own, &Scope::Cluster) => {
+                if ended == Ended::Forbidden {
+                    log::warn!(kind:%, scope:% = own; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
+                    self.settled(kind, &Scope::Cluster);
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn until_the_cluster_may_be_listed(&self, client: &Client, resource: &ApiResource) {
+        let everywhere: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+        loop {
+            tokio::time::sleep(TRY_AGAIN).await;
+            if everywhere.list_metadata(&ListParams::default().limit(1)).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// The first "no such kind" may be a slip of the API server; the second one a minute later means
+    /// that the objects went with it.
+    fn not_served(&self, kind: Kind, scope: &Scope, times: u32) {
+        if times == 1 {
+            log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
+        } else {
+            self.write().retain(kind, |target| !scope.covers(target));
+        }
+        self.settled(kind, scope);
+    }
+
+    async fn after_failed_discovery(&self, kind: Kind, scope: &Scope, err: &kube::Error, failures: u32) {
         if status_code(err) == Some(401) {
             self.connection.reload_credentials().await;
         }
         let pause = AFTER_A_FAILURE.saturating_mul(1 << failures.min(5)).min(LONGEST_AFTER_FAILURES);
         log::warn!(kind:%, why:% = describe(err), retry_in_s = pause.as_secs(); "the API server does not say what it serves");
+        self.settle_if_broken(kind, scope, status_code(err), failures);
         tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
 
-    fn scopes(&self, client: &Client, own_namespace_only: bool) -> Vec<Scope> {
-        if own_namespace_only {
-            return vec![Scope::Namespace(client.default_namespace().to_owned())];
-        }
-        if self.namespaces.is_empty() {
-            return vec![Scope::Cluster];
-        }
-        self.namespaces.iter().cloned().map(Scope::Namespace).collect()
-    }
-
-    /// Watches a kind until the way of watching it has to change.
-    async fn watch(&self, kind: Kind, client: &Client, resource: &ApiResource, scopes: &[Scope]) -> Ended {
-        self.write().retain(kind, |target| scopes.iter().any(|scope| scope.covers(target)));
-        let streams =
-            scopes.iter().map(|scope| Box::pin(events(client.clone(), resource.clone(), scope.clone())));
-        let mut events = futures::stream::select_all(streams);
-        let mut listing: Vec<(Scope, HashSet<Target>)> = Vec::new();
-        let mut unlisted = scopes.len();
-        let mut complained = false;
+    /// Watches a kind in `scope` until the way of watching it has to change; `stands_for` is the
+    /// scope that is known then.
+    async fn watch(
+        &self,
+        kind: Kind,
+        client: &Client,
+        resource: &ApiResource,
+        scope: &Scope,
+        stands_for: &Scope,
+    ) -> Ended {
+        let mut events = Box::pin(events(client.clone(), resource, scope));
+        let mut listed = HashSet::new();
+        let mut failures = 0;
         loop {
             match events.try_next().await {
-                Ok(Some((scope, event))) => {
-                    complained = false;
-                    let done = self.apply(kind, &scope, event, &mut listing);
-                    unlisted = unlisted.saturating_sub(usize::from(done));
-                    if done && unlisted == 0 {
-                        self.settled(kind);
+                Ok(Some(event)) => {
+                    failures = 0;
+                    if self.apply(kind, scope, event, &mut listed) {
+                        self.settled(kind, stands_for);
                     }
                 }
                 Ok(None) => return Ended::NotServed,
                 Err(err) => {
-                    if let Some(ended) = ended(&err) {
-                        return ended;
+                    let code = watch_status_code(&err);
+                    match code {
+                        Some(401) => return Ended::Unauthorized,
+                        Some(403) => return Ended::Forbidden,
+                        Some(404) => return Ended::NotServed,
+                        _ => {}
                     }
-                    if !complained {
-                        log::warn!(kind:%, why:% = describe_watch(&err); "the watch was interrupted; it goes on by itself");
+                    failures += 1;
+                    if failures == 1 {
+                        log::warn!(kind:%, scope:%, why:% = describe_watch(&err); "the watch was interrupted; it goes on by itself");
                     }
-                    complained = true;
+                    self.settle_if_broken(kind, stands_for, code, failures);
                 }
             }
         }
     }
 
-    /// Applies one event; says whether it ended the list of a scope.
-    fn apply(
-        &self,
-        kind: Kind,
-        scope: &Scope,
-        event: Event<Watched>,
-        listing: &mut Vec<(Scope, HashSet<Target>)>,
-    ) -> bool {
-        let at = listing.iter().position(|(of, _)| of == scope);
+    /// Applies one event; says whether it ended a list. What a list does not hold any more is gone.
+    fn apply(&self, kind: Kind, scope: &Scope, event: Event<Watched>, listed: &mut HashSet<Target>) -> bool {
         match event {
-            Event::Init => {
-                listing.retain(|(of, _)| of != scope);
-                listing.push((scope.clone(), HashSet::new()));
-                false
-            }
+            Event::Init => listed.clear(),
             Event::InitApply(object) => {
                 let target = object.target(kind);
                 self.put(&target, object);
-                if let Some(at) = at {
-                    listing[at].1.insert(target);
-                }
-                false
+                listed.insert(target);
             }
             Event::InitDone => {
-                let Some(at) = at else { return false };
-                let (_, listed) = listing.swap_remove(at);
+                let listed = std::mem::take(listed);
                 self.write().retain(kind, |target| !scope.covers(target) || listed.contains(target));
-                true
+                return true;
             }
-            Event::Apply(object) => {
-                self.put(&object.target(kind), object);
-                false
-            }
-            Event::Delete(object) => {
-                self.write().remove(&object.target(kind));
-                false
-            }
+            Event::Apply(object) => self.put(&object.target(kind), object),
+            Event::Delete(object) => self.write().remove(&object.target(kind)),
         }
+        false
     }
 
-    /// An object that cannot be read hides only itself.
+    /// An object that cannot be read hides only itself; it is still there.
     fn put(&self, target: &Target, object: Watched) {
         let read = Spec::read(target.kind, object.spec).and_then(|spec| Object::new(target.clone(), &spec));
-        match read {
-            Ok(object) => self.write().put(object),
-            Err(why) => {
-                log::warn!(object:% = target, why:%; "the object cannot be matched");
-                self.write().remove(target);
-            }
+        let object = read.unwrap_or_else(|why| {
+            log::warn!(object:% = target, why:%; "the object cannot be matched");
+            Object::unreadable(target.clone())
+        });
+        self.write().put(object);
+    }
+
+    fn settle_if_broken(&self, kind: Kind, scope: &Scope, code: Option<u16>, failures: u32) {
+        if code.is_some() && failures == BROKEN_AFTER {
+            log::error!(kind:%, scope:%; "the API server does not give the kind; the others no longer wait for it");
+            self.settled(kind, scope);
         }
     }
 
-    fn settled(&self, kind: Kind) {
+    fn settled(&self, kind: Kind, scope: &Scope) {
         let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        if unsynced.remove(&kind) {
-            log::info!(kind:%, objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind); "objects are known");
+        if unsynced.remove(&(kind, scope.clone())) {
+            let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
+            log::info!(kind:%, scope:%, objects; "objects are known");
             if unsynced.is_empty() {
                 self.synced.notify_waiters();
             }
@@ -268,7 +302,7 @@ impl Watches {
 }
 
 /// Where a watch looks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Scope {
     Cluster,
     Namespace(String),
@@ -283,12 +317,13 @@ impl Scope {
     }
 }
 
-fn describe_scopes(scopes: &[Scope]) -> String {
-    let names = scopes.iter().map(|scope| match scope {
-        Scope::Cluster => "all",
-        Scope::Namespace(namespace) => namespace,
-    });
-    names.collect::<Vec<_>>().join(",")
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::Cluster => f.write_str("all namespaces"),
+            Scope::Namespace(namespace) => f.write_str(namespace),
+        }
+    }
 }
 
 /// An object as it comes from a watch: the spec stays untyped, so that decoding a list never fails
@@ -338,37 +373,29 @@ impl Resource for Watched {
 
 fn events(
     client: Client,
-    resource: ApiResource,
-    scope: Scope,
-) -> impl Stream<Item = Result<(Scope, Event<Watched>), watcher::Error>> + Send {
-    let api: Api<Watched> = match &scope {
-        Scope::Cluster => Api::all_with(client, &resource),
-        Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, &resource),
+    resource: &ApiResource,
+    scope: &Scope,
+) -> impl Stream<Item = Result<Event<Watched>, watcher::Error>> + Send + use<> {
+    let api: Api<Watched> = match scope {
+        Scope::Cluster => Api::all_with(client, resource),
+        Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, resource),
     };
     let config = watcher::Config::default().page_size(PAGE_SIZE);
-    let paced = kube::runtime::watcher(api, config).default_backoff().then(|event| async move {
+    kube::runtime::watcher(api, config).default_backoff().then(|event| async move {
         if matches!(event, Ok(Event::Init)) {
             tokio::time::sleep(BETWEEN_WATCHES).await;
         }
         event
-    });
-    paced.map_ok(move |event| (scope.clone(), event))
+    })
 }
 
-/// What an error means for the way of watching; `None` if the watch mends itself.
-fn ended(err: &watcher::Error) -> Option<Ended> {
-    let code = match err {
+fn watch_status_code(err: &watcher::Error) -> Option<u16> {
+    match err {
         watcher::Error::InitialListFailed(err)
         | watcher::Error::WatchStartFailed(err)
-        | watcher::Error::WatchFailed(err) => status_code(err)?,
-        watcher::Error::WatchError(status) => status.code,
-        watcher::Error::NoResourceVersion => return None,
-    };
-    match code {
-        401 => Some(Ended::Unauthorized),
-        403 => Some(Ended::Forbidden),
-        404 => Some(Ended::NotServed),
-        _ => None,
+        | watcher::Error::WatchFailed(err) => status_code(err),
+        watcher::Error::WatchError(status) => Some(status.code),
+        watcher::Error::NoResourceVersion => None,
     }
 }
 

@@ -46,16 +46,26 @@ impl<'m> Section<'m> {
         }
     }
 
+    /// A text that meant nothing when it was empty, with flux-recv for Flux v1.
+    pub(super) fn drop_if_empty(&mut self, field: &str) {
+        if self.fields.get(field).and_then(Value::as_str) == Some("") {
+            self.fields.remove(field);
+        }
+    }
+
     pub(super) fn required_text(&mut self, field: &str) -> Option<String> {
-        if !self.fields.contains_key(field) {
+        if self.fields.get(field).is_none_or(Value::is_null) {
             self.mistake(field, "is missing");
         }
         self.text(field)
     }
 
-    /// A text, or a list of texts.
+    /// A text, or a list of texts that is not empty: an empty one could mean all or nothing.
     pub(super) fn texts(&mut self, field: &str) -> Vec<String> {
         match self.fields.get(field) {
+            Some(Value::Sequence(list)) if list.is_empty() => {
+                self.mistake(field, "is an empty list; list something or remove it");
+            }
             Some(Value::Sequence(_)) => {}
             _ => return self.text(field).into_iter().collect(),
         }

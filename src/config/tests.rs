@@ -182,6 +182,40 @@ fn files_without_endpoints_or_yaml_are_refused() {
 }
 
 #[test]
+fn nulls_and_empty_lists_are_mistakes() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: }
+- {source: , keyPath: a.key}
+- {source: GoogleContainerRegistry, keyPath: a.key, gcr: {audience: , email: x}}
+- {source: GitHub, keyPath: a.key, namespaces: []}
+",
+        &["a.key"],
+        &[
+            "endpoint 1: keyPath: is missing",
+            "endpoint 2 (a.key): source: is missing",
+            "endpoint 3 (a.key): gcr: audience: is missing",
+            "endpoint 4 (a.key): namespaces: is an empty list; list something or remove it",
+            "endpoint 4 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
+        ],
+    );
+}
+
+#[test]
+fn what_was_empty_and_meant_nothing_still_does() {
+    let folder = folder(&["a.key"]);
+    let with = good(
+        "fluxRecvVersion: 1\napi: ''\nendpoints: [{source: Quay, keyPath: a.key, registryHost: ''}]\n",
+        folder.path(),
+    );
+    let without = good("fluxRecvVersion: 1\nendpoints: [{source: Quay, keyPath: a.key}]\n", folder.path());
+    let path = |config: &Config| config.endpoints.iter().next().expect("an endpoint").path();
+    assert_eq!(path(&with), path(&without));
+}
+
+#[test]
 fn api_has_to_be_a_web_address() {
     let folder = folder(&["a.key"]);
     let with_api = |api: &str| {

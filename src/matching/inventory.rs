@@ -68,7 +68,8 @@ pub(super) enum Follows {
         chart: String,
         version: Option<Range>,
     },
-    /// A chart out of a Git repository or bucket: that source follows the event, not the chart.
+    /// Nothing that an event could name: a chart out of a Git repository or bucket, whose source
+    /// follows the event, or an object that cannot be read.
     Nothing,
     Bucket {
         name: String,
@@ -108,6 +109,11 @@ pub(super) enum Range {
 }
 
 impl Object {
+    /// An object that exists and cannot be matched.
+    pub fn unreadable(target: Target) -> Object {
+        Object { target, suspended: false, follows: Follows::Nothing }
+    }
+
     /// Brings an object into comparable form.
     ///
     /// # Errors

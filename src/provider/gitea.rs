@@ -149,10 +149,11 @@ struct Package {
     html_url: Option<String>,
 }
 
+/// Both names are sent, and mean the same.
 #[derive(Deserialize)]
 struct PackageOwner {
-    #[serde(alias = "username")]
-    login: String,
+    login: Option<String>,
+    username: Option<String>,
 }
 
 /// The registry is the Git host itself, whose name stands only in the package's page.
@@ -167,7 +168,10 @@ fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable
     if event.action != "created" {
         return Ok(Parsed::ignored(format!("package action `{}` pushes nothing", event.action)));
     }
-    let path = format!("{}/{}", package.owner.login, package.name);
+    let owner = package.owner.login.as_ref().or(package.owner.username.as_ref());
+    let owner =
+        owner.ok_or_else(|| Unreadable("cannot read the payload: the package has no owner".to_owned()))?;
+    let path = format!("{owner}/{}", package.name);
     let page_host = package.html_url.as_deref().and_then(|page| page.split("://").nth(1)?.split('/').next());
     let mut names: Vec<ImageName> =
         page_host.and_then(|host| ImageName::in_registry(host, &path).ok()).into_iter().collect();
@@ -280,7 +284,7 @@ mod tests {
     #[test]
     fn container_packages_are_images() {
         let body = json!({"action": "created", "package": {
-            "type": "container", "name": "app", "version": "1.2", "owner": {"login": "Org"},
+            "type": "container", "name": "app", "version": "1.2", "owner": {"login": "Org", "username": "Org"},
             "html_url": "https://gitea.example.com/Org/-/packages/container/app/1.2",
         }});
         let event = [("X-Gitea-Event-Type", "package")];

@@ -32,8 +32,11 @@ pub(super) const PROVIDER: Provider = Provider {
 /// Read first: the data of other events have other shapes.
 #[derive(Deserialize)]
 struct EventType {
-    #[serde(rename = "type", alias = "event_type")]
-    event_type: String,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    /// Before Harbor 1.10.
+    #[serde(rename = "event_type")]
+    first_event_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +73,10 @@ struct FirstShape {
 }
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let EventType { event_type } = delivery.json()?;
+    let EventType { event_type, first_event_type } = delivery.json()?;
+    let event_type = event_type
+        .or(first_event_type)
+        .ok_or_else(|| Unreadable("cannot read the payload: missing field `type`".to_owned()))?;
     let deleted = match event_type.as_str() {
         "PUSH_ARTIFACT" | "pushImage" | "harbor.artifact.pushed" => false,
         "DELETE_ARTIFACT" | "deleteImage" | "harbor.artifact.deleted" => true,

@@ -1,6 +1,8 @@
 //! Events that came before the objects of the cluster were known.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::endpoint::Endpoint;
 use crate::event::Event;
@@ -9,12 +11,15 @@ use crate::event::Event;
 pub(super) struct Backlog {
     /// `None` once it was opened.
     waiting: Mutex<Option<Vec<Waiting>>>,
+    opened: Notify,
 }
 
 /// Events of one delivery, and the endpoint whose options they were accepted under.
 pub(super) struct Waiting {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) events: Vec<Event>,
+    /// How long the body was, in bytes; events hold no more than that of it.
+    pub(super) size: usize,
 }
 
 /// What the backlog did with a delivery.
@@ -27,32 +32,55 @@ pub(super) enum Kept {
     Full,
 }
 
-/// A first sync takes seconds; in that time no sender posts more. Some 1 KiB each at most.
-const LIMIT: usize = 4096;
+/// A first sync takes seconds; in that time no sender posts more.
+const MOST_DELIVERIES: usize = 4096;
+/// The bodies that the waiting events came from, together, in bytes.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 impl Backlog {
     pub(super) fn closed() -> Backlog {
-        Backlog { waiting: Mutex::new(Some(Vec::new())) }
+        Backlog { waiting: Mutex::new(Some(Vec::new())), opened: Notify::new() }
     }
 
     pub(super) fn keep(&self, delivery: Waiting) -> Kept {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match waiting.as_mut() {
-            None => Kept::NotNeeded(delivery),
-            Some(list) if list.len() >= LIMIT => Kept::Full,
-            Some(list) => {
-                list.push(delivery);
-                Kept::Waits
-            }
+        let mut waiting = self.lock();
+        let Some(list) = waiting.as_mut() else { return Kept::NotNeeded(delivery) };
+        let bytes: usize = list.iter().map(|waiting| waiting.size).sum();
+        if list.len() >= MOST_DELIVERIES || bytes + delivery.size > MOST_BYTES {
+            return Kept::Full;
         }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Vec::len)
+        list.push(delivery);
+        Kept::Waits
     }
 
     /// Hands out what has waited. Whoever comes from now on need not wait.
     pub(super) fn open(&self) -> Vec<Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+        self.lock().take().unwrap_or_default()
+    }
+
+    /// What `open` has handed out is taken care of.
+    pub(super) fn settled(&self) {
+        self.opened.notify_waiters();
+    }
+
+    /// Waits until nothing waits, opened or empty.
+    pub(super) async fn empty(&self) {
+        loop {
+            let opened = self.opened.notified();
+            if self.lock().as_ref().is_none_or(Vec::is_empty) {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// What waits, in a line each.
+    pub(super) fn summaries(&self) -> Vec<String> {
+        let waiting = self.lock();
+        waiting.iter().flatten().map(|waiting| super::summary(&waiting.events)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Waiting>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

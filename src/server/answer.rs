@@ -11,7 +11,7 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
     let mut response = HttpResponse::build(status(outcome));
     match outcome {
         Outcome::Unavailable { retry_after, .. } => {
-            response.insert_header((RETRY_AFTER, retry_after.as_secs().to_string()));
+            response.insert_header((RETRY_AFTER, retry_after.as_secs().to_string())).force_close();
         }
         Outcome::WrongMethod => {
             response.insert_header((ALLOW, "POST"));

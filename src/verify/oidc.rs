@@ -34,6 +34,8 @@ struct Cache {
     keys: Option<Arc<JwkSet>>,
     fetched: Option<Instant>,
     last_try: Option<Instant>,
+    /// Why the last try brought nothing.
+    failure: Option<String>,
 }
 
 /// Where Google publishes its keys (the `jwks_uri` of its discovery document).
@@ -124,16 +126,12 @@ impl GoogleKeys {
         if let Some(key) = self.cached(key_id) {
             return Ok(key);
         }
-        let failure = self.refresh().await.err();
+        let refreshed = self.refresh().await;
         let cache = self.cache();
-        let Some(keys) = &cache.keys else {
-            let why = failure.unwrap_or_else(|| "the last try has just failed".to_owned());
-            return Err(Refusal::CannotCheck(format!("Google's keys cannot be had: {why}")));
-        };
-        match (keys.find(key_id), failure) {
+        match (cache.keys.as_ref().and_then(|keys| keys.find(key_id)), refreshed) {
             (Some(key), _) => Ok(key.clone()),
-            (None, None) => Err(Refusal::unproved("the token is signed with a key that is not Google's")),
-            (None, Some(why)) => Err(Refusal::CannotCheck(format!("Google's keys cannot be had: {why}"))),
+            (None, Ok(())) => Err(Refusal::unproved("the token is signed with a key that is not Google's")),
+            (None, Err(why)) => Err(Refusal::CannotCheck(format!("Google's keys cannot be had: {why}"))),
         }
     }
 
@@ -143,22 +141,29 @@ impl GoogleKeys {
         cache.keys.as_ref().filter(|_| fresh)?.find(key_id).cloned()
     }
 
-    /// Fetches the set, unless that was tried a moment ago. What was there stays on failure.
+    /// Fetches the set, unless that was tried a moment ago; then the last try's result stands. What
+    /// was there stays on failure.
     async fn refresh(&self) -> Result<(), String> {
         {
             let mut cache = self.cache();
             if cache.last_try.is_some_and(|last| last.elapsed() < PAUSE_BETWEEN_FETCHES) {
-                return Ok(());
+                return cache.failure.clone().map_or(Ok(()), Err);
             }
             cache.last_try = Some(Instant::now());
+            // Stands if the sender hangs up meanwhile and takes this future with it.
+            cache.failure = Some("the last try was interrupted".to_owned());
         }
-        let body = self.fetch.get(KEYS_URL).await.map_err(|err| err.to_string())?;
-        let keys: JwkSet = serde_json::from_slice(&body)
-            .map_err(|_| format!("{KEYS_URL} does not answer with a key set"))?;
+        let fetched = self.fetch_keys().await;
         let mut cache = self.cache();
-        cache.keys = Some(Arc::new(keys));
+        cache.failure = fetched.as_ref().err().cloned();
+        cache.keys = Some(Arc::new(fetched?));
         cache.fetched = Some(Instant::now());
         Ok(())
+    }
+
+    async fn fetch_keys(&self) -> Result<JwkSet, String> {
+        let body = self.fetch.get(KEYS_URL).await.map_err(|err| err.to_string())?;
+        serde_json::from_slice(&body).map_err(|_| format!("{KEYS_URL} does not answer with a key set"))
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {

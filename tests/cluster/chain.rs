@@ -28,14 +28,14 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
     let (mut to_patch, mut to_artifact) = (Vec::new(), Vec::new());
     for at in 0..PUSHES {
         let commit = app.commit(&format!("push {at}"));
-        let received_before = deliveries(&running).len();
+        let (received, patched) = (deliveries(&running).len(), patches(&running).len());
         app.git(&["push", "--quiet", "origin", "main"]);
         let pushed = Instant::now();
         wait_for(&format!("push {at} in the artifact"), PATIENCE, || {
             revision(&chain(bed)).filter(|revision| revision.ends_with(&commit))
         });
         to_artifact.push(pushed.elapsed());
-        to_patch.push(webhook_to_patch(&running, received_before));
+        to_patch.push(webhook_to_patch(&deliveries(&running)[received], &patches(&running)[patched]));
     }
     println!(
         "{PUSHES} pushes to Gitea, every one seen in the artifact; median from webhook to patch {:?}, from push to artifact {:?}",
@@ -109,19 +109,24 @@ fn deliveries(running: &FluxRecv) -> Vec<String> {
     running.process.output().lines().filter(|line| line.contains(" delivery: ")).map(str::to_owned).collect()
 }
 
-/// From the log line of the delivery to that of its patch.
-fn webhook_to_patch(running: &FluxRecv, received_before: usize) -> Duration {
+/// Patches so far, as log lines.
+fn patches(running: &FluxRecv) -> Vec<String> {
+    running
+        .process
+        .output()
+        .lines()
+        .filter(|line| line.contains("asked to reconcile"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// From the log line of a delivery to that of its patch. The answer is logged after the patch was
+/// asked for, so on a busy machine the patch may be the first of the two.
+fn webhook_to_patch(delivery: &str, patch: &str) -> Duration {
     let time = |line: &str| {
         line.split_whitespace().next().and_then(|time| time.parse::<jiff::Timestamp>().ok()).expect("a time")
     };
-    let log = running.process.output();
-    let received = deliveries(running).get(received_before).map(|line| time(line)).expect("the delivery");
-    let patched = log
-        .lines()
-        .filter(|line| line.contains("asked to reconcile"))
-        .map(time)
-        .find(|patched| *patched >= received);
-    patched.and_then(|patched| patched.duration_since(received).try_into().ok()).expect("the patch")
+    time(patch).duration_since(time(delivery)).try_into().unwrap_or_default()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

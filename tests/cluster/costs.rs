@@ -10,6 +10,7 @@ use super::receive::{FluxRecv, git_repository, own_token};
 
 const DELIVERIES: usize = 1000;
 const CONNECTIONS: usize = 16;
+const OBJECTS: usize = 1000;
 
 pub fn deliveries_cost_the_api_server_a_handful_of_requests(bed: &Bed) {
     let url = "https://github.com/example-org/busy";
@@ -41,6 +42,20 @@ pub fn deliveries_cost_the_api_server_a_handful_of_requests(bed: &Bed) {
     );
     assert!(verified.len() <= 10, "{verified:?}");
     assert!(verified.iter().all(|request| request == "patch gitrepositories"), "{verified:?}");
+}
+
+/// Prints what a thousand objects cost in memory; `cargo test --release --test cluster` measures the
+/// binary as it is shipped but for the allocator of its C library.
+pub fn a_thousand_objects_are_known(bed: &Bed) {
+    for at in 0..OBJECTS {
+        let url = format!("https://github.com/example-org/repository-{at}");
+        git_repository(bed, "team-a", &format!("many-{at}"), json!({"url": url, "ref": {"branch": "main"}}));
+    }
+    let mut running = FluxRecv::start(bed, &own_token(bed), &["--namespaces", "team-a"]);
+    let (status, answer) = running.push("github", "https://github.com/example-org/repository-999", "main");
+    assert_eq!((status, &answer["targets"]), (202, &json!(["GitRepository/team-a/many-999"])));
+    println!("{} KiB resident with {OBJECTS} GitRepositories", running.process.resident_kib());
+    bed.kubectl(&["delete", "gitrepositories", "--all", "-n", "team-a", "--wait=false"]);
 }
 
 /// The requests that flux-recv makes while `act` runs and shortly after. Discovery and lists are

@@ -44,6 +44,10 @@ const SCENARIOS: &[Scenario] = &[
         "a_forbidden_cluster_falls_back_to_the_own_namespace",
         receive::a_forbidden_cluster_falls_back_to_the_own_namespace,
     ),
+    (
+        "a_forbidden_namespace_does_not_stop_the_others",
+        receive::a_forbidden_namespace_does_not_stop_the_others,
+    ),
     ("namespaces_limit_what_is_watched", receive::namespaces_limit_what_is_watched),
     ("a_stale_token_is_read_again", receive::a_stale_token_is_read_again),
     ("deliveries_before_the_sync_are_queued", receive::deliveries_before_the_sync_are_queued),
@@ -53,6 +57,7 @@ const SCENARIOS: &[Scenario] = &[
         "deliveries_cost_the_api_server_a_handful_of_requests",
         costs::deliveries_cost_the_api_server_a_handful_of_requests,
     ),
+    ("a_thousand_objects_are_known", costs::a_thousand_objects_are_known),
     ("twenty_pushes_to_gitea_reach_the_artifact", chain::twenty_pushes_to_gitea_reach_the_artifact),
 ];
 

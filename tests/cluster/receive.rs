@@ -358,6 +358,22 @@ pub fn a_forbidden_cluster_falls_back_to_the_own_namespace(bed: &Bed) {
     );
 }
 
+/// A namespace that is forbidden does not stop the watch of one that is not.
+pub fn a_forbidden_namespace_does_not_stop_the_others(bed: &Bed) {
+    let url = "https://github.com/example-org/partly";
+    git_repository(bed, "flux-system", "partly", json!({"url": url, "ref": {"branch": "main"}}));
+    let running =
+        FluxRecv::start(bed, &bed.token("flux-system", "narrow"), &["--namespaces", "flux-system,apps"]);
+    assert_eq!(running.push("github", url, "main").0, 202, "{}", running.process.output());
+    bed.merge(&git_path("flux-system", "partly"), &json!({"spec": {"ref": {"branch": "next"}}}));
+    wait_for("the changed branch", PATIENCE, || (running.push("github", url, "next").0 == 202).then_some(()));
+    assert!(
+        running.process.output().contains("may not list and watch the kind"),
+        "{}",
+        running.process.output()
+    );
+}
+
 pub fn namespaces_limit_what_is_watched(bed: &Bed) {
     let url = "https://github.com/example-org/limited";
     for namespace in ["team-a", "team-b", "apps"] {

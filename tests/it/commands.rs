@@ -95,6 +95,9 @@ fn send_signs_and_tells_the_answer() {
     assert_eq!(unreadable.status.code(), Some(1));
     let unknown = send(&["--endpoint", "gitlab", "--event", "ping"]);
     assert_eq!(stderr(&unknown).trim(), "error: no endpoint is called `gitlab`; there are github, hub");
+    let bodiless =
+        send(&["--endpoint", "github", "--event", "delete", "--repo", "https://github.com/org/app"]);
+    assert!(stderr(&bodiless).contains("the event `delete` needs a payload"), "{}", stderr(&bodiless));
     let pointless = send(&["--endpoint", "hub", "--repo", "https://github.com/org/app"]);
     assert_eq!(
         stderr(&pointless).trim(),
@@ -132,6 +135,46 @@ fn a_wrong_config_ends_with_all_of_its_mistakes() {
 }
 
 // Incident 17b.
+// Incident 31.
+#[test]
+fn sigterm_before_the_sync_waits_for_it_and_says_what_is_lost() {
+    let folder = folder(CONFIG);
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(
+        &kubeconfig,
+        "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters: [{name: t, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
+         users: [{name: t, user: {}}]\ncontexts: [{name: t, context: {cluster: t, user: t}}]\n",
+    )
+    .expect("a kubeconfig");
+    let mut running =
+        Running::in_folder(folder, &["--kubeconfig", &kubeconfig.display().to_string(), "--drain", "1500ms"]);
+    let sent = running.command(&[
+        "send",
+        "--to",
+        &running.base,
+        "--endpoint",
+        "github",
+        "--repo",
+        "https://github.com/org/app",
+    ]);
+    assert!(
+        stdout(&sent)
+            .starts_with("202 {\"event\":\"push to github.com/org/app main\",\"outcome\":\"queued\"}"),
+        "{}",
+        stdout(&sent)
+    );
+    let started = std::time::Instant::now();
+    assert_eq!(running.terminate(), Some(1));
+    assert!(started.elapsed() >= std::time::Duration::from_millis(1500), "the drain is used");
+    assert!(
+        running.log().contains(
+            "lost, since the objects of the cluster never became known: push to github.com/org/app main"
+        ),
+        "{}",
+        running.log()
+    );
+}
+
 #[test]
 fn a_taken_port_is_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -235,9 +278,9 @@ fn startup_tells_each_endpoint_and_what_is_different() {
     let log = running.log();
     assert!(log.contains("serving endpoint=gitlab source=GitLab key="), "{log}");
     assert!(
-        log.contains("endpoint gitlab: events that are of no interest are answered with 200 now"),
+        log.contains("other than with flux-recv for Flux v1, gitlab, bb: events that are of no interest are answered with 200 now"),
         "{log}"
     );
-    assert!(log.contains("endpoint bb: deliveries have to be signed now"), "{log}");
+    assert!(log.contains("Flux v1, bb: deliveries have to be signed now"), "{log}");
     assert!(log.contains("ends in a line break; at the sender paste the key without it"), "{log}");
 }

@@ -185,6 +185,39 @@ async fn forms_and_other_alphabets_are_verified_as_sent() {
     assert_eq!(push_signed(&running, text.into_bytes(), &[]).await.status, 202);
 }
 
+// Incident 1: strangers who know a path cannot fill the memory.
+#[tokio::test]
+async fn all_bodies_together_are_bounded() {
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    let (address, path) = (running.base.trim_start_matches("http://").to_owned(), running.path("github"));
+    let held = tokio::task::spawn_blocking(move || {
+        let half = vec![b' '; LIMIT - 1];
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n");
+        let senders: Vec<TcpStream> = (0..5)
+            .map(|_| {
+                let mut stream = TcpStream::connect(&address).expect("a connection");
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&half);
+                stream
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        senders
+    });
+    let senders = held.await.expect("a thread");
+    assert!(running.log().contains("outcome=unavailable status=503"), "{}", running.log());
+    drop(senders);
+    let mut status = 0;
+    for _ in 0..50 {
+        status = push_signed(&running, push(), &[]).await.status;
+        if status == 202 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(status, 202, "there is room again");
+}
+
 // Incident 4.
 #[tokio::test]
 async fn a_head_that_never_ends_is_cut_off() {
