@@ -110,7 +110,19 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Each line of an error marked as one, with its causes.
 fn error_text(err: &anyhow::Error) -> String {
-    format!("{err:#}").lines().map(|line| format!("error: {line}")).collect::<Vec<_>>().join("\n")
+    with_causes(err).lines().map(|line| format!("error: {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// An error and its causes; some libraries repeat the cause in what they say themselves.
+fn with_causes(err: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in err.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{cause}");
+        }
+    }
+    text
 }
 
 /// Writes to stdout. A reader that has gone away, as with `| head`, is no mistake.

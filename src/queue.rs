@@ -16,7 +16,7 @@ use crate::flux::Target;
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
 pub trait Writer: Send + Sync {
-    /// Asks Flux to reconcile the object.
+    /// Asks Flux to reconcile the object, and logs that it did.
     fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>>;
 
     /// Whether the object still exists, as far as the watch knows.
@@ -261,12 +261,9 @@ fn panicked() -> WriteError {
     }
 }
 
-/// Decides what a result means, and says so once.
+/// Decides what a result means, and says so once if it is a failure.
 fn ending(target: &Target, result: Result<(), WriteError>, exists: bool, failures: u32) -> Ending {
-    let Err(err) = result else {
-        log::info!(object:% = target; "asked to reconcile");
-        return Ending::Done;
-    };
+    let Err(err) = result else { return Ending::Done };
     if !exists {
         log::info!(object:% = target; "the object is gone; nothing to ask");
         return Ending::GivenUp;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::{ClusterArgs, ConfigArgs, runtime, say};
+use super::{ClusterArgs, ConfigArgs, runtime, say, with_causes};
 use crate::cluster::access::{self, Access, VERBS};
 use crate::cluster::connection::Connection;
 use crate::config::{self, Config};
@@ -44,7 +44,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 found.iter().all(is_good) && found.iter().any(|access| access.version.is_some())
             }
             Err(err) => {
-                say(&format!("\ncluster: {err:#}\n"))?;
+                say(&format!("\ncluster: {}\n", with_causes(&err)))?;
                 false
             }
         },

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{ConfigArgs, runtime, say};
+use super::{ConfigArgs, runtime, say, with_causes};
 use crate::config;
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
@@ -150,5 +150,5 @@ fn is_loopback(url: &str) -> bool {
 }
 
 fn causes(err: reqwest::Error) -> String {
-    format!("{:#}", anyhow::Error::from(err))
+    with_causes(&anyhow::Error::from(err))
 }

@@ -35,11 +35,14 @@ fn describe(endpoint: &Endpoint, base: &str) -> String {
     if let Some(content_type) = settings.content_type {
         lines.push(format!("  Content type: {content_type}"));
     }
-    lines.push(format!("  Secret:       {}", settings.secret));
-    if endpoint.proves_the_sender() && endpoint.credentials.google.is_none() {
-        let newline =
-            if endpoint.credentials.key.ends_in_newline() { ", without its line break" } else { "" };
-        lines.push(format!("                the content of {}{newline}", endpoint.key_file.display()));
+    match endpoint.proves_the_sender() && endpoint.credentials.google.is_none() {
+        true => {
+            let newline =
+                if endpoint.credentials.key.ends_in_newline() { ", without its line break" } else { "" };
+            lines.push(format!("  Secret:       the content of {}{newline}", endpoint.key_file.display()));
+            lines.push(format!("  Goes into:    {}", settings.secret));
+        }
+        false => lines.push(format!("  Secret:       {}", settings.secret)),
     }
     if let Some(account) = &endpoint.credentials.google {
         lines.push(format!("                account {}, audience {}", account.email, account.audience));

@@ -37,7 +37,10 @@ impl Annotator {
             return Err(WriteError::NotFound);
         };
         let client = self.connection.client();
-        let Err(refusal) = send(&client, &resource, target).await? else { return Ok(()) };
+        let Err(refusal) = send(&client, &resource, target).await? else {
+            log::info!(object:% = target; "asked to reconcile");
+            return Ok(());
+        };
         let why = refusal.why;
         Err(match refusal.code {
             401 => {

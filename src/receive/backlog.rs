@@ -84,3 +84,41 @@ impl Backlog {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::provider::PROVIDERS;
+    use crate::verify::Credentials;
+    use crate::verify::key::Key;
+
+    fn waiting(size: usize) -> Waiting {
+        let key = Key::new(b"test-key".to_vec()).expect("a key");
+        let credentials = Credentials { key, google: None, unsigned: false };
+        let endpoint = Endpoint::new("test".to_owned(), PROVIDERS[0], PathBuf::new(), credentials, "");
+        Waiting { endpoint: Arc::new(endpoint), events: Vec::new(), size }
+    }
+
+    #[test]
+    fn it_is_bounded_in_number_and_in_bytes() {
+        let backlog = Backlog::closed();
+        for _ in 0..MOST_DELIVERIES {
+            assert!(matches!(backlog.keep(waiting(1)), Kept::Waits));
+        }
+        assert!(matches!(backlog.keep(waiting(1)), Kept::Full));
+        let backlog = Backlog::closed();
+        assert!(matches!(backlog.keep(waiting(MOST_BYTES)), Kept::Waits));
+        assert!(matches!(backlog.keep(waiting(1)), Kept::Full));
+    }
+
+    #[test]
+    fn once_opened_nothing_waits() {
+        let backlog = Backlog::closed();
+        backlog.keep(waiting(1));
+        assert_eq!(backlog.open().len(), 1);
+        assert!(matches!(backlog.keep(waiting(1)), Kept::NotNeeded(_)));
+        assert!(backlog.open().is_empty());
+    }
+}

@@ -121,6 +121,7 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         }
         apply_dry(bed, &text);
     }
+    readmes_kubectl_lines_work(bed, folder);
     let (_, with_config) = &built[1];
     let secret = documents(with_config)
         .into_iter()
@@ -137,6 +138,24 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
     let file = bed.path("base.yaml");
     std::fs::write(&file, &built[0].1).expect("a file");
     bed.kubectl(&["apply", "-f", &file.display().to_string()]);
+}
+
+/// Every kubectl line of README, but for what needs running Pods, without effect.
+fn readmes_kubectl_lines_work(bed: &Bed, folder: &Path) {
+    let readme = std::fs::read_to_string(project().join("README.md")).expect("README");
+    let mut run = 0;
+    for line in readme.lines().map(str::trim).filter(|line| line.starts_with("kubectl ")) {
+        let mut words: Vec<String> = line.split_whitespace().skip(1).map(str::to_owned).collect();
+        for word in &mut words {
+            if word.contains("example/") {
+                *word = word.replace("example/", &format!("{}/example/", folder.display()));
+            }
+        }
+        words.push("--dry-run=server".to_owned());
+        bed.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        run += 1;
+    }
+    assert!(run >= 3, "README lost its kubectl lines");
 }
 
 pub fn pod_templates_pass_restricted_pod_security(bed: &Bed) {

@@ -96,7 +96,9 @@ fn every_command_line_that_can_be_run_works() {
             ["kubectl", "apply", "-k", path] => {
                 assert!(project().join(path).join("kustomization.yaml").exists(), "{line}")
             }
-            ["printf", "%s", _, ">", path] => assert!(project().join(path).parent().is_some_and(Path::is_dir), "{line}"),
+            ["printf", "%s", _, ">", path] => {
+                assert!(project().join(path).parent().is_some_and(Path::is_dir), "{line}")
+            }
             ["kubectl", "-n", "flux-system", "create", "secret", ..] => {}
             ["tests/testbed/build"] => assert!(project().join(words[0]).exists()),
             // The suite that this test is part of; a container engine; a tunnel to the internet.
