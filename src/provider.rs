@@ -1,11 +1,12 @@
 //! Who sends webhooks: one file per sender, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below.
+//! and its row into the table below. (`forge` and `testing` are no senders: they are shared.)
 
 mod bitbucket_cloud;
 mod bitbucket_server;
 mod dockerhub;
+mod forge;
 mod forgejo;
 mod gitea;
 mod github;

@@ -1,7 +1,7 @@
 //! Forgejo, which adds headers of its own to Gitea's.
 //! <https://forgejo.org/docs/latest/user/webhooks/>
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, gitea};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, gitea};
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -34,7 +34,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    Ok(Composed::json(&[("X-Forgejo-Event", "push")], &gitea::push_body(change)?))
+    Ok(Composed::json(&[("X-Forgejo-Event", "push")], &forge::push_body(change)?))
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 //! <https://docs.gitea.com/usage/webhooks>
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, SENDS_NO_PING, Settings,
-    add_registry_hosts, git_event, pushed_ref,
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings, add_registry_hosts,
+    forge,
 };
-use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
-use crate::event::{Event, GitChanges, ImageEvent, Media, RefChange};
+use crate::event::{Event, ImageEvent, Media};
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -47,90 +46,9 @@ pub(super) fn parse_named(
 ) -> Result<Parsed, Unreadable> {
     let event = headers.iter().find_map(|header| delivery.header(header));
     match event.ok_or_else(|| Unreadable(format!("the header {} is missing", headers[0])))? {
-        "push" => push(&delivery.json()?),
-        event @ ("create" | "delete") => created_or_deleted(&delivery.json()?, event == "delete"),
-        "release" => release(&delivery.json()?),
         "package" => package(&delivery.json()?, hints),
-        event => Ok(Parsed::ignored_event(event)),
+        event => forge::parse(event, delivery).unwrap_or_else(|| Ok(Parsed::ignored_event(event))),
     }
-}
-
-#[derive(Deserialize)]
-struct Repository {
-    ssh_url: Option<String>,
-    clone_url: Option<String>,
-    html_url: Option<String>,
-}
-
-impl Repository {
-    fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
-        let urls = [&self.clone_url, &self.ssh_url, &self.html_url];
-        git_event(urls.map(Option::as_deref), self.ssh_url.clone(), GitChanges::Refs(vec![change]))
-    }
-}
-
-#[derive(Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    name: String,
-    after: Option<String>,
-    commits: Option<Vec<Commit>>,
-    repository: Repository,
-}
-
-#[derive(Deserialize)]
-struct Commit {
-    id: Option<String>,
-}
-
-fn push(push: &Push) -> Result<Parsed, Unreadable> {
-    let commits = push.commits.iter().flatten().filter_map(|commit| commit.id.clone()).collect();
-    push.repository.event(pushed_ref(&push.name, push.after.as_deref(), false, commits)?)
-}
-
-/// A deleted branch sends only this, no push.
-#[derive(Deserialize)]
-struct CreatedOrDeleted {
-    #[serde(rename = "ref")]
-    name: String,
-    ref_type: String,
-    sha: Option<String>,
-    repository: Repository,
-}
-
-fn created_or_deleted(event: &CreatedOrDeleted, deleted: bool) -> Result<Parsed, Unreadable> {
-    match GitRef::from_name_and_type(&event.name, &event.ref_type) {
-        Some(name) => {
-            event.repository.event(RefChange { name, deleted, commits: event.sha.iter().cloned().collect() })
-        }
-        None => Ok(Parsed::ignored(format!(
-            "a {} was created or deleted, neither branch nor tag",
-            event.ref_type
-        ))),
-    }
-}
-
-#[derive(Deserialize)]
-struct ReleaseEvent {
-    action: String,
-    release: Release,
-    repository: Repository,
-}
-
-#[derive(Deserialize)]
-struct Release {
-    tag_name: String,
-}
-
-fn release(event: &ReleaseEvent) -> Result<Parsed, Unreadable> {
-    if event.action != "published" {
-        return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
-    }
-    event.repository.event(RefChange {
-        name: GitRef::tag(&event.release.tag_name),
-        deleted: false,
-        commits: Vec::new(),
-    })
 }
 
 #[derive(Deserialize)]
@@ -209,24 +127,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
         });
         return Ok(Composed::json(&[("X-Gitea-Event", "package")], &body));
     }
-    Ok(Composed::json(&[("X-Gitea-Event", "push")], &push_body(change)?))
-}
-
-/// The body of a push, as Gitea, Forgejo and Gogs write it.
-pub(super) fn push_body(change: &Change) -> Result<Value, CannotCompose> {
-    match change {
-        Change::Push { repository, name, commit } => Ok(json!({
-            "ref": name.as_str(),
-            "after": commit,
-            "repository": {
-                "full_name": repository.path(),
-                "clone_url": repository.to_string(),
-                "ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
-            },
-        })),
-        Change::Image { .. } => Err(SENDS_NO_IMAGES),
-        Change::Ping => Err(SENDS_NO_PING),
-    }
+    Ok(Composed::json(&[("X-Gitea-Event", "push")], &forge::push_body(change)?))
 }
 
 #[cfg(test)]

@@ -4,13 +4,9 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
-    required_header,
-};
-use crate::event::git_ref::GitRef;
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, required_header};
 use crate::event::image::ImageName;
-use crate::event::{Event, GitChanges, ImageEvent, Media, RefChange};
+use crate::event::{Event, ImageEvent, Media};
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -37,96 +33,9 @@ pub(super) const PROVIDER: Provider = Provider {
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-GitHub-Event")? {
         "ping" => Ok(Parsed::Ping),
-        "push" => push(&delivery.json()?),
-        event @ ("create" | "delete") => created_or_deleted(&delivery.json()?, event == "delete"),
-        "release" => release(&delivery.json()?),
         "package" | "registry_package" => package(delivery.json()?),
-        event => Ok(Parsed::ignored_event(event)),
+        event => forge::parse(event, delivery).unwrap_or_else(|| Ok(Parsed::ignored_event(event))),
     }
-}
-
-#[derive(Deserialize)]
-struct Repository {
-    ssh_url: Option<String>,
-    clone_url: Option<String>,
-    git_url: Option<String>,
-    html_url: Option<String>,
-}
-
-impl Repository {
-    fn event(&self, changes: GitChanges) -> Result<Parsed, Unreadable> {
-        let urls = [&self.clone_url, &self.ssh_url, &self.git_url, &self.html_url];
-        git_event(urls.map(Option::as_deref), self.ssh_url.clone(), changes)
-    }
-}
-
-#[derive(Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    name: String,
-    after: Option<String>,
-    #[serde(default)]
-    deleted: bool,
-    head_commit: Option<Commit>,
-    commits: Option<Vec<Commit>>,
-    repository: Repository,
-}
-
-#[derive(Deserialize)]
-struct Commit {
-    id: String,
-}
-
-fn push(push: &Push) -> Result<Parsed, Unreadable> {
-    let commits = push
-        .head_commit
-        .iter()
-        .chain(push.commits.iter().flatten())
-        .map(|commit| commit.id.clone())
-        .collect();
-    let change = pushed_ref(&push.name, push.after.as_deref(), push.deleted, commits)?;
-    push.repository.event(GitChanges::Refs(vec![change]))
-}
-
-#[derive(Deserialize)]
-struct CreatedOrDeleted {
-    #[serde(rename = "ref")]
-    name: Option<String>,
-    ref_type: String,
-    repository: Repository,
-}
-
-fn created_or_deleted(event: &CreatedOrDeleted, deleted: bool) -> Result<Parsed, Unreadable> {
-    let name = event.name.as_deref().and_then(|name| GitRef::from_name_and_type(name, &event.ref_type));
-    match name {
-        Some(name) => {
-            event.repository.event(GitChanges::Refs(vec![RefChange { name, deleted, commits: Vec::new() }]))
-        }
-        None => Ok(Parsed::ignored(format!(
-            "a {} was created or deleted, neither branch nor tag",
-            event.ref_type
-        ))),
-    }
-}
-
-#[derive(Deserialize)]
-struct ReleaseEvent {
-    action: String,
-    release: Release,
-    repository: Repository,
-}
-
-#[derive(Deserialize)]
-struct Release {
-    tag_name: String,
-}
-
-fn release(event: &ReleaseEvent) -> Result<Parsed, Unreadable> {
-    if !matches!(event.action.as_str(), "published" | "released") {
-        return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
-    }
-    let tag = RefChange { name: GitRef::tag(&event.release.tag_name), deleted: false, commits: Vec::new() };
-    event.repository.event(GitChanges::Refs(vec![tag]))
 }
 
 /// Three shapes of one object are in the wild; each names the image in its own way.
@@ -240,20 +149,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
         Change::Ping => {
             Composed::json(&[("X-GitHub-Event", "ping")], &json!({"zen": "Keep it logically awesome."}))
         }
-        Change::Push { repository, name, commit } => Composed::json(
-            &[("X-GitHub-Event", "push")],
-            &json!({
-                "ref": name.as_str(),
-                "after": commit,
-                "deleted": false,
-                "head_commit": {"id": commit},
-                "repository": {
-                    "full_name": repository.path(),
-                    "clone_url": repository.to_string(),
-                    "ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
-                },
-            }),
-        ),
+        Change::Push { .. } => Composed::json(&[("X-GitHub-Event", "push")], &forge::push_body(change)?),
         Change::Image { reference } => Composed::json(
             &[("X-GitHub-Event", "package")],
             &json!({

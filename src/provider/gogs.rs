@@ -1,7 +1,7 @@
 //! Gogs, the ancestor of Gitea and Forgejo.
 //! <https://gogs.io/docs/features/webhook>
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, gitea};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, gitea};
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -30,7 +30,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    Ok(Composed::json(&[("X-Gogs-Event", "push")], &gitea::push_body(change)?))
+    Ok(Composed::json(&[("X-Gogs-Event", "push")], &forge::push_body(change)?))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
+use super::common::copy_folder;
 
 fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -16,7 +17,7 @@ fn project() -> PathBuf {
 fn workspace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     for name in ["kustomization", "example"] {
-        copy(&project().join(name), &folder.path().join(name));
+        copy_folder(&project().join(name), &folder.path().join(name));
     }
     std::fs::write(folder.path().join("example/config/github.key"), "test-key-0123456789abcdef")
         .expect("a key");
@@ -24,23 +25,10 @@ fn workspace() -> tempfile::TempDir {
     folder
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target)
-        } else {
-            std::fs::copy(&path, &target).map(drop).expect("a copy")
-        }
-    }
-}
-
 /// Flux as `flux bootstrap` leaves it, as far as the sidecar is concerned.
 fn write_flux(bed: &Bed, folder: &Path) {
     let flux = folder.join("flux");
-    copy(&bed.parts.cache.join("manifests"), &flux);
+    copy_folder(&bed.parts.cache.join("manifests"), &flux);
     let kustomization = "namespace: flux-system\nresources:\n- rbac/controller.yaml\n- policies\n\
                          - notification-controller/deployment.yaml\n- notification-controller/service.yaml\n\
                          - source-controller/deployment.yaml\n- source-controller/service.yaml\n";

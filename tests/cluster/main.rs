@@ -6,6 +6,8 @@
 
 mod bed;
 mod chain;
+#[path = "../common/mod.rs"]
+mod common;
 mod costs;
 mod deploy;
 mod gitea;

@@ -2,20 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::running::{Running, flux_recv, folder, project, stderr, stdout};
-
-const CONFIG: &str = "fluxRecvVersion: 1
-endpoints:
-- {source: GitHub, keyPath: github.key}
-- {source: DockerHub, keyPath: hub.key}
-";
-
-const OBJECTS: &str = "
-apiVersion: source.toolkit.fluxcd.io/v1
-kind: GitRepository
-metadata: {name: app, namespace: apps}
-spec: {url: https://github.com/org/app, ref: {branch: main}}
-";
+use super::running::{CONFIG, OBJECTS, Running, flux_recv, folder, project, stderr, stdout};
 
 #[test]
 fn the_demo_ends_well_by_itself() {

@@ -6,20 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::running::{Running, client, hub_signature, test_key};
-
-const CONFIG: &str = "fluxRecvVersion: 1
-endpoints:
-- {source: GitHub, keyPath: github.key}
-- {source: DockerHub, keyPath: hub.key}
-";
-
-const OBJECTS: &str = "
-apiVersion: source.toolkit.fluxcd.io/v1
-kind: GitRepository
-metadata: {name: app, namespace: apps}
-spec: {url: https://github.com/org/app, ref: {branch: main}}
-";
+use super::running::{CONFIG, OBJECTS, Running, client, hub_signature, test_key};
 
 fn push() -> Vec<u8> {
     let repository = json!({"clone_url": "https://github.com/org/app.git"});

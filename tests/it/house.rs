@@ -107,7 +107,7 @@ fn the_table_of_providers_is_the_folder() {
     let files: BTreeSet<String> = sources(&folder)
         .iter()
         .filter_map(|file| Some(file.file_stem()?.to_string_lossy().replace('_', "")))
-        .filter(|name| name != "testing")
+        .filter(|name| name != "testing" && name != "forge")
         .collect();
     let table: BTreeSet<String> = PROVIDERS.iter().map(|provider| provider.name.to_lowercase()).collect();
     assert_eq!(files, table);

@@ -3,6 +3,8 @@
 
 mod api_server;
 mod commands;
+#[path = "../common/mod.rs"]
+mod common;
 mod door;
 mod fluxd;
 mod google;

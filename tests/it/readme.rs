@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flux_recv::flux::KINDS;
 use flux_recv::provider::PROVIDERS;
 
+use super::common::copy_folder;
 use super::running::{Running, flux_recv, project, stderr, stdout};
 
 fn readme() -> String {
@@ -27,19 +28,6 @@ fn commands() -> Vec<String> {
         }
     }
     commands
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target)
-        } else {
-            std::fs::copy(&path, &target).map(drop).expect("a copy")
-        }
-    }
 }
 
 /// Serves until it listens.
@@ -73,7 +61,7 @@ fn check_serves(arguments: &[&str], folder: &Path) {
 fn every_command_line_that_can_be_run_works() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    copy(&project().join("example"), &folder.join("example"));
+    copy_folder(&project().join("example"), &folder.join("example"));
     let _ = std::fs::remove_file(folder.join("example/config/github.key"));
     let mut run = 0;
     for line in commands() {
@@ -113,7 +101,7 @@ fn every_command_line_that_can_be_run_works() {
 /// Sends to an instance that serves the same config.
 fn check_send(arguments: &[&str], folder: &Path) {
     let served = tempfile::tempdir().expect("a folder");
-    copy(&folder.join("example/config"), served.path());
+    copy_folder(&folder.join("example/config"), served.path());
     let objects = folder.join("example/objects").display().to_string();
     let running = Running::in_folder(served, &["--manifests", &objects]);
     let arguments: Vec<&str> = arguments

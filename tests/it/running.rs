@@ -11,6 +11,21 @@ pub struct Running {
     child: Child,
 }
 
+/// A sender that signs and one that cannot.
+pub const CONFIG: &str = "fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: github.key}
+- {source: DockerHub, keyPath: hub.key}
+";
+
+/// An object that follows one branch of one repository.
+pub const OBJECTS: &str = "
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: app, namespace: apps}
+spec: {url: https://github.com/org/app, ref: {branch: main}}
+";
+
 /// Keys have this content, so that tests can sign.
 pub fn test_key(name: &str) -> String {
     format!("test-key-number-one-for-{name}")
