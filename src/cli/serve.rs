@@ -59,11 +59,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let service = Arc::new(Service { endpoints: config.endpoints, receiver, limits: Limits::default() });
         tokio::spawn(open_when_known(Arc::clone(&service), watches));
         let address = server::local_address(&listener)?;
+        let mut sigterm = signal(SignalKind::terminate())?;
+        let mut sigint = signal(SignalKind::interrupt())?;
         let mut running = server::start(listener, Arc::clone(&service))?;
         log::info!(address:%; "listening");
 
-        let mut sigterm = signal(SignalKind::terminate())?;
-        let mut sigint = signal(SignalKind::interrupt())?;
         let cause = tokio::select! {
             _ = sigterm.recv() => Ok("SIGTERM"),
             _ = sigint.recv() => Ok("SIGINT"),
@@ -73,9 +73,13 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         match cause {
             Ok(signal) => {
                 log::info!("{signal}: accepting no more, asking for what is left");
-                Ok(drain(running, &service, &queue, args.drain).await)
+                Ok(drain(Some(running), &service, &queue, args.drain).await)
             }
-            Err(why) => Err(anyhow::anyhow!(why)),
+            Err(why) => {
+                log::error!("{why}; asking for what is left before the process ends");
+                drain(None, &service, &queue, args.drain).await;
+                Err(anyhow::anyhow!(why))
+            }
         }
     })
 }
@@ -192,9 +196,11 @@ async fn ended(task: &mut JoinHandle<()>) -> String {
 
 /// Answers what has arrived and asks for what is left, until the time is up. What is left then is
 /// said and is a failure.
-async fn drain(running: Running, service: &Service, queue: &Queue, limit: Duration) -> ExitCode {
+async fn drain(running: Option<Running>, service: &Service, queue: &Queue, limit: Duration) -> ExitCode {
     let stopped = tokio::time::timeout(limit, async {
-        running.stop().await;
+        if let Some(running) = running {
+            running.stop().await;
+        }
         service.receiver.matched().await;
         queue.rest().await;
     });

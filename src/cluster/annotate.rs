@@ -33,10 +33,16 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 impl Annotator {
     async fn patch(&self, target: &Target) -> Result<(), WriteError> {
-        let Some(resource) = self.resources.get(target.kind) else {
-            return Err(WriteError::NotFound);
-        };
         let client = self.connection.client();
+        let resource = match self.resources.get(target.kind) {
+            Some(resource) => resource,
+            None => self
+                .resources
+                .discover(&client, target.kind)
+                .await
+                .map_err(unanswered)?
+                .ok_or(WriteError::NotFound)?,
+        };
         let Err(refusal) = send(&client, &resource, target).await? else {
             log::info!(object:% = target; "asked to reconcile");
             return Ok(());
@@ -61,6 +67,10 @@ impl Annotator {
     }
 }
 
+fn unanswered(err: kube::Error) -> WriteError {
+    WriteError::Temporary { why: describe(&err), retry_after: None }
+}
+
 /// An answer of the API server that is no success.
 struct ApiRefusal {
     code: u16,
@@ -77,7 +87,6 @@ async fn send(
     resource: &ApiResource,
     target: &Target,
 ) -> Result<Result<(), ApiRefusal>, WriteError> {
-    let unanswered = |err: kube::Error| WriteError::Temporary { why: describe(&err), retry_after: None };
     let path = DynamicObject::url_path(resource, Some(&target.namespace));
     let patch = Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: requested_at()}}}));
     let request = Request::new(path)

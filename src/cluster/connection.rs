@@ -31,6 +31,10 @@ struct Shared {
 /// The API server has to take a connection within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A watch is ended by the server after 290 s at the latest; a connection that is silent for longer
+/// is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(320);
+
 /// Many requests can find out at once that a token is stale; one of them reads it again.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -74,6 +78,8 @@ impl Connection {
 async fn connect(options: &ClusterOptions) -> anyhow::Result<Client> {
     let mut config = config(options).await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     // The queue tries again by itself and has to know of each failure.
     config.default_retry = false;
     Client::try_from(config).context("cannot set up the connection to the API server")

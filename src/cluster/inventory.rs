@@ -1,6 +1,6 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
@@ -8,12 +8,11 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 
 use super::annotate::Annotator;
 use super::connection::Connection;
@@ -39,10 +38,16 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
 
-/// A watch that the server ends at once would otherwise be opened again without any pause.
-const BETWEEN_WATCHES: Duration = Duration::from_millis(200);
+/// A first "forbidden" or "no such kind" may be a slip of an API server that has just started.
+const TRY_SOON: Duration = Duration::from_secs(2);
 
-/// So many errors in a row from an API server that does answer mean that one kind is broken; the
+/// Lists that the server asks for one after the other are spaced.
+const BETWEEN_LISTS: Duration = Duration::from_millis(200);
+
+/// How long a list may be silent, and a question about what is served may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// So many failures in a row with an API server that does answer mean that one kind is broken; the
 /// others do not wait for it any longer.
 const BROKEN_AFTER: u32 = 5;
 
@@ -55,6 +60,7 @@ enum Ended {
     Forbidden,
     NotServed,
     Unauthorized,
+    Silent,
 }
 
 impl Watches {
@@ -90,18 +96,26 @@ impl Watches {
         }
     }
 
-    /// Watches all kinds; never ends.
+    /// Watches all kinds; never ends. A watch that panics is started again.
     pub async fn run(self: Arc<Watches>) {
         let mut tasks = JoinSet::new();
+        let mut running = HashMap::new();
+        let start =
+            |tasks: &mut JoinSet<()>, running: &mut HashMap<Id, (Kind, Scope)>, kind, scope: Scope| {
+                let (watches, of) = (Arc::clone(&self), scope.clone());
+                let task = tasks.spawn(async move { watches.keep(kind, of).await });
+                running.insert(task.id(), (kind, scope));
+            };
         for info in &KINDS {
-            for scope in self.scopes.clone() {
-                let watches = Arc::clone(&self);
-                tasks.spawn(async move { watches.keep(info.kind, scope).await });
+            for scope in &self.scopes {
+                start(&mut tasks, &mut running, info.kind, scope.clone());
             }
         }
-        // A watch never ends by itself, so whatever comes out of here is a panic.
-        if let Some(Err(err)) = tasks.join_next().await {
-            log::error!("a watch ended in a panic: {err}");
+        while let Some(Err(err)) = tasks.join_next_with_id().await {
+            let Some((kind, scope)) = running.remove(&err.id()) else { continue };
+            log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
+            tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
+            start(&mut tasks, &mut running, kind, scope);
         }
     }
 
@@ -117,41 +131,60 @@ impl Watches {
     }
 
     async fn keep(&self, kind: Kind, scope: Scope) {
-        let mut failures = 0;
-        let mut missing = 0;
+        let mut trouble = Trouble::default();
         loop {
             let client = self.connection.client();
-            let resource = match self.resources.discover(&client, kind).await {
+            let resource = match self.discover(&client, kind).await {
                 Ok(Some(resource)) => resource,
                 Ok(None) => {
-                    missing += 1;
-                    self.not_served(kind, &scope, missing);
-                    tokio::time::sleep(TRY_AGAIN).await;
+                    trouble.missing += 1;
+                    self.not_served(kind, &scope, trouble.missing).await;
                     continue;
                 }
-                Err(err) => {
-                    failures += 1;
-                    self.after_failed_discovery(kind, &scope, &err, failures).await;
+                Err(failure) => {
+                    trouble.failures += 1;
+                    trouble.answered_failures += u32::from(failure.code.is_some());
+                    self.after_failed_discovery(kind, &scope, &failure, &trouble).await;
                     continue;
                 }
             };
-            (failures, missing) = (0, 0);
-            match self.watch(kind, &client, &resource, &scope, &scope).await {
-                Ended::NotServed => tokio::time::sleep(AFTER_A_FAILURE).await,
-                Ended::Unauthorized => {
-                    self.connection.reload_credentials().await;
-                    tokio::time::sleep(AFTER_A_FAILURE).await;
+            (trouble.missing, trouble.failures) = (0, 0);
+            let ended = self.watch(kind, &client, &resource, &scope, &scope, &mut trouble).await;
+            match ended {
+                Ended::Forbidden if trouble.forbidden == 0 => {
+                    trouble.forbidden += 1;
+                    tokio::time::sleep(TRY_SOON).await;
                 }
                 Ended::Forbidden if scope == Scope::Cluster => {
-                    self.keep_own_namespace(kind, &client, &resource).await
+                    self.keep_own_namespace(kind, &client, &resource).await;
+                    trouble = Trouble::default();
                 }
-                Ended::Forbidden => {
-                    log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
-                    self.settled(kind, &scope);
-                    tokio::time::sleep(TRY_AGAIN).await;
+                Ended::Forbidden => self.forbidden(kind, &scope, &scope).await,
+                Ended::NotServed | Ended::Unauthorized | Ended::Silent => {
+                    trouble.answered_failures += 1;
+                    self.settle_if_broken(kind, &scope, trouble.answered_failures);
+                    if ended == Ended::Unauthorized {
+                        self.connection.reload_credentials().await;
+                    }
+                    tokio::time::sleep(AFTER_A_FAILURE).await;
                 }
             }
         }
+    }
+
+    async fn discover(&self, client: &Client, kind: Kind) -> Result<Option<ApiResource>, Failure> {
+        match tokio::time::timeout(ANSWER_LIMIT, self.resources.discover(client, kind)).await {
+            Ok(found) => found.map_err(|err| Failure { code: status_code(&err), why: describe(&err) }),
+            Err(_) => {
+                Err(Failure { code: None, why: format!("no answer within {} s", ANSWER_LIMIT.as_secs()) })
+            }
+        }
+    }
+
+    async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
+        log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
+        self.settled(kind, stands_for);
+        tokio::time::sleep(TRY_AGAIN).await;
     }
 
     /// Watches the own namespace until the whole cluster may be listed. What was known of the rest
@@ -163,16 +196,14 @@ impl Watches {
             "may not list the kind in the whole cluster; watching the own namespace, trying again every {} s",
             TRY_AGAIN.as_secs()
         );
+        let mut trouble = Trouble::default();
         tokio::select! {
             () = self.until_the_cluster_may_be_listed(client, resource) => {
                 log::info!(kind:%; "may list the kind in the whole cluster now");
             }
-            ended = self.watch(kind, client, resource, &own, &Scope::Cluster) => {
-                if ended == Ended::Forbidden {
-                    log::warn!(kind:%, scope:% = own; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
-                    self.settled(kind, &Scope::Cluster);
-                    tokio::time::sleep(TRY_AGAIN).await;
-                }
+            ended = self.watch(kind, client, resource, &own, &Scope::Cluster, &mut trouble) => match ended {
+                Ended::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
+                _ => tokio::time::sleep(AFTER_A_FAILURE).await,
             }
         }
     }
@@ -181,31 +212,37 @@ impl Watches {
         let everywhere: Api<DynamicObject> = Api::all_with(client.clone(), resource);
         loop {
             tokio::time::sleep(TRY_AGAIN).await;
-            if everywhere.list_metadata(&ListParams::default().limit(1)).await.is_ok() {
+            let first = ListParams::default().limit(1);
+            if let Ok(Ok(_)) = tokio::time::timeout(ANSWER_LIMIT, everywhere.list_metadata(&first)).await {
                 return;
             }
         }
     }
 
-    /// The first "no such kind" may be a slip of the API server; the second one a minute later means
-    /// that the objects went with it.
-    fn not_served(&self, kind: Kind, scope: &Scope, times: u32) {
+    /// The first "no such kind" may be a slip; the second one means that the others need not wait, and
+    /// one a minute later that the objects went with the kind.
+    async fn not_served(&self, kind: Kind, scope: &Scope, times: u32) {
         if times == 1 {
+            tokio::time::sleep(TRY_SOON).await;
+            return;
+        }
+        if times == 2 {
             log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
         }
         self.settled(kind, scope);
+        tokio::time::sleep(TRY_AGAIN).await;
     }
 
-    async fn after_failed_discovery(&self, kind: Kind, scope: &Scope, err: &kube::Error, failures: u32) {
-        if status_code(err) == Some(401) {
+    async fn after_failed_discovery(&self, kind: Kind, scope: &Scope, failure: &Failure, trouble: &Trouble) {
+        if failure.code == Some(401) {
             self.connection.reload_credentials().await;
         }
-        let pause = AFTER_A_FAILURE.saturating_mul(1 << failures.min(5)).min(LONGEST_AFTER_FAILURES);
-        log::warn!(kind:%, why:% = describe(err), retry_in_s = pause.as_secs(); "the API server does not say what it serves");
-        self.settle_if_broken(kind, scope, status_code(err), failures);
-        tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        let pause = growing(trouble.failures);
+        log::warn!(kind:%, why:% = failure.why, retry_in_s = pause.as_secs(); "the API server does not say what it serves");
+        self.settle_if_broken(kind, scope, trouble.answered_failures);
+        tokio::time::sleep(pause).await;
     }
 
     /// Watches a kind in `scope` until the way of watching it has to change; `stands_for` is the
@@ -217,32 +254,49 @@ impl Watches {
         resource: &ApiResource,
         scope: &Scope,
         stands_for: &Scope,
+        trouble: &mut Trouble,
     ) -> Ended {
         let mut events = Box::pin(events(client.clone(), resource, scope));
         let mut listed = HashSet::new();
-        let mut failures = 0;
+        let mut listing = true;
         loop {
-            match events.try_next().await {
+            let event = match listing {
+                true => match tokio::time::timeout(ANSWER_LIMIT, events.try_next()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        log::warn!(kind:%, scope:%; "the list was silent for {} s; asking again", ANSWER_LIMIT.as_secs());
+                        return Ended::Silent;
+                    }
+                },
+                // Once it stands, a watch may be silent; the client has a limit of its own for that.
+                false => events.try_next().await,
+            };
+            match event {
                 Ok(Some(event)) => {
-                    failures = 0;
+                    // A new list only begins with this; it may fail like the one before.
+                    match event {
+                        Event::Init => listing = true,
+                        _ => *trouble = Trouble::default(),
+                    }
                     if self.apply(kind, scope, event, &mut listed) {
+                        listing = false;
                         self.settled(kind, stands_for);
                     }
                 }
                 Ok(None) => return Ended::NotServed,
                 Err(err) => {
-                    let code = watch_status_code(&err);
-                    match code {
+                    match watch_status_code(&err) {
                         Some(401) => return Ended::Unauthorized,
                         Some(403) => return Ended::Forbidden,
                         Some(404) => return Ended::NotServed,
-                        _ => {}
+                        code => trouble.answered_failures += u32::from(code.is_some()),
                     }
-                    failures += 1;
-                    if failures == 1 {
+                    trouble.failures += 1;
+                    if trouble.failures == 1 {
                         log::warn!(kind:%, scope:%, why:% = describe_watch(&err); "the watch was interrupted; it goes on by itself");
                     }
-                    self.settle_if_broken(kind, stands_for, code, failures);
+                    self.settle_if_broken(kind, stands_for, trouble.answered_failures);
+                    tokio::time::sleep(growing(trouble.failures)).await;
                 }
             }
         }
@@ -278,11 +332,16 @@ impl Watches {
         self.write().put(object);
     }
 
-    fn settle_if_broken(&self, kind: Kind, scope: &Scope, code: Option<u16>, failures: u32) {
-        if code.is_some() && failures == BROKEN_AFTER {
+    fn settle_if_broken(&self, kind: Kind, scope: &Scope, answered_failures: u32) {
+        if answered_failures >= BROKEN_AFTER && !self.is_settled(kind, scope) {
             log::error!(kind:%, scope:%; "the API server does not give the kind; the others no longer wait for it");
             self.settled(kind, scope);
         }
+    }
+
+    fn is_settled(&self, kind: Kind, scope: &Scope) -> bool {
+        let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        !unsynced.contains(&(kind, scope.clone()))
     }
 
     fn settled(&self, kind: Kind, scope: &Scope) {
@@ -299,6 +358,29 @@ impl Watches {
     fn write(&self) -> RwLockWriteGuard<'_, Inventory> {
         self.inventory.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What has gone wrong with a kind since it was last listed.
+#[derive(Default)]
+struct Trouble {
+    /// Failures of any kind.
+    failures: u32,
+    /// Failures with an API server that did answer.
+    answered_failures: u32,
+    missing: u32,
+    forbidden: u32,
+}
+
+/// Why the API server did not say what it serves.
+struct Failure {
+    code: Option<u16>,
+    why: String,
+}
+
+/// A pause that doubles with every failure, and varies by a quarter so that a herd disperses.
+fn growing(failures: u32) -> Duration {
+    let doubled = AFTER_A_FAILURE.saturating_mul(1 << failures.saturating_sub(1).min(5));
+    doubled.min(LONGEST_AFTER_FAILURES).mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
 /// Where a watch looks.
@@ -381,9 +463,9 @@ fn events(
         Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, resource),
     };
     let config = watcher::Config::default().page_size(PAGE_SIZE);
-    kube::runtime::watcher(api, config).default_backoff().then(|event| async move {
+    kube::runtime::watcher(api, config).then(|event| async move {
         if matches!(event, Ok(Event::Init)) {
-            tokio::time::sleep(BETWEEN_WATCHES).await;
+            tokio::time::sleep(BETWEEN_LISTS).await;
         }
         event
     })

@@ -21,18 +21,18 @@ impl Resources {
         self.served.read().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned()
     }
 
-    /// Asks the API server which version of the kind it serves, best first; `None` if none.
+    /// Asks the API server which version of the kind it serves, best first; `None` if none. What was
+    /// found before stays then: one replica of the API server may lag behind.
     pub(super) async fn discover(
         &self,
         client: &Client,
         kind: Kind,
     ) -> Result<Option<ApiResource>, kube::Error> {
         let found = find(client, kind).await?;
-        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-        match &found {
-            Some(resource) => served.insert(kind, resource.clone()),
-            None => served.remove(&kind),
-        };
+        if let Some(resource) = &found {
+            let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+            served.insert(kind, resource.clone());
+        }
         Ok(found)
     }
 }

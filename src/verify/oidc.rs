@@ -24,7 +24,7 @@ pub struct GoogleAccount {
 /// Google's signing keys, fetched when they are needed and kept.
 pub struct GoogleKeys {
     fetch: Arc<dyn Fetch>,
-    cache: Mutex<Cache>,
+    cache: Arc<Mutex<Cache>>,
     /// One fetch at a time: the second waiter finds what the first one brought.
     fetching: tokio::sync::Mutex<()>,
 }
@@ -113,7 +113,7 @@ fn bearer_token<'a>(delivery: &Delivery<'a>) -> Result<&'a str, Refusal> {
 impl GoogleKeys {
     /// Keys that will be fetched with this transport.
     pub fn new(fetch: Arc<dyn Fetch>) -> GoogleKeys {
-        GoogleKeys { fetch, cache: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+        GoogleKeys { fetch, cache: Arc::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     /// The key of this ID. Fetches the set if it is old or does not hold the key, but not more
@@ -150,23 +150,27 @@ impl GoogleKeys {
                 return cache.failure.clone().map_or(Ok(()), Err);
             }
             cache.last_try = Some(Instant::now());
-            // Stands if the sender hangs up meanwhile and takes this future with it.
-            cache.failure = Some("the last try was interrupted".to_owned());
+            cache.failure = Some("they are being fetched".to_owned());
         }
-        let fetched = self.fetch_keys().await;
-        let mut cache = self.cache();
-        cache.failure = fetched.as_ref().err().cloned();
-        cache.keys = Some(Arc::new(fetched?));
-        cache.fetched = Some(Instant::now());
-        Ok(())
-    }
-
-    async fn fetch_keys(&self) -> Result<JwkSet, String> {
-        let body = self.fetch.get(KEYS_URL).await.map_err(|err| err.to_string())?;
-        serde_json::from_slice(&body).map_err(|_| format!("{KEYS_URL} does not answer with a key set"))
+        // On its own: a sender that hangs up takes the future of its delivery with it.
+        let (fetch, cache) = (Arc::clone(&self.fetch), Arc::clone(&self.cache));
+        let fetched = tokio::spawn(async move {
+            let fetched = fetch_keys(&*fetch).await;
+            let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.failure = fetched.as_ref().err().cloned();
+            cache.keys = Some(Arc::new(fetched?));
+            cache.fetched = Some(Instant::now());
+            Ok(())
+        });
+        fetched.await.unwrap_or_else(|err| Err(err.to_string()))
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn fetch_keys(fetch: &dyn Fetch) -> Result<JwkSet, String> {
+    let body = fetch.get(KEYS_URL).await.map_err(|err| err.to_string())?;
+    serde_json::from_slice(&body).map_err(|_| format!("{KEYS_URL} does not answer with a key set"))
 }

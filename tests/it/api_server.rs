@@ -19,6 +19,8 @@ struct Double {
     /// Answers to the coming patches; then 200.
     script: Mutex<VecDeque<Scripted>>,
     patches: Mutex<Vec<Instant>>,
+    /// What lists of other kinds answer; 404 for those that are not served.
+    broken_kind: Option<&'static str>,
     /// What the list of GitRepositories holds beside the good one.
     extra: Vec<Value>,
 }
@@ -38,7 +40,9 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
         return response.body("Too plain for JSON");
     }
     if path == GROUP {
-        let resources = json!([{"name": "gitrepositories", "singularName": "", "namespaced": true, "kind": "GitRepository", "verbs": []}]);
+        let broken = double.broken_kind.map(|plural| json!({"name": plural, "singularName": "", "namespaced": true, "kind": "Broken", "verbs": []}));
+        let mut resources = json!([{"name": "gitrepositories", "singularName": "", "namespaced": true, "kind": "GitRepository", "verbs": []}]);
+        resources.as_array_mut().expect("a list").extend(broken);
         return HttpResponse::Ok().json(json!({"kind": "APIResourceList", "groupVersion": "source.toolkit.fluxcd.io/v1", "resources": resources}));
     }
     if path.ends_with("/gitrepositories") {
@@ -50,7 +54,10 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
         let items: Vec<&Value> = double.extra.iter().chain([&good]).collect();
         return HttpResponse::Ok().json(json!({"kind": "GitRepositoryList", "apiVersion": "source.toolkit.fluxcd.io/v1", "metadata": {"resourceVersion": "1"}, "items": items}));
     }
-    HttpResponse::NotFound().finish()
+    match double.broken_kind.is_some_and(|plural| path.ends_with(plural)) {
+        true => HttpResponse::InternalServerError().body("conversion webhook failed"),
+        false => HttpResponse::NotFound().finish(),
+    }
 }
 
 struct Bed {
@@ -174,4 +181,12 @@ async fn objects_that_cannot_be_read_hide_only_themselves() {
         );
     }
     assert!(log.contains("the cluster has no such kind; looking again every 60 s kind=Bucket"), "{log}");
+}
+
+#[actix_web::test]
+async fn a_broken_kind_does_not_hold_back_the_others() {
+    let bed = start(Double { broken_kind: Some("buckets"), ..Double::default() });
+    bed.wait_for_log("the API server does not give the kind; the others no longer wait for it kind=Bucket")
+        .await;
+    assert!(bed.push().await.contains("\"targets\":[\"GitRepository/apps/app\"]"));
 }
