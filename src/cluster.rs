@@ -5,6 +5,7 @@ pub mod annotate;
 pub mod connection;
 pub mod inventory;
 mod resources;
+mod watch;
 
 /// An API error in a line: what the API server says, or what kept us from asking it.
 fn describe(err: &kube::Error) -> String {

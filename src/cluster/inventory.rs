@@ -1,22 +1,21 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use kube::api::{DynamicObject, ListParams};
-use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
-use kube::runtime::watcher::{self, Event};
+use kube::core::ApiResource;
+use kube::runtime::watcher::Event;
 use kube::{Api, Client};
-use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 
 use super::annotate::Annotator;
 use super::connection::Connection;
 use super::resources::Resources;
+use super::watch::{Scope, Watched, describe_watch, events, watch_status_code};
 use super::{describe, status_code};
 use crate::flux::{KINDS, Kind, Spec, Target};
 use crate::matching::{Inventory, Object};
@@ -41,18 +40,12 @@ const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
 /// A first "forbidden" or "no such kind" may be a slip of an API server that has just started.
 const TRY_SOON: Duration = Duration::from_secs(2);
 
-/// Lists that the server asks for one after the other are spaced.
-const BETWEEN_LISTS: Duration = Duration::from_millis(200);
-
 /// How long a list may be silent, and a question about what is served may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// So many failures in a row with an API server that does answer mean that one kind is broken; the
 /// others do not wait for it any longer.
 const BROKEN_AFTER: u32 = 5;
-
-/// Objects per page of a list: some 4 KiB each, so a page stays below a few MiB.
-const PAGE_SIZE: u32 = 250;
 
 /// Why a watch ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -381,111 +374,4 @@ struct Failure {
 fn growing(failures: u32) -> Duration {
     let doubled = AFTER_A_FAILURE.saturating_mul(1 << failures.saturating_sub(1).min(5));
     doubled.min(LONGEST_AFTER_FAILURES).mul_f64(0.75 + fastrand::f64() / 2.0)
-}
-
-/// Where a watch looks.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Scope {
-    Cluster,
-    Namespace(String),
-}
-
-impl Scope {
-    fn covers(&self, target: &Target) -> bool {
-        match self {
-            Scope::Cluster => true,
-            Scope::Namespace(namespace) => target.namespace == *namespace,
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Scope::Cluster => f.write_str("all namespaces"),
-            Scope::Namespace(namespace) => f.write_str(namespace),
-        }
-    }
-}
-
-/// An object as it comes from a watch: the spec stays untyped, so that decoding a list never fails
-/// over one of its objects.
-#[derive(Debug, Clone, Deserialize)]
-struct Watched {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: serde_json::Value,
-}
-
-impl Watched {
-    fn target(&self, kind: Kind) -> Target {
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        Target { kind, namespace: part(&self.metadata.namespace), name: part(&self.metadata.name) }
-    }
-}
-
-impl Resource for Watched {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-
-    fn group(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-
-    fn version(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-
-    fn plural(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-fn events(
-    client: Client,
-    resource: &ApiResource,
-    scope: &Scope,
-) -> impl Stream<Item = Result<Event<Watched>, watcher::Error>> + Send + use<> {
-    let api: Api<Watched> = match scope {
-        Scope::Cluster => Api::all_with(client, resource),
-        Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, resource),
-    };
-    let config = watcher::Config::default().page_size(PAGE_SIZE);
-    kube::runtime::watcher(api, config).then(|event| async move {
-        if matches!(event, Ok(Event::Init)) {
-            tokio::time::sleep(BETWEEN_LISTS).await;
-        }
-        event
-    })
-}
-
-fn watch_status_code(err: &watcher::Error) -> Option<u16> {
-    match err {
-        watcher::Error::InitialListFailed(err)
-        | watcher::Error::WatchStartFailed(err)
-        | watcher::Error::WatchFailed(err) => status_code(err),
-        watcher::Error::WatchError(status) => Some(status.code),
-        watcher::Error::NoResourceVersion => None,
-    }
-}
-
-fn describe_watch(err: &watcher::Error) -> String {
-    match err {
-        watcher::Error::InitialListFailed(err)
-        | watcher::Error::WatchStartFailed(err)
-        | watcher::Error::WatchFailed(err) => describe(err),
-        other => other.to_string(),
-    }
 }
