@@ -5,6 +5,7 @@
 mod differences;
 mod names;
 mod section;
+mod suggestion;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -234,11 +235,8 @@ impl Entry {
 fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provider> {
     let found = Provider::named(source);
     if found.is_none() {
-        let all: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
-        let mend = match Provider::nearest(source) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => format!("known are {}", all.join(", ")),
-        };
+        let known = PROVIDERS.map(|provider| provider.name);
+        let mend = suggestion::mend(source, &known);
         entry.mistake("source", &format!("`{source}` is unknown; {mend}"));
     }
     found

@@ -128,16 +128,6 @@ pub enum BucketService {
 }
 
 impl Event {
-    /// A word for logs and answers.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Event::Git(_) => "git",
-            Event::Image(_) => "image",
-            Event::Chart(_) => "chart",
-            Event::Bucket(_) => "bucket",
-        }
-    }
-
     /// The event in one line, for answers, logs and tables. Holds no secrets.
     pub fn summary(&self) -> String {
         match self {

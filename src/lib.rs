@@ -1,4 +1,5 @@
 //! Webhook receiver for Flux.
+pub mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -26,15 +26,6 @@ pub struct Matched {
     pub follow_something_else: usize,
 }
 
-/// What an object makes of an event about its repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Interest {
-    /// It follows what changed.
-    Follows,
-    /// It follows something else there.
-    Elsewhere,
-}
-
 /// Finds the objects that these events concern; `namespaces` limits where (empty: everywhere).
 pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> Matched {
     let mut following: HashMap<&Target, &Object> = HashMap::new();
@@ -44,15 +35,15 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
             if !namespaces.is_empty() && !namespaces.contains(&object.target.namespace) {
                 return;
             }
-            let interest = match event {
+            let follows = match event {
                 Event::Git(event) => follow::git(object, event),
                 Event::Image(event) => follow::image(object, event),
-                Event::Chart(_) => Interest::Follows,
+                Event::Chart(_) => true,
                 Event::Bucket(event) => follow::bucket(object, event),
             };
-            match interest {
-                Interest::Follows => drop(following.insert(&object.target, object)),
-                Interest::Elsewhere => drop(elsewhere.insert(&object.target)),
+            match follows {
+                true => drop(following.insert(&object.target, object)),
+                false => drop(elsewhere.insert(&object.target)),
             }
         });
     }

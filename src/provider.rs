@@ -133,17 +133,6 @@ impl Provider {
     pub fn named(name: &str) -> Option<&'static Provider> {
         PROVIDERS.into_iter().find(|provider| provider.name == name)
     }
-
-    /// The name that was probably meant.
-    pub fn nearest(name: &str) -> Option<&'static str> {
-        let lower = name.to_lowercase();
-        PROVIDERS
-            .into_iter()
-            .map(|provider| (strsim::jaro_winkler(&provider.name.to_lowercase(), &lower), provider.name))
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .max_by(|left, right| left.0.total_cmp(&right.0))
-            .map(|(_, name)| name)
-    }
 }
 
 impl Composed {
@@ -151,6 +140,26 @@ impl Composed {
         let mut all = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Composed { headers: all, body: body.to_string() }
+    }
+}
+
+impl Change {
+    /// The image, for senders that know nothing else.
+    fn only_image(&self) -> Result<&ImageReference, CannotCompose> {
+        match self {
+            Change::Image { reference } => Ok(reference),
+            Change::Push { .. } => Err(SENDS_NO_PUSHES),
+            Change::Ping => Err(SENDS_NO_PING),
+        }
+    }
+
+    /// Repository, ref and commit, for senders that know nothing else.
+    fn only_push(&self) -> Result<(&RepositoryUrl, &GitRef, &str), CannotCompose> {
+        match self {
+            Change::Push { repository, name, commit } => Ok((repository, name, commit)),
+            Change::Image { .. } => Err(SENDS_NO_IMAGES),
+            Change::Ping => Err(SENDS_NO_PING),
+        }
     }
 }
 
@@ -188,9 +197,7 @@ fn git_event<'u>(
         }
     }
     if repository.is_empty() {
-        return Err(Unreadable(
-            "cannot read the payload: the repository has no URL that can be read".to_owned(),
-        ));
+        return Err(Unreadable::payload("the repository has no URL that can be read"));
     }
     Ok(Parsed::Events(vec![Event::Git(GitEvent { repository, ssh_url, changes })]))
 }
@@ -203,7 +210,7 @@ fn pushed_ref(
     commits: Vec<String>,
 ) -> Result<RefChange, Unreadable> {
     let name = GitRef::from_full_name(name)
-        .ok_or_else(|| Unreadable(format!("cannot read the payload: ref: `{name}` is no full ref name")))?;
+        .ok_or_else(|| Unreadable::payload(format_args!("ref: `{name}` is no full ref name")))?;
     let deleted = deleted || after.is_some_and(is_zero_object_id);
     let after = after.filter(|after| !is_zero_object_id(after)).map(str::to_owned);
     let mut all: Vec<String> = after.into_iter().collect();
@@ -214,8 +221,7 @@ fn pushed_ref(
 
 /// An image as a sender writes it, in a registry with a known host.
 fn image_event(written: &str) -> Result<ImageEvent, Unreadable> {
-    let reference = ImageReference::parse(written)
-        .map_err(|err| Unreadable(format!("cannot read the payload: {err}")))?;
+    let reference = ImageReference::parse(written).map_err(Unreadable::payload)?;
     Ok(ImageEvent {
         names: vec![reference.name],
         written: written_without_tag(written),

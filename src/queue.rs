@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::slot::{Ending, Next, Slot};
+use crate::backoff::growing_pause;
 use crate::flux::Target;
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
@@ -273,20 +274,14 @@ fn ending(target: &Target, result: Result<(), WriteError>, exists: bool, failure
             log::error!(object:% = target, why:%; "the API server refuses the request; given up until the next delivery");
             return Ending::GivenUp;
         }
-        WriteError::Forbidden(_) => growing(FORBIDDEN_PAUSE, LONGEST_FORBIDDEN_PAUSE, failures),
+        WriteError::Forbidden(_) => growing_pause(FORBIDDEN_PAUSE, LONGEST_FORBIDDEN_PAUSE, failures),
         WriteError::Temporary { retry_after, .. } => {
-            growing(FIRST_PAUSE, LONGEST_PAUSE, failures).max(retry_after.unwrap_or_default())
+            growing_pause(FIRST_PAUSE, LONGEST_PAUSE, failures).max(retry_after.unwrap_or_default())
         }
-        WriteError::NotFound => growing(FIRST_PAUSE, LONGEST_PAUSE, failures),
+        WriteError::NotFound => growing_pause(FIRST_PAUSE, LONGEST_PAUSE, failures),
     };
     log::warn!(object:% = target, why:% = err, retry_in_ms = pause.as_millis() as u64, failures = failures + 1; "could not ask to reconcile");
     Ending::Failed { pause }
-}
-
-/// Doubles with every failure, and varies by a quarter so that a herd disperses.
-fn growing(first: Duration, longest: Duration, failures: u32) -> Duration {
-    let doubled = first.saturating_mul(1_u32.checked_shl(failures.min(20)).unwrap_or(u32::MAX)).min(longest);
-    doubled.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
 async fn sleep_until(due: Option<Instant>) {

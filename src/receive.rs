@@ -122,9 +122,8 @@ impl Receiver {
 
 impl FluxObjects {
     fn take(&self, delivery: Waiting) -> Outcome {
-        let event = summary(&delivery.events);
         match self.backlog.keep(delivery) {
-            Kept::Waits => Outcome::Queued { event },
+            Kept::Waits { event } => Outcome::Queued { event },
             Kept::NotNeeded(delivery) => self.match_and_queue(&delivery),
             Kept::Full => Outcome::Unavailable {
                 why: "too many deliveries wait until the objects of the cluster are known".to_owned(),

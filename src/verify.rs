@@ -13,6 +13,7 @@ pub mod sign;
 mod standard_webhooks;
 mod token;
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
@@ -104,6 +105,13 @@ pub async fn verify<'a>(
 #[error("{0}")]
 pub struct Unreadable(pub String);
 
+impl Unreadable {
+    /// The payload is at fault, for this reason.
+    pub fn payload(why: impl fmt::Display) -> Unreadable {
+        Unreadable(format!("cannot read the payload: {why}"))
+    }
+}
+
 impl<'a> Verified<'a> {
     /// The value of a header that is there once.
     pub fn header(&self, name: &str) -> Option<&'a str> {
@@ -134,8 +142,8 @@ pub fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
     }
     let deserializer = &mut serde_json::Deserializer::from_slice(text);
     match serde_path_to_error::deserialize::<_, T>(deserializer) {
-        Err(err) => Err(Unreadable(format!("cannot read the payload: {err}"))),
-        Ok(_) => Err(Unreadable("cannot read the payload: more text behind the JSON value".to_owned())),
+        Err(err) => Err(Unreadable::payload(err)),
+        Ok(_) => Err(Unreadable::payload("more text behind the JSON value")),
     }
 }
 

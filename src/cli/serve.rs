@@ -1,6 +1,6 @@
 //! `flux-recv`: serves.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
@@ -169,16 +169,12 @@ fn announce(config: &Config, args: &ServeArgs) {
     match (&config.api, &args.manifests) {
         (Some(api), _) => log::info!(api:% = without_password(api); "handing events to fluxd (Flux v1)"),
         (None, Some(folder)) => {
-            log::info!(folder:% = display(folder); "matching against manifests; nothing is patched")
+            log::info!(folder:% = folder.display(); "matching against manifests; nothing is patched")
         }
         (None, None) => log::info!(
             "asking Flux objects through the Kubernetes API (fluxd on localhost is no longer the default: set `api:` for Flux v1)"
         ),
     }
-}
-
-fn display(folder: &Path) -> String {
-    folder.display().to_string()
 }
 
 fn without_password(api: &url::Url) -> String {

@@ -68,11 +68,6 @@ impl Connection {
             Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot read the credentials again"),
         }
     }
-
-    /// Where the API server is.
-    pub async fn describe(options: &ClusterOptions) -> anyhow::Result<String> {
-        Ok(config(options).await?.cluster_url.to_string())
-    }
 }
 
 async fn connect(options: &ClusterOptions) -> anyhow::Result<Client> {

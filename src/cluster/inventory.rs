@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::resources::Resources;
 use super::watch::{Scope, Watched, describe_watch, events, watch_status_code};
 use super::{describe, status_code};
+use crate::backoff::growing_pause;
 use crate::flux::{KINDS, Kind, Spec, Target};
 use crate::matching::{Inventory, Object};
 
@@ -232,7 +233,7 @@ impl Watches {
         if failure.code == Some(401) {
             self.connection.reload_credentials().await;
         }
-        let pause = growing(trouble.failures);
+        let pause = trouble.pause();
         log::warn!(kind:%, why:% = failure.why, retry_in_s = pause.as_secs(); "the API server does not say what it serves");
         self.settle_if_broken(kind, scope, trouble.answered_failures);
         tokio::time::sleep(pause).await;
@@ -289,7 +290,7 @@ impl Watches {
                         log::warn!(kind:%, scope:%, why:% = describe_watch(&err); "the watch was interrupted; it goes on by itself");
                     }
                     self.settle_if_broken(kind, stands_for, trouble.answered_failures);
-                    tokio::time::sleep(growing(trouble.failures)).await;
+                    tokio::time::sleep(trouble.pause()).await;
                 }
             }
         }
@@ -364,14 +365,15 @@ struct Trouble {
     forbidden: u32,
 }
 
+impl Trouble {
+    /// How long to wait after the last failure.
+    fn pause(&self) -> Duration {
+        growing_pause(AFTER_A_FAILURE, LONGEST_AFTER_FAILURES, self.failures.saturating_sub(1))
+    }
+}
+
 /// Why the API server did not say what it serves.
 struct Failure {
     code: Option<u16>,
     why: String,
-}
-
-/// A pause that doubles with every failure, and varies by a quarter so that a herd disperses.
-fn growing(failures: u32) -> Duration {
-    let doubled = AFTER_A_FAILURE.saturating_mul(1 << failures.saturating_sub(1).min(5));
-    doubled.min(LONGEST_AFTER_FAILURES).mul_f64(0.75 + fastrand::f64() / 2.0)
 }

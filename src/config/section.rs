@@ -2,6 +2,8 @@
 
 use serde_yaml::{Mapping, Value};
 
+use super::suggestion;
+
 /// A mapping, and where to say what is wrong with it.
 pub(super) struct Section<'m> {
     fields: Mapping,
@@ -104,15 +106,7 @@ impl<'m> Section<'m> {
     pub(super) fn finish(&mut self, known: &[&str]) {
         for (field, _) in std::mem::take(&mut self.fields) {
             let written = field.as_str().map_or_else(|| format!("{field:?}"), str::to_owned);
-            let nearest = known
-                .iter()
-                .map(|name| (strsim::jaro_winkler(&name.to_lowercase(), &written.to_lowercase()), *name))
-                .filter(|(likeness, _)| *likeness > 0.8)
-                .max_by(|left, right| left.0.total_cmp(&right.0));
-            let mend = match nearest {
-                Some((_, name)) => format!("did you mean `{name}`?"),
-                None => format!("known are {}", known.join(", ")),
-            };
+            let mend = suggestion::mend(&written, known);
             self.mistake(&written, &format!("is an unknown field; {mend}"));
         }
     }

@@ -2,21 +2,20 @@
 
 use regex::Regex;
 
-use super::Interest::{self, Elsewhere, Follows as Yes};
 use super::inventory::{Follows, GitReference, Object, OciReference, Range};
 use crate::event::semver::version_of_tag;
 use crate::event::{BucketEvent, BucketService, GitChanges, GitEvent, ImageEvent, Media, RefChange};
 
-pub(super) fn git(object: &Object, event: &GitEvent) -> Interest {
+pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
     let reference = match &object.follows {
         Follows::Git { reference, .. } => reference,
         // The pages of the repository were published; the index has looked at the branch already.
-        _ => return Yes,
+        _ => return true,
     };
-    interest(match &event.changes {
+    match &event.changes {
         GitChanges::Unknown => !matches!(reference, GitReference::Commit(_)),
         GitChanges::Refs(refs) => refs.iter().any(|change| follows_ref(reference, change)),
-    })
+    }
 }
 
 /// A deleted ref can only make Flux report an error, except that it may have been the highest
@@ -37,8 +36,8 @@ fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
     }
 }
 
-pub(super) fn image(object: &Object, event: &ImageEvent) -> Interest {
-    interest(match &object.follows {
+pub(super) fn image(object: &Object, event: &ImageEvent) -> bool {
+    match &object.follows {
         Follows::Image { excluded, .. } => {
             event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags)
         }
@@ -47,7 +46,7 @@ pub(super) fn image(object: &Object, event: &ImageEvent) -> Interest {
             event.media != Media::Image && follows_chart(version.as_ref(), event)
         }
         _ => false,
-    })
+    }
 }
 
 /// All tags are scanned, unless everything that was pushed is excluded from that.
@@ -84,8 +83,8 @@ impl Range {
     }
 }
 
-pub(super) fn bucket(object: &Object, event: &BucketEvent) -> Interest {
-    let Follows::Bucket { provider, endpoint, prefix, .. } = &object.follows else { return Elsewhere };
+pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {
+    let Follows::Bucket { provider, endpoint, prefix, .. } = &object.follows else { return false };
     let provider = provider.as_deref().unwrap_or("generic");
     let same_service = match event.service {
         BucketService::Aws => provider == "aws" || endpoint.contains("amazonaws.com"),
@@ -101,9 +100,5 @@ pub(super) fn bucket(object: &Object, event: &BucketEvent) -> Interest {
         }
         _ => true,
     };
-    interest(same_service && under_prefix)
-}
-
-fn interest(follows: bool) -> Interest {
-    if follows { Yes } else { Elsewhere }
+    same_service && under_prefix
 }

@@ -4,10 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, SENDS_NO_PING, Settings,
-    git_event, required_header,
-};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, required_header};
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange};
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
@@ -105,11 +102,7 @@ impl RefPair {
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    let (repository, name, commit) = match change {
-        Change::Push { repository, name, commit } => (repository, name, commit),
-        Change::Image { .. } => return Err(SENDS_NO_IMAGES),
-        Change::Ping => return Err(SENDS_NO_PING),
-    };
+    let (repository, name, commit) = change.only_push()?;
     let (ref_type, short) = match name.as_tag() {
         Some(tag) => ("tag", tag),
         None => ("branch", name.short()),

@@ -4,10 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
-    image_event,
-};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
 use crate::event::{Event, ImageEvent, Media};
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -55,17 +52,14 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    match change {
-        Change::Push { .. } => Err(SENDS_NO_PUSHES),
-        Change::Ping => Err(SENDS_NO_PING),
-        Change::Image { reference } => Ok(Composed::json(
-            &[],
-            &json!({
-                "push_data": {"tag": reference.tag},
-                "repository": {"repo_name": reference.name.path()},
-            }),
-        )),
-    }
+    let reference = change.only_image()?;
+    Ok(Composed::json(
+        &[],
+        &json!({
+            "push_data": {"tag": reference.tag},
+            "repository": {"repo_name": reference.name.path()},
+        }),
+    ))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{CannotCompose, Change, Parsed, SENDS_NO_IMAGES, SENDS_NO_PING, git_event, pushed_ref};
+use super::{CannotCompose, Change, Parsed, git_event, pushed_ref};
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange};
 use crate::verify::{Unreadable, Verified};
@@ -102,18 +102,15 @@ fn release(event: ReleaseEvent) -> Result<Parsed, Unreadable> {
 
 /// The body of a push, as all of them write it.
 pub(super) fn push_body(change: &Change) -> Result<Value, CannotCompose> {
-    match change {
-        Change::Push { repository, name, commit } => Ok(json!({
-            "ref": name.as_str(),
-            "after": commit,
-            "head_commit": {"id": commit},
-            "repository": {
-                "full_name": repository.path(),
-                "clone_url": repository.to_string(),
-                "ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
-            },
-        })),
-        Change::Image { .. } => Err(SENDS_NO_IMAGES),
-        Change::Ping => Err(SENDS_NO_PING),
-    }
+    let (repository, name, commit) = change.only_push()?;
+    Ok(json!({
+        "ref": name.as_str(),
+        "after": commit,
+        "head_commit": {"id": commit},
+        "repository": {
+            "full_name": repository.path(),
+            "clone_url": repository.to_string(),
+            "ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
+        },
+    }))
 }

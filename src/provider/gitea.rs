@@ -87,8 +87,7 @@ fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable
         return Ok(Parsed::ignored(format!("package action `{}` pushes nothing", event.action)));
     }
     let owner = package.owner.login.as_ref().or(package.owner.username.as_ref());
-    let owner =
-        owner.ok_or_else(|| Unreadable("cannot read the payload: the package has no owner".to_owned()))?;
+    let owner = owner.ok_or_else(|| Unreadable::payload("the package has no owner"))?;
     let path = format!("{owner}/{}", package.name);
     let page_host = package.html_url.as_deref().and_then(|page| page.split("://").nth(1)?.split('/').next());
     let mut names: Vec<ImageName> =

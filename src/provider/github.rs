@@ -94,7 +94,7 @@ fn package(event: PackageEvent) -> Result<Parsed, Unreadable> {
     let package = event
         .registry_package
         .or(event.package)
-        .ok_or_else(|| Unreadable("cannot read the payload: missing field `package`".to_owned()))?;
+        .ok_or_else(|| Unreadable::payload("missing field `package`"))?;
     if !matches!(event.action.as_str(), "published" | "updated") {
         return Ok(Parsed::ignored(format!("package action `{}` pushes nothing", event.action)));
     }
@@ -105,8 +105,7 @@ fn package(event: PackageEvent) -> Result<Parsed, Unreadable> {
         return Ok(Parsed::ignored("the package is no container image"));
     }
     let written = image_name(&package)?;
-    let name =
-        ImageName::parse(&written).map_err(|err| Unreadable(format!("cannot read the payload: {err}")))?;
+    let name = ImageName::parse(&written).map_err(Unreadable::payload)?;
     let version = package.package_version;
     let metadata = version.as_ref().and_then(|version| version.container_metadata.as_ref());
     let tag = metadata.and_then(|metadata| metadata.tag.as_ref()?.name.clone()).filter(|tag| !tag.is_empty());
@@ -138,7 +137,7 @@ fn image_name(package: &Package) -> Result<String, Unreadable> {
         (Some(owner), _) => owner.login.as_str(),
         (None, Some(namespace)) => namespace.split('/').next().unwrap_or_default(),
         (None, None) => {
-            return Err(Unreadable("cannot read the payload: the package has no owner".to_owned()));
+            return Err(Unreadable::payload("the package has no owner"));
         }
     };
     Ok(format!("ghcr.io/{owner}/{}", package.name))

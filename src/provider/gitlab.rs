@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, SENDS_NO_PING, Settings,
-    git_event, pushed_ref, required_header,
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
+    required_header,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange};
@@ -38,7 +38,7 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
             match kind.event_name.or(kind.object_kind).as_deref() {
                 Some("push" | "tag_push") => push(&delivery.json()?),
                 Some(other) => Ok(Parsed::ignored_event(other)),
-                None => Err(Unreadable("cannot read the payload: missing field `event_name`".to_owned())),
+                None => Err(Unreadable::payload("missing field `event_name`")),
             }
         }
         event => Ok(Parsed::ignored_event(event)),
@@ -107,11 +107,7 @@ fn release(release: &Release) -> Result<Parsed, Unreadable> {
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    let (repository, name, commit) = match change {
-        Change::Push { repository, name, commit } => (repository, name, commit),
-        Change::Image { .. } => return Err(SENDS_NO_IMAGES),
-        Change::Ping => return Err(SENDS_NO_PING),
-    };
+    let (repository, name, commit) = change.only_push()?;
     let (header, kind) = match name.as_tag() {
         Some(_) => ("Tag Push Hook", "tag_push"),
         None => ("Push Hook", "push"),

@@ -6,10 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
-    image_event,
-};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
 use crate::event::{Event, ImageEvent};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
@@ -82,18 +79,14 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
         }
         (None, Some(by_digest)) => ImageEvent { deleted, ..by_digest },
         (None, None) => {
-            return Err(Unreadable("cannot read the payload: neither `tag` nor `digest`".to_owned()));
+            return Err(Unreadable::payload("neither `tag` nor `digest`"));
         }
     };
     Ok(Parsed::Events(vec![Event::Image(event)]))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    let reference = match change {
-        Change::Image { reference } => reference,
-        Change::Push { .. } => return Err(SENDS_NO_PUSHES),
-        Change::Ping => return Err(SENDS_NO_PING),
-    };
+    let reference = change.only_image()?;
     let name = &reference.name;
     let data = json!({
         "action": "INSERT",

@@ -5,8 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
-    add_registry_hosts, image_event,
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, image_event,
 };
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::{Event, ImageEvent, Media};
@@ -74,9 +73,8 @@ struct FirstShape {
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let EventType { event_type, first_event_type } = delivery.json()?;
-    let event_type = event_type
-        .or(first_event_type)
-        .ok_or_else(|| Unreadable("cannot read the payload: missing field `type`".to_owned()))?;
+    let event_type =
+        event_type.or(first_event_type).ok_or_else(|| Unreadable::payload("missing field `type`"))?;
     let deleted = match event_type.as_str() {
         "PUSH_ARTIFACT" | "pushImage" | "harbor.artifact.pushed" => false,
         "DELETE_ARTIFACT" | "deleteImage" | "harbor.artifact.deleted" => true,
@@ -89,7 +87,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     let data = webhook
         .event_data
         .or(webhook.data)
-        .ok_or_else(|| Unreadable("cannot read the payload: missing field `event_data`".to_owned()))?;
+        .ok_or_else(|| Unreadable::payload("missing field `event_data`"))?;
     let full_name = data.repository.and_then(|repository| repository.repo_full_name);
     let mut events = Vec::new();
     for resource in data.resources.unwrap_or_default() {
@@ -147,27 +145,21 @@ fn first_shape(listed: &[FirstShape], hints: &Hints<'_>, deleted: bool) -> Resul
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    match change {
-        Change::Push { .. } => Err(SENDS_NO_PUSHES),
-        Change::Ping => Err(SENDS_NO_PING),
-        Change::Image { reference } => {
-            let ImageReference { name, tag, digest } = reference;
-            let url = match (tag, digest) {
-                (Some(tag), _) => format!("{name}:{tag}"),
-                (None, Some(digest)) => format!("{name}@{digest}"),
-                (None, None) => name.to_string(),
-            };
-            let body = json!({
-                "type": "PUSH_ARTIFACT",
-                "operator": "flux-recv",
-                "event_data": {
-                    "resources": [{"digest": digest, "tag": tag, "resource_url": url}],
-                    "repository": {"repo_full_name": name.path()},
-                },
-            });
-            Ok(Composed::json(&[], &body))
-        }
-    }
+    let ImageReference { name, tag, digest } = change.only_image()?;
+    let url = match (tag, digest) {
+        (Some(tag), _) => format!("{name}:{tag}"),
+        (None, Some(digest)) => format!("{name}@{digest}"),
+        (None, None) => name.to_string(),
+    };
+    let body = json!({
+        "type": "PUSH_ARTIFACT",
+        "operator": "flux-recv",
+        "event_data": {
+            "resources": [{"digest": digest, "tag": tag, "resource_url": url}],
+            "repository": {"repo_full_name": name.path()},
+        },
+    });
+    Ok(Composed::json(&[], &body))
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
-    add_registry_hosts, required_header,
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, required_header,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, ImageEvent, Media};
@@ -62,7 +61,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     let part = webhook
         .component
         .or(webhook.asset)
-        .ok_or_else(|| Unreadable("cannot read the payload: missing field `component`".to_owned()))?;
+        .ok_or_else(|| Unreadable::payload("missing field `component`"))?;
     match part.format.as_str() {
         "docker" if is_component => image(part, &webhook.action, hints),
         "docker" => Ok(Parsed::ignored("images are read from component events")),
@@ -81,10 +80,7 @@ fn image(part: Part, action: &str, hints: &Hints<'_>) -> Result<Parsed, Unreadab
         None => part.name,
     };
     if names.is_empty() {
-        names.push(
-            ImageName::parse(&written)
-                .map_err(|err| Unreadable(format!("cannot read the payload: {err}")))?,
-        );
+        names.push(ImageName::parse(&written).map_err(Unreadable::payload)?);
     }
     let tags = part.version.filter(|version| !version.is_empty()).into_iter().collect();
     let deleted = match action {
@@ -105,24 +101,21 @@ fn image(part: Part, action: &str, hints: &Hints<'_>) -> Result<Parsed, Unreadab
 fn chart(repository_name: Option<String>) -> Result<Parsed, Unreadable> {
     let name = repository_name
         .filter(|name| !name.is_empty())
-        .ok_or_else(|| Unreadable("cannot read the payload: missing field `repositoryName`".to_owned()))?;
+        .ok_or_else(|| Unreadable::payload("missing field `repositoryName`"))?;
     let url_tail = vec!["repository".to_owned(), name.to_lowercase()];
     Ok(Parsed::Events(vec![Event::Chart(ChartEvent { url_tail })]))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    match change {
-        Change::Push { .. } => Err(SENDS_NO_PUSHES),
-        Change::Ping => Err(SENDS_NO_PING),
-        Change::Image { reference } => Ok(Composed::json(
-            &[("X-Nexus-Webhook-ID", "rm:repository:component")],
-            &json!({
-                "repositoryName": "docker",
-                "action": "CREATED",
-                "component": {"format": "docker", "name": reference.name.path(), "version": reference.tag},
-            }),
-        )),
-    }
+    let reference = change.only_image()?;
+    Ok(Composed::json(
+        &[("X-Nexus-Webhook-ID", "rm:repository:component")],
+        &json!({
+            "repositoryName": "docker",
+            "action": "CREATED",
+            "component": {"format": "docker", "name": reference.name.path(), "version": reference.tag},
+        }),
+    ))
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_PING, SENDS_NO_PUSHES, Settings,
-    image_event,
-};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
 use crate::event::{Event, ImageEvent};
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -40,25 +37,20 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let Some(tags) = notification.updated_tags else {
         return Ok(Parsed::ignored("the notification is not about a push"));
     };
-    let written = notification
-        .docker_url
-        .ok_or_else(|| Unreadable("cannot read the payload: missing field `docker_url`".to_owned()))?;
+    let written = notification.docker_url.ok_or_else(|| Unreadable::payload("missing field `docker_url`"))?;
     Ok(Parsed::Events(vec![Event::Image(ImageEvent { tags, ..image_event(&written)? })]))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    match change {
-        Change::Push { .. } => Err(SENDS_NO_PUSHES),
-        Change::Ping => Err(SENDS_NO_PING),
-        Change::Image { reference } => Ok(Composed::json(
-            &[],
-            &json!({
-                "repository": reference.name.path(),
-                "docker_url": reference.name.to_string(),
-                "updated_tags": reference.tag.iter().collect::<Vec<_>>(),
-            }),
-        )),
-    }
+    let reference = change.only_image()?;
+    Ok(Composed::json(
+        &[],
+        &json!({
+            "repository": reference.name.path(),
+            "docker_url": reference.name.to_string(),
+            "updated_tags": reference.tag.iter().collect::<Vec<_>>(),
+        }),
+    ))
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ pub(super) struct Waiting {
 
 /// What the backlog did with a delivery.
 pub(super) enum Kept {
-    /// It waits.
-    Waits,
+    /// It waits; this is what happened, in a line.
+    Waits { event: String },
     /// There is no need to wait any more; here it is back.
     NotNeeded(Waiting),
     /// No room is left.
@@ -49,8 +49,9 @@ impl Backlog {
         if list.len() >= MOST_DELIVERIES || bytes + delivery.size > MOST_BYTES {
             return Kept::Full;
         }
+        let event = super::summary(&delivery.events);
         list.push(delivery);
-        Kept::Waits
+        Kept::Waits { event }
     }
 
     /// Hands out what has waited. Whoever comes from now on need not wait.
@@ -105,11 +106,11 @@ mod tests {
     fn it_is_bounded_in_number_and_in_bytes() {
         let backlog = Backlog::closed();
         for _ in 0..MOST_DELIVERIES {
-            assert!(matches!(backlog.keep(waiting(1)), Kept::Waits));
+            assert!(matches!(backlog.keep(waiting(1)), Kept::Waits { .. }));
         }
         assert!(matches!(backlog.keep(waiting(1)), Kept::Full));
         let backlog = Backlog::closed();
-        assert!(matches!(backlog.keep(waiting(MOST_BYTES)), Kept::Waits));
+        assert!(matches!(backlog.keep(waiting(MOST_BYTES)), Kept::Waits { .. }));
         assert!(matches!(backlog.keep(waiting(1)), Kept::Full));
     }
 

@@ -18,7 +18,7 @@ const ROOMS: &[&[&str]] = &[
     &["provider"],
     &["verify"],
     &["outcome", "delivery", "event", "telemetry"],
-    &["flux"],
+    &["flux", "backoff"],
 ];
 
 fn room_of(file: &Path) -> String {

@@ -1,0 +1,18 @@
+//! What was probably meant.
+
+/// How alike two names have to be for one to be a slip of the other (Jaro-Winkler).
+const LIKENESS_OF_A_SLIP: f64 = 0.8;
+
+/// The mend for an unknown name: the nearest known one, or all of them.
+pub(super) fn mend(written: &str, known: &[&str]) -> String {
+    let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &written.to_lowercase());
+    let nearest = known
+        .iter()
+        .map(|name| (likeness(name), name))
+        .filter(|(likeness, _)| *likeness > LIKENESS_OF_A_SLIP)
+        .max_by(|left, right| left.0.total_cmp(&right.0));
+    match nearest {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None => format!("known are {}", known.join(", ")),
+    }
+}
