@@ -3,6 +3,7 @@
 pub mod access;
 pub mod annotate;
 pub mod connection;
+mod extent;
 pub mod inventory;
 mod resources;
 mod watch;

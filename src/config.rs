@@ -8,12 +8,16 @@ mod section;
 mod suggestion;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde_yaml::Value;
 use url::Url;
 
 use self::section::Section;
+use crate::endpoint::limit::RateLimit;
 use crate::endpoint::{Conflict, Endpoint, Endpoints};
 use crate::provider::{PROVIDERS, Provider};
 use crate::verify::key::Key;
@@ -25,6 +29,8 @@ pub struct Config {
     pub api: Option<Url>,
     /// What is served.
     pub endpoints: Endpoints,
+    /// Whose word about the address of a sender is taken.
+    pub trusted_proxies: Vec<IpNet>,
     /// What the operator should know, though it stops nothing.
     pub warnings: Vec<String>,
     /// What is other than with flux-recv for Flux v1, as far as it concerns this file.
@@ -66,6 +72,21 @@ pub fn load(file: &Path) -> Result<Config, Mistakes> {
     parse(&text, folder).map_err(|list| Mistakes { file: file.to_owned(), list })
 }
 
+/// The files that a config consists of, whether it is good or not: itself and the keys it names.
+pub fn files(file: &Path) -> Vec<PathBuf> {
+    let mut files = vec![file.to_owned()];
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let value = serde_yaml::from_str::<Value>(&text).unwrap_or_default();
+    let endpoints = value.get("endpoints").and_then(Value::as_sequence).into_iter().flatten();
+    for field in endpoints.flat_map(|entry| [entry.get("keyPath"), entry.get("acceptKeyPaths")]).flatten() {
+        let one = field.as_str().into_iter();
+        let several = field.as_sequence().into_iter().flatten().filter_map(Value::as_str);
+        files.extend(one.chain(several).map(|key_path| key_file(folder, key_path)));
+    }
+    files
+}
+
 /// Reads the text of a config; keys are looked up from `folder`.
 fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
     let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is no YAML: {err}")])?;
@@ -78,17 +99,23 @@ fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
 }
 
 fn read(value: Value, folder: &Path, mistakes: &mut Vec<String>) -> Config {
-    let mut config =
-        Config { api: None, endpoints: Endpoints::default(), warnings: Vec::new(), notes: Vec::new() };
+    let mut config = Config {
+        api: None,
+        endpoints: Endpoints::default(),
+        trusted_proxies: Vec::new(),
+        warnings: Vec::new(),
+        notes: Vec::new(),
+    };
     let Some(mut file) = Section::new(value, String::new(), mistakes) else { return config };
     check_version(&mut file);
     file.drop_if_empty("api");
     config.api = file.text("api").and_then(|api| parse_api(&mut file, &api));
+    config.trusted_proxies = trusted_proxies(&mut file);
     let entries = file.list("endpoints").unwrap_or_default();
     if entries.is_empty() {
         file.mistake("endpoints", "lists no endpoint; give at least one with `source` and `keyPath`");
     }
-    file.finish(&["fluxRecvVersion", "api", "endpoints"]);
+    file.finish(&["fluxRecvVersion", "api", "trustedProxies", "endpoints"]);
 
     let written: Vec<Option<Entry>> = entries
         .into_iter()
@@ -131,6 +158,23 @@ fn parse_api(file: &mut Section<'_>, api: &str) -> Option<Url> {
     }
 }
 
+/// Networks, or single addresses.
+fn trusted_proxies(file: &mut Section<'_>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for text in file.texts("trustedProxies") {
+        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) => networks.push(network),
+            Err(_) => {
+                file.mistake(
+                    "trustedProxies",
+                    &format!("`{text}` is neither an address nor a network; write it like 10.0.0.0/8"),
+                );
+            }
+        }
+    }
+    networks
+}
+
 /// An entry of `endpoints` whose fields are good one by one.
 struct Entry {
     /// `endpoint 2 (nexus.key)`, for messages.
@@ -140,16 +184,33 @@ struct Entry {
     key_path: String,
     key_file: PathBuf,
     key: Key,
+    accepted: Vec<(String, PathBuf, Key)>,
     name: Option<String>,
     registry_hosts: Vec<String>,
     path_salt: Option<String>,
     namespaces: Vec<String>,
+    max_body: Option<usize>,
+    max_per_minute: Option<u32>,
     google: Option<GoogleAccount>,
     unsigned: bool,
 }
 
-const ENTRY_FIELDS: [&str; 8] =
-    ["source", "keyPath", "registryHost", "gcr", "name", "namespaces", "pathSalt", "unsigned"];
+const ENTRY_FIELDS: [&str; 11] = [
+    "source",
+    "keyPath",
+    "acceptKeyPaths",
+    "registryHost",
+    "gcr",
+    "name",
+    "namespaces",
+    "pathSalt",
+    "unsigned",
+    "maxBody",
+    "maxPerMinute",
+];
+
+/// All bodies that are read at a time have this much room.
+const LONGEST_BODY: usize = 32 << 20;
 
 impl Entry {
     fn read(value: Value, number: usize, folder: &Path, mistakes: &mut Vec<String>) -> Option<Entry> {
@@ -164,10 +225,26 @@ impl Entry {
         let path_salt = entry.text("pathSalt");
         let namespaces = entry.texts("namespaces");
         let unsigned = entry.flag("unsigned");
+        let max_body = entry.bytes("maxBody", LONGEST_BODY);
+        let max_per_minute = entry.count("maxPerMinute");
+        let accept_key_paths = entry.texts("acceptKeyPaths");
         let account = entry.take("gcr");
         entry.finish(&ENTRY_FIELDS);
         let provider = source.and_then(|source| find_provider(&mut entry, &source));
-        let key = key_path.as_deref().and_then(|key_path| read_key(&mut entry, folder, key_path));
+        let key = key_path.as_deref().and_then(|key_path| read_key(&mut entry, "keyPath", folder, key_path));
+        let mut accepted = Vec::new();
+        for key_path in accept_key_paths {
+            let key = read_key(&mut entry, "acceptKeyPaths", folder, &key_path);
+            accepted.extend(key.map(|(file, key)| (key_path, file, key)));
+        }
+        let holds_no_key =
+            |provider: &Provider| matches!(provider.proof, Proof::PathOnly | Proof::GoogleIdentity);
+        if !accepted.is_empty() && provider.is_some_and(holds_no_key) {
+            entry.mistake(
+                "acceptKeyPaths",
+                "is only for senders that sign with the key; here it makes only the URL, remove it",
+            );
+        }
         if unsigned && provider.is_some_and(|provider| !provider.may_come_unsigned) {
             entry.mistake(
                 "unsigned",
@@ -189,10 +266,13 @@ impl Entry {
             key_path: key_path?,
             key_file,
             key,
+            accepted,
             name,
             registry_hosts,
             path_salt,
             namespaces,
+            max_body,
+            max_per_minute,
             google,
             unsigned,
         })
@@ -202,21 +282,35 @@ impl Entry {
         let Entry {
             place,
             provider,
+            key_path,
             key_file,
             key,
+            accepted,
             registry_hosts,
             path_salt,
             namespaces,
+            max_body,
+            max_per_minute,
             google,
             unsigned,
             ..
         } = self;
         config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
         let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
-        let credentials = Credentials { key, google, unsigned };
+        let mut key_names: Vec<Arc<str>> = vec![key_path.into()];
+        let mut accepted_keys = Vec::new();
+        for (written, file, key) in accepted {
+            config.warnings.extend(weakness(&name, &file, &key));
+            key_names.push(written.into());
+            accepted_keys.push(key);
+        }
+        let credentials = Credentials { key, accepted: accepted_keys, google, unsigned };
         let mut endpoint = Endpoint::new(name, provider, key_file, credentials, salt);
         endpoint.registry_hosts = registry_hosts;
         endpoint.namespaces = namespaces;
+        endpoint.key_names = key_names;
+        endpoint.max_body = max_body;
+        endpoint.limit = max_per_minute.map(RateLimit::new);
         mistakes.extend(config.endpoints.add(endpoint).err().map(|conflict| match conflict {
             Conflict::Path(other) => format!(
                 "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
@@ -244,14 +338,18 @@ fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provi
 
 /// Keys are relative to the config file. flux-recv for Flux v1 joined absolute paths to the folder
 /// as well, so what lies there goes first.
-fn read_key(entry: &mut Section<'_>, folder: &Path, key_path: &str) -> Option<(PathBuf, Key)> {
+fn key_file(folder: &Path, key_path: &str) -> PathBuf {
     let joined = folder.join(key_path.trim_start_matches('/'));
-    let file = if joined.exists() { joined } else { folder.join(key_path) };
+    if joined.exists() { joined } else { folder.join(key_path) }
+}
+
+fn read_key(entry: &mut Section<'_>, field: &str, folder: &Path, key_path: &str) -> Option<(PathBuf, Key)> {
+    let file = key_file(folder, key_path);
     let bytes = match std::fs::read(&file) {
         Ok(bytes) => bytes,
         Err(err) => {
             entry.mistake(
-                "keyPath",
+                field,
                 &format!("cannot read {}: {err}; `flux-recv keygen FILE` makes a key", file.display()),
             );
             return None;
@@ -260,10 +358,7 @@ fn read_key(entry: &mut Section<'_>, folder: &Path, key_path: &str) -> Option<(P
     match Key::new(bytes) {
         Ok(key) => Some((file, key)),
         Err(err) => {
-            entry.mistake(
-                "keyPath",
-                &format!("{} {err}; `flux-recv keygen FILE` makes a key", file.display()),
-            );
+            entry.mistake(field, &format!("{} {err}; `flux-recv keygen FILE` makes a key", file.display()));
             None
         }
     }
@@ -284,6 +379,17 @@ fn google_account(value: Option<Value>, place: &str, mistakes: &mut Vec<String>)
     Some(GoogleAccount { audience: audience?, email: email? })
 }
 
+fn weakness(name: &str, key_file: &Path, key: &Key) -> Option<String> {
+    (key.strength() < STRONG_KEY_BYTES).then(|| {
+        format!(
+            "endpoint {name}: the key in {} has {} bytes; the URL is its hash, so a short key can be guessed from the \
+             URL; use {STRONG_KEY_BYTES} or more, as `flux-recv keygen` does",
+            key_file.display(),
+            key.strength(),
+        )
+    })
+}
+
 fn warnings(
     name: &str,
     provider: &Provider,
@@ -293,14 +399,7 @@ fn warnings(
     unsigned: bool,
 ) -> Vec<String> {
     let file = key_file.display();
-    let mut warnings = Vec::new();
-    if key.strength() < STRONG_KEY_BYTES {
-        warnings.push(format!(
-            "endpoint {name}: the key in {file} has {} bytes; the URL is its hash, so a short key can be guessed from the \
-             URL; use {STRONG_KEY_BYTES} or more, as `flux-recv keygen` does",
-            key.strength(),
-        ));
-    }
+    let mut warnings: Vec<String> = weakness(name, key_file, key).into_iter().collect();
     if key.ends_in_newline() {
         warnings.push(format!(
             "endpoint {name}: the key in {file} ends in a line break; at the sender paste the key without it (with it \

@@ -1,8 +1,14 @@
 //! What a hook path stands for.
 
+pub mod limit;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ipnet::IpNet;
+
+use self::limit::RateLimit;
 
 use crate::provider::{Hints, Provider};
 use crate::verify::{Credentials, Proof};
@@ -10,7 +16,7 @@ use crate::verify::{Credentials, Proof};
 /// One entry of the config that cannot be wrong any more. The one place that holds keys.
 pub struct Endpoint {
     /// How it is called in logs, metrics and pages.
-    pub name: String,
+    pub name: Arc<str>,
     /// Who sends.
     pub provider: &'static Provider,
     /// Where its key was read from.
@@ -21,6 +27,12 @@ pub struct Endpoint {
     pub registry_hosts: Vec<String>,
     /// Only objects in these namespaces are asked; empty for all.
     pub namespaces: Vec<String>,
+    /// The files of its keys as the config names them: its own, then the accepted ones.
+    pub key_names: Vec<Arc<str>>,
+    /// The longest body, in bytes, where it differs from the usual limit.
+    pub max_body: Option<usize>,
+    /// How many deliveries it takes, if there is a limit.
+    pub limit: Option<RateLimit>,
     /// The last segment of its path. A secret.
     digest: String,
 }
@@ -38,8 +50,18 @@ impl Endpoint {
         salt: &str,
     ) -> Endpoint {
         let digest = credentials.key.digest(salt);
-        let (registry_hosts, namespaces) = (Vec::new(), Vec::new());
-        Endpoint { name, provider, key_file, credentials, registry_hosts, namespaces, digest }
+        Endpoint {
+            name: name.into(),
+            provider,
+            key_file,
+            credentials,
+            registry_hosts: Vec::new(),
+            namespaces: Vec::new(),
+            key_names: Vec::new(),
+            max_body: None,
+            limit: None,
+            digest,
+        }
     }
 
     /// The path that the sender posts to. A secret: for the startup line and the commands that
@@ -99,11 +121,42 @@ impl Endpoints {
 
     /// The endpoint of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        self.list.iter().find(|endpoint| endpoint.name == name)
+        self.list.iter().find(|endpoint| &*endpoint.name == name)
     }
 
     /// In the order of the config.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.list.iter()
+    }
+}
+
+/// What the config says about serving, as it is in force.
+#[derive(Default)]
+pub struct Serving {
+    /// The endpoints.
+    pub endpoints: Endpoints,
+    /// Whose word about the address of a sender is taken.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// What is in force now; can be replaced while deliveries are being taken.
+pub struct InForce {
+    serving: RwLock<Arc<Serving>>,
+}
+
+impl InForce {
+    /// Puts it in force.
+    pub fn new(serving: Serving) -> InForce {
+        InForce { serving: RwLock::new(Arc::new(serving)) }
+    }
+
+    /// What is in force; stays whole for whoever holds it.
+    pub fn get(&self) -> Arc<Serving> {
+        Arc::clone(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts something else in force.
+    pub fn replace(&self, serving: Serving) {
+        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
     }
 }

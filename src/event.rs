@@ -7,12 +7,14 @@ pub mod image;
 pub mod repository_url;
 pub mod semver;
 
+use serde::{Deserialize, Serialize};
+
 use git_ref::GitRef;
 use image::ImageName;
 use repository_url::RepositoryUrl;
 
 /// One thing that happened at the sender.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// Refs of a Git repository changed.
     Git(GitEvent),
@@ -24,8 +26,21 @@ pub enum Event {
     Bucket(BucketEvent),
 }
 
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Git repositories.
+    Git,
+    /// Images, charts and other artifacts in a registry.
+    Images,
+    /// Helm repositories over HTTP.
+    Charts,
+    /// Buckets.
+    Buckets,
+}
+
 /// A change in a Git repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitEvent {
     /// Every URL that the sender gives for the repository, or that follows from what it gives.
     pub repository: Vec<RepositoryUrl>,
@@ -36,7 +51,7 @@ pub struct GitEvent {
 }
 
 /// Which refs a [`GitEvent`] is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GitChanges {
     /// These refs, and no others.
     Refs(Vec<RefChange>),
@@ -45,7 +60,7 @@ pub enum GitChanges {
 }
 
 /// One ref that was created, moved or deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefChange {
     /// The ref by its full name.
     pub name: GitRef,
@@ -53,10 +68,12 @@ pub struct RefChange {
     pub deleted: bool,
     /// Commit IDs that the change brings, as far as the sender lists them.
     pub commits: Vec<String>,
+    /// The commit that the ref points to now, if the sender says; never a tag object.
+    pub head: Option<String>,
 }
 
 /// A change in an image registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageEvent {
     /// Every name under which the repository may be known (a registry can have several hosts).
     pub names: Vec<ImageName>,
@@ -73,7 +90,7 @@ pub struct ImageEvent {
 }
 
 /// What kind of artifact an [`ImageEvent`] is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Media {
     /// A Helm chart: no `ImageRepository` cares.
     Chart,
@@ -97,14 +114,14 @@ impl Media {
 }
 
 /// A change in a Helm repository served over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChartEvent {
     /// How the repository's URL ends, as lower-case path segments: senders do not know the host.
     pub url_tail: Vec<String>,
 }
 
 /// A change in a bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketEvent {
     /// The bucket's name.
     pub name: String,
@@ -117,7 +134,7 @@ pub struct BucketEvent {
 }
 
 /// The object storage that a [`BucketEvent`] comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BucketService {
     /// Amazon S3.
     Aws,

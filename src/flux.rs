@@ -101,6 +101,11 @@ impl Kind {
         KINDS.iter().find(|info| info.kind == self).expect("KINDS has a row for every kind")
     }
 
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Kind> {
+        KINDS.iter().find(|info| info.name == name).map(|info| info.kind)
+    }
+
     /// The kind of a manifest, if it is one of the table and of a version that can be read.
     pub fn of_manifest(api_version: &str, kind: &str) -> Option<Kind> {
         let (group, version) = api_version.split_once('/')?;
@@ -138,6 +143,35 @@ impl fmt::Display for Target {
 /// The annotation that asks a Flux controller to reconcile now: any new value does.
 /// <https://fluxcd.io/flux/components/source/gitrepositories/#triggering-a-reconcile>
 pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+
+/// How far Flux has come with an object: what follow-through reads beside its spec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The value of the annotation that asks for a reconcile.
+    pub requested: Option<Box<str>>,
+    /// Whether the controller has handled that request.
+    pub handled: bool,
+    /// The commit ID or digest that Flux has fetched, in hex.
+    pub revision: Option<Box<str>>,
+}
+
+impl Progress {
+    /// Puts together the annotation, `status.lastHandledReconcileAt` and
+    /// `status.artifact.revision`.
+    pub fn new(requested: Option<&str>, handled: Option<&str>, revision: Option<&str>) -> Progress {
+        Progress {
+            requested: requested.map(Box::from),
+            handled: requested.is_some() && requested == handled,
+            revision: revision.map(revision_hash).map(Box::from),
+        }
+    }
+}
+
+/// The hash in a revision: `main@sha1:…`, `refs/heads/main@sha1:…`, `sha1:…`, `tag@sha256:…`, and
+/// `main/…` of older versions.
+pub fn revision_hash(revision: &str) -> &str {
+    revision.rsplit([':', '@', '/']).next().unwrap_or(revision)
+}
 
 /// The fields of `spec` that matching reads, as they are written.
 #[derive(Debug, Clone)]
@@ -327,6 +361,15 @@ mod tests {
         assert_eq!(Kind::of_manifest("source.toolkit.fluxcd.io/v9", "GitRepository"), None);
         assert_eq!(Kind::of_manifest("v1", "Secret"), None);
         assert_eq!(Kind::of_manifest("example.com/v1", "Bucket"), None);
+    }
+
+    #[test]
+    fn the_hash_is_found_in_every_form_of_a_revision() {
+        for revision in
+            ["main@sha1:abc", "refs/heads/main@sha1:abc", "sha1:abc", "v1@sha256:abc", "main/abc", "abc"]
+        {
+            assert_eq!(revision_hash(revision), "abc", "{revision}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! Webhook receiver for Flux.
+pub mod admin;
 pub mod backoff;
 pub mod cli;
 pub mod cluster;
@@ -8,12 +9,18 @@ pub mod endpoint;
 pub mod event;
 pub mod flux;
 pub mod fluxd;
+pub mod follow_through;
+pub mod history;
+pub mod journal;
+pub mod listener;
 pub mod matching;
+pub mod metrics;
 pub mod offline;
 pub mod outcome;
 pub mod provider;
 pub mod queue;
 pub mod receive;
+pub mod reload;
 pub mod server;
 pub mod telemetry;
 pub mod verify;

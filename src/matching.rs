@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 pub use inventory::{Inventory, Object};
 
-use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
-use crate::flux::Target;
+use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
+use crate::flux::{Kind, Progress, Target};
 use crate::outcome::Skipped;
 
 /// What an event concerns.
@@ -22,8 +22,21 @@ pub struct Matched {
     pub targets: Vec<Target>,
     /// Objects that follow this very change and are left alone.
     pub skipped: Vec<Skipped>,
+    /// What objects that follow a branch, a tag or a name should show afterwards.
+    pub expected: Vec<Expected>,
     /// How many objects follow the repository or image of the event, but something else of it.
     pub follow_something_else: usize,
+}
+
+/// What an object should show after a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The object.
+    pub target: Target,
+    /// The commit ID or digest, in hex.
+    pub revision: String,
+    /// What it shows now.
+    pub progress: Progress,
 }
 
 /// Finds the objects that these events concern; `namespaces` limits where (empty: everywhere).
@@ -48,9 +61,17 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
         });
     }
     let mut matched = Matched::default();
+    let revisions = |object: &Object| events.iter().find_map(|event| follow::brings(object, event));
     for object in following.values() {
         match object.suspended {
-            false => matched.targets.push(object.target.clone()),
+            false => {
+                matched.targets.push(object.target.clone());
+                matched.expected.extend(revisions(object).map(|revision| Expected {
+                    target: object.target.clone(),
+                    revision: revision.to_owned(),
+                    progress: object.progress.clone(),
+                }));
+            }
             true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
         }
     }
@@ -59,6 +80,27 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
     matched.follow_something_else =
         elsewhere.iter().filter(|target| !following.contains_key(*target)).count();
     matched
+}
+
+/// The objects that events about these subjects can concern, but for those that are suspended.
+pub fn all_of(inventory: &Inventory, subjects: &[Subject], namespaces: &[String]) -> Vec<Target> {
+    let kinds: Vec<Kind> = subjects.iter().flat_map(|subject| kinds_of(*subject)).copied().collect();
+    let wanted = inventory.objects().filter(|object| {
+        kinds.contains(&object.target.kind)
+            && object.can_be_asked()
+            && (namespaces.is_empty() || namespaces.contains(&object.target.namespace))
+    });
+    wanted.map(|object| object.target.clone()).collect()
+}
+
+fn kinds_of(subject: Subject) -> &'static [Kind] {
+    match subject {
+        // The pages of a repository can hold a chart repository.
+        Subject::Git => &[Kind::GitRepository, Kind::HelmRepository],
+        Subject::Images => &[Kind::OciRepository, Kind::HelmChart, Kind::ImageRepository],
+        Subject::Charts => &[Kind::HelmRepository],
+        Subject::Buckets => &[Kind::Bucket],
+    }
 }
 
 impl Matched {

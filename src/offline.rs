@@ -30,8 +30,8 @@ impl Writer for DryRun {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn exists(&self, target: &Target) -> bool {
-        self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target)
+    fn is_gone(&self, target: &Target) -> bool {
+        !self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target)
     }
 }
 

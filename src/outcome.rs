@@ -71,12 +71,19 @@ pub enum Outcome {
     Encoded,
     /// The body did not arrive in time or was cut off.
     Incomplete,
+    /// More deliveries than the endpoint is to take.
+    TooMany {
+        /// When there is room again.
+        retry_after: Duration,
+    },
     /// Not now; nothing was kept.
     Unavailable {
-        /// Why, in general terms: the sender may not have proved itself.
+        /// Why; a sender that has not proved itself is not told.
         why: String,
         /// When it makes sense to send again.
         retry_after: Duration,
+        /// Whether the delivery had proved itself.
+        proved: bool,
     },
 }
 
@@ -106,7 +113,28 @@ impl Outcome {
             Outcome::TooLarge { .. } => "too_large",
             Outcome::Encoded => "encoded",
             Outcome::Incomplete => "incomplete",
+            Outcome::TooMany { .. } => "too_many",
             Outcome::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    /// The objects that are asked.
+    pub fn targets(&self) -> &[Target] {
+        match self {
+            Outcome::Accepted { targets, .. } => targets,
+            _ => &[],
+        }
+    }
+
+    /// Keeps no more objects than these.
+    pub fn shorten(&mut self, most: usize) {
+        match self {
+            Outcome::Accepted { targets, skipped, .. } => {
+                targets.truncate(most);
+                skipped.truncate(most);
+            }
+            Outcome::Unmatched { skipped, .. } => skipped.truncate(most),
+            _ => {}
         }
     }
 
@@ -138,8 +166,11 @@ impl Outcome {
             }),
             Outcome::Unreadable { why } => json!({"outcome": label, "reason": why}),
             Outcome::TooLarge { limit } => json!({"outcome": label, "limit": limit}),
-            Outcome::Unavailable { why, .. } => json!({"outcome": label, "reason": why}),
-            Outcome::Pong | Outcome::Encoded => json!({"outcome": label}),
+            Outcome::Unavailable { why, proved, .. } => {
+                let reason = if *proved { why } else { "cannot be checked now" };
+                json!({"outcome": label, "reason": reason})
+            }
+            Outcome::Pong | Outcome::Encoded | Outcome::TooMany { .. } => json!({"outcome": label}),
             Outcome::UnknownPath | Outcome::WrongMethod | Outcome::Refused { .. } | Outcome::Incomplete => {
                 return None;
             }
@@ -163,6 +194,7 @@ impl Outcome {
                 why.clone()
             }
             Outcome::TooLarge { limit } => format!("the body is longer than {limit} bytes"),
+            Outcome::TooMany { .. } => "more deliveries than the endpoint's limit".to_owned(),
             Outcome::Encoded => "the body is encoded; turn compression off at the sender".to_owned(),
             Outcome::Incomplete => "the body did not arrive whole in time".to_owned(),
             Outcome::Pong => "the sender tests the connection".to_owned(),
@@ -178,6 +210,7 @@ impl Outcome {
             | Outcome::TooLarge { .. }
             | Outcome::Encoded
             | Outcome::Incomplete
+            | Outcome::TooMany { .. }
             | Outcome::Unavailable { .. }
             | Outcome::Unmatched { .. } => true,
             Outcome::Accepted { .. }
@@ -187,6 +220,21 @@ impl Outcome {
             | Outcome::Ignored { .. }
             | Outcome::UnknownPath
             | Outcome::WrongMethod => false,
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether a stranger can cause this one: what strangers cause is logged now and then.
+    pub fn strangers_cause_it(&self) -> bool {
+        match self {
+            Outcome::Refused { .. }
+            | Outcome::WrongMethod
+            | Outcome::TooLarge { .. }
+            | Outcome::Encoded
+            | Outcome::Incomplete => true,
+            Outcome::Unavailable { proved, .. } => !proved,
+            _ => false,
         }
     }
 }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::repository_url::RepositoryUrl;
-use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
+use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
@@ -59,6 +59,8 @@ pub struct Provider {
     pub needs_registry_host: bool,
     /// Whether an endpoint may say `unsigned: true`: the sender signed nothing until lately.
     pub may_come_unsigned: bool,
+    /// What its deliveries can be about.
+    pub subjects: &'static [Subject],
     /// What to choose in the sender's own settings.
     pub settings: Settings,
 }
@@ -202,11 +204,13 @@ fn git_event<'u>(
     Ok(Parsed::Events(vec![Event::Git(GitEvent { repository, ssh_url, changes })]))
 }
 
-/// One ref, as push events write it: its full name and the object it points to afterwards.
+/// One ref, as push events write it: its full name and the object it points to afterwards, which for
+/// a tag may be a tag object rather than the commit `head`.
 fn pushed_ref(
     name: &str,
     after: Option<&str>,
     deleted: bool,
+    head: Option<&str>,
     commits: Vec<String>,
 ) -> Result<RefChange, Unreadable> {
     let name = GitRef::from_full_name(name)
@@ -216,7 +220,9 @@ fn pushed_ref(
     let mut all: Vec<String> = after.into_iter().collect();
     all.extend(commits.into_iter().filter(|id| !id.is_empty()));
     all.dedup();
-    Ok(RefChange { name, deleted, commits: all })
+    let branch_head = all.first().map(String::as_str).filter(|_| name.as_branch().is_some());
+    let head = head.or(branch_head).filter(|_| !deleted).map(str::to_owned);
+    Ok(RefChange { name, deleted, commits: all, head })
 }
 
 /// An image as a sender writes it, in a registry with a known host.

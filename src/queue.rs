@@ -2,8 +2,9 @@
 //! failure tried again until it succeeds or the object is gone.
 
 pub mod slot;
+mod slots;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,17 +12,21 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use self::slot::{Ending, Next, Slot};
+use self::slot::{Ending, Slot};
+use self::slots::{Due, Pledge, Slots, Wanted};
 use crate::backoff::growing_pause;
 use crate::flux::Target;
+use crate::journal::contents::{Change, Contents};
+use crate::journal::{Commit, Journal, NotKept};
+use crate::metrics::Metrics;
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
 pub trait Writer: Send + Sync {
     /// Asks Flux to reconcile the object, and logs that it did.
     fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>>;
 
-    /// Whether the object still exists, as far as the watch knows.
-    fn exists(&self, target: &Target) -> bool;
+    /// Whether the object is known not to exist any more.
+    fn is_gone(&self, target: &Target) -> bool;
 }
 
 /// Why a request was not taken.
@@ -41,9 +46,21 @@ pub enum WriteError {
     /// The API server does not know the object; the watch decides whether it is gone.
     #[error("the API server does not find it")]
     NotFound,
-    /// The API server refuses the request itself.
+    /// The API server calls the request invalid; someone has to mend the object first.
     #[error("{0}")]
     Rejected(String),
+}
+
+impl WriteError {
+    /// The error's name, one of a closed set.
+    fn label(&self) -> &'static str {
+        match self {
+            WriteError::Temporary { .. } => "failure",
+            WriteError::Forbidden(_) => "forbidden",
+            WriteError::NotFound => "not_found",
+            WriteError::Rejected(_) => "rejected",
+        }
+    }
 }
 
 /// How the queue paces itself.
@@ -55,6 +72,8 @@ pub struct Pace {
     pub max_in_flight: usize,
     /// How long a patch may take.
     pub time_limit: Duration,
+    /// Over how long the patches of a delivery that matches many objects are spread, at most.
+    pub spread: Duration,
 }
 
 impl Default for Pace {
@@ -64,6 +83,7 @@ impl Default for Pace {
             // The API server's default for concurrent changes is 200, for all clients together.
             max_in_flight: 32,
             time_limit: Duration::from_secs(10),
+            spread: Duration::from_secs(5),
         }
     }
 }
@@ -72,9 +92,14 @@ impl Default for Pace {
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after failures that may pass by themselves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The pauses while a right is missing.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_FORBIDDEN_PAUSE: Duration = Duration::from_secs(300);
+/// The pauses while someone has to grant a right or mend an object.
+const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_BLOCKED_PAUSE: Duration = Duration::from_secs(300);
+
+/// A delivery that matches no more objects than this asks all of them at once.
+const A_FEW: usize = 8;
+/// Beyond that, each object makes the spread longer by this, up to [`Pace::spread`].
+const SPREAD_PER_OBJECT: Duration = Duration::from_millis(25);
 
 /// The queue; clones share it.
 #[derive(Clone)]
@@ -84,51 +109,111 @@ pub struct Queue {
 
 struct Shared {
     pace: Pace,
-    slots: Mutex<Slots>,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    slots: Mutex<Slots<Commit>>,
     /// Something became due earlier than the driver knows.
     changed: Notify,
     /// No slot is busy any more.
     rests: Notify,
 }
 
-#[derive(Default)]
-struct Slots {
-    by_target: HashMap<Target, Slot>,
-    /// When to look at which slot again: to start a patch, or to forget a slot that has rested.
-    due: BTreeSet<(Instant, Target)>,
-    busy: usize,
+impl Pledge for Commit {
+    fn kept(&self) -> Option<bool> {
+        Commit::kept(self)
+    }
+}
+
+/// The commits that make a call for objects outlive the process.
+#[must_use = "what is not durable yet has not been promised"]
+pub struct Promise {
+    commits: Vec<Commit>,
+}
+
+impl Promise {
+    /// Waits until everything is durable.
+    ///
+    /// # Errors
+    /// When the journal cannot be written. The objects may be asked all the same.
+    pub async fn kept(self) -> Result<(), NotKept> {
+        for commit in self.commits {
+            commit.done().await?;
+        }
+        Ok(())
+    }
 }
 
 impl Queue {
-    /// An empty queue.
-    pub fn new(pace: Pace) -> Queue {
-        let shared = Shared { pace, slots: Mutex::default(), changed: Notify::new(), rests: Notify::new() };
-        Queue { shared: Arc::new(shared) }
+    /// A queue over what an earlier process has left in the journal.
+    pub fn new(pace: Pace, journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Queue {
+        let mut slots = Slots::new(pace.min_interval);
+        let pending = left.pending.iter().map(|(target, generation)| (target.clone(), *generation));
+        slots.restore(pending.collect(), Instant::now());
+        metrics.pending(slots.busy());
+        let (slots, changed, rests) = (Mutex::new(slots), Notify::new(), Notify::new());
+        Queue { shared: Arc::new(Shared { pace, journal, metrics, slots, changed, rests }) }
     }
 
     /// These objects are to be reconciled, by patches that start after this call.
-    pub fn want(&self, targets: &[Target]) {
+    pub fn want(&self, targets: &[Target]) -> Promise {
+        let window = match targets.len() {
+            0..=A_FEW => Duration::ZERO,
+            many => self
+                .shared
+                .pace
+                .spread
+                .min(SPREAD_PER_OBJECT.saturating_mul(u32::try_from(many).unwrap_or(u32::MAX))),
+        };
+        self.want_spread(targets, window)
+    }
+
+    /// These objects are to be reconciled some time within the window.
+    pub fn want_spread(&self, targets: &[Target], window: Duration) -> Promise {
         let now = Instant::now();
+        let spread = |target| {
+            let delay = if window.is_zero() { Duration::ZERO } else { window.mul_f64(fastrand::f64()) };
+            (target, now + delay)
+        };
         let mut slots = self.slots();
-        for target in targets {
-            slots.want(target, now, self.shared.pace.min_interval);
+        let Wanted { write, mut await_commits, due_changed } = slots.want(targets.iter().map(spread), now);
+        if !write.is_empty() {
+            let changes = write.iter().map(|(target, generation)| Change::Pend(target.clone(), *generation));
+            // Within the lock, so that the journal sees the rounds of an object in their order.
+            if let Some(commit) = self.shared.journal.write(changes.collect()) {
+                slots.writing(&write, &commit);
+                await_commits.push(commit);
+            }
         }
+        self.shared.metrics.pending(slots.busy());
         drop(slots);
+        if due_changed {
+            self.shared.changed.notify_one();
+        }
+        Promise { commits: await_commits }
+    }
+
+    /// Asks once more, out of its own interest: nothing is promised, so nothing is written down.
+    pub fn nudge(&self, target: &Target) {
+        let now = Instant::now();
+        self.slots().want([(target, now)].into_iter(), now);
         self.shared.changed.notify_one();
+    }
+
+    /// Whether each of these objects waits for a patch that has not started: another delivery for
+    /// them costs nothing.
+    pub fn all_pending(&self, targets: &[Target]) -> bool {
+        let slots = self.slots();
+        targets.iter().all(|target| slots.slot(target).is_some_and(Slot::is_pending))
     }
 
     /// How many objects wait for a patch or its end.
     pub fn pending(&self) -> usize {
-        self.slots().busy
+        self.slots().busy()
     }
 
     /// The objects that wait for a patch or its end.
     pub fn pending_targets(&self) -> Vec<Target> {
-        let slots = self.slots();
-        let busy = slots.by_target.iter().filter(|(_, slot)| slot.is_busy());
-        let mut targets: Vec<Target> = busy.map(|(target, _)| target.clone()).collect();
-        targets.sort();
-        targets
+        self.slots().busy_targets()
     }
 
     /// Waits until nothing is pending.
@@ -142,105 +227,84 @@ impl Queue {
         }
     }
 
+    /// Tells the journal which objects need not be asked by the next process.
+    pub fn settle(&self) {
+        let slots = self.slots();
+        let rested =
+            slots.rested().into_iter().map(|(target, generation)| Change::Settle(target, generation));
+        self.shared.journal.write_later(rested);
+    }
+
     /// Drives the queue; never ends.
     pub async fn run(self, writer: Arc<dyn Writer>) {
         let mut in_flight = JoinSet::new();
         let mut targets_in_flight = HashMap::new();
         loop {
             let room = self.shared.pace.max_in_flight.saturating_sub(in_flight.len());
-            let (start, next_due) =
-                self.slots().take_due(Instant::now(), room, self.shared.pace.min_interval);
+            let Due { start, next } = self.take_due(room);
             for target in start {
                 let (writer, limit) = (Arc::clone(&writer), self.shared.pace.time_limit);
                 let patch = in_flight.spawn({
                     let target = target.clone();
                     async move {
                         let result = request(&*writer, &target, limit).await;
-                        let exists = result != Err(WriteError::NotFound) || writer.exists(&target);
-                        (result, exists)
+                        let is_gone = result == Err(WriteError::NotFound) && writer.is_gone(&target);
+                        (result, is_gone)
                     }
                 });
                 targets_in_flight.insert(patch.id(), target);
             }
-            let sleep = next_due.filter(|_| in_flight.len() < self.shared.pace.max_in_flight);
+            let sleep = next.filter(|_| in_flight.len() < self.shared.pace.max_in_flight);
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = sleep_until(sleep) => {}
                 Some(ended) = in_flight.join_next_with_id() => {
-                    let (id, result, exists) = match ended {
-                        Ok((id, (result, exists))) => (id, result, exists),
-                        Err(err) => (err.id(), Err(panicked()), true),
+                    let (id, result, is_gone) = match ended {
+                        Ok((id, (result, is_gone))) => (id, result, is_gone),
+                        Err(err) => (err.id(), Err(panicked()), false),
                     };
                     if let Some(target) = targets_in_flight.remove(&id) {
-                        self.finish(&target, result, exists);
+                        self.finish(&target, result, is_gone);
                     }
                 }
             }
         }
     }
 
-    fn finish(&self, target: &Target, result: Result<(), WriteError>, exists: bool) {
+    fn take_due(&self, room: usize) -> Due {
         let mut slots = self.slots();
-        let failures = slots.by_target.get(target).map_or(0, Slot::failures);
-        let ending = ending(target, result, exists, failures);
-        slots.finish(target, Instant::now(), ending, self.shared.pace.min_interval);
-        if slots.busy == 0 {
+        let (due, forget) = slots.take_due(Instant::now(), room);
+        // Within the lock, as in `want_spread`.
+        let settled = forget.into_iter().map(|(target, generation)| Change::Settle(target, generation));
+        self.shared.journal.write_later(settled);
+        due
+    }
+
+    fn finish(&self, target: &Target, result: Result<(), WriteError>, is_gone: bool) {
+        let now = Instant::now();
+        let mut slots = self.slots();
+        let (failures, since) =
+            slots.slot(target).map_or((0, None), |slot| (slot.failures(), slot.in_flight_since()));
+        let metrics = &self.shared.metrics;
+        let ending = match result {
+            Ok(()) => {
+                metrics.patched(target.kind, since.map(|since| now - since));
+                Ending::Done
+            }
+            Err(err) => {
+                metrics.patch_failed(target.kind, if is_gone { "gone" } else { err.label() }, !is_gone);
+                after_failure(target, &err, is_gone, failures)
+            }
+        };
+        slots.finish(target, now, ending);
+        metrics.pending(slots.busy());
+        if slots.busy() == 0 {
             self.shared.rests.notify_waiters();
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
+    fn slots(&self) -> MutexGuard<'_, Slots<Commit>> {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slots {
-    fn want(&mut self, target: &Target, now: Instant, min_interval: Duration) {
-        if !self.by_target.contains_key(target) {
-            self.by_target.insert(target.clone(), Slot::new());
-        }
-        let Some(slot) = self.by_target.get_mut(target) else { return };
-        let was_busy = slot.is_busy();
-        if let Some(due) = slot.want(now, min_interval) {
-            self.due.insert((due, target.clone()));
-        }
-        self.busy += usize::from(!was_busy);
-    }
-
-    /// Starts what is due, as far as there is room; says when to look again.
-    fn take_due(
-        &mut self,
-        now: Instant,
-        room: usize,
-        min_interval: Duration,
-    ) -> (Vec<Target>, Option<Instant>) {
-        let mut start = Vec::new();
-        while start.len() < room {
-            match self.due.first() {
-                Some((due, _)) if *due <= now => {}
-                _ => break,
-            }
-            let Some((_, target)) = self.due.pop_first() else { break };
-            let Some(slot) = self.by_target.get_mut(&target) else { continue };
-            if slot.start(now).is_some() {
-                start.push(target);
-            } else if !slot.is_busy() && slot.rests_until(min_interval).is_none_or(|until| until <= now) {
-                self.by_target.remove(&target);
-            }
-        }
-        (start, self.due.first().map(|(due, _)| *due))
-    }
-
-    fn finish(&mut self, target: &Target, now: Instant, ending: Ending, min_interval: Duration) {
-        let Some(slot) = self.by_target.get_mut(target) else { return };
-        let look_again = match slot.finish(now, ending, min_interval) {
-            Next::StartAt(due) => due,
-            Next::Rest(_) => {
-                self.busy -= 1;
-                slot.rests_until(min_interval).unwrap_or(now)
-            }
-        };
-        self.due.insert((look_again, target.clone()));
     }
 }
 
@@ -262,19 +326,16 @@ fn panicked() -> WriteError {
     }
 }
 
-/// Decides what a result means, and says so once if it is a failure.
-fn ending(target: &Target, result: Result<(), WriteError>, exists: bool, failures: u32) -> Ending {
-    let Err(err) = result else { return Ending::Done };
-    if !exists {
+/// Decides what a failure means, and says so.
+fn after_failure(target: &Target, err: &WriteError, is_gone: bool, failures: u32) -> Ending {
+    if is_gone {
         log::info!(object:% = target; "the object is gone; nothing to ask");
-        return Ending::GivenUp;
+        return Ending::Gone;
     }
-    let pause = match &err {
-        WriteError::Rejected(why) => {
-            log::error!(object:% = target, why:%; "the API server refuses the request; given up until the next delivery");
-            return Ending::GivenUp;
+    let pause = match err {
+        WriteError::Forbidden(_) | WriteError::Rejected(_) => {
+            growing_pause(BLOCKED_PAUSE, LONGEST_BLOCKED_PAUSE, failures)
         }
-        WriteError::Forbidden(_) => growing_pause(FORBIDDEN_PAUSE, LONGEST_FORBIDDEN_PAUSE, failures),
         WriteError::Temporary { retry_after, .. } => {
             growing_pause(FIRST_PAUSE, LONGEST_PAUSE, failures).max(retry_after.unwrap_or_default())
         }

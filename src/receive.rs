@@ -4,25 +4,33 @@
 
 mod backlog;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 
 use self::backlog::{Backlog, Kept, Waiting};
 use crate::delivery::Delivery;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
+use crate::flux::Target;
+use crate::follow_through::FollowThrough;
+use crate::history::DeliveryId;
+use crate::journal::Journal;
+use crate::journal::contents::Contents;
 use crate::matching::{self, Inventory};
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::provider::Parsed;
-use crate::queue::Queue;
+use crate::queue::{Promise, Queue};
 use crate::verify::{Refusal, Tools, verify};
 
 /// Takes deliveries.
 pub struct Receiver {
     tools: Tools,
     sink: Sink,
+    metrics: Arc<Metrics>,
 }
 
 /// Where events go.
@@ -39,9 +47,19 @@ pub struct FluxObjects {
     pub inventory: Arc<RwLock<Inventory>>,
     /// Asks for reconciliation.
     pub queue: Queue,
+    /// Follows what was pushed; not without a cluster.
+    pub follow_through: Option<FollowThrough>,
     /// Whether there is no cluster behind it: answers say so.
     pub dry_run: bool,
     backlog: Backlog,
+}
+
+/// A delivery that was taken.
+pub struct Received {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The file of the key that has proved it, if it is authentic.
+    pub key: Option<Arc<str>>,
 }
 
 /// The role that tells Flux v1 of an event.
@@ -56,36 +74,53 @@ pub trait Notify: Send + Sync {
 /// When to send again what could not be taken.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// How far apart the objects of a catch-up are asked, on the average.
+const CATCH_UP_SPREAD: Duration = Duration::from_millis(20);
+
 impl FluxObjects {
-    /// Objects of which none is known yet: deliveries wait for [`Receiver::open`].
-    pub fn new(inventory: Arc<RwLock<Inventory>>, queue: Queue, dry_run: bool) -> FluxObjects {
-        FluxObjects { inventory, queue, dry_run, backlog: Backlog::closed() }
+    /// Objects of which none is known yet: deliveries wait for [`Receiver::open`], with those that an
+    /// earlier process has left in the journal.
+    pub fn new(
+        inventory: Arc<RwLock<Inventory>>,
+        queue: Queue,
+        journal: Journal,
+        left: &Contents,
+        metrics: Arc<Metrics>,
+    ) -> FluxObjects {
+        let backlog = Backlog::closed(journal, left, metrics);
+        FluxObjects { inventory, queue, follow_through: None, dry_run: false, backlog }
     }
 }
 
 impl Receiver {
     /// A receiver.
-    pub fn new(tools: Tools, sink: Sink) -> Receiver {
-        Receiver { tools, sink }
+    pub fn new(tools: Tools, sink: Sink, metrics: Arc<Metrics>) -> Receiver {
+        Receiver { tools, sink, metrics }
     }
 
     /// Takes a delivery to an endpoint and says what became of it.
-    pub async fn receive(&self, endpoint: &Arc<Endpoint>, delivery: Delivery<'_>) -> Outcome {
+    pub async fn receive(&self, endpoint: &Endpoint, id: &DeliveryId, delivery: Delivery<'_>) -> Received {
         let provider = endpoint.provider;
         let verified = match verify(delivery, provider.proof, &endpoint.credentials, &self.tools).await {
             Ok(verified) => verified,
-            Err(refusal) => return refused(refusal),
+            Err(refusal) => return Received { outcome: refused(refusal), key: None },
         };
-        let events = match (provider.parse)(&verified, &endpoint.hints()) {
-            Ok(Parsed::Events(events)) => events,
-            Ok(Parsed::Ping) => return Outcome::Pong,
-            Ok(Parsed::Ignored(reason)) => return Outcome::Ignored { reason },
-            Err(err) => return Outcome::Unreadable { why: err.to_string() },
+        let key = endpoint.key_names.get(verified.key).map(Arc::clone);
+        if let Some(key) = &key {
+            self.metrics.authentic(&endpoint.name, key);
+        }
+        let outcome = match (provider.parse)(&verified, &endpoint.hints()) {
+            Ok(Parsed::Events(events)) => self.take(endpoint, id, events, delivery.body.len()).await,
+            Ok(Parsed::Ping) => Outcome::Pong,
+            Ok(Parsed::Ignored(reason)) => Outcome::Ignored { reason },
+            Err(err) => Outcome::Unreadable { why: err.to_string() },
         };
+        Received { outcome, key }
+    }
+
+    async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => {
-                objects.take(Waiting { endpoint: Arc::clone(endpoint), events, size: delivery.body.len() })
-            }
+            Sink::Flux(objects) => objects.take(endpoint, id, events, size).await,
             Sink::FluxV1(flux) => forward(&**flux, &events).await,
         }
     }
@@ -105,38 +140,116 @@ impl Receiver {
         }
     }
 
-    /// The objects are known now: matches what has waited, and lets nothing wait any more.
-    pub fn open(&self) {
+    /// The objects are known now: matches what has waited, and lets nothing wait any more. Ends when
+    /// what has waited need not be remembered.
+    pub async fn open(&self) {
         let Sink::Flux(objects) = &self.sink else { return };
-        for waiting in objects.backlog.open() {
-            let endpoint = Arc::clone(&waiting.endpoint);
-            let outcome = objects.match_and_queue(&waiting);
+        let mut matched = Vec::new();
+        for (number, waiting) in objects.backlog.open() {
+            let found = objects.find(&waiting.events, &waiting.namespaces);
+            let promise = objects.queue.want(&found.targets);
+            let outcome = objects.outcome(&waiting.events, found);
             log::info!(
-                endpoint:% = endpoint.name, source = endpoint.provider.name, outcome = outcome.label();
+                endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label();
                 "queued delivery: {}", outcome.detail()
             );
+            matched.push((number, promise));
         }
-        objects.backlog.settled();
+        let mut kept = Vec::new();
+        for (number, promise) in matched {
+            // A delivery whose objects could not be written down stays in the journal in their place.
+            if promise.kept().await.is_ok() {
+                kept.push(number);
+            }
+        }
+        objects.backlog.settled(kept.into_iter());
+    }
+
+    /// Asks once for every object that a delivery to one of these endpoints could be about, spread
+    /// out: for a start that does not know what it has missed.
+    pub async fn catch_up(&self, endpoints: &Endpoints) {
+        let Sink::Flux(objects) = &self.sink else { return };
+        let mut targets = BTreeSet::new();
+        {
+            let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            for endpoint in endpoints.iter() {
+                targets.extend(matching::all_of(
+                    &inventory,
+                    endpoint.provider.subjects,
+                    &endpoint.namespaces,
+                ));
+            }
+        }
+        let targets: Vec<Target> = targets.into_iter().collect();
+        let window = CATCH_UP_SPREAD.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+        log::info!(objects = targets.len(), within_s = window.as_secs(); "catching up: asking every object once");
+        if objects.queue.want_spread(&targets, window).kept().await.is_err() {
+            log::warn!("the catch-up is not in the journal; a restart would forget the rest of it");
+        }
     }
 }
 
 impl FluxObjects {
-    fn take(&self, delivery: Waiting) -> Outcome {
-        match self.backlog.keep(delivery) {
-            Kept::Waits { event } => Outcome::Queued { event },
-            Kept::NotNeeded(delivery) => self.match_and_queue(&delivery),
-            Kept::Full => Outcome::Unavailable {
-                why: "too many deliveries wait until the objects of the cluster are known".to_owned(),
-                retry_after: RETRY_AFTER,
+    async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
+        let events = match self.backlog.is_open() {
+            true => events,
+            false => match self.wait_for_objects(endpoint, events, size).await {
+                Ok(events) => events,
+                Err(outcome) => return outcome,
             },
+        };
+        let mut found = self.find(&events, &endpoint.namespaces);
+        if let Some(limit) = &endpoint.limit
+            && !self.queue.all_pending(&found.targets)
+            && let Err(retry_after) = limit.charge(Instant::now())
+        {
+            return Outcome::TooMany { retry_after };
         }
+        let promise: Promise = self.queue.want(&found.targets);
+        if promise.kept().await.is_err() {
+            return not_kept();
+        }
+        if let Some(follow_through) = &self.follow_through {
+            follow_through.expect(id, std::mem::take(&mut found.expected));
+        }
+        self.outcome(&events, found)
     }
 
-    fn match_and_queue(&self, Waiting { endpoint, events, .. }: &Waiting) -> Outcome {
-        let matched = {
-            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-            matching::find(&inventory, events, &endpoint.namespaces)
+    /// Keeps a delivery until the objects are known; gives the events back if they are by now.
+    async fn wait_for_objects(
+        &self,
+        endpoint: &Endpoint,
+        events: Vec<Event>,
+        size: usize,
+    ) -> Result<Vec<Event>, Outcome> {
+        let delivery = Waiting {
+            endpoint: endpoint.name.to_string(),
+            source: endpoint.provider.name.to_owned(),
+            namespaces: endpoint.namespaces.clone(),
+            events,
+            size,
         };
+        let (event, commit) = match self.backlog.keep(delivery) {
+            Kept::Waits { event, commit } => (event, commit),
+            Kept::NotNeeded(delivery) => return Ok(delivery.events),
+            Kept::Full => {
+                let why = "too many deliveries wait until the objects of the cluster are known".to_owned();
+                return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true });
+            }
+        };
+        let kept = match commit {
+            Some(commit) => commit.done().await,
+            None => Ok(()),
+        };
+        Err(kept.map_or_else(|_| not_kept(), |()| Outcome::Queued { event }))
+    }
+
+    fn find(&self, events: &[Event], namespaces: &[String]) -> matching::Matched {
+        let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+        matching::find(&inventory, events, namespaces)
+    }
+
+    fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {
         if matched.targets.is_empty() {
             if matching::only_deletions(events) && matched.skipped.is_empty() {
                 return Outcome::Ignored { reason: format!("{}: no version range cares", summary(events)) };
@@ -144,7 +257,6 @@ impl FluxObjects {
             let reason = matched.why_nothing(events);
             return Outcome::Unmatched { event: summary(events), reason, skipped: matched.skipped };
         }
-        self.queue.want(&matched.targets);
         Outcome::Accepted {
             event: summary(events),
             targets: matched.targets,
@@ -154,16 +266,18 @@ impl FluxObjects {
     }
 }
 
+fn not_kept() -> Outcome {
+    Outcome::Unavailable {
+        why: "the journal cannot be written now".to_owned(),
+        retry_after: RETRY_AFTER,
+        proved: true,
+    }
+}
+
 fn refused(refusal: Refusal) -> Outcome {
     match refusal {
         Refusal::Unproved(why) => Outcome::Refused { why },
-        Refusal::CannotCheck(why) => {
-            log::warn!(why:%; "cannot check a proof");
-            Outcome::Unavailable {
-                why: "the proof cannot be checked now".to_owned(),
-                retry_after: RETRY_AFTER,
-            }
-        }
+        Refusal::CannotCheck(why) => Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false },
     }
 }
 
@@ -179,7 +293,7 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
             Err(why) => {
                 log::warn!(why:%; "Flux v1 did not take an event");
                 let why = "Flux v1 did not take the event".to_owned();
-                return Outcome::Unavailable { why, retry_after: RETRY_AFTER };
+                return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
             }
         }
     }

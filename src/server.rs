@@ -3,30 +3,39 @@
 
 mod answer;
 mod body;
+mod quiet;
+mod sender;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::dev::ServerHandle;
 use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use tokio::sync::Semaphore;
 
 use self::answer::{answer, plain};
+use self::quiet::Quiet;
 use crate::delivery::{Delivery, Headers};
-use crate::endpoint::{Endpoint, Endpoints};
+use crate::endpoint::{Endpoint, InForce};
+use crate::history::{Entry, History};
+use crate::listener::Running;
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::receive::Receiver;
+use crate::receive::{Received, Receiver};
 
 /// What a listener serves.
 pub struct Service {
-    /// The endpoints.
-    pub endpoints: Endpoints,
+    /// The endpoints, which a reload replaces.
+    pub in_force: InForce,
     /// Takes their deliveries.
     pub receiver: Receiver,
+    /// Remembers the last of them.
+    pub history: Arc<History>,
+    /// Counts them.
+    pub metrics: Arc<Metrics>,
     /// Bounds of what is taken.
     pub limits: Limits,
 }
@@ -59,31 +68,8 @@ impl Default for Limits {
     }
 }
 
-/// A server that runs until it is stopped.
-pub struct Running {
-    handle: ServerHandle,
-    task: tokio::task::JoinHandle<io::Result<()>>,
-}
-
 /// More would not help: the work per delivery is some 20 µs.
 const MOST_WORKERS: usize = 4;
-
-/// Binds `host:port`, or `:port` for every address of the machine.
-///
-/// # Errors
-/// When the port is taken, or the text is no address.
-pub fn bind(listen: &str) -> io::Result<TcpListener> {
-    let listener = match listen.strip_prefix(':') {
-        // Where IPv6 is off, the second address works.
-        Some(port) => TcpListener::bind(format!("[::]:{port}")).or_else(|err| match err.kind() {
-            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(err),
-            _ => TcpListener::bind(format!("0.0.0.0:{port}")),
-        }),
-        None => TcpListener::bind(listen),
-    }?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
 
 /// Serves on a bound listener. Has to be called within a Tokio runtime.
 ///
@@ -94,8 +80,9 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
     let shares = web::Data::from(body::shares(&limits));
     let service = web::Data::from(service);
+    let quiet = web::Data::from(Arc::new(Quiet::default()));
     let app = move || {
-        let app = App::new().app_data(service.clone()).app_data(shares.clone());
+        let app = App::new().app_data(service.clone()).app_data(shares.clone()).app_data(quiet.clone());
         app.default_service(web::to(handle))
     };
     let server = HttpServer::new(app)
@@ -106,37 +93,7 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
         .disable_signals()
         .listen(listener)?
         .run();
-    let handle = server.handle();
-    Ok(Running { handle, task: tokio::spawn(server) })
-}
-
-impl Running {
-    /// Accepts no more and waits for the requests that are being answered.
-    pub async fn stop(self) {
-        self.handle.stop(true).await;
-        let _ = self.task.await;
-    }
-
-    /// Ends when the server has ended by itself, which it should not.
-    pub async fn ended(&mut self) -> String {
-        match (&mut self.task).await {
-            Ok(Ok(())) => "it stopped".to_owned(),
-            Ok(Err(err)) => err.to_string(),
-            Err(err) => err.to_string(),
-        }
-    }
-}
-
-/// The address that a listener is bound to, as others on this machine reach it.
-///
-/// # Errors
-/// When the socket has none.
-pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
-    let address = listener.local_addr()?;
-    Ok(match address.ip().is_unspecified() {
-        true => SocketAddr::from(([127, 0, 0, 1], address.port())),
-        false => address,
-    })
+    Ok(Running::start(server))
 }
 
 async fn handle(
@@ -144,42 +101,77 @@ async fn handle(
     payload: web::Payload,
     service: web::Data<Service>,
     shares: web::Data<Semaphore>,
+    quiet: web::Data<Quiet>,
 ) -> HttpResponse {
     let received = Instant::now();
     let path = request.uri().path();
     if path == "/health" {
         return plain("OK");
     }
-    let Some(endpoint) = service.endpoints.at_path(path) else {
+    let serving = service.in_force.get();
+    let Some(endpoint) = serving.endpoints.at_path(path) else {
         log::debug!("a request for a path that nobody serves");
+        service.metrics.unknown_path();
         return answer(&Outcome::UnknownPath);
     };
-    let outcome = match *request.method() {
-        Method::POST => match body::read(&request, payload, service.limits, &shares).await {
-            Ok(body) => {
-                let delivery = Delivery { headers: request.headers(), body: &body.bytes };
-                service.receiver.receive(endpoint, delivery).await
+    let id = service.history.new_delivery(&endpoint.name);
+    let taken = match *request.method() {
+        Method::POST => {
+            let most = endpoint.max_body.unwrap_or(service.limits.body);
+            match body::read(&request, payload, Limits { body: most, ..service.limits }, &shares).await {
+                Ok(body) => {
+                    let delivery = Delivery { headers: request.headers(), body: &body.bytes };
+                    service.receiver.receive(endpoint, &id, delivery).await
+                }
+                Err(outcome) => Received { outcome, key: None },
             }
-            Err(outcome) => outcome,
-        },
-        _ => Outcome::WrongMethod,
+        }
+        _ => Received { outcome: Outcome::WrongMethod, key: None },
     };
-    let response = answer(&outcome);
-    log_delivery(endpoint, &outcome, &response, received);
+    let response = answer(&taken.outcome);
+    let entry = Entry {
+        id,
+        received: jiff::Timestamp::now(),
+        from: sender::address(&request, &serving.trusted_proxies),
+        key: taken.key,
+        outcome: taken.outcome,
+        status: response.status().as_u16(),
+        took: received.elapsed(),
+        followed: Vec::new(),
+    };
+    record(&service, endpoint, entry, &quiet);
     response
 }
 
-fn log_delivery(endpoint: &Endpoint, outcome: &Outcome, response: &HttpResponse, received: Instant) {
-    let level = if outcome.wants_attention() { log::Level::Warn } else { log::Level::Info };
+/// Counts, logs and remembers a delivery.
+fn record(service: &Service, endpoint: &Endpoint, entry: Entry, quiet: &Quiet) {
+    let Entry { outcome, took, .. } = &entry;
+    service.metrics.delivery(&endpoint.name, endpoint.provider.name, outcome.label(), *took);
+    if !outcome.strangers_cause_it() {
+        log_delivery(endpoint, &entry);
+    } else if let Some(unsaid) = quiet.may_speak(&endpoint.name, Instant::now()) {
+        if unsaid > 0 {
+            log::warn!(endpoint:% = endpoint.name, unsaid; "more refused deliveries than were logged");
+        }
+        log_delivery(endpoint, &entry);
+    }
+    service.history.remember(entry);
+}
+
+fn log_delivery(endpoint: &Endpoint, entry: &Entry) {
+    let level = if entry.outcome.wants_attention() { log::Level::Warn } else { log::Level::Info };
+    let key = entry.key.as_deref();
     log::log!(
         level,
         endpoint:% = endpoint.name,
         source = endpoint.provider.name,
-        outcome = outcome.label(),
-        status = response.status().as_u16(),
-        micros = received.elapsed().as_micros() as u64;
+        outcome = entry.outcome.label(),
+        status = entry.status,
+        from:% = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
+        key:% = key.unwrap_or("none"),
+        micros = entry.took.as_micros() as u64;
         "delivery: {}",
-        outcome.detail()
+        entry.outcome.detail()
     );
 }
 

@@ -44,12 +44,26 @@ pub enum Proof {
 
 /// What a delivery to an endpoint is checked against.
 pub struct Credentials {
-    /// The endpoint's key.
+    /// The endpoint's key, which also makes its path.
     pub key: Key,
+    /// Keys that are as good at the same path, while a key is being changed at the sender.
+    pub accepted: Vec<Key>,
     /// Whom [`Proof::GoogleIdentity`] expects.
     pub google: Option<GoogleAccount>,
     /// Whether a delivery without any signature is good enough (a wrong one never is).
     pub unsigned: bool,
+}
+
+impl Credentials {
+    /// Nothing but a key.
+    pub fn of(key: Key) -> Credentials {
+        Credentials { key, accepted: Vec::new(), google: None, unsigned: false }
+    }
+
+    /// All keys, the endpoint's own first.
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.key).chain(&self.accepted)
+    }
 }
 
 /// What checking needs from outside, handed in.
@@ -63,6 +77,8 @@ pub struct Tools {
 /// A delivery that has proved itself.
 pub struct Verified<'a> {
     delivery: Delivery<'a>,
+    /// Which of the endpoint's keys has proved it, counted from the endpoint's own.
+    pub key: usize,
 }
 
 /// Why a delivery is not believed.
@@ -90,14 +106,30 @@ pub async fn verify<'a>(
     credentials: &Credentials,
     tools: &Tools,
 ) -> Result<Verified<'a>, Refusal> {
-    match proof {
+    let key = match proof {
         Proof::Hmac(scheme) => hmac::check(&delivery, &scheme, credentials)?,
-        Proof::Token { header } => token::check(&delivery, header, &credentials.key)?,
-        Proof::GitLab => standard_webhooks::check_or_token(&delivery, &credentials.key, (tools.now)())?,
-        Proof::GoogleIdentity => oidc::check(&delivery, credentials.google.as_ref(), tools).await?,
-        Proof::PathOnly => {}
-    }
-    Ok(Verified { delivery })
+        Proof::Token { header } => first_good(credentials, |key| token::check(&delivery, header, key))?,
+        Proof::GitLab => {
+            let now = (tools.now)();
+            first_good(credentials, |key| standard_webhooks::check_or_token(&delivery, key, now))?
+        }
+        Proof::GoogleIdentity => {
+            oidc::check(&delivery, credentials.google.as_ref(), tools).await?;
+            0
+        }
+        Proof::PathOnly => 0,
+    };
+    Ok(Verified { delivery, key })
+}
+
+/// Which key passes; if none does, what is wrong for the endpoint's own.
+fn first_good(
+    credentials: &Credentials,
+    check: impl Fn(&Key) -> Result<(), Refusal>,
+) -> Result<usize, Refusal> {
+    let Err(refusal) = check(&credentials.key) else { return Ok(0) };
+    let accepted = credentials.accepted.iter().position(|key| check(key).is_ok());
+    accepted.map(|at| at + 1).ok_or(refusal)
 }
 
 /// Why an authentic payload cannot be read.
@@ -153,6 +185,6 @@ pub(crate) mod testing {
 
     /// Takes a delivery for authentic, for tests of what comes after.
     pub(crate) fn believe(delivery: Delivery<'_>) -> Verified<'_> {
-        Verified { delivery }
+        Verified { delivery, key: 0 }
     }
 }

@@ -14,6 +14,7 @@ use self::story::{Scene, scenes};
 use super::send::{Tampering, post};
 use super::{keygen, runtime, say, serve};
 use crate::config;
+use crate::listener;
 use crate::matching::Inventory;
 use crate::offline::add_manifests;
 use crate::server::{self, Limits, Service};
@@ -47,9 +48,9 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     }
     runtime()?.block_on(async {
         let limits = Limits { body: BODY_LIMIT, ..Limits::default() };
-        let service = serve::offline_service(config, inventory, limits);
-        let listener = server::bind("127.0.0.1:0")?;
-        let base = format!("http://{}", server::local_address(&listener)?);
+        let service = serve::offline_service(config, inventory, limits).await;
+        let listener = listener::bind("127.0.0.1:0")?;
+        let base = format!("http://{}", listener::local_address(&listener)?);
         let running = server::start(listener, Arc::clone(&service))?;
 
         say(&format!(
@@ -80,10 +81,11 @@ fn write_config(folder: &Path) -> anyhow::Result<std::path::PathBuf> {
 /// Sends every delivery of the story and prints the table; says whether all went as it should.
 async fn play(service: &Service, base: &str) -> anyhow::Result<bool> {
     let mut rows = Vec::new();
+    let serving = service.in_force.get();
     for scene in scenes() {
         let Scene { endpoint, what, delivery, tampering, expect } = scene;
         let endpoint =
-            service.endpoints.named(endpoint).context("the demo's config has every endpoint of its story")?;
+            serving.endpoints.named(endpoint).context("the demo's config has every endpoint of its story")?;
         let url = format!("{base}{}", endpoint.path());
         let composed = delivery(endpoint.provider)?;
         let (status, body) = post(&url, endpoint, composed, tampering).await?;

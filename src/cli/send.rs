@@ -50,7 +50,7 @@ pub(super) struct SendArgs {
 pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config.config)?;
     let Some(endpoint) = config.endpoints.named(&args.endpoint) else {
-        let names: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        let names: Vec<&str> = config.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
         bail!("no endpoint is called `{}`; there are {}", args.endpoint, names.join(", "));
     };
     let composed = compose(args, endpoint)?;

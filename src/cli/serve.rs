@@ -1,26 +1,32 @@
 //! `flux-recv`: serves.
 
+mod backend;
+mod reloading;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 
+use self::backend::Backend;
 use super::{ClusterArgs, ConfigArgs, parse_duration, runtime};
-use crate::cluster::connection::Connection;
+use crate::admin::{self, Desk};
 use crate::cluster::inventory::Watches;
 use crate::config::{self, Config};
-use crate::endpoint::Endpoint;
-use crate::fluxd::Fluxd;
+use crate::endpoint::{Endpoint, Endpoints, InForce, Serving};
+use crate::history::History;
+use crate::journal::Journal;
+use crate::listener::{self, Running};
 use crate::matching::Inventory;
-use crate::offline::{self, DryRun};
-use crate::queue::{Pace, Queue};
-use crate::receive::{FluxObjects, Receiver, Sink};
-use crate::server::{self, Limits, Running, Service};
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::receive::Receiver;
+use crate::server::{self, Limits, Service};
 use crate::verify::fetch::{Fetch, HttpsFetch, NoFetch};
 use crate::verify::{GoogleKeys, Tools};
 
@@ -31,14 +37,27 @@ pub(super) struct ServeArgs {
     /// The address to listen on: `:port` or `host:port`.
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", env = "FLUX_RECV_LISTEN")]
     listen: String,
+    /// The address for probes, metrics and the last deliveries; not for the outside.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", env = "FLUX_RECV_ADMIN_LISTEN")]
+    admin_listen: String,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Serve against the Flux objects in a folder of YAML files instead of a cluster, and patch nothing.
     #[arg(long, value_name = "DIR", env = "FLUX_RECV_MANIFESTS", conflicts_with_all = ["kubeconfig", "context"])]
     manifests: Option<PathBuf>,
+    /// Where to keep what was accepted and not asked yet; `none` keeps it in memory only [default: the
+    /// user's state folder, else /var/lib/flux-recv].
+    #[arg(long, value_name = "DIR", env = "FLUX_RECV_JOURNAL")]
+    journal: Option<PathBuf>,
+    /// Ask every object once after a start that finds no journal.
+    #[arg(long, env = "FLUX_RECV_CATCH_UP")]
+    catch_up: bool,
     /// The least time between two reconcile requests for one object.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration, env = "FLUX_RECV_MIN_INTERVAL")]
     min_interval: Duration,
+    /// Over how long the requests of a delivery for many objects are spread, at most; 0 sends them at once.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, env = "FLUX_RECV_SPREAD")]
+    spread: Duration,
     /// How long to go on asking after SIGTERM.
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = parse_duration, env = "FLUX_RECV_DRAIN")]
     drain: Duration,
@@ -46,103 +65,97 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config.config)?;
-    let listener = server::bind(&args.listen).with_context(|| {
-        format!(
-            "cannot listen on {}; is another flux-recv running? --listen takes another address",
-            args.listen
-        )
-    })?;
+    let bind = |address: &str, option: &str| {
+        listener::bind(address).with_context(|| {
+            format!(
+                "cannot listen on {address}; is another flux-recv running? {option} takes another address"
+            )
+        })
+    };
+    let public = bind(&args.listen, "--listen")?;
+    let operators = bind(&args.admin_listen, "--admin-listen")?;
     runtime()?.block_on(async {
-        let Backend { sink, queue, mut task, watches } = Backend::start(args, &config).await?;
-        announce(&config, args);
-        let receiver = Receiver::new(tools(), sink);
-        let service = Arc::new(Service { endpoints: config.endpoints, receiver, limits: Limits::default() });
-        tokio::spawn(open_when_known(Arc::clone(&service), watches));
-        let address = server::local_address(&listener)?;
+        let metrics = Metrics::new();
+        let history = Arc::new(History::default());
+        let mut backend = Backend::start(args, &config, &history, &metrics).await?;
+        announce(&config, args, &backend.journal);
+        let reloading = reloading::Reloading::of(&args.config.config, &config);
+        let service = Arc::new(Service {
+            in_force: InForce::new(serving(config, &metrics)),
+            receiver: Receiver::new(tools(), backend.sink, Arc::clone(&metrics)),
+            history,
+            metrics,
+            limits: Limits::default(),
+        });
+        match backend.watches {
+            Some(watches) => {
+                tokio::spawn(open_when_known(Arc::clone(&service), watches, backend.must_catch_up));
+            }
+            None => service.receiver.open().await,
+        }
+        backend.tasks.spawn("the reloading", reloading.run(Arc::clone(&service)));
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sigint = signal(SignalKind::interrupt())?;
-        let mut running = server::start(listener, Arc::clone(&service))?;
+
+        let desk = Desk {
+            service: Arc::clone(&service),
+            journal: backend.journal.clone(),
+            options: options(args, &backend.journal_folder),
+        };
+        let address = listener::local_address(&operators)?;
+        let mut admin = admin::start(operators, Arc::new(desk))?;
+        log::info!(address:%; "probes and metrics");
+        let address = listener::local_address(&public)?;
+        let mut running = server::start(public, Arc::clone(&service))?;
         log::info!(address:%; "listening");
 
         let cause = tokio::select! {
             _ = sigterm.recv() => Ok("SIGTERM"),
             _ = sigint.recv() => Ok("SIGINT"),
             why = running.ended() => Err(format!("the listener ended: {why}")),
-            why = ended(&mut task) => Err(format!("the queue and the watches ended: {why}")),
+            why = admin.ended() => Err(format!("the admin listener ended: {why}")),
+            why = backend.tasks.ended() => Err(why),
+            () = backend.journal.ended() => Err("the journal ended".to_owned()),
         };
+        let left = |running| drain(running, &service, &backend.queue, &backend.journal, args.drain);
         match cause {
             Ok(signal) => {
                 log::info!("{signal}: accepting no more, asking for what is left");
-                Ok(drain(Some(running), &service, &queue, args.drain).await)
+                Ok(left(Some(running)).await)
             }
             Err(why) => {
                 log::error!("{why}; asking for what is left before the process ends");
-                drain(None, &service, &queue, args.drain).await;
+                left(None).await;
                 Err(anyhow::anyhow!(why))
             }
         }
     })
 }
 
-/// What stands behind the receiver.
-struct Backend {
-    sink: Sink,
-    queue: Queue,
-    /// Drives the queue and keeps the inventory.
-    task: JoinHandle<()>,
-    /// The watches that tell when all objects are known; none if they are known already.
-    watches: Option<Arc<Watches>>,
-}
-
-impl Backend {
-    async fn start(args: &ServeArgs, config: &Config) -> anyhow::Result<Backend> {
-        let queue = Queue::new(Pace { min_interval: args.min_interval, ..Pace::default() });
-        if let Some(api) = &config.api {
-            let sink = Sink::FluxV1(Box::new(Fluxd::new(api)?));
-            return Ok(Backend { sink, queue, task: tokio::spawn(std::future::pending()), watches: None });
-        }
-        if let Some(folder) = &args.manifests {
-            return Ok(Backend::offline(offline::load(folder)?, queue));
-        }
-        let connection = Connection::open(args.cluster.options()).await?;
-        let inventory = Arc::new(RwLock::new(Inventory::default()));
-        let watches = Watches::new(connection, Arc::clone(&inventory), args.cluster.namespaces());
-        let writer = Arc::new(watches.annotator());
-        let (driver, keeper) = (queue.clone(), Arc::clone(&watches));
-        let task = tokio::spawn(async move {
-            let keeper = tokio::spawn(keeper.run());
-            tokio::select! {
-                () = driver.run(writer) => {}
-                _ = keeper => {}
-            }
-        });
-        let sink = Sink::Flux(FluxObjects::new(inventory, queue.clone(), false));
-        Ok(Backend { sink, queue, task, watches: Some(watches) })
-    }
-
-    fn offline(inventory: Inventory, queue: Queue) -> Backend {
-        let inventory = Arc::new(RwLock::new(inventory));
-        let task = tokio::spawn(queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
-        let sink = Sink::Flux(FluxObjects::new(inventory, queue.clone(), true));
-        Backend { sink, queue, task, watches: None }
-    }
-}
-
 /// A service over Flux objects from files, as the demo serves it. Drives its queue by itself.
-pub(super) fn offline_service(config: Config, inventory: Inventory, limits: Limits) -> Arc<Service> {
-    let Backend { sink, .. } = Backend::offline(inventory, Queue::new(Pace::default()));
-    let service =
-        Arc::new(Service { endpoints: config.endpoints, receiver: Receiver::new(tools(), sink), limits });
-    service.receiver.open();
-    service
+pub(super) async fn offline_service(config: Config, inventory: Inventory, limits: Limits) -> Arc<Service> {
+    let metrics = Metrics::new();
+    let Backend { sink, tasks, .. } = Backend::offline(inventory, &metrics);
+    tasks.detach();
+    let receiver = Receiver::new(tools(), sink, Arc::clone(&metrics));
+    let in_force = InForce::new(serving(config, &metrics));
+    receiver.open().await;
+    Arc::new(Service { in_force, receiver, history: Arc::default(), metrics, limits })
 }
 
-async fn open_when_known(service: Arc<Service>, watches: Option<Arc<Watches>>) {
-    if let Some(watches) = watches {
-        watches.synced().await;
-        log::info!("all objects are known; deliveries are matched at once");
+/// What of a config can be put in force.
+fn serving(config: Config, metrics: &Metrics) -> Serving {
+    config.endpoints.iter().for_each(|endpoint| metrics.endpoint(&endpoint.name));
+    Serving { endpoints: config.endpoints, trusted_proxies: config.trusted_proxies }
+}
+
+async fn open_when_known(service: Arc<Service>, watches: Arc<Watches>, catch_up: bool) {
+    watches.synced().await;
+    log::info!("all objects are known; deliveries are matched at once");
+    service.receiver.open().await;
+    if catch_up {
+        service.receiver.catch_up(&service.in_force.get().endpoints).await;
     }
-    service.receiver.open();
 }
 
 /// What checking proofs needs from outside: the real network and the real clock.
@@ -155,11 +168,8 @@ fn tools() -> Tools {
 }
 
 /// The startup lines: one per endpoint, then what the operator should know.
-fn announce(config: &Config, args: &ServeArgs) {
-    for endpoint in config.endpoints.iter() {
-        let Endpoint { name, provider, key_file, .. } = &**endpoint;
-        log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
-    }
+fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
+    announce_endpoints(&config.endpoints);
     for note in &config.notes {
         log::info!("{note}");
     }
@@ -169,12 +179,40 @@ fn announce(config: &Config, args: &ServeArgs) {
     match (&config.api, &args.manifests) {
         (Some(api), _) => log::info!(api:% = without_password(api); "handing events to fluxd (Flux v1)"),
         (None, Some(folder)) => {
-            log::info!(folder:% = folder.display(); "matching against manifests; nothing is patched")
+            log::info!(folder:% = folder.display(); "matching against manifests; nothing is patched");
         }
-        (None, None) => log::info!(
-            "asking Flux objects through the Kubernetes API (fluxd on localhost is no longer the default: set `api:` for Flux v1)"
-        ),
+        (None, None) => {
+            log::info!(
+                "asking Flux objects through the Kubernetes API (fluxd on localhost is no longer the default: set `api:` for Flux v1)"
+            );
+            if !journal.keeps() {
+                log::warn!("no journal: what is accepted and not asked yet ends with the process");
+            }
+        }
     }
+}
+
+/// At startup and after a reload; the only lines that hold hook paths.
+fn announce_endpoints(endpoints: &Endpoints) {
+    for endpoint in endpoints.iter() {
+        let Endpoint { name, provider, key_file, .. } = &**endpoint;
+        log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
+    }
+}
+
+fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Value {
+    json!({
+        "config": args.config.config,
+        "listen": args.listen,
+        "adminListen": args.admin_listen,
+        "namespaces": args.cluster.namespaces(),
+        "manifests": args.manifests,
+        "journal": journal_folder,
+        "catchUp": args.catch_up,
+        "minIntervalMillis": args.min_interval.as_millis() as u64,
+        "spreadMillis": args.spread.as_millis() as u64,
+        "drainMillis": args.drain.as_millis() as u64,
+    })
 }
 
 fn without_password(api: &url::Url) -> String {
@@ -183,16 +221,14 @@ fn without_password(api: &url::Url) -> String {
     shown.to_string()
 }
 
-async fn ended(task: &mut JoinHandle<()>) -> String {
-    match task.await {
-        Ok(()) => "they stopped".to_owned(),
-        Err(err) => err.to_string(),
-    }
-}
-
-/// Answers what has arrived and asks for what is left, until the time is up. What is left then is
-/// said and is a failure.
-async fn drain(running: Option<Running>, service: &Service, queue: &Queue, limit: Duration) -> ExitCode {
+/// Stops accepting, then waits until nothing is left to ask or the time is over.
+async fn drain(
+    running: Option<Running>,
+    service: &Service,
+    queue: &Queue,
+    journal: &Journal,
+    limit: Duration,
+) -> ExitCode {
     let stopped = tokio::time::timeout(limit, async {
         if let Some(running) = running {
             running.stop().await;
@@ -203,17 +239,29 @@ async fn drain(running: Option<Running>, service: &Service, queue: &Queue, limit
     if stopped.await.is_err() {
         log::warn!("out of time after {} s", limit.as_secs_f64());
     }
+    queue.settle();
     let unmatched = service.receiver.unmatched();
-    for delivery in &unmatched {
-        log::error!("lost, since the objects of the cluster never became known: {delivery}");
-    }
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
-    if !left.is_empty() {
-        log::error!("{} objects were not asked to reconcile: {}", left.len(), left.join(", "));
-    }
+    let is_kept = journal.keeps() && journal.is_writable();
+    journal.close().await;
     if unmatched.is_empty() && left.is_empty() {
         log::info!("nothing is left to ask");
         return ExitCode::SUCCESS;
+    }
+    if is_kept {
+        log::warn!(
+            "left in the journal for the next start: {} deliveries and {} objects: {}",
+            unmatched.len(),
+            left.len(),
+            left.join(", ")
+        );
+        return ExitCode::SUCCESS;
+    }
+    for delivery in &unmatched {
+        log::error!("lost, since the objects of the cluster never became known: {delivery}");
+    }
+    if !left.is_empty() {
+        log::error!("{} objects were not asked to reconcile: {}", left.len(), left.join(", "));
     }
     ExitCode::FAILURE
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::connection::Connection;
 use super::describe;
+use super::extent::Extent;
 use super::resources::Resources;
 use crate::flux::{REQUESTED_AT, Target};
 use crate::matching::Inventory;
@@ -26,6 +27,7 @@ pub struct Annotator {
     pub(super) connection: Connection,
     pub(super) resources: Arc<Resources>,
     pub(super) inventory: Arc<RwLock<Inventory>>,
+    pub(super) extent: Arc<Extent>,
 }
 
 /// What the API server, or something before it, may ask for at most.
@@ -115,8 +117,9 @@ impl Writer for Annotator {
         Box::pin(self.patch(target))
     }
 
-    fn exists(&self, target: &Target) -> bool {
-        self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target)
+    fn is_gone(&self, target: &Target) -> bool {
+        let held = self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target);
+        !held && self.extent.would_know(target)
     }
 }
 

@@ -4,22 +4,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::ApiResource;
-use kube::runtime::watcher::Event;
 use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 
 use super::annotate::Annotator;
 use super::connection::Connection;
+use super::extent::Extent;
 use super::resources::Resources;
-use super::watch::{Scope, Watched, describe_watch, events, watch_status_code};
+use super::watch::{Scope, Seen, Watch, Watched};
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
 use crate::flux::{KINDS, Kind, Spec, Target};
+use crate::follow_through::FollowThrough;
 use crate::matching::{Inventory, Object};
+use crate::metrics::Metrics;
 
 /// The watches of one cluster.
 pub struct Watches {
@@ -27,6 +28,9 @@ pub struct Watches {
     resources: Arc<Resources>,
     inventory: Arc<RwLock<Inventory>>,
     scopes: Vec<Scope>,
+    extent: Arc<Extent>,
+    follow_through: FollowThrough,
+    metrics: Arc<Metrics>,
     unsynced: Mutex<HashSet<(Kind, Scope)>>,
     synced: Notify,
 }
@@ -64,6 +68,8 @@ impl Watches {
         connection: Connection,
         inventory: Arc<RwLock<Inventory>>,
         namespaces: Vec<String>,
+        follow_through: FollowThrough,
+        metrics: Arc<Metrics>,
     ) -> Arc<Watches> {
         let scopes: Vec<Scope> = match namespaces.is_empty() {
             true => vec![Scope::Cluster],
@@ -71,11 +77,16 @@ impl Watches {
         };
         let all = KINDS.iter().flat_map(|info| scopes.iter().map(|scope| (info.kind, scope.clone())));
         let unsynced = Mutex::new(all.collect());
+        KINDS.iter().for_each(|info| metrics.inventory_synced(info.kind, false));
+        let extent = Arc::new(Extent::new(scopes.clone()));
         Arc::new(Watches {
             connection,
             resources: Arc::default(),
             inventory,
             scopes,
+            extent,
+            follow_through,
+            metrics,
             unsynced,
             synced: Notify::new(),
         })
@@ -87,6 +98,7 @@ impl Watches {
             connection: self.connection.clone(),
             resources: Arc::clone(&self.resources),
             inventory: Arc::clone(&self.inventory),
+            extent: Arc::clone(&self.extent),
         }
     }
 
@@ -224,6 +236,8 @@ impl Watches {
             log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
+            self.extent.listed(kind, scope);
+            self.count(kind);
         }
         self.settled(kind, scope);
         tokio::time::sleep(TRY_AGAIN).await;
@@ -250,36 +264,33 @@ impl Watches {
         stands_for: &Scope,
         trouble: &mut Trouble,
     ) -> Ended {
-        let mut events = Box::pin(events(client.clone(), resource, scope));
+        let mut watch = Watch::new(client.clone(), resource, scope);
         let mut listed = HashSet::new();
-        let mut listing = true;
         loop {
-            let event = match listing {
-                true => match tokio::time::timeout(ANSWER_LIMIT, events.try_next()).await {
-                    Ok(event) => event,
+            let seen = match watch.is_listing() {
+                true => match tokio::time::timeout(ANSWER_LIMIT, watch.next()).await {
+                    Ok(seen) => seen,
                     Err(_) => {
                         log::warn!(kind:%, scope:%; "the list was silent for {} s; asking again", ANSWER_LIMIT.as_secs());
                         return Ended::Silent;
                     }
                 },
                 // Once it stands, a watch may be silent; the client has a limit of its own for that.
-                false => events.try_next().await,
+                false => watch.next().await,
             };
-            match event {
-                Ok(Some(event)) => {
+            match seen {
+                Ok(seen) => {
                     // A new list only begins with this; it may fail like the one before.
-                    match event {
-                        Event::Init => listing = true,
-                        _ => *trouble = Trouble::default(),
+                    if !matches!(seen, Seen::Listing) {
+                        *trouble = Trouble::default();
                     }
-                    if self.apply(kind, scope, event, &mut listed) {
-                        listing = false;
+                    if self.apply(kind, scope, seen, &mut listed) {
+                        self.extent.listed(kind, scope);
                         self.settled(kind, stands_for);
                     }
                 }
-                Ok(None) => return Ended::NotServed,
-                Err(err) => {
-                    match watch_status_code(&err) {
+                Err(interruption) => {
+                    match interruption.code {
                         Some(401) => return Ended::Unauthorized,
                         Some(403) => return Ended::Forbidden,
                         Some(404) => return Ended::NotServed,
@@ -287,7 +298,7 @@ impl Watches {
                     }
                     trouble.failures += 1;
                     if trouble.failures == 1 {
-                        log::warn!(kind:%, scope:%, why:% = describe_watch(&err); "the watch was interrupted; it goes on by itself");
+                        log::warn!(kind:%, scope:%, why:% = interruption.why; "the watch was interrupted; it goes on by itself");
                     }
                     self.settle_if_broken(kind, stands_for, trouble.answered_failures);
                     tokio::time::sleep(trouble.pause()).await;
@@ -296,33 +307,49 @@ impl Watches {
         }
     }
 
-    /// Applies one event; says whether it ended a list. What a list does not hold any more is gone.
-    fn apply(&self, kind: Kind, scope: &Scope, event: Event<Watched>, listed: &mut HashSet<Target>) -> bool {
-        match event {
-            Event::Init => listed.clear(),
-            Event::InitApply(object) => {
+    /// Applies what was seen; says whether it ended a list. What a list does not hold any more is gone.
+    fn apply(&self, kind: Kind, scope: &Scope, seen: Seen, listed: &mut HashSet<Target>) -> bool {
+        match seen {
+            Seen::Listing => listed.clear(),
+            Seen::Listed(object) => {
                 let target = object.target(kind);
                 self.put(&target, object);
                 listed.insert(target);
             }
-            Event::InitDone => {
+            Seen::Complete => {
                 let listed = std::mem::take(listed);
                 self.write().retain(kind, |target| !scope.covers(target) || listed.contains(target));
+                self.metrics.inventory_seen(kind);
+                self.count(kind);
                 return true;
             }
-            Event::Apply(object) => self.put(&object.target(kind), object),
-            Event::Delete(object) => self.write().remove(&object.target(kind)),
+            Seen::Changed(object) => self.put(&object.target(kind), object),
+            Seen::Gone(object) => {
+                let target = object.target(kind);
+                self.follow_through.forget(&target);
+                self.write().remove(&target);
+            }
         }
+        self.count(kind);
         false
+    }
+
+    fn count(&self, kind: Kind) {
+        let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
+        self.metrics.inventory(kind, objects);
     }
 
     /// An object that cannot be read hides only itself; it is still there.
     fn put(&self, target: &Target, object: Watched) {
+        let progress = object.progress();
+        self.metrics.inventory_seen(target.kind);
         let read = Spec::read(target.kind, object.spec).and_then(|spec| Object::new(target.clone(), &spec));
-        let object = read.unwrap_or_else(|why| {
+        let mut object = read.unwrap_or_else(|why| {
             log::warn!(object:% = target, why:%; "the object cannot be matched");
             Object::unreadable(target.clone())
         });
+        self.follow_through.observe(target, &progress, object.suspended);
+        object.progress = progress;
         self.write().put(object);
     }
 
@@ -341,6 +368,9 @@ impl Watches {
     fn settled(&self, kind: Kind, scope: &Scope) {
         let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
         if unsynced.remove(&(kind, scope.clone())) {
+            if !unsynced.iter().any(|(other, _)| *other == kind) {
+                self.metrics.inventory_synced(kind, true);
+            }
             let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
             log::info!(kind:%, scope:%, objects; "objects are known");
             if unsynced.is_empty() {

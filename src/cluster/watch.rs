@@ -1,22 +1,31 @@
-//! One watch: what it sees of an object, and where it looks.
+//! One watch: a list in pages, then what changes, and a list again when the server has forgotten
+//! where it was.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
-use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
-use serde::Deserialize;
+use kube::Client;
+use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
+use kube::core::{ApiResource, Request, Resource};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::{describe, status_code};
-use crate::flux::{Kind, Target};
+use crate::backoff::growing_pause;
+use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 
-/// Lists that the server asks for one after the other are spaced.
-const BETWEEN_LISTS: Duration = Duration::from_millis(200);
-
-/// Objects per page of a list: some 4 KiB each, so a page stays below a few MiB.
+/// Objects per page of a list: some 4 KiB each, so a page stays around a MiB.
 const PAGE_SIZE: u32 = 250;
+
+/// A watch that ends sooner than this was not meant to.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// The pauses before a watch is opened again after short ones, and between two lists.
+const AFTER_A_SHORT_WATCH: Duration = Duration::from_millis(200);
+const LONGEST_AFTER_SHORT_WATCHES: Duration = Duration::from_secs(30);
 
 /// Where a watch looks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,98 +41,274 @@ impl Scope {
             Scope::Namespace(namespace) => target.namespace == *namespace,
         }
     }
+
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Scope::Cluster => None,
+            Scope::Namespace(namespace) => Some(namespace),
+        }
+    }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Scope::Cluster => f.write_str("all namespaces"),
-            Scope::Namespace(namespace) => f.write_str(namespace),
-        }
+        f.write_str(self.namespace().unwrap_or("all namespaces"))
     }
 }
 
-/// An object as it comes from a watch: the spec stays untyped, so that decoding a list never fails
-/// over one of its objects.
+/// What a watch sees.
+pub(super) enum Seen {
+    /// A list begins.
+    Listing,
+    /// The list holds this object.
+    Listed(Watched),
+    /// The list is complete: what it did not hold is gone.
+    Complete,
+    /// The object is new or has changed.
+    Changed(Watched),
+    /// The object is gone.
+    Gone(Watched),
+}
+
+/// An object as it comes: spec and status stay untyped, so that decoding a list never fails over one
+/// of its objects, and nothing else is read.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Watched {
-    metadata: ObjectMeta,
+    metadata: Metadata,
     #[serde(default)]
-    pub(super) spec: serde_json::Value,
+    pub(super) spec: Value,
+    #[serde(default, deserialize_with = "read_or_default")]
+    status: Status,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default, deserialize_with = "read_or_default")]
+    annotations: std::collections::HashMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    last_handled_reconcile_at: Option<String>,
+    artifact: Option<Artifact>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Artifact {
+    revision: Option<String>,
+}
+
+fn read_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + serde::de::DeserializeOwned,
+{
+    let value = Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
 impl Watched {
     pub(super) fn target(&self, kind: Kind) -> Target {
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        Target { kind, namespace: part(&self.metadata.namespace), name: part(&self.metadata.name) }
+        let Metadata { namespace, name, .. } = &self.metadata;
+        Target { kind, namespace: namespace.clone(), name: name.clone() }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress::new(
+            self.metadata.annotations.get(REQUESTED_AT).map(String::as_str),
+            self.status.last_handled_reconcile_at.as_deref(),
+            self.status.artifact.as_ref().and_then(|artifact| artifact.revision.as_deref()),
+        )
     }
 }
 
-impl Resource for Watched {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-
-    fn group(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-
-    fn version(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-
-    fn plural(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
+#[derive(Deserialize)]
+struct Page {
+    metadata: PageMetadata,
+    items: VecDeque<Watched>,
 }
 
-/// The events of a kind in a scope, from one list on. Errors come unpaced: whoever reads them waits.
-pub(super) fn events(
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PageMetadata {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default)]
+    r#continue: String,
+}
+
+/// A watch of one kind in one scope. After an error [`Watch::next`] goes on where it makes sense; it
+/// does not wait, which is up to whoever reads the errors.
+pub(super) struct Watch {
     client: Client,
-    resource: &ApiResource,
-    scope: &Scope,
-) -> impl Stream<Item = Result<Event<Watched>, watcher::Error>> + Send + use<> {
-    let api: Api<Watched> = match scope {
-        Scope::Cluster => Api::all_with(client, resource),
-        Scope::Namespace(namespace) => Api::namespaced_with(client, namespace, resource),
-    };
-    let config = watcher::Config::default().page_size(PAGE_SIZE);
-    kube::runtime::watcher(api, config).then(|event| async move {
-        if matches!(event, Ok(Event::Init)) {
-            tokio::time::sleep(BETWEEN_LISTS).await;
+    url: String,
+    state: State,
+    short_watches: u32,
+}
+
+enum State {
+    /// A list has to be asked for.
+    Outdated,
+    Listing {
+        page: VecDeque<Watched>,
+        next_page: String,
+        version: String,
+    },
+    /// Everything up to this version is known.
+    Current {
+        version: String,
+    },
+    Watching {
+        version: String,
+        events: Events,
+        since: Instant,
+    },
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Watched>, kube::Error>> + Send>>;
+
+/// Why a watch was interrupted.
+#[derive(Debug)]
+pub(super) struct Interruption {
+    /// The status code, if the API server has answered.
+    pub(super) code: Option<u16>,
+    pub(super) why: String,
+}
+
+impl From<kube::Error> for Interruption {
+    fn from(err: kube::Error) -> Interruption {
+        Interruption { code: status_code(&err), why: describe(&err) }
+    }
+}
+
+/// The version to go on from is too old, the server says.
+const EXPIRED: u16 = 410;
+
+impl Watch {
+    pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch {
+        let url = DynamicObject::url_path(resource, scope.namespace());
+        Watch { client, url, state: State::Outdated, short_watches: 0 }
+    }
+
+    /// Whether an answer is due: a list has to come in time, a watch may be silent.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self.state, State::Outdated | State::Listing { .. })
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Seen, Interruption> {
+        loop {
+            match &mut self.state {
+                State::Outdated => {
+                    self.list("", String::new()).await?;
+                    return Ok(Seen::Listing);
+                }
+                State::Listing { page, next_page, version } => {
+                    if let Some(object) = page.pop_front() {
+                        return Ok(Seen::Listed(object));
+                    }
+                    if next_page.is_empty() {
+                        self.state = State::Current { version: std::mem::take(version) };
+                        return Ok(Seen::Complete);
+                    }
+                    let (next_page, version) = (std::mem::take(next_page), std::mem::take(version));
+                    self.list(&next_page, version).await?;
+                }
+                State::Current { version } => {
+                    let version = version.clone();
+                    self.open(version).await?;
+                }
+                State::Watching { version, events, since } => match events.next().await {
+                    Some(Ok(event)) => {
+                        if let Some(seen) = self.take(event)? {
+                            return Ok(seen);
+                        }
+                    }
+                    ended => {
+                        let was_short = since.elapsed() < SHORT;
+                        self.short_watches = if was_short { self.short_watches.saturating_add(1) } else { 0 };
+                        self.state = State::Current { version: std::mem::take(version) };
+                        if let Some(Err(err)) = ended {
+                            return Err(err.into());
+                        }
+                    }
+                },
+            }
         }
-        event
-    })
-}
+    }
 
-/// The status code behind an error, if the API server has answered.
-pub(super) fn watch_status_code(err: &watcher::Error) -> Option<u16> {
-    match err {
-        watcher::Error::InitialListFailed(err)
-        | watcher::Error::WatchStartFailed(err)
-        | watcher::Error::WatchFailed(err) => status_code(err),
-        watcher::Error::WatchError(status) => Some(status.code),
-        watcher::Error::NoResourceVersion => None,
+    /// Asks for a page; a list that fails in the middle begins anew.
+    async fn list(&mut self, next_page: &str, version: String) -> Result<(), Interruption> {
+        self.state = State::Outdated;
+        let mut parameters = ListParams::default().limit(PAGE_SIZE);
+        if !next_page.is_empty() {
+            parameters = parameters.continue_token(next_page);
+        }
+        let request = Request::new(self.url.as_str()).list(&parameters).map_err(unaskable)?;
+        let Page { metadata, items } = self.client.request(request).await?;
+        // The version of the first page is the one that all pages show.
+        let version = if version.is_empty() { metadata.resource_version } else { version };
+        self.state = State::Listing { page: items, next_page: metadata.r#continue, version };
+        Ok(())
+    }
+
+    async fn open(&mut self, version: String) -> Result<(), Interruption> {
+        if self.short_watches > 0 {
+            let pause =
+                growing_pause(AFTER_A_SHORT_WATCH, LONGEST_AFTER_SHORT_WATCHES, self.short_watches - 1);
+            tokio::time::sleep(pause).await;
+        }
+        let request =
+            Request::new(self.url.as_str()).watch(&WatchParams::default(), &version).map_err(unaskable)?;
+        let since = Instant::now();
+        match self.client.request_events(request).await {
+            Ok(events) => {
+                self.state = State::Watching { version, events: Box::pin(events), since };
+                Ok(())
+            }
+            Err(err) => {
+                self.short_watches = self.short_watches.saturating_add(1);
+                if status_code(&err) == Some(EXPIRED) {
+                    self.state = State::Outdated;
+                }
+                Err(err.into())
+            }
+        }
+    }
+
+    fn take(&mut self, event: WatchEvent<Watched>) -> Result<Option<Seen>, Interruption> {
+        let (now_at, seen) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                (object.metadata.resource_version.clone(), Some(Seen::Changed(object)))
+            }
+            WatchEvent::Deleted(object) => {
+                (object.metadata.resource_version.clone(), Some(Seen::Gone(object)))
+            }
+            WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, None),
+            WatchEvent::Error(status) => {
+                // Whatever it is, going on from this version would bring it again.
+                self.state = State::Outdated;
+                self.short_watches = self.short_watches.saturating_add(1);
+                let why = format!("{} {}: {}", status.code, status.reason, status.message);
+                return Err(Interruption { code: Some(status.code), why });
+            }
+        };
+        if let State::Watching { version, .. } = &mut self.state
+            && !now_at.is_empty()
+        {
+            *version = now_at;
+        }
+        Ok(seen)
     }
 }
 
-/// An error in a line.
-pub(super) fn describe_watch(err: &watcher::Error) -> String {
-    match err {
-        watcher::Error::InitialListFailed(err)
-        | watcher::Error::WatchStartFailed(err)
-        | watcher::Error::WatchFailed(err) => describe(err),
-        other => other.to_string(),
-    }
+fn unaskable(err: kube::core::request::Error) -> Interruption {
+    Interruption { code: None, why: err.to_string() }
 }

@@ -38,11 +38,8 @@ const DIFFERENCES: [Difference; 4] = [
 pub(super) fn to_flux_v1(endpoints: &Endpoints) -> Vec<String> {
     let mut lines = Vec::new();
     for Difference { concerns, text } in DIFFERENCES {
-        let names: Vec<&str> = endpoints
-            .iter()
-            .filter(|endpoint| concerns(endpoint))
-            .map(|endpoint| endpoint.name.as_str())
-            .collect();
+        let names: Vec<&str> =
+            endpoints.iter().filter(|endpoint| concerns(endpoint)).map(|endpoint| &*endpoint.name).collect();
         if !names.is_empty() {
             lines.push(format!("other than with flux-recv for Flux v1, {}: {text}", names.join(", ")));
         }

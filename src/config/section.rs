@@ -102,6 +102,37 @@ impl<'m> Section<'m> {
         }
     }
 
+    /// A number of bytes, plain or with `KiB`, `MiB`, `KB` or `MB` behind it.
+    pub(super) fn bytes(&mut self, field: &str, most: usize) -> Option<usize> {
+        let value = self.take(field)?;
+        let bytes = match &value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => parse_bytes(text),
+            _ => None,
+        };
+        match bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+            Some(bytes) if (1..=most).contains(&bytes) => Some(bytes),
+            Some(_) => {
+                self.mistake(field, &format!("has to be between 1 byte and {} MiB", most >> 20));
+                None
+            }
+            None => {
+                self.mistake(field, "is no size; write it like 1048576, 512KiB or 25MiB");
+                None
+            }
+        }
+    }
+
+    /// A whole number above zero.
+    pub(super) fn count(&mut self, field: &str) -> Option<u32> {
+        let count = self.take(field)?.as_u64().and_then(|count| u32::try_from(count).ok());
+        if count.is_none_or(|count| count == 0) {
+            self.mistake(field, "is no whole number above zero; remove it to have no limit");
+            return None;
+        }
+        count
+    }
+
     /// Says which fields are left that nobody asked for.
     pub(super) fn finish(&mut self, known: &[&str]) {
         for (field, _) in std::mem::take(&mut self.fields) {
@@ -110,4 +141,18 @@ impl<'m> Section<'m> {
             self.mistake(&written, &format!("is an unknown field; {mend}"));
         }
     }
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor = match unit.trim() {
+        "" => 1,
+        "KB" => 1000,
+        "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }

@@ -27,7 +27,7 @@ fn check_mistakes(text: &str, keys: &[&str], expect: &[&str]) {
 }
 
 fn names(config: &Config) -> Vec<&str> {
-    config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect()
+    config.endpoints.iter().map(|endpoint| &*endpoint.name).collect()
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A repository in a registry, without tag and digest: the registry's host and the path in it.
 ///
 /// Host and path are lower-case, the names of Docker Hub are one, default ports are dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ImageName {
     host: String,
     path: String,

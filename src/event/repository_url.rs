@@ -6,21 +6,23 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a repository lives, without scheme-specific spelling, user and query.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryUrl {
     key: RepositoryKey,
     transport: Transport,
 }
 
 /// The part of a [`RepositoryUrl`] that an index can look up: host and path, both lower-case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RepositoryKey {
     host: String,
     path: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Transport {
     /// A scheme and its port, the default one if none is written.
     Port(Scheme, u16),
@@ -28,7 +30,7 @@ enum Transport {
     Unspecified,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Scheme {
     Http,
     Https,

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use super::inventory::{Follows, GitReference, Object, OciReference, Range};
 use crate::event::semver::version_of_tag;
-use crate::event::{BucketEvent, BucketService, GitChanges, GitEvent, ImageEvent, Media, RefChange};
+use crate::event::{BucketEvent, BucketService, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange};
 
 pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
     let reference = match &object.follows {
@@ -15,6 +15,28 @@ pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
     match &event.changes {
         GitChanges::Unknown => !matches!(reference, GitReference::Commit(_)),
         GitChanges::Refs(refs) => refs.iter().any(|change| follows_ref(reference, change)),
+    }
+}
+
+/// The commit ID or digest that the object should show afterwards, in hex: only for objects that
+/// follow one name. What a range picks is Flux's to say.
+pub(super) fn brings<'e>(object: &Object, event: &'e Event) -> Option<&'e str> {
+    match (&object.follows, event) {
+        (Follows::Git { reference, .. }, Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. })) => {
+            let is_followed_name = |change: &&RefChange| match reference {
+                GitReference::Branch(branch) => change.name.as_branch() == Some(branch),
+                GitReference::Name(name) => change.name == *name,
+                GitReference::TagOrRange { tag: Some(tag), range: None } => change.name.as_tag() == Some(tag),
+                _ => false,
+            };
+            let change = refs.iter().find(is_followed_name)?;
+            change.head.as_deref().filter(|_| !change.deleted)
+        }
+        (Follows::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) => {
+            let digest = event.digest.as_deref().filter(|_| event.tags.contains(tag) && !event.deleted)?;
+            digest.strip_prefix("sha256:")
+        }
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::event::image::ImageName;
 use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
 use crate::event::semver::Constraint;
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
-use crate::flux::{self, Kind, Spec, Target};
+use crate::flux::{self, Kind, Progress, Spec, Target};
 
 /// The Flux objects that exist. Kept current in place, one object at a time.
 #[derive(Default)]
@@ -18,6 +18,7 @@ pub struct Inventory {
     objects: Vec<Option<Object>>,
     free: Vec<Id>,
     ids: HashMap<Target, Id>,
+    counts: HashMap<Kind, usize>,
     git: Index<RepositoryKey>,
     images: Index<ImageName>,
     /// OCI HelmRepositories by `host[/path]`.
@@ -38,6 +39,8 @@ pub struct Object {
     pub target: Target,
     /// Whether Flux leaves it alone.
     pub suspended: bool,
+    /// How far Flux has come with it, as far as that is known.
+    pub progress: Progress,
     pub(super) follows: Follows,
 }
 
@@ -111,7 +114,7 @@ pub(super) enum Range {
 impl Object {
     /// An object that exists and cannot be matched.
     pub fn unreadable(target: Target) -> Object {
-        Object { target, suspended: false, follows: Follows::Nothing }
+        Object { target, suspended: false, progress: Progress::default(), follows: Follows::Nothing }
     }
 
     /// Brings an object into comparable form.
@@ -147,7 +150,14 @@ impl Object {
                 prefix: spec.prefix.clone(),
             },
         };
-        Ok(Object { target, suspended, follows })
+        Ok(Object { target, suspended, progress: Progress::default(), follows })
+    }
+}
+
+impl Object {
+    /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
+    pub(super) fn can_be_asked(&self) -> bool {
+        !self.suspended && !matches!(self.follows, Follows::Registry { .. })
     }
 }
 
@@ -160,6 +170,7 @@ impl Inventory {
             Id::try_from(self.objects.len() - 1).expect("a cluster holds fewer than 2^32 objects")
         });
         self.ids.insert(object.target.clone(), id);
+        *self.counts.entry(object.target.kind).or_default() += 1;
         self.index(&object, id, true);
         self.objects[id as usize] = Some(object);
     }
@@ -167,6 +178,7 @@ impl Inventory {
     /// Forgets an object.
     pub fn remove(&mut self, target: &Target) {
         let Some(id) = self.ids.remove(target) else { return };
+        self.counts.entry(target.kind).and_modify(|count| *count -= 1);
         if let Some(object) = self.objects[id as usize].take() {
             self.index(&object, id, false);
         }
@@ -187,9 +199,14 @@ impl Inventory {
         self.ids.contains_key(target)
     }
 
+    /// All objects.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().flatten()
+    }
+
     /// How many objects of the kind exist.
     pub fn count(&self, kind: Kind) -> usize {
-        self.ids.keys().filter(|target| target.kind == kind).count()
+        self.counts.get(&kind).copied().unwrap_or_default()
     }
 
     fn index(&mut self, object: &Object, id: Id, present: bool) {

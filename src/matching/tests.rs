@@ -24,7 +24,7 @@ fn object(kind: Kind, name: &str, spec: Value) -> Object {
 }
 
 fn push(urls: &[&str], name: GitRef) -> Event {
-    change(urls, RefChange { name, deleted: false, commits: Vec::new() })
+    change(urls, RefChange { name, deleted: false, commits: Vec::new(), head: None })
 }
 
 fn change(urls: &[&str], change: RefChange) -> Event {
@@ -100,7 +100,7 @@ fn a_push_finds_who_follows_the_ref() {
 #[test]
 fn a_deletion_concerns_ranges_only() {
     let inventory = followers();
-    let deleted = |name| change(&[URL], RefChange { name, deleted: true, commits: Vec::new() });
+    let deleted = |name| change(&[URL], RefChange { name, deleted: true, commits: Vec::new(), head: None });
     check(&inventory, deleted(GitRef::branch("main")), &["pull"]);
     check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "pull", "range"]);
 }
@@ -112,7 +112,12 @@ fn a_pinned_commit_is_asked_for_when_it_comes() {
         let name = GitRef::branch("main");
         change(
             &[URL],
-            RefChange { name, deleted: false, commits: vec!["beef".to_owned(), commit.to_owned()] },
+            RefChange {
+                name,
+                deleted: false,
+                commits: vec!["beef".to_owned(), commit.to_owned()],
+                head: None,
+            },
         )
     };
     check(&inventory, brings("c0ffee"), &["commit", "main", "name", "pull"]);

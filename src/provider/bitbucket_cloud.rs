@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, required_header};
 use crate::event::git_ref::GitRef;
-use crate::event::{GitChanges, RefChange};
+use crate::event::{GitChanges, RefChange, Subject};
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Event-Key", "repo:push")),
     needs_registry_host: false,
     may_come_unsigned: true,
+    subjects: &[Subject::Git],
     settings: Settings {
         page: "repository → Repository settings → Webhooks → Add webhook",
         content_type: None,
@@ -95,9 +96,10 @@ impl RefPair {
         };
         let name = GitRef::from_name_and_type(&moved.name, &moved.ref_type)?;
         let target = moved.target.iter().filter(|_| !deleted);
+        let head = target.clone().find_map(|target| target.hash.clone());
         let commits =
             target.chain(self.commits.iter().flatten()).filter_map(|commit| commit.hash.clone()).collect();
-        Some(RefChange { name, deleted, commits })
+        Some(RefChange { name, deleted, commits, head })
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     pushed_ref, required_header,
 };
 use crate::event::GitChanges;
+use crate::event::Subject;
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -24,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Event-Key", "repo:refs_changed")),
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Git],
     settings: Settings {
         page: "repository → Repository settings → Webhooks → Create webhook",
         content_type: None,
@@ -91,7 +93,7 @@ fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
     let mut refs = Vec::with_capacity(event.changes.len());
     for change in &event.changes {
         let deleted = change.update_type.as_deref() == Some("DELETE");
-        refs.push(pushed_ref(&change.reference.id, change.to_hash.as_deref(), deleted, Vec::new())?);
+        refs.push(pushed_ref(&change.reference.id, change.to_hash.as_deref(), deleted, None, Vec::new())?);
     }
     let changes = match (event.ref_limit_exceeded, refs.is_empty()) {
         (true, _) => GitChanges::Unknown,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
-use crate::event::{Event, ImageEvent, Media};
+use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -17,6 +17,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: None,
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Images],
     settings: Settings {
         page: "repository → Webhooks",
         content_type: None,

@@ -52,9 +52,16 @@ struct Commit {
 }
 
 fn push(push: Push) -> Result<Parsed, Unreadable> {
+    let head = push.head_commit.as_ref().and_then(|commit| commit.id.clone());
     let listed = push.head_commit.into_iter().chain(push.commits.into_iter().flatten());
     let commits = listed.filter_map(|commit| commit.id).collect();
-    push.repository.event(pushed_ref(&push.name, push.after.as_deref(), push.deleted, commits)?)
+    push.repository.event(pushed_ref(
+        &push.name,
+        push.after.as_deref(),
+        push.deleted,
+        head.as_deref(),
+        commits,
+    )?)
 }
 
 /// GitHub sends a push as well; for a deleted branch Gitea sends nothing but this.
@@ -70,9 +77,12 @@ struct CreatedOrDeleted {
 fn created_or_deleted(event: CreatedOrDeleted, deleted: bool) -> Result<Parsed, Unreadable> {
     let name = event.name.and_then(|name| GitRef::from_name_and_type(&name, &event.ref_type));
     match name {
-        Some(name) => {
-            event.repository.event(RefChange { name, deleted, commits: event.sha.into_iter().collect() })
-        }
+        Some(name) => event.repository.event(RefChange {
+            name,
+            deleted,
+            commits: event.sha.into_iter().collect(),
+            head: None,
+        }),
         None => Ok(Parsed::ignored(format!(
             "a {} was created or deleted, neither branch nor tag",
             event.ref_type
@@ -97,7 +107,7 @@ fn release(event: ReleaseEvent) -> Result<Parsed, Unreadable> {
         return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
     }
     let name = GitRef::tag(&event.release.tag_name);
-    event.repository.event(RefChange { name, deleted: false, commits: Vec::new() })
+    event.repository.event(RefChange { name, deleted: false, commits: Vec::new(), head: None })
 }
 
 /// The body of a push, as all of them write it.

@@ -2,6 +2,7 @@
 //! <https://forgejo.org/docs/latest/user/webhooks/>
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, gitea};
+use crate::event::Subject;
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -17,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Forgejo-Event", "push")),
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Git, Subject::Images],
     settings: Settings {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Forgejo",
         content_type: Some("application/json (the form works too)"),

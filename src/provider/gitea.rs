@@ -9,7 +9,7 @@ use super::{
     forge,
 };
 use crate::event::image::ImageName;
-use crate::event::{Event, ImageEvent, Media};
+use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -25,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Gitea-Event", "push")),
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Git, Subject::Images],
     settings: Settings {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Gitea",
         content_type: Some("application/json (the form works too)"),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, required_header};
 use crate::event::image::ImageName;
-use crate::event::{Event, ImageEvent, Media};
+use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-GitHub-Event", "push")),
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Git, Subject::Images],
     settings: Settings {
         page: "repository or organisation → Settings → Webhooks → Add webhook",
         content_type: Some("application/json (the form works too)"),

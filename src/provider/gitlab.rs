@@ -9,7 +9,7 @@ use super::{
     required_header,
 };
 use crate::event::git_ref::GitRef;
-use crate::event::{GitChanges, RefChange};
+use crate::event::{GitChanges, RefChange, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -21,6 +21,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Gitlab-Event", "Push Hook")),
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Git],
     settings: Settings {
         page: "project or group → Settings → Webhooks → Add new webhook",
         content_type: None,
@@ -85,7 +86,13 @@ impl Project {
 fn push(push: &Push) -> Result<Parsed, Unreadable> {
     let listed = push.commits.iter().flatten().map(|commit| commit.id.clone());
     let commits = push.checkout_sha.iter().cloned().chain(listed).collect();
-    push.project.event(pushed_ref(&push.name, push.after.as_deref(), false, commits)?)
+    push.project.event(pushed_ref(
+        &push.name,
+        push.after.as_deref(),
+        false,
+        push.checkout_sha.as_deref(),
+        commits,
+    )?)
 }
 
 #[derive(Deserialize)]
@@ -101,6 +108,7 @@ fn release(release: &Release) -> Result<Parsed, Unreadable> {
             name: GitRef::tag(&release.tag),
             deleted: false,
             commits: Vec::new(),
+            head: None,
         }),
         Some(action) => Ok(Parsed::ignored(format!("release action `{action}` moves no tag"))),
     }

@@ -2,6 +2,7 @@
 //! <https://gogs.io/docs/features/webhook>
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, gitea};
+use crate::event::Subject;
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -17,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Gogs-Event", "push")),
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Git],
     settings: Settings {
         page: "repository → Settings → Webhooks → Add a new webhook → Gogs",
         content_type: Some("application/json (the form works too)"),

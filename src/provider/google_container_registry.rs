@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
-use crate::event::{Event, ImageEvent};
+use crate::event::{Event, ImageEvent, Subject};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -19,6 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: None,
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Images],
     settings: Settings {
         page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
         content_type: None,

@@ -8,7 +8,7 @@ use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, image_event,
 };
 use crate::event::image::{ImageName, ImageReference};
-use crate::event::{Event, ImageEvent, Media};
+use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: None,
     needs_registry_host: false,
     may_come_unsigned: false,
+    subjects: &[Subject::Images],
     settings: Settings {
         page: "project → Webhooks → New Webhook",
         content_type: Some("Default or CloudEvents"),

@@ -8,7 +8,7 @@ use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, required_header,
 };
 use crate::event::image::ImageName;
-use crate::event::{ChartEvent, Event, ImageEvent, Media};
+use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -24,6 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Nexus-Webhook-ID", "rm:repository:component")),
     needs_registry_host: true,
     may_come_unsigned: false,
+    subjects: &[Subject::Images, Subject::Charts],
     settings: Settings {
         page: "Administration → System → Capabilities → Create capability → Webhook: Repository",
         content_type: None,

@@ -1,12 +1,12 @@
 //! What is to be done about one object: a pure state machine, time handed in.
 //!
-//! Deliveries for an object whose patch has not started share that patch. A delivery that arrives
+//! Deliveries for an object whose patch has not started share that round. A delivery that arrives
 //! while a patch is in flight may have been too late for it, so it causes one more afterwards.
 
 use std::time::{Duration, Instant};
 
-/// Counts the deliveries that wanted an object. A patch covers every generation up to the one that
-/// it started with, and none after.
+/// Counts the rounds of an object. A round is over when a patch has succeeded that started after
+/// every delivery of the round had arrived.
 pub type Generation = u64;
 
 /// The state of one object.
@@ -14,6 +14,8 @@ pub type Generation = u64;
 pub struct Slot {
     state: State,
     wanted: Generation,
+    /// When the first delivery came that no patch covers yet.
+    waiting_since: Option<Instant>,
     started: Option<Instant>,
     failures: u32,
 }
@@ -24,8 +26,8 @@ enum State {
     Idle,
     /// A patch is wanted, not before this time.
     Pending { due: Instant },
-    /// A patch is on its way; it covers this generation.
-    InFlight { covers: Generation },
+    /// A patch is on its way; it covers this generation, whose first delivery came then.
+    InFlight { covers: Generation, since: Option<Instant> },
 }
 
 /// How a patch ended.
@@ -38,8 +40,8 @@ pub enum Ending {
         /// The pause.
         pause: Duration,
     },
-    /// The API server will never take it, or the object is gone.
-    GivenUp,
+    /// The object is gone.
+    Gone,
 }
 
 /// What to do next about an object.
@@ -52,18 +54,31 @@ pub enum Next {
 }
 
 impl Slot {
-    /// A slot for which nothing is wanted yet.
-    #[expect(clippy::new_without_default, reason = "a slot is made for an object, never by default")]
-    pub fn new() -> Slot {
-        Slot { state: State::Idle, wanted: 0, started: None, failures: 0 }
+    /// A slot for which nothing is wanted yet, after these generations of an earlier process.
+    pub fn new(wanted: Generation) -> Slot {
+        Slot { state: State::Idle, wanted, waiting_since: None, started: None, failures: 0 }
     }
 
-    /// A delivery wants the object. Says when to start, if that was not settled already.
-    pub fn want(&mut self, now: Instant, min_interval: Duration) -> Option<Instant> {
-        self.wanted += 1;
+    /// A delivery wants the object, by a patch not before `earliest`. Says when to start, if that was
+    /// not settled already or has to be sooner.
+    pub fn want(&mut self, now: Instant, earliest: Instant, min_interval: Duration) -> Option<Instant> {
+        self.waiting_since.get_or_insert(now);
         match self.state {
-            State::Pending { .. } | State::InFlight { .. } => None,
-            State::Idle => Some(self.pend(now, now, min_interval)),
+            // The patch that is to come covers this delivery too.
+            State::Pending { due } if self.failures > 0 || due <= earliest => None,
+            State::Pending { due } => {
+                let sooner = self.pend(now, earliest, min_interval);
+                (sooner < due).then_some(sooner)
+            }
+            State::InFlight { covers, .. } => {
+                // One more round, however many deliveries ask for it.
+                self.wanted = covers + 1;
+                None
+            }
+            State::Idle => {
+                self.wanted += 1;
+                Some(self.pend(now, earliest, min_interval))
+            }
         }
     }
 
@@ -71,7 +86,7 @@ impl Slot {
     pub fn start(&mut self, now: Instant) -> Option<Generation> {
         match self.state {
             State::Pending { due } if due <= now => {
-                self.state = State::InFlight { covers: self.wanted };
+                self.state = State::InFlight { covers: self.wanted, since: self.waiting_since.take() };
                 self.started = Some(now);
                 Some(self.wanted)
             }
@@ -81,16 +96,17 @@ impl Slot {
 
     /// The patch in flight has ended.
     pub fn finish(&mut self, now: Instant, ending: Ending, min_interval: Duration) -> Next {
-        let State::InFlight { covers } = self.state else {
+        let State::InFlight { covers, since } = self.state else {
             return Next::Rest(self.wanted);
         };
         let wanted_again = self.wanted > covers;
         match ending {
             Ending::Failed { pause } => {
                 self.failures = self.failures.saturating_add(1);
+                self.waiting_since = since.or(self.waiting_since);
                 Next::StartAt(self.pend(now, now + pause, min_interval))
             }
-            Ending::Done | Ending::GivenUp => {
+            Ending::Done | Ending::Gone => {
                 self.failures = 0;
                 if wanted_again {
                     return Next::StartAt(self.pend(now, now, min_interval));
@@ -99,6 +115,24 @@ impl Slot {
                 Next::Rest(covers)
             }
         }
+    }
+
+    /// The round that is wanted, on its way or was settled last.
+    pub fn generation(&self) -> Generation {
+        self.wanted
+    }
+
+    /// When the first delivery came that the patch in flight covers.
+    pub fn in_flight_since(&self) -> Option<Instant> {
+        match self.state {
+            State::InFlight { since, .. } => since,
+            State::Idle | State::Pending { .. } => None,
+        }
+    }
+
+    /// Whether a patch is wanted that has not started.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending { .. })
     }
 
     /// How many patches have failed in a row.
@@ -138,11 +172,11 @@ mod tests {
     #[test]
     fn the_first_patch_starts_at_once_and_later_ones_are_spaced() {
         let now = Instant::now();
-        let mut slot = Slot::new();
-        assert_eq!(slot.want(now, INTERVAL), Some(now));
+        let mut slot = Slot::new(0);
+        assert_eq!(slot.want(now, now, INTERVAL), Some(now));
         assert_eq!(slot.start(now), Some(1));
         assert_eq!(slot.finish(after(now, 100), Ending::Done, INTERVAL), Next::Rest(1));
-        assert_eq!(slot.want(after(now, 200), INTERVAL), Some(after(now, 1000)));
+        assert_eq!(slot.want(after(now, 200), now, INTERVAL), Some(after(now, 1000)));
         assert_eq!(slot.start(after(now, 999)), None);
         assert_eq!(slot.start(after(now, 1000)), Some(2));
     }
@@ -150,101 +184,112 @@ mod tests {
     #[test]
     fn deliveries_before_the_start_share_a_patch() {
         let now = Instant::now();
-        let mut slot = Slot::new();
-        slot.want(now, INTERVAL);
-        assert_eq!(slot.want(now, INTERVAL), None);
-        assert_eq!(slot.start(now), Some(2));
-        assert_eq!(slot.finish(now, Ending::Done, INTERVAL), Next::Rest(2));
+        let mut slot = Slot::new(0);
+        slot.want(now, now, INTERVAL);
+        assert_eq!(slot.want(now, now, INTERVAL), None);
+        assert_eq!(slot.start(now), Some(1));
+        assert_eq!(slot.finish(now, Ending::Done, INTERVAL), Next::Rest(1));
         assert!(!slot.is_busy());
     }
 
     #[test]
     fn deliveries_in_flight_cause_exactly_one_more() {
         let now = Instant::now();
-        let mut slot = Slot::new();
-        slot.want(now, INTERVAL);
+        let mut slot = Slot::new(0);
+        slot.want(now, now, INTERVAL);
         slot.start(now);
-        assert_eq!(slot.want(now, INTERVAL), None);
-        assert_eq!(slot.want(now, INTERVAL), None);
+        assert_eq!(slot.want(now, now, INTERVAL), None);
+        assert_eq!(slot.want(now, now, INTERVAL), None);
         assert_eq!(slot.finish(now, Ending::Done, INTERVAL), Next::StartAt(after(now, 1000)));
-        assert_eq!(slot.start(after(now, 1000)), Some(3));
-        assert_eq!(slot.finish(after(now, 1001), Ending::Done, INTERVAL), Next::Rest(3));
+        assert_eq!(slot.start(after(now, 1000)), Some(2));
+        assert_eq!(slot.finish(after(now, 1001), Ending::Done, INTERVAL), Next::Rest(2));
     }
 
     #[test]
     fn a_failed_patch_is_tried_again_until_it_is_given_up() {
         let now = Instant::now();
         let pause = Duration::from_secs(5);
-        let mut slot = Slot::new();
-        slot.want(now, INTERVAL);
+        let mut slot = Slot::new(0);
+        slot.want(now, now, INTERVAL);
         slot.start(now);
         assert_eq!(slot.finish(now, Ending::Failed { pause }, INTERVAL), Next::StartAt(now + pause));
         assert_eq!(slot.failures(), 1);
         slot.start(now + pause);
-        assert_eq!(slot.finish(now + pause, Ending::GivenUp, INTERVAL), Next::Rest(1));
+        assert_eq!(slot.finish(now + pause, Ending::Gone, INTERVAL), Next::Rest(1));
         assert_eq!(slot.failures(), 0);
+    }
+
+    #[test]
+    fn a_delivery_brings_forward_what_was_spread_out_but_no_retry() {
+        let now = Instant::now();
+        let mut slot = Slot::new(0);
+        assert_eq!(slot.want(now, after(now, 4000), INTERVAL), Some(after(now, 4000)));
+        assert_eq!(slot.want(now, after(now, 4500), INTERVAL), None);
+        assert_eq!(slot.want(now, now, INTERVAL), Some(now));
+        slot.start(now);
+        slot.finish(now, Ending::Failed { pause: Duration::from_secs(9) }, INTERVAL);
+        assert_eq!(slot.want(now, now, INTERVAL), None);
+        assert_eq!(slot.start(after(now, 8999)), None);
+    }
+
+    proptest! {
+        /// Against a reference that knows only times: whatever the order of events, when the slot
+        /// rests the last successful patch started after the last delivery, at most one patch is in
+        /// flight, and starts are an interval apart.
+        #[test]
+        fn nothing_wanted_is_forgotten(steps in prop::collection::vec(prop_oneof![
+            (0u64..4000).prop_map(Step::Want), (1u64..1500).prop_map(Step::Wait), (0u8..3).prop_map(Step::Finish)
+        ], 1..60)) {
+            let mut now = Instant::now();
+            let mut slot = Slot::new(7);
+            let (mut last_want, mut last_success) = (None, None);
+            let mut in_flight: Option<Instant> = None;
+            let mut last_start: Option<Instant> = None;
+            let mut due: Vec<Instant> = Vec::new();
+            let end = std::iter::repeat_n([Step::Wait(60_000), Step::Finish(0)], 3).flatten();
+            for step in steps.into_iter().chain(end) {
+                // No two things happen at one time, so that before and after are clear.
+                now += Duration::from_micros(1);
+                match step {
+                    Step::Want(spread) => {
+                        last_want = Some(now);
+                        due.extend(slot.want(now, after(now, spread), INTERVAL));
+                    }
+                    Step::Wait(millis) => now = after(now, millis),
+                    Step::Finish(how) => if let Some(started) = in_flight.take() {
+                        let ending = match how {
+                            0 | 1 => Ending::Done,
+                            _ => Ending::Failed { pause: Duration::from_millis(300) },
+                        };
+                        if ending == Ending::Done {
+                            last_success = Some(started);
+                        }
+                        match slot.finish(now, ending, INTERVAL) {
+                            Next::Rest(_) => prop_assert!(last_success > last_want),
+                            Next::StartAt(at) => due.push(at),
+                        }
+                    }
+                }
+                now += Duration::from_micros(1);
+                if due.iter().any(|due| *due <= now) {
+                    due.retain(|due| *due > now);
+                    if slot.start(now).is_some() {
+                        prop_assert!(in_flight.is_none());
+                        prop_assert!(last_start.is_none_or(|last| now >= last + INTERVAL));
+                        last_start = Some(now);
+                        in_flight = Some(now);
+                    }
+                }
+            }
+            prop_assert!(last_want.is_none() || last_success > last_want);
+            prop_assert!(!slot.is_busy());
+        }
     }
 
     #[derive(Debug, Clone)]
     enum Step {
-        Want,
+        Want(u64),
         Wait(u64),
         Finish(u8),
-    }
-
-    proptest! {
-        /// Against a reference that only counts: whatever the order of events, when the slot rests
-        /// every generation is covered by a patch that started after it was wanted, at most one
-        /// patch is in flight, and starts are an interval apart.
-        #[test]
-        fn nothing_wanted_is_forgotten(steps in prop::collection::vec(prop_oneof![
-            Just(Step::Want), (0u64..1500).prop_map(Step::Wait), (0u8..3).prop_map(Step::Finish)
-        ], 1..60)) {
-            let mut now = Instant::now();
-            let mut slot = Slot::new();
-            let mut wanted = 0;
-            let mut settled = 0;
-            let mut in_flight: Option<Generation> = None;
-            let mut last_start: Option<Instant> = None;
-            let mut due: Option<Instant> = None;
-            let end = std::iter::repeat_n([Step::Wait(60_000), Step::Finish(0)], 3).flatten();
-            for step in steps.into_iter().chain(end) {
-                match step {
-                    Step::Want => {
-                        wanted += 1;
-                        due = slot.want(now, INTERVAL).or(due);
-                    }
-                    Step::Wait(millis) => now = after(now, millis),
-                    Step::Finish(how) if in_flight.is_some() => {
-                        let ending = match how {
-                            0 => Ending::Done,
-                            1 => Ending::Failed { pause: Duration::from_millis(300) },
-                            _ => Ending::GivenUp,
-                        };
-                        let covers = in_flight.take().expect("just looked");
-                        if !matches!(ending, Ending::Failed { .. }) {
-                            settled = covers;
-                        }
-                        match slot.finish(now, ending, INTERVAL) {
-                            Next::Rest(generation) => prop_assert_eq!(generation, wanted),
-                            Next::StartAt(at) => due = Some(at),
-                        }
-                    }
-                    Step::Finish(_) => {}
-                }
-                if due.is_some_and(|due| due <= now) {
-                    if let Some(covers) = slot.start(now) {
-                        prop_assert!(in_flight.is_none());
-                        prop_assert_eq!(covers, wanted);
-                        prop_assert!(last_start.is_none_or(|last| now >= last + INTERVAL));
-                        last_start = Some(now);
-                        in_flight = Some(covers);
-                    }
-                    due = None;
-                }
-            }
-            prop_assert_eq!(settled, wanted);
-            prop_assert!(!slot.is_busy());
-        }
     }
 }

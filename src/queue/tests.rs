@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::flux::Kind;
+use crate::journal::contents::Contents;
 
 /// Answers as told, object by object; then takes everything.
 #[derive(Default)]
@@ -27,8 +28,8 @@ impl Writer for Script {
         })
     }
 
-    fn exists(&self, target: &Target) -> bool {
-        !self.gone.lock().expect("a lock").contains(&target.name)
+    fn is_gone(&self, target: &Target) -> bool {
+        self.gone.lock().expect("a lock").contains(&target.name)
     }
 }
 
@@ -47,9 +48,13 @@ fn temporary() -> WriteError {
 }
 
 fn start(pace: Pace, script: Script) -> (Queue, Arc<Script>) {
-    let (queue, script) = (Queue::new(pace), Arc::new(script));
+    let (queue, script) = (queue(pace, Journal::none()), Arc::new(script));
     tokio::spawn(queue.clone().run(Arc::clone(&script) as Arc<dyn Writer>));
     (queue, script)
+}
+
+fn queue(pace: Pace, journal: Journal) -> Queue {
+    Queue::new(pace, journal, &Contents::default(), Metrics::new())
 }
 
 async fn rest(queue: &Queue) {
@@ -64,10 +69,10 @@ fn fast() -> Pace {
 async fn many_deliveries_cost_a_handful_of_patches() {
     let (queue, script) = start(fast(), Script { takes: Duration::from_millis(5), ..Script::default() });
     for _ in 0..1000 {
-        queue.want(&[target("app")]);
+        let _ = queue.want(&[target("app")]);
     }
     tokio::task::yield_now().await;
-    queue.want(&[target("app")]);
+    let _ = queue.want(&[target("app")]);
     let last = Instant::now();
     rest(&queue).await;
     let requests = script.requests_of("app");
@@ -81,7 +86,7 @@ async fn many_deliveries_cost_a_handful_of_patches() {
 async fn a_failing_object_does_not_stop_the_others_and_is_tried_again() {
     let answers = HashMap::from([("bad".to_owned(), vec![temporary(), temporary(), WriteError::NotFound])]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
-    queue.want(&[target("bad"), target("good")]);
+    let _ = queue.want(&[target("bad"), target("good")]);
     rest(&queue).await;
     assert_eq!(script.requests_of("bad").len(), 4);
     assert_eq!(script.requests_of("good").len(), 1);
@@ -95,22 +100,20 @@ async fn an_object_that_is_gone_is_dropped_and_one_that_is_not_found_is_not() {
     ]);
     let gone = Mutex::new(vec!["gone".to_owned()]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), gone, ..Script::default() });
-    queue.want(&[target("gone"), target("there")]);
+    let _ = queue.want(&[target("gone"), target("there")]);
     rest(&queue).await;
     assert_eq!(script.requests_of("gone").len(), 1);
     assert_eq!(script.requests_of("there").len(), 2);
 }
 
 #[tokio::test]
-async fn a_rejected_request_is_given_up_until_the_next_delivery() {
+async fn a_rejected_request_stays_wanted() {
     let answers = HashMap::from([("app".to_owned(), vec![WriteError::Rejected("422".to_owned())])]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
-    queue.want(&[target("app")]);
-    rest(&queue).await;
+    let _ = queue.want(&[target("app")]);
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(script.requests_of("app").len(), 1);
-    queue.want(&[target("app")]);
-    rest(&queue).await;
-    assert_eq!(script.requests_of("app").len(), 2);
+    assert_eq!(queue.pending(), 1, "whoever mends the object need not push again");
 }
 
 #[tokio::test]
@@ -121,7 +124,7 @@ async fn the_api_server_decides_the_least_pause() {
         vec![WriteError::Temporary { why: "429".to_owned(), retry_after }],
     )]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
-    queue.want(&[target("app")]);
+    let _ = queue.want(&[target("app")]);
     rest(&queue).await;
     let requests = script.requests_of("app");
     assert!(requests[1] - requests[0] >= Duration::from_millis(1500));
@@ -129,9 +132,14 @@ async fn the_api_server_decides_the_least_pause() {
 
 #[tokio::test]
 async fn patches_in_flight_are_bounded_and_limited_in_time() {
-    let pace = Pace { max_in_flight: 2, time_limit: Duration::from_millis(50), min_interval: Duration::ZERO };
+    let pace = Pace {
+        max_in_flight: 2,
+        time_limit: Duration::from_millis(50),
+        min_interval: Duration::ZERO,
+        ..fast()
+    };
     let (queue, script) = start(pace, Script { takes: Duration::from_secs(3600), ..Script::default() });
-    queue.want(&[target("a"), target("b"), target("c")]);
+    let _ = queue.want(&[target("a"), target("b"), target("c")]);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(script.requests.lock().expect("a lock").len(), 2);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -142,17 +150,17 @@ async fn patches_in_flight_are_bounded_and_limited_in_time() {
 #[tokio::test]
 async fn slots_that_have_rested_are_forgotten() {
     let (queue, _) = start(fast(), Script::default());
-    queue.want(&[target("app")]);
+    let _ = queue.want(&[target("app")]);
     rest(&queue).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(queue.slots().by_target.is_empty());
+    assert!(queue.slots().is_empty());
 }
 
 // Incident 9.
 #[tokio::test]
 async fn a_panic_loses_nothing() {
     let (queue, script) = start(fast(), Script::default());
-    queue.want(&[target("panics"), target("good")]);
+    let _ = queue.want(&[target("panics"), target("good")]);
     rest(&queue).await;
     assert_eq!(script.requests_of("panics").len(), 2);
 }

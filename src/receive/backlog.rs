@@ -1,22 +1,38 @@
 //! Events that came before the objects of the cluster were known.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::endpoint::Endpoint;
 use crate::event::Event;
+use crate::journal::contents::{Change, Contents};
+use crate::journal::{Commit, Journal};
+use crate::metrics::Metrics;
 
 /// Keeps events until it is opened; after that it keeps nothing.
 pub(super) struct Backlog {
-    /// `None` once it was opened.
-    waiting: Mutex<Option<Vec<Waiting>>>,
+    state: Mutex<State>,
+    /// Only set under the lock.
+    is_open: AtomicBool,
     opened: Notify,
+    journal: Journal,
+    metrics: Arc<Metrics>,
 }
 
-/// Events of one delivery, and the endpoint whose options they were accepted under.
+#[derive(Default)]
+struct State {
+    waiting: Vec<(u64, Waiting)>,
+    bytes: usize,
+}
+
+/// Events of one delivery, with the options that they were accepted under.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Waiting {
-    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) endpoint: String,
+    pub(super) source: String,
+    pub(super) namespaces: Vec<String>,
     pub(super) events: Vec<Event>,
     /// How long the body was, in bytes; events hold no more than that of it.
     pub(super) size: usize,
@@ -24,8 +40,8 @@ pub(super) struct Waiting {
 
 /// What the backlog did with a delivery.
 pub(super) enum Kept {
-    /// It waits; this is what happened, in a line.
-    Waits { event: String },
+    /// It waits, once this commit is through; this is what happened, in a line.
+    Waits { event: String, commit: Option<Commit> },
     /// There is no need to wait any more; here it is back.
     NotNeeded(Waiting),
     /// No room is left.
@@ -38,29 +54,61 @@ const MOST_DELIVERIES: usize = 4096;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 impl Backlog {
-    pub(super) fn closed() -> Backlog {
-        Backlog { waiting: Mutex::new(Some(Vec::new())), opened: Notify::new() }
+    /// A closed backlog, with what an earlier process has left in the journal.
+    pub(super) fn closed(journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Backlog {
+        let mut state = State::default();
+        for (number, bytes) in &left.deliveries {
+            match serde_json::from_slice::<Waiting>(bytes) {
+                Ok(waiting) => {
+                    state.bytes += waiting.size;
+                    state.waiting.push((*number, waiting));
+                }
+                Err(err) => {
+                    log::error!(why:% = err; "a delivery in the journal cannot be read by this version; it stays there");
+                }
+            }
+        }
+        metrics.waiting_deliveries(state.waiting.len());
+        let is_open = AtomicBool::new(false);
+        Backlog { state: Mutex::new(state), is_open, opened: Notify::new(), journal, metrics }
+    }
+
+    /// Whether nothing waits any more.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
     }
 
     pub(super) fn keep(&self, delivery: Waiting) -> Kept {
-        let mut waiting = self.lock();
-        let Some(list) = waiting.as_mut() else { return Kept::NotNeeded(delivery) };
-        let bytes: usize = list.iter().map(|waiting| waiting.size).sum();
-        if list.len() >= MOST_DELIVERIES || bytes + delivery.size > MOST_BYTES {
+        let mut state = self.lock();
+        if self.is_open() {
+            return Kept::NotNeeded(delivery);
+        }
+        if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
             return Kept::Full;
         }
         let event = super::summary(&delivery.events);
-        list.push(delivery);
-        Kept::Waits { event }
+        let number = self.journal.new_delivery_number();
+        // Within the lock, so that the journal sees it come before it sees it go.
+        let commit = serde_json::to_vec(&delivery)
+            .ok()
+            .and_then(|bytes| self.journal.write(vec![Change::Keep(number, bytes)]));
+        state.bytes += delivery.size;
+        state.waiting.push((number, delivery));
+        self.metrics.waiting_deliveries(state.waiting.len());
+        Kept::Waits { event, commit }
     }
 
     /// Hands out what has waited. Whoever comes from now on need not wait.
-    pub(super) fn open(&self) -> Vec<Waiting> {
-        self.lock().take().unwrap_or_default()
+    pub(super) fn open(&self) -> Vec<(u64, Waiting)> {
+        let mut state = self.lock();
+        self.is_open.store(true, Ordering::Release);
+        std::mem::take(&mut state.waiting)
     }
 
     /// What `open` has handed out is taken care of.
-    pub(super) fn settled(&self) {
+    pub(super) fn settled(&self, numbers: impl Iterator<Item = u64>) {
+        self.journal.write_later(numbers.map(Change::Drop));
+        self.metrics.waiting_deliveries(0);
         self.opened.notify_waiters();
     }
 
@@ -68,7 +116,7 @@ impl Backlog {
     pub(super) async fn empty(&self) {
         loop {
             let opened = self.opened.notified();
-            if self.lock().as_ref().is_none_or(Vec::is_empty) {
+            if self.lock().waiting.is_empty() {
                 return;
             }
             opened.await;
@@ -77,46 +125,42 @@ impl Backlog {
 
     /// What waits, in a line each.
     pub(super) fn summaries(&self) -> Vec<String> {
-        let waiting = self.lock();
-        waiting.iter().flatten().map(|waiting| super::summary(&waiting.events)).collect()
+        self.lock().waiting.iter().map(|(_, waiting)| super::summary(&waiting.events)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Waiting>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::provider::PROVIDERS;
-    use crate::verify::Credentials;
-    use crate::verify::key::Key;
 
     fn waiting(size: usize) -> Waiting {
-        let key = Key::new(b"test-key".to_vec()).expect("a key");
-        let credentials = Credentials { key, google: None, unsigned: false };
-        let endpoint = Endpoint::new("test".to_owned(), PROVIDERS[0], PathBuf::new(), credentials, "");
-        Waiting { endpoint: Arc::new(endpoint), events: Vec::new(), size }
+        let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
+        Waiting { endpoint, source, namespaces: Vec::new(), events: Vec::new(), size }
+    }
+
+    fn backlog() -> Backlog {
+        Backlog::closed(Journal::none(), &Contents::default(), Metrics::new())
     }
 
     #[test]
     fn it_is_bounded_in_number_and_in_bytes() {
-        let backlog = Backlog::closed();
+        let backlog_by_number = backlog();
         for _ in 0..MOST_DELIVERIES {
-            assert!(matches!(backlog.keep(waiting(1)), Kept::Waits { .. }));
+            assert!(matches!(backlog_by_number.keep(waiting(1)), Kept::Waits { .. }));
         }
-        assert!(matches!(backlog.keep(waiting(1)), Kept::Full));
-        let backlog = Backlog::closed();
-        assert!(matches!(backlog.keep(waiting(MOST_BYTES)), Kept::Waits { .. }));
-        assert!(matches!(backlog.keep(waiting(1)), Kept::Full));
+        assert!(matches!(backlog_by_number.keep(waiting(1)), Kept::Full));
+        let backlog_by_bytes = backlog();
+        assert!(matches!(backlog_by_bytes.keep(waiting(MOST_BYTES)), Kept::Waits { .. }));
+        assert!(matches!(backlog_by_bytes.keep(waiting(1)), Kept::Full));
     }
 
     #[test]
     fn once_opened_nothing_waits() {
-        let backlog = Backlog::closed();
+        let backlog = backlog();
         backlog.keep(waiting(1));
         assert_eq!(backlog.open().len(), 1);
         assert!(matches!(backlog.keep(waiting(1)), Kept::NotNeeded(_)));

@@ -13,6 +13,9 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
         Outcome::Unavailable { retry_after, .. } => {
             response.insert_header((RETRY_AFTER, retry_after.as_secs().to_string())).force_close();
         }
+        Outcome::TooMany { retry_after } => {
+            response.insert_header((RETRY_AFTER, retry_after.as_secs().max(1).to_string()));
+        }
         Outcome::WrongMethod => {
             response.insert_header((ALLOW, "POST"));
         }
@@ -46,6 +49,7 @@ fn status(outcome: &Outcome) -> StatusCode {
         Outcome::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Outcome::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Outcome::Incomplete => StatusCode::REQUEST_TIMEOUT,
+        Outcome::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Outcome::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

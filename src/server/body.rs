@@ -62,9 +62,12 @@ async fn collect(mut payload: Payload, limit: usize, shares: &Arc<Semaphore>) ->
         let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = u32::try_from(length.div_ceil(SHARE).saturating_sub(held)).unwrap_or(u32::MAX);
         if missing > 0 {
-            let more = Arc::clone(shares).try_acquire_many_owned(missing).map_err(|_| {
-                Outcome::Unavailable { why: "too many bodies at once".to_owned(), retry_after: RETRY_AFTER }
-            })?;
+            let more =
+                Arc::clone(shares).try_acquire_many_owned(missing).map_err(|_| Outcome::Unavailable {
+                    why: "too many bodies at once".to_owned(),
+                    retry_after: RETRY_AFTER,
+                    proved: false,
+                })?;
             match &mut share {
                 Some(share) => share.merge(more),
                 None => share = Some(more),

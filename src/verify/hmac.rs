@@ -51,15 +51,15 @@ pub enum Signed {
     Payload,
 }
 
-/// Checks the signature of a delivery.
+/// Checks the signature of a delivery; says which key it is of.
 pub(super) fn check(
     delivery: &Delivery<'_>,
     scheme: &Hmac,
     credentials: &Credentials,
-) -> Result<(), Refusal> {
+) -> Result<usize, Refusal> {
     let (header, value) = match first_present(delivery, scheme.headers)? {
         Some(found) => found,
-        None if credentials.unsigned => return Ok(()),
+        None if credentials.unsigned => return Ok(0),
         None => return Err(Refusal::unproved(format!("the header {} is missing", scheme.headers[0]))),
     };
     let malformed = || Refusal::unproved(format!("the header {header} holds no signature"));
@@ -70,10 +70,10 @@ pub(super) fn check(
             delivery.payload().ok_or_else(|| Refusal::unproved("the form has no field `payload` to check"))?
         }
     };
-    if is_signature_of(hash, &credentials.key, &message, &signature) {
-        return Ok(());
-    }
-    Err(Refusal::unproved(format!("the signature in {header} is not that of this body under the key")))
+    let signer = credentials.keys().position(|key| is_signature_of(hash, key, &message, &signature));
+    signer.ok_or_else(|| {
+        Refusal::unproved(format!("the signature in {header} is not that of this body under the key"))
+    })
 }
 
 /// Whether the signature is that of the message under any form of the key.
@@ -163,7 +163,7 @@ mod tests {
         let headers: Vec<(String, String)> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let key = Key::new(key.as_bytes().to_vec()).expect("a key");
-        let credentials = Credentials { key, google: None, unsigned };
+        let credentials = Credentials { unsigned, ..Credentials::of(key) };
         check(&Delivery { headers: &headers, body: body.as_bytes() }, &scheme, &credentials).is_ok()
     }
 

@@ -58,13 +58,18 @@ impl FluxRecv {
         }
         let port = free_port();
         let mut command = flux_recv();
-        command.arg("--config").arg(&config).args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
+        command
+            .arg("--config")
+            .arg(&config)
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", "127.0.0.1:0"])
+            .args(arguments);
+        command.env("FLUX_RECV_JOURNAL", folder.path().join("journal"));
         command.env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG");
         let process = Process::spawn(&mut command, &folder.path().join("log"));
         let mut running = FluxRecv { folder, base: format!("http://127.0.0.1:{port}"), process };
         wait_for("flux-recv to listen", PATIENCE, || {
             running.process.assert_runs();
-            running.process.output().contains("listening").then_some(())
+            running.process.output().contains("INFO  listening").then_some(())
         });
         running
     }

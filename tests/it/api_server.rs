@@ -146,10 +146,10 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
 }
 
 #[actix_web::test]
-async fn a_refused_request_is_reported_and_given_up() {
+async fn a_request_that_is_called_invalid_is_tried_slowly() {
     let bed = start(script(&[Scripted(422, None)]));
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("the API server refuses the request; given up until the next delivery").await;
+    bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"422").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.patches().len(), 1);
 }

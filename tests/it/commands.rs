@@ -123,42 +123,71 @@ fn a_wrong_config_ends_with_all_of_its_mistakes() {
 
 // Incident 17b.
 // Incident 31.
-#[test]
-fn sigterm_before_the_sync_waits_for_it_and_says_what_is_lost() {
+/// A config and a kubeconfig for an API server that nobody runs.
+fn without_api_server() -> tempfile::TempDir {
     let folder = folder(CONFIG);
-    let kubeconfig = folder.path().join("kubeconfig");
-    std::fs::write(
-        &kubeconfig,
-        "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters: [{name: t, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
-         users: [{name: t, user: {}}]\ncontexts: [{name: t, context: {cluster: t, user: t}}]\n",
-    )
-    .expect("a kubeconfig");
-    let mut running =
-        Running::in_folder(folder, &["--kubeconfig", &kubeconfig.display().to_string(), "--drain", "1500ms"]);
-    let sent = running.command(&[
-        "send",
-        "--to",
-        &running.base,
-        "--endpoint",
-        "github",
-        "--repo",
-        "https://github.com/org/app",
-    ]);
-    assert!(
-        stdout(&sent)
-            .starts_with("202 {\"event\":\"push to github.com/org/app main\",\"outcome\":\"queued\"}"),
-        "{}",
-        stdout(&sent)
-    );
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters: [{name: t, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
+         users: [{name: t, user: {}}]\ncontexts: [{name: t, context: {cluster: t, user: t}}]\n";
+    std::fs::write(folder.path().join("kubeconfig"), text).expect("a kubeconfig");
+    folder
+}
+
+fn start_without_api_server(folder: tempfile::TempDir, arguments: &[&str]) -> Running {
+    let kubeconfig = folder.path().join("kubeconfig").display().to_string();
+    let mut all = vec!["--kubeconfig", &kubeconfig, "--drain", "1500ms"];
+    all.extend_from_slice(arguments);
+    Running::in_folder(folder, &all)
+}
+
+fn send_a_push(running: &Running) -> String {
+    let repository = "https://github.com/org/app";
+    stdout(&running.command(&["send", "--to", &running.base, "--endpoint", "github", "--repo", repository]))
+}
+
+const QUEUED: &str = "202 {\"event\":\"push to github.com/org/app main\",\"outcome\":\"queued\"}";
+
+#[test]
+fn sigterm_before_the_sync_waits_for_it_and_says_what_is_lost_without_a_journal() {
+    let mut running = start_without_api_server(without_api_server(), &["--journal", "none"]);
+    assert!(running.log().contains("no journal: what is accepted and not asked yet ends with the process"));
+    let sent = send_a_push(&running);
+    assert!(sent.starts_with(QUEUED), "{sent}");
     let started = std::time::Instant::now();
     assert_eq!(running.terminate(), Some(1));
     assert!(started.elapsed() >= std::time::Duration::from_millis(1500), "the drain is used");
+    let lost = "lost, since the objects of the cluster never became known: push to github.com/org/app main";
+    assert!(running.log().contains(lost), "{}", running.log());
+}
+
+#[test]
+fn the_journal_keeps_what_came_before_the_sync() {
+    let mut running = start_without_api_server(without_api_server(), &[]);
+    let sent = send_a_push(&running);
+    assert!(sent.starts_with(QUEUED), "{sent}");
+    assert_eq!(running.terminate(), Some(0));
+    let log = running.log();
+    assert!(log.contains("left in the journal for the next start: 1 deliveries and 0 objects"), "{log}");
+    let running = start_without_api_server(running.into_folder(), &[]);
+    assert!(running.log().contains("left by an earlier process: these come first objects=0 deliveries=1"));
+}
+
+#[test]
+fn a_journal_that_is_in_use_stops_the_start() {
+    let running = start_without_api_server(without_api_server(), &[]);
+    let output = flux_recv()
+        .arg("--config")
+        .arg(running.folder.path().join("fluxrecv.yaml"))
+        .args(["--listen", "127.0.0.1:0", "--kubeconfig"])
+        .arg(running.folder.path().join("kubeconfig"))
+        .arg("--journal")
+        .arg(running.folder.path().join("journal"))
+        .output()
+        .expect("flux-recv runs");
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
     assert!(
-        running.log().contains(
-            "lost, since the objects of the cluster never became known: push to github.com/org/app main"
-        ),
-        "{}",
-        running.log()
+        text.contains("is in use by another process; give each flux-recv a --journal of its own"),
+        "{text}"
     );
 }
 

@@ -7,11 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flux_recv::config;
+use flux_recv::endpoint::{InForce, Serving};
+use flux_recv::journal::Journal;
+use flux_recv::journal::contents::Contents;
+use flux_recv::listener::{self, Running};
 use flux_recv::matching::Inventory;
+use flux_recv::metrics::Metrics;
 use flux_recv::offline::{DryRun, add_manifests};
 use flux_recv::queue::{Pace, Queue};
 use flux_recv::receive::{FluxObjects, Receiver, Sink};
-use flux_recv::server::{self, Limits, Running, Service};
+use flux_recv::server::{self, Limits, Service};
 use flux_recv::verify::fetch::{Fetch, FetchError};
 use flux_recv::verify::{GoogleKeys, Tools};
 use futures::future::BoxFuture;
@@ -99,20 +104,25 @@ pub struct InProcess {
     _folder: tempfile::TempDir,
 }
 
-pub fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProcess {
+pub async fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProcess {
     let folder = super::running::folder(config);
     let config = config::load(&folder.path().join("fluxrecv.yaml")).expect("a config");
     let mut inventory = Inventory::default();
     add_manifests(&mut inventory, objects).expect("objects");
     let inventory = Arc::new(std::sync::RwLock::new(inventory));
-    let queue = Queue::new(Pace::default());
+    let (metrics, journal, nothing) = (Metrics::new(), Journal::none(), Contents::default());
+    let queue = Queue::new(Pace::default(), journal.clone(), &nothing, Arc::clone(&metrics));
     tokio::spawn(queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
     let tools = Tools { google_keys: GoogleKeys::new(keys), now: SystemTime::now };
-    let receiver = Receiver::new(tools, Sink::Flux(FluxObjects::new(inventory, queue, true)));
-    let service = Arc::new(Service { endpoints: config.endpoints, receiver, limits: Limits::default() });
-    service.receiver.open();
-    let listener = server::bind("127.0.0.1:0").expect("a port");
-    let base = format!("http://{}", server::local_address(&listener).expect("an address"));
+    let objects = FluxObjects::new(inventory, queue, journal, &nothing, Arc::clone(&metrics));
+    let receiver = Receiver::new(tools, Sink::Flux(objects), Arc::clone(&metrics));
+    receiver.open().await;
+    let serving = Serving { endpoints: config.endpoints, trusted_proxies: Vec::new() };
+    let in_force = InForce::new(serving);
+    let limits = Limits::default();
+    let service = Arc::new(Service { in_force, receiver, history: Arc::default(), metrics, limits });
+    let listener = listener::bind("127.0.0.1:0").expect("a port");
+    let base = format!("http://{}", listener::local_address(&listener).expect("an address"));
     let running = server::start(listener, Arc::clone(&service)).expect("a server");
     InProcess { base, service, _running: running, _folder: folder }
 }
@@ -124,7 +134,7 @@ fn config_text() -> String {
 }
 
 async fn status_with(receiver: &InProcess, authorization: Option<String>) -> u16 {
-    let path = receiver.service.endpoints.named("gcr").expect("the endpoint").path();
+    let path = receiver.service.in_force.get().endpoints.named("gcr").expect("the endpoint").path();
     let mut request = client().post(format!("{}{path}", receiver.base));
     if let Some(authorization) = authorization {
         request = request.header("Authorization", authorization);
@@ -137,7 +147,7 @@ async fn status_with(receiver: &InProcess, authorization: Option<String>) -> u16
 #[tokio::test]
 async fn only_the_configured_account_is_believed() {
     let keys = Arc::new(KeyServer::good());
-    let receiver = serve(&config_text(), "", Arc::clone(&keys));
+    let receiver = serve(&config_text(), "", Arc::clone(&keys)).await;
     let bearer = |claims: &Value| Some(format!("Bearer {}", token(&header(), claims)));
     assert_eq!(status_with(&receiver, bearer(&claims())).await, 200);
     let mut short_issuer = claims();
@@ -167,7 +177,7 @@ async fn only_the_configured_account_is_believed() {
 // Incident 15.
 #[tokio::test]
 async fn malformed_and_foreign_tokens_are_refused() {
-    let receiver = serve(&config_text(), "", Arc::new(KeyServer::good()));
+    let receiver = serve(&config_text(), "", Arc::new(KeyServer::good())).await;
     let good = good_token();
     let (message, signature) = good.rsplit_once('.').expect("three parts");
     let flipped = format!(
@@ -202,7 +212,7 @@ async fn malformed_and_foreign_tokens_are_refused() {
 #[tokio::test]
 async fn made_up_key_ids_do_not_hammer_google() {
     let keys = Arc::new(KeyServer::good());
-    let receiver = serve(&config_text(), "", Arc::clone(&keys));
+    let receiver = serve(&config_text(), "", Arc::clone(&keys)).await;
     for at in 0..20 {
         let header = json!({"alg": "RS256", "kid": format!("made-up-{at}")});
         assert_eq!(status_with(&receiver, Some(format!("Bearer {}", token(&header, &claims())))).await, 401);
@@ -215,7 +225,7 @@ async fn made_up_key_ids_do_not_hammer_google() {
 #[tokio::test]
 async fn without_googles_keys_nothing_is_accepted_and_the_sender_may_come_again() {
     for answer in [Err("timed out".to_owned()), Ok(json!({"error": "invalid_token"})), Ok(json!([]))] {
-        let receiver = serve(&config_text(), "", Arc::new(KeyServer::bad(answer.clone())));
+        let receiver = serve(&config_text(), "", Arc::new(KeyServer::bad(answer.clone()))).await;
         let bearer = Some(format!("Bearer {}", good_token()));
         assert_eq!(status_with(&receiver, bearer.clone()).await, 503, "{answer:?}");
         assert_eq!(status_with(&receiver, bearer).await, 503, "also while it is not asked again");

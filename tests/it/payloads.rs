@@ -146,16 +146,16 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
         eprintln!("skipped: no captured payloads here");
         return;
     };
-    let receiver = serve(&config(), OBJECTS, Arc::new(KeyServer::good()));
+    let receiver = serve(&config(), OBJECTS, Arc::new(KeyServer::good())).await;
     let google = GoogleAccount { audience: AUDIENCE.to_owned(), email: EMAIL.to_owned() };
     let stranger = Credentials {
-        key: Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"),
         google: Some(google),
-        unsigned: false,
+        ..Credentials::of(Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"))
     };
     let mut lines = Vec::new();
     for (sender, endpoint) in SENDERS {
-        let endpoint = receiver.service.endpoints.named(endpoint).expect("an endpoint");
+        let serving = receiver.service.in_force.get();
+        let endpoint = serving.endpoints.named(endpoint).expect("an endpoint");
         let url = format!("{}{}", receiver.base, endpoint.path());
         for Capture { name, mut headers, body } in captures(&folder, sender) {
             add_event_header(endpoint, &mut headers);

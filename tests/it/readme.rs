@@ -164,7 +164,7 @@ fn the_table_of_options_is_the_command_line() {
     for row in &rows {
         let [option, variable, default] = [0, 1, 2].map(|at| row[at].trim_matches('`').to_owned());
         let about =
-            flat.split(&format!("{option} <")).nth(1).unwrap_or_else(|| panic!("{option} is not in --help"));
+            flat.split(&format!(" {option} ")).nth(1).unwrap_or_else(|| panic!("{option} is not in --help"));
         let about = about.split(" --").next().unwrap_or_default();
         assert!(about.contains(&format!("[env: {variable}=")), "{option}: {about}");
         let is_value = row[2].starts_with('`') && !row[2].contains(',');

@@ -33,7 +33,7 @@ pub fn test_key(name: &str) -> String {
 
 pub fn flux_recv() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flux-recv"));
-    command.env("HOME", "/nonexistent");
+    command.env("HOME", "/nonexistent").env_remove("XDG_STATE_HOME");
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_lowercase();
         if text.starts_with("flux_recv_")
@@ -44,6 +44,8 @@ pub fn flux_recv() -> Command {
             command.env_remove(name);
         }
     }
+    // Whoever tests the journal names a folder.
+    command.env("FLUX_RECV_JOURNAL", "none").env("FLUX_RECV_ADMIN_LISTEN", "127.0.0.1:0");
     command
 }
 
@@ -77,6 +79,7 @@ impl Running {
             .arg("--config")
             .arg(folder.path().join("fluxrecv.yaml"))
             .args(["--listen", "127.0.0.1:0"])
+            .env("FLUX_RECV_JOURNAL", folder.path().join("journal"))
             .args(arguments);
         let child = command
             .stdin(Stdio::null())
@@ -90,7 +93,7 @@ impl Running {
             if let Some(address) = running
                 .log()
                 .lines()
-                .find_map(|line| line.split("listening address=").nth(1).map(str::to_owned))
+                .find_map(|line| line.split("INFO  listening address=").nth(1).map(str::to_owned))
             {
                 break format!("http://{address}");
             }
@@ -122,6 +125,13 @@ impl Running {
             .expect("a startup line");
         let path = line.split("path=").nth(1).and_then(|rest| rest.split_whitespace().next());
         path.expect("a path").to_owned()
+    }
+
+    /// Ends it as `kill -9` does, and gives its folder to the next one.
+    pub fn into_folder(mut self) -> tempfile::TempDir {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
     }
 
     /// Runs a command with this instance's config.

@@ -1,0 +1,99 @@
+//! The listener for operators: probes, metrics, the config in force and the last deliveries. Not for
+//! the outside, and without secrets all the same.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use serde_json::{Value, json};
+
+use crate::endpoint::{Endpoint, Serving};
+use crate::journal::Journal;
+use crate::listener::Running;
+use crate::server::Service;
+
+/// What the admin listener tells about.
+pub struct Desk {
+    /// What is served.
+    pub service: Arc<Service>,
+    /// What keeps it.
+    pub journal: Journal,
+    /// The options of the command line that are in force.
+    pub options: Value,
+}
+
+/// Serves on a bound listener. Has to be called within a Tokio runtime.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
+    let desk = web::Data::from(desk);
+    let app = move || {
+        App::new()
+            .app_data(desk.clone())
+            .route("/livez", web::get().to(async || "ok\n"))
+            .route("/readyz", web::get().to(ready))
+            .route("/metrics", web::get().to(metrics))
+            .route("/config", web::get().to(config))
+            .route("/deliveries", web::get().to(deliveries))
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .max_connections(64)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    Ok(Running::start(server))
+}
+
+/// Ready means: can accept and keep. What Flux or the API server are doing is reported by the
+/// metrics and gates nothing: an outage there must not take the receiver out of its Service.
+async fn ready(desk: web::Data<Desk>) -> HttpResponse {
+    match desk.journal.is_writable() {
+        true => HttpResponse::Ok().body("ok\n"),
+        false => HttpResponse::ServiceUnavailable().body("the journal cannot be written\n"),
+    }
+}
+
+async fn metrics(desk: web::Data<Desk>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(desk.service.metrics.encode())
+}
+
+async fn deliveries(desk: web::Data<Desk>) -> HttpResponse {
+    HttpResponse::Ok().json(desk.service.history.to_json())
+}
+
+async fn config(desk: web::Data<Desk>) -> HttpResponse {
+    let serving = desk.service.in_force.get();
+    HttpResponse::Ok().json(describe(&serving, &desk.options))
+}
+
+/// The config in force, without hook paths and keys.
+fn describe(serving: &Serving, options: &Value) -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "options": options,
+        "trustedProxies": serving.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "endpoints": serving.endpoints.iter().map(|endpoint| describe_endpoint(endpoint)).collect::<Vec<_>>(),
+    })
+}
+
+fn describe_endpoint(endpoint: &Endpoint) -> Value {
+    let (own, accepted) =
+        endpoint.key_names.split_first().map_or((None, &[][..]), |(own, rest)| (Some(own), rest));
+    json!({
+        "name": *endpoint.name,
+        "source": endpoint.provider.name,
+        "keyPath": own.map(|own| own.to_string()),
+        "acceptKeyPaths": accepted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "registryHost": endpoint.registry_hosts,
+        "namespaces": endpoint.namespaces,
+        "provesItsSender": endpoint.proves_the_sender(),
+        "maxBody": endpoint.max_body,
+        "maxPerMinute": endpoint.limit.as_ref().map(|limit| limit.per_minute()),
+    })
+}

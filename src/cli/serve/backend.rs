@@ -1,0 +1,164 @@
+//! What stands behind the receiver: a cluster, manifest files or Flux v1.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use tokio::task::JoinSet;
+
+use super::ServeArgs;
+use crate::cluster::connection::Connection;
+use crate::cluster::inventory::Watches;
+use crate::config::Config;
+use crate::fluxd::Fluxd;
+use crate::follow_through::FollowThrough;
+use crate::history::History;
+use crate::journal::Journal;
+use crate::journal::contents::{Contents, Origin};
+use crate::journal::store::Folder;
+use crate::matching::Inventory;
+use crate::metrics::Metrics;
+use crate::offline::{self, DryRun};
+use crate::queue::{Pace, Queue};
+use crate::receive::{FluxObjects, Sink};
+
+/// What stands behind the receiver.
+pub(super) struct Backend {
+    pub(super) sink: Sink,
+    pub(super) queue: Queue,
+    pub(super) journal: Journal,
+    /// Where the journal is, if there is one.
+    pub(super) journal_folder: Option<PathBuf>,
+    pub(super) tasks: Tasks,
+    /// The watches that tell when all objects are known; none if they are known already.
+    pub(super) watches: Option<Arc<Watches>>,
+    /// Whether it is unknown what this start has missed, and that matters.
+    pub(super) must_catch_up: bool,
+}
+
+/// What has to run for as long as the process serves.
+#[derive(Default)]
+pub(super) struct Tasks {
+    running: JoinSet<&'static str>,
+}
+
+impl Tasks {
+    pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        // A panic would take the name with it.
+        let task = tokio::spawn(task);
+        self.running.spawn(async move {
+            let _ = task.await;
+            name
+        });
+    }
+
+    /// Lets them run without anyone who looks after them.
+    pub(super) fn detach(mut self) {
+        self.running.detach_all();
+    }
+
+    /// Ends when one of them has ended, which it should not; says which.
+    pub(super) async fn ended(&mut self) -> String {
+        match self.running.join_next().await {
+            Some(Ok(name)) => format!("{name} ended"),
+            Some(Err(err)) => err.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Backend {
+    pub(super) async fn start(
+        args: &ServeArgs,
+        config: &Config,
+        history: &Arc<History>,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Backend> {
+        if let Some(api) = &config.api {
+            let offline = Backend::offline(Inventory::default(), metrics);
+            return Ok(Backend { sink: Sink::FluxV1(Box::new(Fluxd::new(api)?)), ..offline });
+        }
+        if let Some(folder) = &args.manifests {
+            return Ok(Backend::offline(offline::load(folder)?, metrics));
+        }
+        let journal_folder = journal_folder(args.journal.as_deref());
+        let (journal, left) = match &journal_folder {
+            None => (Journal::none(), Contents::default()),
+            Some(folder) => Journal::open(Box::new(Folder::new(folder)), Arc::clone(metrics))?,
+        };
+        if !left.pending.is_empty() || !left.deliveries.is_empty() {
+            log::info!(
+                objects = left.pending.len(), deliveries = left.deliveries.len();
+                "left by an earlier process: these come first"
+            );
+        }
+        let must_catch_up = match left.origin {
+            Origin::Kept => false,
+            Origin::New => args.catch_up,
+            Origin::Corrupt => true,
+        };
+        let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
+        let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
+        let connection = Connection::open(args.cluster.options()).await?;
+        let inventory = Arc::new(RwLock::new(Inventory::default()));
+        let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
+        let watches = Watches::new(
+            connection,
+            Arc::clone(&inventory),
+            args.cluster.namespaces(),
+            follow_through.clone(),
+            Arc::clone(metrics),
+        );
+        let mut tasks = Tasks::default();
+        tasks.spawn("the queue", queue.clone().run(Arc::new(watches.annotator())));
+        tasks.spawn("the watches", Arc::clone(&watches).run());
+        tasks.spawn("the follow-through", follow_through.clone().run());
+        let mut objects =
+            FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
+        objects.follow_through = Some(follow_through);
+        let (sink, watches) = (Sink::Flux(objects), Some(watches));
+        Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, must_catch_up })
+    }
+
+    /// Over objects from files; keeps nothing, since nothing is asked.
+    pub(super) fn offline(inventory: Inventory, metrics: &Arc<Metrics>) -> Backend {
+        let (journal, nothing) = (Journal::none(), Contents::default());
+        let inventory = Arc::new(RwLock::new(inventory));
+        let queue = Queue::new(Pace::default(), journal.clone(), &nothing, Arc::clone(metrics));
+        let mut tasks = Tasks::default();
+        tasks.spawn("the queue", queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
+        let mut objects =
+            FluxObjects::new(inventory, queue.clone(), journal.clone(), &nothing, Arc::clone(metrics));
+        objects.dry_run = true;
+        Backend {
+            sink: Sink::Flux(objects),
+            queue,
+            journal,
+            journal_folder: None,
+            tasks,
+            watches: None,
+            must_catch_up: false,
+        }
+    }
+}
+
+/// Where the manifests mount a volume.
+const SYSTEM_FOLDER: &str = "/var/lib/flux-recv";
+
+/// The folder that was asked for, or the user's state folder by the XDG specification; a container
+/// has no home, so there it is the one that the manifests mount.
+fn journal_folder(asked: Option<&Path>) -> Option<PathBuf> {
+    match asked {
+        Some(folder) if folder == Path::new("none") => None,
+        Some(folder) => Some(folder.to_owned()),
+        None => {
+            let folder = |variable: &str| {
+                std::env::var_os(variable)
+                    .map(PathBuf::from)
+                    .filter(|folder| folder.is_absolute() && folder.parent().is_some())
+            };
+            let state =
+                folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+            Some(state.map_or_else(|| PathBuf::from(SYSTEM_FOLDER), |state| state.join("flux-recv")))
+        }
+    }
+}

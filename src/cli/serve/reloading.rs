@@ -1,0 +1,73 @@
+//! Takes changes of the config in force, also on SIGHUP.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use url::Url;
+
+use super::{announce_endpoints, serving};
+use crate::config::Config;
+use crate::reload::Changes;
+use crate::server::Service;
+
+/// What is reloaded, and what cannot be.
+pub(super) struct Reloading {
+    file: PathBuf,
+    changes: Changes,
+    api: Option<Url>,
+}
+
+impl Reloading {
+    /// Of a config that was just loaded.
+    pub(super) fn of(file: &Path, config: &Config) -> Reloading {
+        Reloading { file: file.to_owned(), changes: Changes::of(file), api: config.api.clone() }
+    }
+
+    /// Reloads whenever something has changed; never ends.
+    pub(super) async fn run(mut self, service: Arc<Service>) {
+        let asked = Arc::new(Notify::new());
+        tokio::spawn(on_sighup(Arc::clone(&asked)));
+        loop {
+            let loaded = match self.changes.next(&asked).await {
+                Ok(config) if config.api == self.api => Ok(config),
+                Ok(_) => Err(format!(
+                    "{}: api: cannot change while serving; restart flux-recv",
+                    self.file.display()
+                )),
+                Err(mistakes) => Err(mistakes.to_string()),
+            };
+            service.metrics.reloaded(loaded.is_ok());
+            match loaded {
+                Ok(config) => put_in_force(config, &service),
+                Err(mistakes) => {
+                    mistakes.lines().for_each(|mistake| log::error!("{mistake}"));
+                    log::error!("the changed config was not taken; what was in force before stays in force");
+                }
+            }
+        }
+    }
+}
+
+async fn on_sighup(asked: Arc<Notify>) {
+    let Ok(mut sighup) = signal(SignalKind::hangup()) else { return };
+    while sighup.recv().await.is_some() {
+        asked.notify_one();
+    }
+}
+
+fn put_in_force(config: Config, service: &Service) {
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    announce_endpoints(&config.endpoints);
+    let before = service.in_force.get();
+    let now = serving(config, &service.metrics);
+    let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
+    gone.for_each(|endpoint| service.metrics.forget_endpoint(&endpoint.name));
+    service.history.retain(|name| now.endpoints.named(name).is_some());
+    let endpoints = now.endpoints.iter().count();
+    service.in_force.replace(now);
+    log::info!(endpoints; "the config was reloaded");
+}

@@ -1,0 +1,33 @@
+//! How far the inventory reaches: what it can say about objects that it does not hold.
+
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock};
+
+use super::watch::Scope;
+use crate::flux::{Kind, Target};
+
+/// What is meant to be watched, and what of it has been listed whole at least once.
+pub(super) struct Extent {
+    scopes: Vec<Scope>,
+    listed: RwLock<HashSet<(Kind, Scope)>>,
+}
+
+impl Extent {
+    pub(super) fn new(scopes: Vec<Scope>) -> Extent {
+        Extent { scopes, listed: RwLock::default() }
+    }
+
+    /// The kind was listed whole there.
+    pub(super) fn listed(&self, kind: Kind, scope: &Scope) {
+        self.listed.write().unwrap_or_else(PoisonError::into_inner).insert((kind, scope.clone()));
+    }
+
+    /// Whether an object that the inventory does not hold does not exist: it was looked for where it
+    /// would be, or nobody looks there any more (the journal remembers objects of an earlier
+    /// `--namespaces`).
+    pub(super) fn would_know(&self, target: &Target) -> bool {
+        let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner);
+        let was_listed = listed.iter().any(|(kind, scope)| *kind == target.kind && scope.covers(target));
+        was_listed || !self.scopes.iter().any(|scope| scope.covers(target))
+    }
+}

@@ -1,0 +1,153 @@
+//! Follows pushes until Flux shows them, and asks again where it looked too early. Best effort: a
+//! restart forgets it.
+
+pub mod pursuit;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use self::pursuit::{DueStep, Pursuit, Verdict};
+use crate::flux::{Progress, Target};
+use crate::history::{DeliveryId, History};
+use crate::matching::Expected;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+
+/// The pushes that are followed; clones share it.
+#[derive(Clone)]
+pub struct FollowThrough {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Queue,
+    history: Arc<History>,
+    metrics: Arc<Metrics>,
+    pursuits: Mutex<HashMap<Target, Followed>>,
+    changed: Notify,
+}
+
+struct Followed {
+    pursuit: Pursuit,
+    delivery: DeliveryId,
+}
+
+impl FollowThrough {
+    /// Follows nothing yet.
+    pub fn new(queue: Queue, history: Arc<History>, metrics: Arc<Metrics>) -> FollowThrough {
+        let (pursuits, changed) = (Mutex::default(), Notify::new());
+        FollowThrough { shared: Arc::new(Shared { queue, history, metrics, pursuits, changed }) }
+    }
+
+    /// A delivery has brought something. The latest push of an object is the one that is followed.
+    pub fn expect(&self, delivery: &DeliveryId, expected: Vec<Expected>) {
+        if expected.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut began = false;
+        let mut pursuits = self.pursuits();
+        for Expected { target, revision, progress } in expected {
+            if pursuits.get(&target).is_some_and(|followed| followed.pursuit.wants(&revision)) {
+                continue;
+            }
+            if let Some(pursuit) = Pursuit::new(&revision, &progress, now) {
+                pursuits.insert(target, Followed { pursuit, delivery: delivery.clone() });
+                began = true;
+            }
+        }
+        drop(pursuits);
+        if began {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// An object was seen like this.
+    pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
+        let mut pursuits = self.pursuits();
+        let Some(Followed { pursuit, .. }) = pursuits.get_mut(target) else { return };
+        match pursuit.observe(progress, suspended, Instant::now()) {
+            Some(verdict) => self.end(&mut pursuits, target, verdict),
+            None => self.shared.changed.notify_one(),
+        }
+    }
+
+    /// An object is gone.
+    pub fn forget(&self, target: &Target) {
+        let mut pursuits = self.pursuits();
+        if pursuits.contains_key(target) {
+            self.end(&mut pursuits, target, Verdict::Dropped);
+        }
+    }
+
+    /// Asks again when it is time; never ends.
+    pub async fn run(self) {
+        loop {
+            match self.step_all(Instant::now()) {
+                Some(due) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(due.into()) => {}
+                        () = self.shared.changed.notified() => {}
+                    }
+                }
+                None => self.shared.changed.notified().await,
+            }
+        }
+    }
+
+    /// Does what is due; says when to look again.
+    fn step_all(&self, now: Instant) -> Option<Instant> {
+        let mut pursuits = self.pursuits();
+        let due: Vec<Target> = pursuits
+            .iter()
+            .filter(|(_, followed)| followed.pursuit.due() <= now)
+            .map(|(target, _)| target.clone())
+            .collect();
+        for target in due {
+            let Some(followed) = pursuits.get_mut(&target) else { continue };
+            match followed.pursuit.step(now) {
+                DueStep::Ask => {
+                    log::info!(
+                        object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.pursuit.asked_again();
+                        "Flux has looked and not seen the push yet; asking again"
+                    );
+                    self.shared.metrics.followed("asked_again", None);
+                    self.shared.queue.nudge(&target);
+                }
+                DueStep::End(verdict) => self.end(&mut pursuits, &target, verdict),
+                DueStep::Wait => {}
+            }
+        }
+        pursuits.values().map(|followed| followed.pursuit.due()).min()
+    }
+
+    fn end(&self, pursuits: &mut HashMap<Target, Followed>, target: &Target, verdict: Verdict) {
+        let Some(Followed { pursuit, delivery }) = pursuits.remove(target) else { return };
+        let again = pursuit.asked_again();
+        let (result, after) = match verdict {
+            Verdict::Seen(after) => ("seen", Some(after)),
+            Verdict::MovedOn(after) => ("moved_on", Some(after)),
+            Verdict::GivenUp => ("given_up", None),
+            Verdict::Dropped => ("dropped", None),
+        };
+        let endpoint = &delivery.endpoint;
+        match (verdict, after) {
+            (_, Some(after)) => {
+                log::info!(object:% = target, endpoint:%, result, after_ms = after.as_millis() as u64, again; "Flux shows a new revision");
+            }
+            (Verdict::GivenUp, None) => {
+                log::warn!(object:% = target, endpoint:%, result, again; "Flux does not show what was pushed; see the status of the object");
+            }
+            (_, None) => log::debug!(object:% = target, endpoint:%, result; "no longer followed"),
+        }
+        self.shared.metrics.followed(result, after);
+        self.shared.history.followed(&delivery, target, result, after);
+    }
+
+    fn pursuits(&self) -> MutexGuard<'_, HashMap<Target, Followed>> {
+        self.shared.pursuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

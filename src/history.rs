@@ -1,0 +1,169 @@
+//! The last deliveries of each endpoint, for the admin page. Bounded in number and in size.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::flux::Target;
+use crate::outcome::Outcome;
+
+/// The last deliveries.
+#[derive(Default)]
+pub struct History {
+    next: AtomicU64,
+    by_endpoint: Mutex<BTreeMap<Arc<str>, VecDeque<Entry>>>,
+}
+
+/// A delivery, as long as it is remembered.
+#[derive(Debug, Clone)]
+pub struct DeliveryId {
+    /// Where it came.
+    pub endpoint: Arc<str>,
+    number: u64,
+}
+
+/// What is remembered of a delivery.
+pub struct Entry {
+    /// Which one.
+    pub id: DeliveryId,
+    /// When it came.
+    pub received: jiff::Timestamp,
+    /// Who sent it, as far as the proxies that are trusted say.
+    pub from: Option<IpAddr>,
+    /// The file of the key that proved it.
+    pub key: Option<Arc<str>>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The status that it was answered with.
+    pub status: u16,
+    /// How long the answer took.
+    pub took: Duration,
+    /// What became of the pushes that are followed.
+    pub followed: Vec<Followed>,
+}
+
+/// A push that was followed to its end.
+pub struct Followed {
+    target: Target,
+    result: &'static str,
+    after: Option<Duration>,
+}
+
+/// How many deliveries of an endpoint are remembered.
+const REMEMBERED: usize = 20;
+
+/// How many objects of a delivery are remembered.
+const REMEMBERED_OBJECTS: usize = 20;
+
+impl History {
+    /// A name for a delivery to this endpoint.
+    pub fn new_delivery(&self, endpoint: &Arc<str>) -> DeliveryId {
+        DeliveryId { endpoint: Arc::clone(endpoint), number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Remembers a delivery, and forgets the oldest of its endpoint.
+    pub fn remember(&self, mut entry: Entry) {
+        entry.outcome.shorten(REMEMBERED_OBJECTS);
+        let mut by_endpoint = self.lock();
+        if !by_endpoint.contains_key(&entry.id.endpoint) {
+            by_endpoint.insert(Arc::clone(&entry.id.endpoint), VecDeque::with_capacity(REMEMBERED));
+        }
+        let Some(entries) = by_endpoint.get_mut(&entry.id.endpoint) else { return };
+        let oldest = (entries.len() == REMEMBERED).then(|| entries.pop_front());
+        entries.push_back(entry);
+        drop(by_endpoint);
+        drop(oldest);
+    }
+
+    /// A push of a delivery was followed to its end.
+    pub fn followed(&self, id: &DeliveryId, target: &Target, result: &'static str, after: Option<Duration>) {
+        let mut by_endpoint = self.lock();
+        let entries = by_endpoint.get_mut(&id.endpoint);
+        let entry = entries.and_then(|entries| entries.iter_mut().find(|entry| entry.id.number == id.number));
+        if let Some(entry) = entry.filter(|entry| entry.followed.len() < REMEMBERED_OBJECTS) {
+            entry.followed.push(Followed { target: target.clone(), result, after });
+        }
+    }
+
+    /// Forgets the endpoints that are not kept.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.lock().retain(|endpoint, _| keep(endpoint));
+    }
+
+    /// All that is remembered, the latest first.
+    pub fn to_json(&self) -> Value {
+        let by_endpoint = self.lock();
+        let lists = by_endpoint.iter().map(|(endpoint, entries)| {
+            (endpoint.to_string(), entries.iter().rev().map(Entry::to_json).collect::<Value>())
+        });
+        Value::Object(lists.collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, VecDeque<Entry>>> {
+        self.by_endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn to_json(&self) -> Value {
+        let mut line = json!({
+            "received": self.received.to_string(),
+            "outcome": self.outcome.label(),
+            "status": self.status,
+            "tookMicros": self.took.as_micros() as u64,
+            "detail": self.outcome.detail(),
+        });
+        if let Some(from) = self.from {
+            line["from"] = json!(from.to_string());
+        }
+        if let Some(key) = &self.key {
+            line["key"] = json!(&**key);
+        }
+        let targets = self.outcome.targets();
+        if !targets.is_empty() {
+            line["targets"] = targets.iter().map(ToString::to_string).collect();
+        }
+        if !self.followed.is_empty() {
+            line["followThrough"] = self.followed.iter().map(Followed::to_json).collect();
+        }
+        line
+    }
+}
+
+impl Followed {
+    fn to_json(&self) -> Value {
+        let mut line = json!({"target": self.target.to_string(), "result": self.result});
+        if let Some(after) = self.after {
+            line["afterMillis"] = json!(after.as_millis() as u64);
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded() {
+        let history = History::default();
+        let endpoint = Arc::from("github");
+        for _ in 0..50 {
+            history.remember(Entry {
+                id: history.new_delivery(&endpoint),
+                received: jiff::Timestamp::UNIX_EPOCH,
+                from: None,
+                key: None,
+                outcome: Outcome::Pong,
+                status: 200,
+                took: Duration::ZERO,
+                followed: Vec::new(),
+            });
+        }
+        assert_eq!(history.to_json()["github"].as_array().map(Vec::len), Some(REMEMBERED));
+    }
+}

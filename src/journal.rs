@@ -1,0 +1,290 @@
+//! Keeps on disk what has been promised and not been done: the objects that wait for a patch, and
+//! the deliveries that wait for the first look at the cluster.
+//!
+//! Changes are gathered while a commit is on its way and go to disk together with the next one, on a
+//! thread of their own. A commit that fails is reported to everyone who waits for it; the store is
+//! then opened anew until it works again, and brought to what it should hold.
+
+pub mod contents;
+pub mod store;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use self::contents::{Change, Contents};
+use self::store::{Medium, OpenError, Store};
+use crate::metrics::Metrics;
+
+/// The journal; clones share it.
+#[derive(Clone)]
+pub struct Journal {
+    /// `None` for one that keeps nothing.
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    gathering: Mutex<Gathering>,
+    wake: Condvar,
+    writable: AtomicBool,
+    next_delivery: AtomicU64,
+    ended: Notify,
+    has_ended: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+/// What goes to disk with the next commit.
+#[derive(Default)]
+struct Gathering {
+    changes: Vec<Change>,
+    /// The commit that someone waits for.
+    awaited: Option<Commit>,
+    closing: bool,
+}
+
+/// A commit that is on its way; clones share it.
+#[derive(Clone)]
+pub struct Commit {
+    state: Arc<CommitState>,
+}
+
+#[derive(Default)]
+struct CommitState {
+    kept: OnceLock<bool>,
+    ended: Notify,
+}
+
+/// The journal could not write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written")]
+pub struct NotKept;
+
+/// How long changes wait that nobody waits for.
+const LATER: Duration = Duration::from_secs(1);
+
+impl Journal {
+    /// Keeps nothing: what is pending ends with the process.
+    pub fn none() -> Journal {
+        Journal { shared: None }
+    }
+
+    /// Opens the journal on a medium; says what an earlier process has left in it.
+    ///
+    /// # Errors
+    /// When it cannot be used; what is corrupt is put aside instead.
+    pub fn open(
+        mut medium: Box<dyn Medium>,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Journal, Contents), OpenError> {
+        let (store, contents) = medium.open()?;
+        let next_delivery = contents.deliveries.keys().next_back().map_or(0, |last| last + 1);
+        let shared = Arc::new(Shared {
+            gathering: Mutex::default(),
+            wake: Condvar::new(),
+            writable: AtomicBool::new(true),
+            next_delivery: AtomicU64::new(next_delivery),
+            ended: Notify::new(),
+            has_ended: AtomicBool::new(false),
+            metrics,
+        });
+        shared.metrics.journal_writable(true);
+        let keeper =
+            Keeper { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
+        let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || keeper.run());
+        spawned.map_err(|err| OpenError::Unusable(format!("no thread for the journal: {err}")))?;
+        Ok((Journal { shared: Some(shared) }, contents))
+    }
+
+    /// Writes changes with the next commit, in the order of the calls. A journal that keeps nothing
+    /// has nothing to wait for.
+    pub fn write(&self, changes: Vec<Change>) -> Option<Commit> {
+        let shared = self.shared.as_ref()?;
+        let mut gathering = shared.lock();
+        gathering.changes.extend(changes);
+        let commit = gathering.awaited.get_or_insert_with(Commit::new).clone();
+        drop(gathering);
+        shared.wake.notify_one();
+        Some(commit)
+    }
+
+    /// Writes changes when there is a commit anyway, or after a while.
+    pub fn write_later(&self, changes: impl IntoIterator<Item = Change>) {
+        if let Some(shared) = &self.shared {
+            shared.lock().changes.extend(changes);
+        }
+    }
+
+    /// A number for a delivery that no other one has.
+    pub fn new_delivery_number(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.next_delivery.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether what is promised outlives the process.
+    pub fn keeps(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Whether the last commit went through, or would.
+    pub fn is_writable(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.writable.load(Ordering::Relaxed))
+    }
+
+    /// Writes what has been gathered, and ends.
+    pub async fn close(&self) {
+        let Some(shared) = &self.shared else { return };
+        shared.lock().closing = true;
+        shared.wake.notify_one();
+        self.ended().await;
+    }
+
+    /// Ends when the journal does. One that keeps nothing never ends.
+    pub async fn ended(&self) {
+        let Some(shared) = &self.shared else { return std::future::pending().await };
+        loop {
+            let ended = shared.ended.notified();
+            if shared.has_ended.load(Ordering::Acquire) {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Commit {
+    fn new() -> Commit {
+        Commit { state: Arc::default() }
+    }
+
+    /// Whether it went through; `None` as long as nobody knows.
+    pub fn kept(&self) -> Option<bool> {
+        self.state.kept.get().copied()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn done(&self) -> Result<(), NotKept> {
+        loop {
+            let ended = self.state.ended.notified();
+            match self.kept() {
+                Some(true) => return Ok(()),
+                Some(false) => return Err(NotKept),
+                None => ended.await,
+            }
+        }
+    }
+
+    fn end(&self, kept: bool) {
+        let _ = self.state.kept.set(kept);
+        self.state.ended.notify_waiters();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Gathering> {
+        self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that writes.
+struct Keeper {
+    medium: Box<dyn Medium>,
+    /// `None` after a failure, until it could be opened again.
+    store: Option<Box<dyn Store>>,
+    /// What the store should hold.
+    held: Contents,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    fn run(self) {
+        let _ends = Ends(Arc::clone(&self.shared));
+        // Moved in behind it, so that the file is closed before anyone hears of the end.
+        let mut keeper = self;
+        keeper.work();
+    }
+
+    fn work(&mut self) {
+        loop {
+            let Gathering { changes, awaited, closing } = self.wait_for_work();
+            let result = match (changes.is_empty(), &self.store) {
+                (true, Some(_)) => Ok(()),
+                _ => self.commit(&changes),
+            };
+            self.report(&result);
+            match result {
+                Ok(()) => changes.into_iter().for_each(|change| self.held.apply(change)),
+                // Nobody was promised the new ones; what has gone is gone all the same.
+                Err(_) => {
+                    let gone = changes.into_iter().filter(Change::is_removal);
+                    gone.for_each(|change| self.held.apply(change));
+                }
+            }
+            if let Some(commit) = awaited {
+                commit.end(self.shared.writable.load(Ordering::Relaxed));
+            }
+            if closing {
+                return;
+            }
+        }
+    }
+
+    fn wait_for_work(&self) -> Gathering {
+        let gathering = self.shared.lock();
+        let idle = |gathering: &mut Gathering| gathering.awaited.is_none() && !gathering.closing;
+        let woken = self.shared.wake.wait_timeout_while(gathering, LATER, idle);
+        let (mut gathering, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        let closing = gathering.closing;
+        Gathering { closing, ..std::mem::take(&mut *gathering) }
+    }
+
+    /// Writes the changes, after what a store that had to be opened anew lacks.
+    fn commit(&mut self, changes: &[Change]) -> Result<(), String> {
+        let mut all = Vec::new();
+        let mut store = match self.store.take() {
+            Some(store) => store,
+            None => {
+                let (store, found) = self.medium.open().map_err(|err| err.to_string())?;
+                all = found.changes_to(&self.held);
+                store
+            }
+        };
+        all.extend_from_slice(changes);
+        let size = store.apply(&all)?;
+        self.shared.metrics.journal_size(size);
+        self.store = Some(store);
+        Ok(())
+    }
+
+    fn report(&self, result: &Result<(), String>) {
+        let was_writable = self.shared.writable.swap(result.is_ok(), Ordering::Relaxed);
+        self.shared.metrics.journal_commit(result.is_ok());
+        match result {
+            Err(why) if was_writable => {
+                log::error!(why:%; "the journal cannot be written; deliveries are answered with 503 until it can")
+            }
+            Err(why) => log::debug!(why:%; "the journal still cannot be written"),
+            Ok(()) if !was_writable => log::info!("the journal can be written again"),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Says that the thread has ended, however it did.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Ordering::Release);
+        self.0.ended.notify_waiters();
+        if let Some(commit) = self.0.lock().awaited.take() {
+            commit.end(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! What a journal holds, and how that changes.
+
+use std::collections::BTreeMap;
+
+use crate::flux::Target;
+
+/// What a journal holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The objects that wait for a patch, each with the round that waits.
+    pub pending: BTreeMap<Target, u64>,
+    /// Deliveries that wait for the first look at the cluster, as the receiver wrote them.
+    pub deliveries: BTreeMap<u64, Vec<u8>>,
+    /// Whether there was no journal before, or one that had to be put aside.
+    pub origin: Origin,
+}
+
+/// Where the contents of a journal come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// There was none before.
+    #[default]
+    New,
+    /// An earlier process has left them.
+    Kept,
+    /// What an earlier process has left cannot be read.
+    Corrupt,
+}
+
+/// A change of what the journal holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The object waits for a patch in this round.
+    Pend(Target, u64),
+    /// The object waits no more, unless in a later round than this one.
+    Settle(Target, u64),
+    /// A delivery waits.
+    Keep(u64, Vec<u8>),
+    /// A delivery waits no more.
+    Drop(u64),
+}
+
+impl Change {
+    /// Whether it takes something away.
+    pub fn is_removal(&self) -> bool {
+        matches!(self, Change::Settle(..) | Change::Drop(_))
+    }
+}
+
+impl Contents {
+    /// Makes a change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Pend(target, generation) => drop(self.pending.insert(target, generation)),
+            Change::Settle(target, generation) => {
+                if self.pending.get(&target).is_some_and(|held| *held <= generation) {
+                    self.pending.remove(&target);
+                }
+            }
+            Change::Keep(number, bytes) => drop(self.deliveries.insert(number, bytes)),
+            Change::Drop(number) => drop(self.deliveries.remove(&number)),
+        }
+    }
+
+    /// The changes that make these contents those.
+    pub(super) fn changes_to(&self, wanted: &Contents) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (target, generation) in &self.pending {
+            if !wanted.pending.contains_key(target) {
+                changes.push(Change::Settle(target.clone(), *generation));
+            }
+        }
+        for (target, generation) in &wanted.pending {
+            if self.pending.get(target) != Some(generation) {
+                changes.push(Change::Pend(target.clone(), *generation));
+            }
+        }
+        let surplus = self.deliveries.keys().filter(|number| !wanted.deliveries.contains_key(number));
+        changes.extend(surplus.map(|number| Change::Drop(*number)));
+        let missing = wanted.deliveries.iter().filter(|(number, _)| !self.deliveries.contains_key(number));
+        changes.extend(missing.map(|(number, bytes)| Change::Keep(*number, bytes.clone())));
+        changes
+    }
+}

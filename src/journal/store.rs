@@ -1,0 +1,303 @@
+//! The journal on disk: one redb file. Opening and writing catch panics, and every record has a
+//! checksum of its own, since redb reads some corrupted files without noticing.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use sha2::{Digest, Sha256};
+
+use super::contents::{Change, Contents, Origin};
+use crate::flux::{Kind, Target};
+
+/// Where a journal lives. Opened at the start, and again after every failure.
+pub trait Medium: Send {
+    /// Opens the store; says what it holds.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    fn open(&mut self) -> Result<(Box<dyn Store>, Contents), OpenError>;
+}
+
+/// A store that can be written. After an error it is not used any more.
+pub trait Store: Send {
+    /// Makes all changes durable, or none. Gives the size of the store in bytes.
+    ///
+    /// # Errors
+    /// Why nothing was written.
+    fn apply(&mut self, changes: &[Change]) -> Result<u64, String>;
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another process; give each flux-recv a --journal of its own", .0.display())]
+    Locked(PathBuf),
+    /// It was written by a version of flux-recv that this one does not know.
+    #[error(
+        "{} was written by a newer flux-recv (format {found}, this one knows {FORMAT}); start that version, or move the file away",
+        .file.display()
+    )]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// It cannot be written.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// A folder with the file of a journal.
+pub struct Folder {
+    folder: PathBuf,
+}
+
+/// The name of the file.
+pub const FILE: &str = "journal.redb";
+
+/// The format of the tables below.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const PENDING: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pending");
+const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
+
+/// What is pending is small and mostly written; redb's default would be a GiB.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// Above this a file is compacted when it is opened.
+const COMPACT_ABOVE: u64 = 8 << 20;
+
+/// Why a file cannot be read.
+enum Fault {
+    Refused(OpenError),
+    Corrupt(String),
+}
+
+impl Folder {
+    /// The journal in this folder, which is made if it is not there.
+    pub fn new(folder: &Path) -> Folder {
+        Folder { folder: folder.to_owned() }
+    }
+}
+
+impl Medium for Folder {
+    fn open(&mut self) -> Result<(Box<dyn Store>, Contents), OpenError> {
+        let unusable = |err: &dyn std::fmt::Display| {
+            OpenError::Unusable(format!(
+                "the journal in {} cannot be written: {err}; give a writable folder with --journal DIR, or --journal none to \
+                 do without",
+                self.folder.display()
+            ))
+        };
+        std::fs::create_dir_all(&self.folder).map_err(|err| unusable(&err))?;
+        let file = self.folder.join(FILE);
+        match guarded(|| open(&file)).and_then(|opened| opened) {
+            Ok((store, contents)) => Ok((Box::new(store), contents)),
+            Err(Fault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
+            Err(Fault::Refused(err)) => Err(err),
+            Err(Fault::Corrupt(why)) => {
+                let aside = put_aside(&file).map_err(|err| unusable(&err))?;
+                log::error!(
+                    file:% = file.display(), aside:% = aside.display(), why:%;
+                    "the journal is corrupt; it was put aside, what was pending in it is unknown"
+                );
+                match guarded(|| open(&file)).and_then(|opened| opened) {
+                    Ok((store, contents)) => {
+                        Ok((Box::new(store), Contents { origin: Origin::Corrupt, ..contents }))
+                    }
+                    Err(Fault::Refused(err)) => Err(err),
+                    Err(Fault::Corrupt(why)) => Err(unusable(&why)),
+                }
+            }
+        }
+    }
+}
+
+/// redb panics over some corrupted files.
+fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|_| Fault::Corrupt("reading it panics".to_owned()))
+}
+
+fn put_aside(file: &Path) -> io::Result<PathBuf> {
+    for number in 1.. {
+        let aside = file.with_extension(format!("redb.corrupt-{number}"));
+        if !aside.exists() {
+            std::fs::rename(file, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(io::Error::other("too many corrupt files"))
+}
+
+fn open(file: &Path) -> Result<(RedbStore, Contents), Fault> {
+    let existed = match std::fs::metadata(file) {
+        Ok(metadata) if metadata.len() == 0 => return Err(Fault::Corrupt("the file is empty".to_owned())),
+        Ok(_) => true,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => false,
+        Err(err) => return Err(Fault::Refused(OpenError::Unusable(err.to_string()))),
+    };
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create(file);
+    let mut database = opened.map_err(|err| database_fault(err, file))?;
+    if existed {
+        if !database.check_integrity().map_err(|err| database_fault(err, file))? {
+            return Err(Fault::Corrupt("its checksums do not match".to_owned()));
+        }
+        if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > COMPACT_ABOVE) {
+            database.compact().map_err(|err| Fault::Refused(OpenError::Unusable(err.to_string())))?;
+        }
+    }
+    let left = read(&database, file)?;
+    let mut store = RedbStore { database, file: file.to_owned() };
+    // A folder that became read-only is found out now, not with the first delivery.
+    store.apply(&[]).map_err(|why| Fault::Refused(OpenError::Unusable(why)))?;
+    let contents = left.map(|left| Contents { origin: Origin::Kept, ..left });
+    Ok((store, contents.unwrap_or_default()))
+}
+
+fn database_fault(err: DatabaseError, file: &Path) -> Fault {
+    match err {
+        DatabaseError::DatabaseAlreadyOpen => Fault::Refused(OpenError::Locked(file.to_owned())),
+        DatabaseError::UpgradeRequired(version) => {
+            Fault::Refused(OpenError::Newer { file: file.to_owned(), found: u64::from(version) })
+        }
+        DatabaseError::Storage(err) => storage_fault(err),
+        other => Fault::Refused(OpenError::Unusable(other.to_string())),
+    }
+}
+
+fn storage_fault(err: StorageError) -> Fault {
+    match err {
+        StorageError::Corrupted(why) => Fault::Corrupt(why),
+        StorageError::Io(err)
+            if matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            Fault::Corrupt(err.to_string())
+        }
+        other => Fault::Refused(OpenError::Unusable(other.to_string())),
+    }
+}
+
+/// What the tables hold; `None` if there are none yet.
+fn read(database: &Database, file: &Path) -> Result<Option<Contents>, Fault> {
+    let corrupt = |err: &dyn std::fmt::Display| Fault::Corrupt(err.to_string());
+    let transaction = database.begin_read().map_err(|err| corrupt(&err))?;
+    let meta = match transaction.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(err) => return Err(corrupt(&err)),
+    };
+    let format = meta.get("format").map_err(|err| corrupt(&err))?.map(|format| format.value());
+    match format {
+        Some(FORMAT) => {}
+        Some(found) if found > FORMAT => {
+            return Err(Fault::Refused(OpenError::Newer { file: file.to_owned(), found }));
+        }
+        _ => return Err(corrupt(&"it names no format")),
+    }
+    let mut contents = Contents::default();
+    let pending = transaction.open_table(PENDING).map_err(|err| corrupt(&err))?;
+    for entry in pending.iter().map_err(|err| corrupt(&err))? {
+        let (key, value) = entry.map_err(|err| corrupt(&err))?;
+        let (key, value) = (key.value(), value.value());
+        let generation = unsealed(key.as_bytes(), value).and_then(|bytes| bytes.try_into().ok());
+        let (Some(target), Some(generation)) = (target_of(key), generation) else {
+            return Err(corrupt(&"a record of a pending object cannot be read"));
+        };
+        contents.pending.insert(target, u64::from_le_bytes(generation));
+    }
+    let deliveries = transaction.open_table(DELIVERIES).map_err(|err| corrupt(&err))?;
+    for entry in deliveries.iter().map_err(|err| corrupt(&err))? {
+        let (key, value) = entry.map_err(|err| corrupt(&err))?;
+        let Some(bytes) = unsealed(&key.value().to_le_bytes(), value.value()) else {
+            return Err(corrupt(&"a record of a delivery cannot be read"));
+        };
+        contents.deliveries.insert(key.value(), bytes.to_vec());
+    }
+    Ok(Some(contents))
+}
+
+struct RedbStore {
+    database: Database,
+    file: PathBuf,
+}
+
+impl Store for RedbStore {
+    fn apply(&mut self, changes: &[Change]) -> Result<u64, String> {
+        let written = catch_unwind(AssertUnwindSafe(|| self.write(changes)));
+        match written {
+            Ok(Ok(())) => Ok(std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len())),
+            Ok(Err(err)) => Err(err.to_string()),
+            Err(_) => Err("writing it panics".to_owned()),
+        }
+    }
+}
+
+impl RedbStore {
+    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("format", FORMAT)?;
+            let mut pending = transaction.open_table(PENDING)?;
+            let mut deliveries = transaction.open_table(DELIVERIES)?;
+            for change in changes {
+                match change {
+                    Change::Pend(target, generation) => {
+                        let key = target.to_string();
+                        let value = sealed(key.as_bytes(), &generation.to_le_bytes());
+                        pending.insert(key.as_str(), value.as_slice())?;
+                    }
+                    Change::Settle(target, generation) => {
+                        let key = target.to_string();
+                        let held = pending.get(key.as_str())?.and_then(|held| {
+                            let bytes = unsealed(key.as_bytes(), held.value())?;
+                            bytes.try_into().ok().map(u64::from_le_bytes)
+                        });
+                        if held.is_some_and(|held| held <= *generation) {
+                            pending.remove(key.as_str())?;
+                        }
+                    }
+                    Change::Keep(number, bytes) => {
+                        deliveries.insert(number, sealed(&number.to_le_bytes(), bytes).as_slice())?;
+                    }
+                    Change::Drop(number) => drop(deliveries.remove(number)?),
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+const CHECKSUM_BYTES: usize = 8;
+
+fn checksum(key: &[u8], bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let digest = Sha256::new().chain_update(key).chain_update(bytes).finalize();
+    let mut checksum = [0; CHECKSUM_BYTES];
+    checksum.copy_from_slice(&digest[..CHECKSUM_BYTES]);
+    checksum
+}
+
+/// A value with the checksum of its key and itself before it.
+fn sealed(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = checksum(key, bytes).to_vec();
+    sealed.extend_from_slice(bytes);
+    sealed
+}
+
+fn unsealed<'v>(key: &[u8], value: &'v [u8]) -> Option<&'v [u8]> {
+    let (sum, bytes) = value.split_at_checked(CHECKSUM_BYTES)?;
+    (sum == checksum(key, bytes)).then_some(bytes)
+}
+
+fn target_of(key: &str) -> Option<Target> {
+    let mut parts = key.splitn(3, '/');
+    let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let kind = Kind::named(kind)?;
+    Some(Target { kind, namespace: namespace.to_owned(), name: name.to_owned() })
+}

@@ -1,0 +1,225 @@
+use std::sync::Mutex;
+
+use super::contents::Origin;
+use super::store::{FILE, Folder};
+use super::*;
+use crate::flux::{Kind, Target};
+
+fn target(name: &str) -> Target {
+    Target { kind: Kind::GitRepository, namespace: "apps".to_owned(), name: name.to_owned() }
+}
+
+fn open(folder: &std::path::Path) -> (Journal, Contents) {
+    Journal::open(Box::new(Folder::new(folder)), Metrics::new()).expect("a journal")
+}
+
+fn refused(folder: &std::path::Path) -> String {
+    match Journal::open(Box::new(Folder::new(folder)), Metrics::new()) {
+        Ok(_) => panic!("the journal opens"),
+        Err(err) => err.to_string(),
+    }
+}
+
+async fn kept(journal: &Journal, changes: Vec<Change>) -> Result<(), NotKept> {
+    journal.write(changes).expect("a journal that keeps").done().await
+}
+
+#[tokio::test]
+async fn what_was_kept_is_there_for_the_next_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (journal, left) = open(folder.path());
+    assert_eq!(left, Contents::default());
+    let number = journal.new_delivery_number();
+    let changes = vec![
+        Change::Pend(target("a"), 1),
+        Change::Pend(target("b"), 7),
+        Change::Keep(number, b"an event".to_vec()),
+    ];
+    assert_eq!(kept(&journal, changes).await, Ok(()));
+    // An old round that ends late takes nothing of a newer one away.
+    journal.write_later([Change::Settle(target("a"), 1), Change::Settle(target("b"), 6)]);
+    journal.close().await;
+    let (journal, left) = open(folder.path());
+    assert_eq!(left.origin, Origin::Kept);
+    assert_eq!(left.pending.into_iter().collect::<Vec<_>>(), [(target("b"), 7)]);
+    assert_eq!(left.deliveries.into_iter().collect::<Vec<_>>(), [(number, b"an event".to_vec())]);
+    assert!(journal.new_delivery_number() > number, "numbers are not used twice");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn one_process_at_a_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (journal, _) = open(folder.path());
+    let why = refused(folder.path());
+    assert!(why.contains("in use by another process") && why.contains("--journal"), "{why}");
+    journal.close().await;
+    open(folder.path());
+}
+
+#[tokio::test]
+async fn a_newer_format_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (journal, _) = open(folder.path());
+    journal.close().await;
+    {
+        let database = redb::Database::create(folder.path().join(FILE)).expect("a database");
+        let transaction = database.begin_write().expect("a transaction");
+        transaction
+            .open_table(redb::TableDefinition::<&str, u64>::new("meta"))
+            .expect("a table")
+            .insert("format", 2)
+            .expect("an insertion");
+        transaction.commit().expect("a commit");
+    }
+    let why = refused(folder.path());
+    assert!(why.contains("written by a newer flux-recv (format 2, this one knows 1)"), "{why}");
+}
+
+/// Whatever was done to the file, the journal opens, puts it aside whole, and says that it knows
+/// nothing; or what it reads is what was written.
+#[tokio::test]
+async fn a_corrupt_file_is_put_aside_and_never_believed() {
+    let (mut aside, mut whole) = (0, 0);
+    for seed in 0..60 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (journal, _) = open(folder.path());
+        let many = (0..200).map(|at| Change::Pend(target(&format!("object-{at}")), at + 1)).collect();
+        assert_eq!(kept(&journal, many).await, Ok(()));
+        journal.close().await;
+        let file = folder.path().join(FILE);
+        let mut bytes = std::fs::read(&file).expect("a file");
+        let mut random = fastrand::Rng::with_seed(seed);
+        match seed {
+            0 => bytes.clear(),
+            1 => bytes.truncate(100),
+            2 => bytes = b"not a database".to_vec(),
+            _ => {
+                // Most of a fresh file is empty; what counts is at its beginning.
+                let at = random.usize(..60_000);
+                random.fill(&mut bytes[at..at + 1024]);
+            }
+        }
+        std::fs::write(&file, &bytes).expect("a write");
+        let (journal, left) = open(folder.path());
+        match left.origin {
+            Origin::Corrupt => {
+                aside += 1;
+                assert_eq!(left.pending.len(), 0);
+                let kept_aside =
+                    std::fs::read(folder.path().join("journal.redb.corrupt-1")).expect("the old file");
+                assert_eq!(kept_aside.len(), bytes.len());
+            }
+            _ => {
+                whole += 1;
+                assert_eq!(left.pending.len(), 200, "seed {seed}");
+                assert!(left.pending.iter().all(|(target, at)| target.name == format!("object-{}", at - 1)));
+            }
+        }
+        assert_eq!(kept(&journal, vec![Change::Pend(target("new"), 1)]).await, Ok(()));
+        journal.close().await;
+    }
+    assert!(aside > 10, "{aside} of 60 were noticed, {whole} were whole");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_refused_with_the_mend() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let why = refused(&file.path().join("folder"));
+    assert!(why.contains("cannot be written") && why.contains("--journal none"), "{why}");
+}
+
+/// A disk that fails when it is told to, and remembers what was written.
+#[derive(Clone, Default)]
+struct Disk {
+    state: Arc<Mutex<DiskState>>,
+}
+
+#[derive(Default)]
+struct DiskState {
+    contents: Contents,
+    is_broken: bool,
+    /// After a failure a store is dead until it is opened again, as redb's.
+    opened: u32,
+}
+
+impl Disk {
+    fn mend_and_lose(&self, target: &Target) {
+        let mut state = self.state.lock().expect("a lock");
+        state.is_broken = false;
+        state.contents.pending.remove(target);
+    }
+}
+
+struct DiskStore {
+    disk: Disk,
+    opened: u32,
+}
+
+impl Medium for Disk {
+    fn open(&mut self) -> Result<(Box<dyn Store>, Contents), OpenError> {
+        let mut state = self.state.lock().expect("a lock");
+        if state.is_broken {
+            return Err(OpenError::Unusable("no space left".to_owned()));
+        }
+        state.opened += 1;
+        let store = DiskStore { disk: self.clone(), opened: state.opened };
+        Ok((Box::new(store), state.contents.clone()))
+    }
+}
+
+impl Store for DiskStore {
+    fn apply(&mut self, changes: &[Change]) -> Result<u64, String> {
+        let mut state = self.disk.state.lock().expect("a lock");
+        if state.is_broken || state.opened != self.opened {
+            return Err("no space left".to_owned());
+        }
+        changes.iter().cloned().for_each(|change| state.contents.apply(change));
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported_and_recovers_by_itself() {
+    let disk = Disk::default();
+    let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
+    assert_eq!(
+        kept(&journal, vec![Change::Pend(target("a"), 1), Change::Pend(target("b"), 1)]).await,
+        Ok(())
+    );
+
+    disk.state.lock().expect("a lock").is_broken = true;
+    journal.write_later([Change::Settle(target("a"), 1)]);
+    assert_eq!(kept(&journal, vec![Change::Pend(target("c"), 1)]).await, Err(NotKept));
+    assert!(!journal.is_writable());
+
+    // Something else has damaged what was there, too.
+    disk.mend_and_lose(&target("b"));
+    for _ in 0..100 {
+        if journal.is_writable() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(journal.is_writable(), "without anyone who writes");
+    let pending: Vec<Target> = disk.state.lock().expect("a lock").contents.pending.keys().cloned().collect();
+    assert_eq!(pending, [target("b")], "what was promised is there, what had ended is not");
+    assert_eq!(kept(&journal, vec![Change::Pend(target("c"), 1)]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn commits_are_grouped() {
+    let metrics = Metrics::new();
+    let (journal, _) = Journal::open(Box::new(Disk::default()), Arc::clone(&metrics)).expect("a journal");
+    let commits: Vec<Commit> = (0..1000)
+        .filter_map(|at| journal.write(vec![Change::Pend(target(&format!("object-{at}")), 1)]))
+        .collect();
+    for commit in commits {
+        assert_eq!(commit.done().await, Ok(()));
+    }
+    let text = metrics.encode();
+    let line =
+        text.lines().find(|line| line.starts_with("flux_recv_journal_commits_total{result=\"success\"}"));
+    let count: u32 = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a count");
+    assert!(count < 500, "{count}");
+}

@@ -1,0 +1,400 @@
+//! What flux-recv counts, in OpenMetrics names.
+//!
+//! Labels come from closed sets: endpoints and key files of the config, senders, outcomes, kinds.
+//! <https://prometheus.io/docs/specs/om/open_metrics_spec/>
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::flux::Kind;
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    deliveries: Family<DeliveryLabels, Counter>,
+    last_delivery: Family<EndpointLabels, Seconds>,
+    keys: Family<KeyLabels, Counter>,
+    answer_time: Family<EndpointLabels, Histogram, fn() -> Histogram>,
+    patch_delay: Histogram,
+    patches: Family<PatchLabels, Counter>,
+    retries: Counter,
+    pending: Gauge,
+    waiting_deliveries: Gauge,
+    follow_through: Family<ResultLabels, Counter>,
+    follow_through_time: Histogram,
+    inventory_objects: Family<KindLabels, Gauge>,
+    inventory_synced: Family<KindLabels, Gauge>,
+    inventory_last_seen: Family<KindLabels, Seconds>,
+    journal_size: Gauge,
+    journal_commits: Family<ResultLabels, Counter>,
+    journal_writable: Gauge,
+    reloads: Family<ResultLabels, Counter>,
+    reload_ok: Gauge,
+    reload_time: Seconds,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    endpoint: Arc<str>,
+    source: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    endpoint: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyLabels {
+    endpoint: Arc<str>,
+    key: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PatchLabels {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+/// The endpoint of deliveries to no endpoint.
+const UNMATCHED: &str = "unmatched";
+
+/// From half a millisecond to what the slowest sender waits.
+const ANSWER_BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0];
+/// From an idle API server to one that is being upgraded.
+const PATCH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+/// From a quick fetch to the end of patience.
+const FOLLOW_BUCKETS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+impl Metrics {
+    /// Metrics that have counted nothing.
+    pub fn new() -> Arc<Metrics> {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("flux_recv"),
+            deliveries: Family::default(),
+            last_delivery: Family::default(),
+            keys: Family::default(),
+            answer_time: Family::new_with_constructor(|| Histogram::new(ANSWER_BUCKETS)),
+            patch_delay: Histogram::new(PATCH_BUCKETS),
+            patches: Family::default(),
+            retries: Counter::default(),
+            pending: Gauge::default(),
+            waiting_deliveries: Gauge::default(),
+            follow_through: Family::default(),
+            follow_through_time: Histogram::new(FOLLOW_BUCKETS),
+            inventory_objects: Family::default(),
+            inventory_synced: Family::default(),
+            inventory_last_seen: Family::default(),
+            journal_size: Gauge::default(),
+            journal_commits: Family::default(),
+            journal_writable: Gauge::default(),
+            reloads: Family::default(),
+            reload_ok: Gauge::default(),
+            reload_time: Seconds::default(),
+        };
+        metrics.register();
+        metrics.reload_ok.set(1);
+        metrics.reload_time.set(now());
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let Metrics { registry, .. } = self;
+        registry.register(
+            "deliveries",
+            "Requests to hook paths, by what became of them",
+            self.deliveries.clone(),
+        );
+        registry.register_with_unit(
+            "last_delivery_timestamp",
+            "When the last authentic delivery came; the start of the process if none has come since",
+            Unit::Seconds,
+            self.last_delivery.clone(),
+        );
+        registry.register(
+            "key_uses",
+            "Authentic deliveries, by the key file that proved them",
+            self.keys.clone(),
+        );
+        registry.register_with_unit(
+            "answer_duration",
+            "From the last byte of the head of a request to its answer",
+            Unit::Seconds,
+            self.answer_time.clone(),
+        );
+        registry.register_with_unit(
+            "patch_delay",
+            "From the first delivery that a patch covers to the API server's answer to that patch",
+            Unit::Seconds,
+            self.patch_delay.clone(),
+        );
+        registry.register("patches", "Reconcile requests sent to the API server", self.patches.clone());
+        registry.register("retries", "Reconcile requests that have to be sent again", self.retries.clone());
+        registry.register(
+            "pending_objects",
+            "Objects that wait for a patch or its end",
+            self.pending.clone(),
+        );
+        registry.register(
+            "waiting_deliveries",
+            "Deliveries that wait for the first look at the cluster",
+            self.waiting_deliveries.clone(),
+        );
+        registry.register(
+            "follow_through",
+            "Pushes whose fetch by Flux was followed to its end",
+            self.follow_through.clone(),
+        );
+        registry.register_with_unit(
+            "follow_through_duration",
+            "From a delivery to the status that shows its revision",
+            Unit::Seconds,
+            self.follow_through_time.clone(),
+        );
+        registry.register("inventory_objects", "Flux objects that are known", self.inventory_objects.clone());
+        registry.register(
+            "inventory_synced",
+            "Whether the kind was listed or is known to be missing or forbidden (1) or not (0)",
+            self.inventory_synced.clone(),
+        );
+        registry.register_with_unit(
+            "inventory_last_seen_timestamp",
+            "When the API server last said something about the kind",
+            Unit::Seconds,
+            self.inventory_last_seen.clone(),
+        );
+        registry.register_with_unit(
+            "journal_size",
+            "Size of the journal's file",
+            Unit::Bytes,
+            self.journal_size.clone(),
+        );
+        registry.register("journal_commits", "Commits of the journal", self.journal_commits.clone());
+        registry.register(
+            "journal_writable",
+            "Whether the last commit of the journal went through (1) or not (0)",
+            self.journal_writable.clone(),
+        );
+        registry.register("config_reloads", "Attempts to load a changed config", self.reloads.clone());
+        registry.register(
+            "config_last_reload_successful",
+            "Whether what is in force is what lies in the config's folder (1) or not (0)",
+            self.reload_ok.clone(),
+        );
+        registry.register_with_unit(
+            "config_last_reload_success_timestamp",
+            "When the config in force was loaded",
+            Unit::Seconds,
+            self.reload_time.clone(),
+        );
+        registry.register(
+            "build",
+            "The running version",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register_collector(Box::new(Memory));
+    }
+
+    /// The text of all metrics.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Shows an endpoint before its first delivery, so that a silent one can be noticed.
+    pub fn endpoint(&self, endpoint: &Arc<str>) {
+        let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
+        let last = self.last_delivery.get_or_create(&labels);
+        if last.get() == 0.0 {
+            last.set(now());
+        }
+    }
+
+    /// Forgets an endpoint that is served no more.
+    pub fn forget_endpoint(&self, endpoint: &Arc<str>) {
+        self.last_delivery.remove(&EndpointLabels { endpoint: Arc::clone(endpoint) });
+    }
+
+    /// A delivery to an endpoint was answered.
+    pub fn delivery(&self, endpoint: &Arc<str>, source: &'static str, outcome: &'static str, took: Duration) {
+        let labels = DeliveryLabels { endpoint: Arc::clone(endpoint), source, outcome };
+        self.deliveries.get_or_create(&labels).inc();
+        let labels = EndpointLabels { endpoint: labels.endpoint };
+        self.answer_time.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A delivery has proved itself with this key.
+    pub fn authentic(&self, endpoint: &Arc<str>, key: &Arc<str>) {
+        self.last_delivery.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).set(now());
+        let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
+        self.keys.get_or_create(&labels).inc();
+    }
+
+    /// A request came for a path that nobody serves.
+    pub fn unknown_path(&self) {
+        static NAME: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| Arc::from(UNMATCHED));
+        let labels =
+            DeliveryLabels { endpoint: Arc::clone(&NAME), source: UNMATCHED, outcome: "unknown_path" };
+        self.deliveries.get_or_create(&labels).inc();
+    }
+
+    /// A patch was answered with success, so long after the first delivery that it covers.
+    pub fn patched(&self, kind: Kind, delay: Option<Duration>) {
+        self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result: "success" }).inc();
+        if let Some(delay) = delay {
+            self.patch_delay.observe(delay.as_secs_f64());
+        }
+    }
+
+    /// A patch failed.
+    pub fn patch_failed(&self, kind: Kind, result: &'static str, again: bool) {
+        self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result }).inc();
+        self.retries.inc_by(u64::from(again));
+    }
+
+    /// So many objects wait for a patch.
+    pub fn pending(&self, objects: usize) {
+        self.pending.set(whole(objects));
+    }
+
+    /// So many deliveries wait for the first look at the cluster.
+    pub fn waiting_deliveries(&self, deliveries: usize) {
+        self.waiting_deliveries.set(whole(deliveries));
+    }
+
+    /// A push was followed to its end.
+    pub fn followed(&self, result: &'static str, after: Option<Duration>) {
+        self.follow_through.get_or_create(&ResultLabels { result }).inc();
+        if let Some(after) = after {
+            self.follow_through_time.observe(after.as_secs_f64());
+        }
+    }
+
+    /// What is known of a kind.
+    pub fn inventory(&self, kind: Kind, objects: usize) {
+        let labels = KindLabels { kind: kind.info().name };
+        self.inventory_objects.get_or_create(&labels).set(whole(objects));
+    }
+
+    /// Whether a kind is known, as far as it can be.
+    pub fn inventory_synced(&self, kind: Kind, synced: bool) {
+        self.inventory_synced.get_or_create(&KindLabels { kind: kind.info().name }).set(i64::from(synced));
+    }
+
+    /// The API server said something about a kind.
+    pub fn inventory_seen(&self, kind: Kind) {
+        self.inventory_last_seen.get_or_create(&KindLabels { kind: kind.info().name }).set(now());
+    }
+
+    /// How large the journal is, in bytes.
+    pub fn journal_size(&self, bytes: u64) {
+        self.journal_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The journal has written, or tried to.
+    pub fn journal_commit(&self, success: bool) {
+        self.journal_commits.get_or_create(&result(success)).inc();
+        self.journal_writable(success);
+    }
+
+    /// Whether the journal can be written.
+    pub fn journal_writable(&self, writable: bool) {
+        self.journal_writable.set(i64::from(writable));
+    }
+
+    /// A changed config was loaded, or could not be.
+    pub fn reloaded(&self, success: bool) {
+        self.reloads.get_or_create(&result(success)).inc();
+        self.reload_ok.set(i64::from(success));
+        if success {
+            self.reload_time.set(now());
+        }
+    }
+}
+
+fn result(success: bool) -> ResultLabels {
+    ResultLabels { result: if success { "success" } else { "failure" } }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The memory of the process, read when it is asked for.
+#[derive(Debug)]
+struct Memory;
+
+impl Collector for Memory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(bytes) = resident_bytes() else { return Ok(()) };
+        let gauge = prometheus_client::metrics::gauge::ConstGauge::new(bytes);
+        let metric = encoder.encode_descriptor(
+            "resident_memory",
+            "Resident memory of the process",
+            Some(&Unit::Bytes),
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        prometheus_client::encoding::EncodeMetric::encode(&gauge, metric)
+    }
+}
+
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_open_metrics() {
+        let metrics = Metrics::new();
+        let endpoint = Arc::from("git\"hub");
+        metrics.endpoint(&endpoint);
+        metrics.delivery(&endpoint, "GitHub", "accepted", Duration::from_micros(70));
+        metrics.unknown_path();
+        let text = metrics.encode();
+        assert!(text.ends_with("# EOF\n"));
+        assert!(
+            text.contains(
+                "flux_recv_deliveries_total{endpoint=\"git\\\"hub\",source=\"GitHub\",outcome=\"accepted\"} 1"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("flux_recv_deliveries_total{endpoint=\"unmatched\",source=\"unmatched\",outcome=\"unknown_path\"} 1"));
+        assert!(text.contains("flux_recv_build_info{version="), "{text}");
+        assert!(text.contains("# UNIT flux_recv_journal_size_bytes bytes"), "{text}");
+    }
+}

@@ -1,0 +1,202 @@
+//! The slots of all objects, and what the journal holds of each: pure, time and commits handed in.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::slot::{Ending, Generation, Next, Slot};
+use crate::flux::Target;
+
+/// How long the journal may still hold an object that was asked. An object that is wanted again in
+/// that time costs the journal no write; after a crash in that time it is asked once too often.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// When to look again at a slot that rests while the journal still writes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A commit of the journal that is on its way.
+pub(super) trait Pledge: Clone {
+    /// Whether it went through; `None` as long as nobody knows.
+    fn kept(&self) -> Option<bool>;
+}
+
+/// All slots.
+pub(super) struct Slots<C> {
+    entries: HashMap<Target, Entry<C>>,
+    /// When to look at which slot again: to start a patch, or to forget a slot that has rested.
+    due: BTreeSet<(Instant, Target)>,
+    busy: usize,
+    min_interval: Duration,
+}
+
+struct Entry<C> {
+    slot: Slot,
+    record: Record<C>,
+}
+
+/// What the journal holds of an object.
+enum Record<C> {
+    /// Nothing.
+    None,
+    /// That it is pending, once the commit is through.
+    Writing(C),
+    /// That it is pending. Which round does not matter: the record goes when no round is left.
+    Durable,
+}
+
+/// What a call for objects needs before it can be answered.
+pub(super) struct Wanted<C> {
+    /// Records to write.
+    pub(super) write: Vec<(Target, Generation)>,
+    /// Commits on their way that cover the rest.
+    pub(super) await_commits: Vec<C>,
+    /// Whether a patch is due sooner than before.
+    pub(super) due_changed: bool,
+}
+
+/// What is due.
+pub(super) struct Due {
+    /// Patches to start.
+    pub(super) start: Vec<Target>,
+    /// When to look again.
+    pub(super) next: Option<Instant>,
+}
+
+impl<C: Pledge> Record<C> {
+    /// Takes note of a commit that has ended.
+    fn update(&mut self) {
+        if let Record::Writing(commit) = self
+            && let Some(kept) = commit.kept()
+        {
+            *self = if kept { Record::Durable } else { Record::None };
+        }
+    }
+}
+
+impl<C: Pledge> Slots<C> {
+    pub(super) fn new(min_interval: Duration) -> Slots<C> {
+        Slots { entries: HashMap::new(), due: BTreeSet::new(), busy: 0, min_interval }
+    }
+
+    /// These are pending since an earlier process, and the journal holds them.
+    pub(super) fn restore(&mut self, pending: Vec<(Target, Generation)>, now: Instant) {
+        for (target, generation) in pending {
+            let mut slot = Slot::new(generation);
+            self.due.extend(slot.want(now, now, self.min_interval).map(|due| (due, target.clone())));
+            self.entries.insert(target, Entry { slot, record: Record::Durable });
+            self.busy += 1;
+        }
+    }
+
+    /// The objects are wanted, each by a patch not before its time.
+    pub(super) fn want<'t>(
+        &mut self,
+        wanted: impl Iterator<Item = (&'t Target, Instant)>,
+        now: Instant,
+    ) -> Wanted<C> {
+        let mut result = Wanted { write: Vec::new(), await_commits: Vec::new(), due_changed: false };
+        for (target, earliest) in wanted {
+            if !self.entries.contains_key(target) {
+                self.entries.insert(target.clone(), Entry { slot: Slot::new(0), record: Record::None });
+            }
+            let Some(Entry { slot, record }) = self.entries.get_mut(target) else { continue };
+            self.busy += usize::from(!slot.is_busy());
+            if let Some(due) = slot.want(now, earliest, self.min_interval) {
+                self.due.insert((due, target.clone()));
+                result.due_changed = true;
+            }
+            record.update();
+            match record {
+                Record::None => result.write.push((target.clone(), slot.generation())),
+                Record::Writing(commit) => result.await_commits.push(commit.clone()),
+                Record::Durable => {}
+            }
+        }
+        result
+    }
+
+    /// The records of [`Wanted::write`] are in this commit.
+    pub(super) fn writing(&mut self, records: &[(Target, Generation)], commit: &C) {
+        for (target, _) in records {
+            if let Some(entry) = self.entries.get_mut(target) {
+                entry.record = Record::Writing(commit.clone());
+            }
+        }
+    }
+
+    /// Starts what is due, as far as there is room, and forgets what has rested; gives the records of
+    /// these, which the journal need not hold any more.
+    pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (Due, Vec<(Target, Generation)>) {
+        let (mut start, mut forget) = (Vec::new(), Vec::new());
+        while start.len() < room {
+            match self.due.first() {
+                Some((due, _)) if *due <= now => {}
+                _ => break,
+            }
+            let Some((_, target)) = self.due.pop_first() else { break };
+            let Some(Entry { slot, record }) = self.entries.get_mut(&target) else { continue };
+            if slot.start(now).is_some() {
+                start.push(target);
+                continue;
+            }
+            // An entry of a slot that has moved on since; its own entry is still to come.
+            if slot.is_busy() || slot.rests_until(self.min_interval).is_some_and(|until| until > now) {
+                continue;
+            }
+            record.update();
+            match record {
+                Record::Writing(_) => {
+                    self.due.insert((now + LOOK_AGAIN, target));
+                }
+                Record::None => drop(self.entries.remove(&target)),
+                Record::Durable => {
+                    forget.push((target.clone(), slot.generation()));
+                    self.entries.remove(&target);
+                }
+            }
+        }
+        (Due { start, next: self.due.first().map(|(due, _)| *due) }, forget)
+    }
+
+    /// The patch of an object has ended.
+    pub(super) fn finish(&mut self, target: &Target, now: Instant, ending: Ending) {
+        let Some(Entry { slot, record }) = self.entries.get_mut(target) else { return };
+        let look_again = match slot.finish(now, ending, self.min_interval) {
+            Next::StartAt(due) => due,
+            Next::Rest(_) => {
+                self.busy -= 1;
+                let linger = if matches!(record, Record::None) { now } else { now + LINGER };
+                slot.rests_until(self.min_interval).unwrap_or(now).max(linger)
+            }
+        };
+        self.due.insert((look_again, target.clone()));
+    }
+
+    /// The records of slots that rest: what a process that ends need not leave behind.
+    pub(super) fn rested(&self) -> Vec<(Target, Generation)> {
+        let rested = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.slot.is_busy() && !matches!(entry.record, Record::None));
+        rested.map(|(target, entry)| (target.clone(), entry.slot.generation())).collect()
+    }
+
+    pub(super) fn slot(&self, target: &Target) -> Option<&Slot> {
+        self.entries.get(target).map(|entry| &entry.slot)
+    }
+
+    pub(super) fn busy(&self) -> usize {
+        self.busy
+    }
+
+    pub(super) fn busy_targets(&self) -> Vec<Target> {
+        let busy = self.entries.iter().filter(|(_, entry)| entry.slot.is_busy());
+        let mut targets: Vec<Target> = busy.map(|(target, _)| target.clone()).collect();
+        targets.sort();
+        targets
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}

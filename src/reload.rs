@@ -1,0 +1,112 @@
+//! Takes a changed config and changed keys in force while serving: all of it or, if there is any
+//! mistake, nothing.
+//!
+//! Kubernetes swaps the link `..data` in the folder of a mounted ConfigMap or Secret, so it is the
+//! folders that are watched, not the files. Behind that, the content is looked at now and then, for
+//! file systems that tell nothing.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use crate::config::{self, Config};
+
+/// Notices that the files of a config have changed.
+pub struct Changes {
+    file: PathBuf,
+    /// What the files held when they were read last.
+    seen: [u8; 32],
+    touched: Arc<Notify>,
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+}
+
+/// A change of several files comes as several events.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// How often the content is looked at without an event.
+const LOOK: Duration = Duration::from_secs(30);
+
+impl Changes {
+    /// Watches the files of a config.
+    pub fn of(file: &Path) -> Changes {
+        let touched = Arc::new(Notify::new());
+        let tell = Arc::clone(&touched);
+        let watcher = notify::recommended_watcher(move |_| tell.notify_one());
+        let watcher = watcher
+            .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", LOOK.as_secs()))
+            .ok();
+        let mut changes =
+            Changes { file: file.to_owned(), seen: [0; 32], touched, watcher, watched: BTreeSet::new() };
+        changes.seen = changes.content();
+        changes.watch_folders();
+        changes
+    }
+
+    /// Waits until the content has changed, or `now` asks for a look all the same; loads it.
+    ///
+    /// # Errors
+    /// All mistakes of the new content; it is not tried again before it changes.
+    pub async fn next(&mut self, now: &Notify) -> Result<Config, config::Mistakes> {
+        loop {
+            let asked = tokio::select! {
+                () = now.notified() => true,
+                () = self.touched.notified() => {
+                    tokio::time::sleep(SETTLE).await;
+                    false
+                }
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            let content = self.content();
+            if content == self.seen && !asked {
+                continue;
+            }
+            let loaded = config::load(&self.file);
+            self.watch_folders();
+            self.seen = self.content();
+            // What changed while it was being read is read again.
+            if self.seen != content {
+                self.touched.notify_one();
+            }
+            return loaded;
+        }
+    }
+
+    fn content(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for file in config::files(&self.file) {
+            match std::fs::read(file) {
+                Ok(bytes) => {
+                    hasher.update((bytes.len() as u64).to_le_bytes());
+                    hasher.update(&bytes);
+                }
+                Err(_) => hasher.update(b"unreadable"),
+            }
+        }
+        hasher.finalize().into()
+    }
+
+    fn watch_folders(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for file in config::files(&self.file) {
+            let folder = match file.parent() {
+                Some(folder) if folder != Path::new("") => folder.to_owned(),
+                _ => PathBuf::from("."),
+            };
+            if self.watched.contains(&folder) {
+                continue;
+            }
+            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.watched.insert(folder)),
+                Err(err) => {
+                    log::warn!(folder:% = folder.display(), why:% = err; "cannot watch the folder; it is looked at every {} s", LOOK.as_secs());
+                }
+            }
+        }
+    }
+}
