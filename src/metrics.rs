@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::flux::Kind;
+use crate::flux::{KINDS, Kind};
 
 /// All metrics of a process.
 pub struct Metrics {
@@ -79,6 +79,11 @@ struct ResultLabels {
     result: &'static str,
 }
 
+/// How patches can end.
+pub const PATCH_RESULTS: [&str; 6] = ["success", "failure", "forbidden", "not_found", "rejected", "gone"];
+/// What can become of a push that is followed, and that it was asked for again.
+pub const FOLLOW_RESULTS: [&str; 5] = ["seen", "moved_on", "given_up", "dropped", "asked_again"];
+
 /// The endpoint of deliveries to no endpoint.
 const UNMATCHED: &str = "unmatched";
 
@@ -116,6 +121,7 @@ impl Metrics {
             reload_time: Seconds::default(),
         };
         metrics.register();
+        metrics.begin_at_zero();
         metrics.reload_ok.set(1);
         metrics.reload_time.set(now());
         Arc::new(metrics)
@@ -218,6 +224,26 @@ impl Metrics {
         registry.register_collector(Box::new(Memory));
     }
 
+    /// A counter that appears with its first event hides that event from `increase()`.
+    fn begin_at_zero(&self) {
+        for info in &KINDS {
+            for result in PATCH_RESULTS {
+                drop(self.patches.get_or_create(&PatchLabels { kind: info.name, result }));
+            }
+            self.inventory(info.kind, 0);
+            self.inventory_synced(info.kind, false);
+            self.inventory_seen(info.kind);
+        }
+        for result in FOLLOW_RESULTS {
+            drop(self.follow_through.get_or_create(&ResultLabels { result }));
+        }
+        for success in [true, false] {
+            drop(self.journal_commits.get_or_create(&result(success)));
+            drop(self.reloads.get_or_create(&result(success)));
+        }
+        self.journal_writable(true);
+    }
+
     /// The text of all metrics.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -227,7 +253,22 @@ impl Metrics {
     }
 
     /// Shows an endpoint before its first delivery, so that a silent one can be noticed.
-    pub fn endpoint(&self, endpoint: &Arc<str>) {
+    pub fn endpoint(
+        &self,
+        endpoint: &Arc<str>,
+        source: &'static str,
+        outcomes: &[&'static str],
+        keys: &[Arc<str>],
+    ) {
+        for outcome in outcomes {
+            let labels = DeliveryLabels { endpoint: Arc::clone(endpoint), source, outcome };
+            drop(self.deliveries.get_or_create(&labels));
+        }
+        for key in keys {
+            let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
+            drop(self.keys.get_or_create(&labels));
+        }
+        drop(self.answer_time.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }));
         let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
         let last = self.last_delivery.get_or_create(&labels);
         if last.get() == 0.0 {
@@ -382,7 +423,7 @@ mod tests {
     fn the_text_is_open_metrics() {
         let metrics = Metrics::new();
         let endpoint = Arc::from("git\"hub");
-        metrics.endpoint(&endpoint);
+        metrics.endpoint(&endpoint, "GitHub", &["accepted"], &[]);
         metrics.delivery(&endpoint, "GitHub", "accepted", Duration::from_micros(70));
         metrics.unknown_path();
         let text = metrics.encode();

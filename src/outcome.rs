@@ -96,6 +96,24 @@ pub struct Skipped {
     pub reason: &'static str,
 }
 
+/// The names of all outcomes of a delivery to an endpoint.
+pub const LABELS: [&str; 14] = [
+    "accepted",
+    "queued",
+    "forwarded",
+    "pong",
+    "ignored",
+    "unmatched",
+    "wrong_method",
+    "refused",
+    "unreadable",
+    "too_large",
+    "encoded",
+    "incomplete",
+    "too_many",
+    "unavailable",
+];
+
 impl Outcome {
     /// The outcome's name, one of a closed set.
     pub fn label(&self) -> &'static str {

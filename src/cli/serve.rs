@@ -24,6 +24,7 @@ use crate::journal::Journal;
 use crate::listener::{self, Running};
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
+use crate::outcome;
 use crate::queue::Queue;
 use crate::receive::Receiver;
 use crate::server::{self, Limits, Service};
@@ -145,7 +146,9 @@ pub(super) async fn offline_service(config: Config, inventory: Inventory, limits
 
 /// What of a config can be put in force.
 fn serving(config: Config, metrics: &Metrics) -> Serving {
-    config.endpoints.iter().for_each(|endpoint| metrics.endpoint(&endpoint.name));
+    for Endpoint { name, provider, key_names, .. } in config.endpoints.iter().map(|endpoint| &**endpoint) {
+        metrics.endpoint(name, provider.name, &outcome::LABELS, key_names);
+    }
     Serving { endpoints: config.endpoints, trusted_proxies: config.trusted_proxies }
 }
 

@@ -77,7 +77,6 @@ impl Watches {
         };
         let all = KINDS.iter().flat_map(|info| scopes.iter().map(|scope| (info.kind, scope.clone())));
         let unsynced = Mutex::new(all.collect());
-        KINDS.iter().for_each(|info| metrics.inventory_synced(info.kind, false));
         let extent = Arc::new(Extent::new(scopes.clone()));
         Arc::new(Watches {
             connection,
@@ -310,6 +309,7 @@ impl Watches {
     /// Applies what was seen; says whether it ended a list. What a list does not hold any more is gone.
     fn apply(&self, kind: Kind, scope: &Scope, seen: Seen, listed: &mut HashSet<Target>) -> bool {
         match seen {
+            Seen::Unchanged => self.metrics.inventory_seen(kind),
             Seen::Listing => listed.clear(),
             Seen::Listed(object) => {
                 let target = object.target(kind);

@@ -68,6 +68,8 @@ pub(super) enum Seen {
     Changed(Watched),
     /// The object is gone.
     Gone(Watched),
+    /// Nothing has changed, and the server is there.
+    Unchanged,
 }
 
 /// An object as it comes: spec and status stay untyped, so that decoding a list never fails over one
@@ -226,11 +228,7 @@ impl Watch {
                     self.open(version).await?;
                 }
                 State::Watching { version, events, since } => match events.next().await {
-                    Some(Ok(event)) => {
-                        if let Some(seen) = self.take(event)? {
-                            return Ok(seen);
-                        }
-                    }
+                    Some(Ok(event)) => return self.take(event),
                     ended => {
                         let was_short = since.elapsed() < SHORT;
                         self.short_watches = if was_short { self.short_watches.saturating_add(1) } else { 0 };
@@ -283,15 +281,13 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, event: WatchEvent<Watched>) -> Result<Option<Seen>, Interruption> {
+    fn take(&mut self, event: WatchEvent<Watched>) -> Result<Seen, Interruption> {
         let (now_at, seen) = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                (object.metadata.resource_version.clone(), Some(Seen::Changed(object)))
+                (object.metadata.resource_version.clone(), Seen::Changed(object))
             }
-            WatchEvent::Deleted(object) => {
-                (object.metadata.resource_version.clone(), Some(Seen::Gone(object)))
-            }
-            WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, None),
+            WatchEvent::Deleted(object) => (object.metadata.resource_version.clone(), Seen::Gone(object)),
+            WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, Seen::Unchanged),
             WatchEvent::Error(status) => {
                 // Whatever it is, going on from this version would bring it again.
                 self.state = State::Outdated;

@@ -88,7 +88,7 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         apply_dry(bed, &text);
         built.push((name, text));
     }
-    for component in ["ingress", "httproute"] {
+    for component in ["ingress", "httproute", "volume-claim"] {
         let with = folder.join(format!("with-{component}"));
         std::fs::create_dir_all(&with).expect("a folder");
         let text =
@@ -96,7 +96,9 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         std::fs::write(with.join("kustomization.yaml"), text).expect("a kustomization");
         let text = bed.kustomize(&with);
         apply_dry(bed, &text);
-        assert!(text.contains("/hook/"), "{component} has the wildcard route");
+        let tell_tale = if component == "volume-claim" { "claimName: flux-recv-journal" } else { "/hook/" };
+        assert!(text.contains(tell_tale), "{component} does what it is for");
+        assert_eq!(text.contains("sizeLimit"), component != "volume-claim", "one volume for the journal");
     }
     for file in ["objects/objects.yaml", "sops/flux-kustomization.yaml", "flux-instance/flux-instance.yaml"] {
         let text = std::fs::read_to_string(folder.join("example").join(file)).expect("an example");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
+use super::common::leaks;
 use super::process::{Process, free_port, wait_for};
 
 /// A running flux-recv with a config and keys of its own.
@@ -26,6 +27,14 @@ endpoints:
 ";
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Drop for FluxRecv {
+    fn drop(&mut self) {
+        // Incidents 38 and 40: everything that any process of the suite has written.
+        let leak = leaks::find(&self.process.output(), self.folder.path());
+        assert!(leak.is_none() || std::thread::panicking(), "a leak: {}", leak.unwrap_or_default());
+    }
+}
 
 pub fn flux_recv() -> Command {
     Command::new(env!("CARGO_BIN_EXE_flux-recv"))

@@ -1,5 +1,7 @@
 //! What both suites share.
 
+pub mod leaks;
+
 use std::path::Path;
 
 /// Copies a folder with all that is in it.

@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use super::running::{CONFIG, OBJECTS, Running, client, hub_signature, test_key};
 
-fn push() -> Vec<u8> {
+pub fn push() -> Vec<u8> {
     let repository = json!({"clone_url": "https://github.com/org/app.git"});
     json!({"ref": "refs/heads/main", "after": "1111", "repository": repository}).to_string().into_bytes()
 }
 
-struct Answer {
-    status: u16,
-    body: String,
-    headers: reqwest::header::HeaderMap,
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+    pub headers: reqwest::header::HeaderMap,
 }
 
-async fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+pub async fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     let mut request = client().post(url).body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -29,7 +29,7 @@ async fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     Answer { status, body: response.text().await.expect("a body"), headers }
 }
 
-async fn push_signed(running: &Running, body: Vec<u8>, extra: &[(&str, &str)]) -> Answer {
+pub async fn push_signed(running: &Running, body: Vec<u8>, extra: &[(&str, &str)]) -> Answer {
     let signature = hub_signature(&test_key("github"), &body);
     let mut headers = vec![("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
     headers.extend(extra);
@@ -107,7 +107,7 @@ async fn health_answers_as_before() {
 
 const LIMIT: usize = 8 * 1024 * 1024;
 
-fn padded(length: usize) -> Vec<u8> {
+pub fn padded(length: usize) -> Vec<u8> {
     let mut body = push();
     body.resize(length, b' ');
     body
@@ -228,9 +228,11 @@ async fn no_secret_reaches_the_log_after_startup() {
     let manifests = folder.path().join("objects");
     std::fs::create_dir(&manifests).expect("a folder");
     std::fs::write(manifests.join("o.yaml"), OBJECTS).expect("objects");
-    let running = Running::in_folder(
+    // Everything that flux-recv and its libraries can say.
+    let running = Running::with_environment(
         folder,
         &["--manifests", &manifests.display().to_string(), "--log-format", "text"],
+        &[("RUST_LOG", "trace")],
     );
     let signature = hub_signature(&test_key("github"), &push());
     push_signed(&running, push(), &[("Authorization", "Bearer test-bearer-token")]).await;
@@ -242,7 +244,16 @@ async fn no_secret_reaches_the_log_after_startup() {
     )
     .await;
     client().get(format!("{}/hook/c0ffee-unknown", running.base)).send().await.expect("an answer");
-    let log = running.log();
+    running.signal("-HUP");
+    running.wait_for_log("the config was reloaded");
+    let mut pages = String::new();
+    for path in ["/metrics", "/config", "/deliveries"] {
+        pages.push_str(&running.ask(path).await.1);
+    }
+    for secret in ["test-key", "sha256=", "Bearer", "c0ffee", "/hook/"] {
+        assert!(!pages.contains(secret), "{secret} in {pages}");
+    }
+    let log: String = running.log().lines().filter(|line| !line.contains("serving endpoint=")).collect();
     let after_startup = log.split("listening").nth(1).expect("lines after the start");
     let digest = running.path("github").trim_start_matches("/hook/").to_owned();
     for secret in [test_key("github").as_str(), &signature, "test-bearer-token", "c0ffee", &digest] {

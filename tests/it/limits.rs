@@ -1,0 +1,116 @@
+//! What an endpoint can be given beside its key: limits, further keys, proxies to believe.
+
+use super::door::{padded, post, push, push_signed};
+use super::running::{CONFIG, OBJECTS, Running, hub_signature, test_key};
+
+// Incident 2.
+#[tokio::test]
+async fn an_endpoint_can_have_a_body_limit_of_its_own_and_it_is_exact() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, maxBody: 12MiB}\n\
+                  - {source: GitHub, keyPath: small.key, maxBody: 1KiB}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    assert_eq!(push_signed(&running, padded(12 << 20), &[]).await.status, 202);
+    assert_eq!(push_signed(&running, padded((12 << 20) + 1), &[]).await.status, 413);
+    let small = |length| {
+        let body = padded(length);
+        let signature = hub_signature(&test_key("small"), &body);
+        let url = format!("{}{}", running.base, running.path("small"));
+        async move {
+            post(&url, &[("X-GitHub-Event", "push"), ("X-Hub-Signature-256", &signature)], body).await.status
+        }
+    };
+    assert_eq!(small(1024).await, 202);
+    assert_eq!(small(1025).await, 413);
+}
+
+// Incident 18.
+#[tokio::test]
+async fn a_limit_counts_what_is_authentic_and_only_that() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, maxPerMinute: 2}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    let url = format!("{}{}", running.base, running.path("github"));
+    for _ in 0..20 {
+        let forged = hub_signature("another-key", &push());
+        let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", forged.as_str())];
+        assert_eq!(post(&url, &headers, push()).await.status, 401, "always checked, never throttled");
+    }
+    // Another repository each time, so that the limit is charged: nobody follows these.
+    let elsewhere =
+        |name: &str| String::from_utf8(push()).expect("text").replace("org/app", name).into_bytes();
+    assert_eq!(push_signed(&running, elsewhere("org/a"), &[]).await.status, 200);
+    assert_eq!(push_signed(&running, elsewhere("org/b"), &[]).await.status, 200);
+    assert_eq!(push_signed(&running, push(), &[]).await.status, 202);
+    assert_eq!(push_signed(&running, push(), &[]).await.status, 202);
+    let refused = push_signed(&running, push(), &[]).await;
+    let log = running.log();
+    assert_eq!(log.matches("outcome=refused").count(), 5, "{log}");
+    assert!(refused.status == 429 || refused.status == 202, "{}", refused.status);
+}
+
+#[tokio::test]
+async fn more_keys_can_be_good_at_one_url() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, acceptKeyPaths: [next.key]}\n\
+                  - {source: Harbor, keyPath: harbor.key, acceptKeyPaths: next.key}\n\
+                  - {source: GitLab, keyPath: gitlab.key, acceptKeyPaths: next.key}\n";
+    let folder = super::running::folder(config);
+    std::fs::write(folder.path().join("next.key"), test_key("next")).expect("a key");
+    let objects = folder.path().join("objects");
+    std::fs::create_dir(&objects).expect("a folder");
+    std::fs::write(objects.join("objects.yaml"), OBJECTS).expect("objects");
+    let running = Running::in_folder(folder, &["--manifests", &objects.display().to_string()]);
+    let url = |endpoint| format!("{}{}", running.base, running.path(endpoint));
+    for (key, status) in [("github", 202), ("next", 202), ("neither", 401)] {
+        let signature = hub_signature(&test_key(key), &push());
+        let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
+        assert_eq!(post(&url("github"), &headers, push()).await.status, status, "{key}");
+        // An event of no interest is enough for the others: 401 comes before it is read.
+        let status = if status == 202 { 200 } else { status };
+        for (endpoint, header) in [("harbor", "Authorization"), ("gitlab", "X-Gitlab-Token")] {
+            let key = if key == "github" { endpoint } else { key };
+            let headers = [(header, test_key(key)), ("X-Gitlab-Event", "Issue Hook".to_owned())];
+            let headers: Vec<(&str, &str)> =
+                headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let body = br#"{"type":"DELETE_CHART","event_data":{}}"#.to_vec();
+            assert_eq!(post(&url(endpoint), &headers, body).await.status, status, "{endpoint} {key}");
+        }
+    }
+    assert_eq!(
+        running.metric("flux_recv_key_uses_total{endpoint=\"github\",key=\"next.key\"}").await,
+        Some(1.0)
+    );
+    assert!(running.log().contains("key=next.key"), "{}", running.log());
+    let (_, config) = running.ask("/config").await;
+    assert!(config.contains("\"acceptKeyPaths\":[\"next.key\"]"), "{config}");
+}
+
+#[tokio::test]
+async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
+    let forwarded = [("X-Forwarded-For", "203.0.113.9, 192.0.2.7")];
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    push_signed(&running, push(), &forwarded).await;
+    assert!(running.log().contains("from=127.0.0.1"), "{}", running.log());
+    let config = format!("{CONFIG}trustedProxies: [127.0.0.0/8]\n");
+    let running = Running::with_objects(&config, OBJECTS);
+    push_signed(&running, push(), &forwarded).await;
+    assert!(running.log().contains("from=192.0.2.7"), "{}", running.log());
+}
+
+#[test]
+fn limits_that_make_no_sense_are_mistakes() {
+    for (field, mistake) in [
+        ("maxBody: 33MiB", "maxBody: has to be between 1 byte and 32 MiB"),
+        ("maxBody: 3 parsecs", "maxBody: is no size; write it like 1048576, 512KiB or 25MiB"),
+        ("maxPerMinute: 0", "maxPerMinute: is no whole number above zero"),
+        ("acceptKeyPaths: missing.key", "acceptKeyPaths: cannot read"),
+    ] {
+        let config =
+            format!("fluxRecvVersion: 1\nendpoints:\n- {{source: GitHub, keyPath: github.key, {field}}}\n");
+        let folder = super::running::folder(&config);
+        let output = super::running::flux_recv()
+            .args(["check", "--no-cluster", "--config"])
+            .arg(folder.path().join("fluxrecv.yaml"))
+            .output();
+        let text = super::running::stderr(&output.expect("check runs"));
+        assert!(text.contains(mistake), "{field}: {text}");
+    }
+}

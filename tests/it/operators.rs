@@ -1,0 +1,79 @@
+//! The listener for operators.
+
+use serde_json::{Value, json};
+
+use super::door::{push, push_signed};
+use super::running::{CONFIG, OBJECTS, Running, client};
+
+// Incident 43.
+#[tokio::test]
+async fn the_public_listener_serves_hooks_and_health_and_nothing_else() {
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    for path in ["/livez", "/readyz", "/metrics", "/config", "/deliveries", "/"] {
+        let status =
+            client().get(format!("{}{path}", running.base)).send().await.expect("an answer").status();
+        assert_eq!(status, 404, "{path}");
+    }
+    for (path, expect) in [
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/config", 200),
+        ("/deliveries", 200),
+        ("/", 404),
+        ("/health", 404),
+    ] {
+        assert_eq!(running.ask(path).await.0, expect, "{path}");
+    }
+    let hook = format!("{}{}", running.admin, running.path("github"));
+    assert_eq!(client().post(hook).send().await.expect("an answer").status(), 404, "no hooks there");
+}
+
+#[tokio::test]
+async fn the_last_deliveries_are_listed_with_what_became_of_them() {
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    push_signed(&running, push(), &[("X-GitHub-Event", "")]).await;
+    push_signed(&running, push(), &[]).await;
+    let (_, text) = running.ask("/deliveries").await;
+    let mut list: Value = serde_json::from_str(&text).expect("JSON");
+    let latest = &mut list["github"][0];
+    for field in ["received", "tookMicros"] {
+        assert!(!latest[field].is_null(), "{latest}");
+        latest.as_object_mut().expect("an object").remove(field);
+    }
+    let expect = json!({
+        "outcome": "accepted", "status": 202, "from": "127.0.0.1", "key": "github.key",
+        "detail": "push to github.com/org/app main: would ask GitRepository/apps/app",
+        "targets": ["GitRepository/apps/app"],
+    });
+    assert_eq!(*latest, expect);
+    assert_eq!(list["github"].as_array().map(Vec::len), Some(2));
+}
+
+// Incident 29.
+#[tokio::test]
+async fn deliveries_are_counted_by_what_became_of_them() {
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    push_signed(&running, push(), &[]).await;
+    let elsewhere = String::from_utf8(push()).expect("text").replace("org/app", "org/other").into_bytes();
+    push_signed(&running, elsewhere, &[]).await;
+    client().post(format!("{}{}", running.base, running.path("github"))).send().await.expect("an answer");
+    client().post(format!("{}/hook/unknown", running.base)).send().await.expect("an answer");
+    for (labels, count) in [
+        ("endpoint=\"github\",source=\"GitHub\",outcome=\"accepted\"", 1.0),
+        ("endpoint=\"github\",source=\"GitHub\",outcome=\"unmatched\"", 1.0),
+        ("endpoint=\"github\",source=\"GitHub\",outcome=\"refused\"", 1.0),
+        // Incident 39: no path is a label.
+        ("endpoint=\"unmatched\",source=\"unmatched\",outcome=\"unknown_path\"", 1.0),
+    ] {
+        assert_eq!(
+            running.metric(&format!("flux_recv_deliveries_total{{{labels}}}")).await,
+            Some(count),
+            "{labels}"
+        );
+    }
+    let last = running.metric("flux_recv_last_delivery_timestamp_seconds{endpoint=\"github\"}").await;
+    assert!(last.is_some_and(|last| last > 1.7e9), "{last:?}");
+    let silent = running.metric("flux_recv_last_delivery_timestamp_seconds{endpoint=\"hub\"}").await;
+    assert!(silent.is_some_and(|since| since > 1.7e9), "a silent hook shows from the start");
+}
