@@ -1,5 +1,6 @@
 //! A kube-apiserver with etcd, Flux's CRDs installed.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -48,7 +49,9 @@ pub struct Bed {
     pub parts: Parts,
     pub folder: tempfile::TempDir,
     pub server: String,
-    api_server: Process,
+    api_server: RefCell<Process>,
+    api_port: u16,
+    etcd_url: String,
     _etcd: Process,
     runtime: tokio::runtime::Runtime,
     client: reqwest::Client,
@@ -58,6 +61,35 @@ pub struct Bed {
 const SIGNING_KEY: &str = include_str!("../fixtures/rsa-key-for-tests-only.pem");
 const ADMIN_TOKEN: &str = "test-admin-token";
 const NAMESPACES: [&str; 4] = ["flux-system", "apps", "team-a", "team-b"];
+
+fn start_api_server(parts: &Parts, folder: &Path, etcd_url: &str, port: u16) -> Process {
+    let path = |name: &str| folder.join(name);
+    Process::spawn(
+        parts
+            .asset("kube-apiserver")
+            .args(["--etcd-servers", etcd_url, "--bind-address", "127.0.0.1"])
+            .args(["--secure-port", &port.to_string(), "--authorization-mode", "RBAC"])
+            .args([
+                "--service-account-issuer",
+                "https://kubernetes",
+                "--service-cluster-ip-range",
+                "10.0.0.0/24",
+            ])
+            .args(["--disable-admission-plugins", "ServiceAccount", "--cert-dir"])
+            .arg(path("certs"))
+            .arg("--service-account-key-file")
+            .arg(path("sa.key"))
+            .arg("--service-account-signing-key-file")
+            .arg(path("sa.key"))
+            .arg("--token-auth-file")
+            .arg(path("tokens.csv"))
+            .arg("--audit-policy-file")
+            .arg(path("audit.yaml"))
+            .arg("--audit-log-path")
+            .arg(path("audit.log")),
+        &path("kube-apiserver.log"),
+    )
+}
 
 impl Bed {
     pub fn start(parts: Parts) -> Bed {
@@ -82,31 +114,7 @@ impl Bed {
             .expect("tokens");
         std::fs::write(path("audit.yaml"), "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")
             .expect("a policy");
-        let mut api_server = Process::spawn(
-            parts
-                .asset("kube-apiserver")
-                .args(["--etcd-servers", &etcd_url, "--bind-address", "127.0.0.1"])
-                .args(["--secure-port", &api_port.to_string(), "--authorization-mode", "RBAC"])
-                .args([
-                    "--service-account-issuer",
-                    "https://kubernetes",
-                    "--service-cluster-ip-range",
-                    "10.0.0.0/24",
-                ])
-                .args(["--disable-admission-plugins", "ServiceAccount", "--cert-dir"])
-                .arg(path("certs"))
-                .arg("--service-account-key-file")
-                .arg(path("sa.key"))
-                .arg("--service-account-signing-key-file")
-                .arg(path("sa.key"))
-                .arg("--token-auth-file")
-                .arg(path("tokens.csv"))
-                .arg("--audit-policy-file")
-                .arg(path("audit.yaml"))
-                .arg("--audit-log-path")
-                .arg(path("audit.log")),
-            &path("kube-apiserver.log"),
-        );
+        let mut api_server = start_api_server(&parts, folder.path(), &etcd_url, api_port);
         let certificate = path("certs").join("apiserver.crt");
         wait_for("the API server's certificate", Duration::from_secs(60), || {
             api_server.assert_runs();
@@ -124,18 +132,35 @@ impl Bed {
         });
         let client = reqwest::Client::builder().tls_certs_only(chain).build().expect("a client");
         let server = format!("https://127.0.0.1:{api_port}");
-        let mut bed = Bed { parts, folder, server, api_server, _etcd: etcd, runtime, client };
+        let api_server = RefCell::new(api_server);
+        let bed = Bed { parts, folder, server, api_server, api_port, etcd_url, _etcd: etcd, runtime, client };
         std::fs::write(bed.path("admin.kubeconfig"), bed.kubeconfig(ADMIN_TOKEN, "default"))
             .expect("a kubeconfig");
-        wait_for("the API server", Duration::from_secs(60), || {
-            bed.api_server.assert_runs();
-            bed.try_get("/readyz").ok()
-        });
+        bed.wait_for_api_server();
         bed.install_crds();
         for namespace in NAMESPACES {
             bed.create("/api/v1/namespaces", &serde_json::json!({"metadata": {"name": namespace}}));
         }
         bed
+    }
+
+    fn wait_for_api_server(&self) {
+        wait_for("the API server", Duration::from_secs(60), || {
+            self.api_server.borrow_mut().assert_runs();
+            self.try_get("/readyz").ok()
+        });
+    }
+
+    /// Ends the API server at once, as a power cut does.
+    pub fn stop_api_server(&self) {
+        self.api_server.borrow_mut().kill();
+    }
+
+    /// Starts it again, over the same etcd.
+    pub fn start_api_server(&self) {
+        *self.api_server.borrow_mut() =
+            start_api_server(&self.parts, self.folder.path(), &self.etcd_url, self.api_port);
+        self.wait_for_api_server();
     }
 
     fn install_crds(&self) {
@@ -248,6 +273,14 @@ impl Bed {
     /// Runs asynchronous code of a scenario.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Runs asynchronous code beside a scenario, for its result.
+    pub fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(future)
     }
 
     /// Runs asynchronous code beside a scenario.

@@ -61,6 +61,84 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
     assert_eq!(requested_at(&chain(bed)), before, "{:#?}", deliveries(&running));
 }
 
+const REPOSITORIES: usize = 10;
+const QUICK_PUSHES: usize = 100;
+
+/// Nothing else would make Flux fetch: the interval of the objects is an hour.
+pub fn quick_pushes_survive_restarts_of_the_api_server(bed: &Bed) {
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    let hook = format!("{}{}", running.base, hook_path(&running, "gitea"));
+    let name = |at: usize| format!("quick-{at}");
+    let clones: Vec<_> = (0..REPOSITORIES)
+        .map(|at| gitea.repository(bed, &name(at), &hook, "test-key-of-the-cluster-suite-gitea"))
+        .collect();
+    for at in 0..REPOSITORIES {
+        let url = format!("{}/{USER}/{}.git", gitea.base, name(at));
+        git_repository(bed, "flux-system", &name(at), json!({"url": url, "ref": {"branch": "main"}}));
+    }
+    for at in 0..REPOSITORIES {
+        wait_for("the first artifact", PATIENCE, || revision(&object(bed, &name(at))));
+    }
+    let mut last = vec![String::new(); REPOSITORIES];
+    for push in 0..QUICK_PUSHES {
+        let at = push % REPOSITORIES;
+        last[at] = clones[at].commit(&format!("push {push}"));
+        clones[at].git(&["push", "--quiet", "origin", "main"]);
+        if push == QUICK_PUSHES / 3 || push == QUICK_PUSHES * 2 / 3 {
+            bed.stop_api_server();
+        }
+        if push == QUICK_PUSHES / 3 + 10 || push == QUICK_PUSHES * 2 / 3 + 10 {
+            bed.start_api_server();
+        }
+    }
+    let pushed = Instant::now();
+    for at in 0..REPOSITORIES {
+        wait_for(&format!("{} at its last commit", name(at)), PATIENCE, || {
+            revision(&object(bed, &name(at))).filter(|revision| revision.ends_with(&last[at]))
+        });
+    }
+    println!(
+        "{QUICK_PUSHES} pushes to {REPOSITORIES} repositories over two restarts of the API server: all at their last commit, {:?} after the last push",
+        pushed.elapsed()
+    );
+}
+
+pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    // The hook points nowhere: the delivery is sent by hand, before the push.
+    let early = gitea.repository(bed, "early", "http://127.0.0.1:9/", "unused");
+    let url = format!("{}/{USER}/early.git", gitea.base);
+    git_repository(bed, "flux-system", "early", json!({"url": url, "ref": {"branch": "main"}}));
+    wait_for("the first artifact", PATIENCE, || revision(&object(bed, "early")));
+    let commit = early.commit("announced before it is there");
+    let (status, answer) = running.send("gitea", &["--repo", &url, "--ref", "main", "--commit", &commit]);
+    assert_eq!((status, &answer["targets"]), (202, &json!(["GitRepository/flux-system/early"])));
+    wait_for("Flux to look too early", PATIENCE, || {
+        running
+            .process
+            .output()
+            .contains("Flux has looked and not seen the push yet; asking again")
+            .then_some(())
+    });
+    early.git(&["push", "--quiet", "origin", "main"]);
+    let pushed = Instant::now();
+    wait_for("the push in the artifact", PATIENCE, || {
+        revision(&object(bed, "early")).filter(|revision| revision.ends_with(&commit))
+    });
+    let took = pushed.elapsed();
+    println!("a webhook before its ref: in the artifact {took:?} after the ref was there");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    wait_for("the outcome", PATIENCE, || running.process.output().contains("result=seen").then_some(()));
+    let list =
+        bed.block_on(async { reqwest::get(format!("{}/deliveries", running.admin)).await?.text().await });
+    let list: Value = serde_json::from_str(&list.expect("an answer")).expect("JSON");
+    assert_eq!(list["gitea"][0]["followThrough"][0]["result"], "seen", "{list:#}");
+}
+
 fn start_source_controller(bed: &Bed) -> Process {
     let storage = bed.path("artifacts");
     std::fs::create_dir_all(&storage).expect("a folder");
@@ -94,7 +172,13 @@ fn hook_path(running: &FluxRecv, endpoint: &str) -> String {
 }
 
 fn chain(bed: &Bed) -> Value {
-    bed.get("/apis/source.toolkit.fluxcd.io/v1/namespaces/flux-system/gitrepositories/chain")
+    object(bed, "chain")
+}
+
+/// The object, also while the API server is starting.
+fn object(bed: &Bed, name: &str) -> Value {
+    let path = format!("/apis/source.toolkit.fluxcd.io/v1/namespaces/flux-system/gitrepositories/{name}");
+    wait_for("the API server", PATIENCE, || bed.try_get(&path).ok())
 }
 
 fn revision(object: &Value) -> Option<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::bed::Bed;
+use super::common::leaks;
 use super::process::wait_for;
 use super::receive::{FluxRecv, git_repository, own_token};
 
@@ -105,7 +106,7 @@ async fn post_many(hook: &str, body: &str, signature: &str) -> Vec<u16> {
     all
 }
 
-fn hook_url(running: &FluxRecv, endpoint: &str) -> String {
+pub fn hook_url(running: &FluxRecv, endpoint: &str) -> String {
     let log = running.process.output();
     let line =
         log.lines().find(|line| line.contains(&format!("endpoint={endpoint} "))).expect("a startup line");
@@ -113,10 +114,12 @@ fn hook_url(running: &FluxRecv, endpoint: &str) -> String {
     format!("{}{path}", running.base)
 }
 
-fn signature(body: &str) -> String {
+pub fn signature(body: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(b"test-key-of-the-cluster-suite-github")
         .expect("a key");
     mac.update(body.as_bytes());
-    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+    let signature = hex::encode(mac.finalize().into_bytes());
+    leaks::remember(&signature);
+    format!("sha256={signature}")
 }

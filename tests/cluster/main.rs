@@ -10,6 +10,7 @@ mod chain;
 mod common;
 mod costs;
 mod deploy;
+mod faults;
 mod gitea;
 mod process;
 mod receive;
@@ -60,6 +61,20 @@ const SCENARIOS: &[Scenario] = &[
         costs::deliveries_cost_the_api_server_a_handful_of_requests,
     ),
     ("a_thousand_objects_are_known", costs::a_thousand_objects_are_known),
+    ("fault_killed_at_random_moments", faults::fault_killed_at_random_moments),
+    ("fault_the_api_server_is_down", faults::fault_the_api_server_is_down),
+    ("fault_killed_while_the_api_server_is_down", faults::fault_killed_while_the_api_server_is_down),
+    ("fault_sigterm_under_load", faults::fault_sigterm_under_load),
+    ("fault_the_disk_is_full", faults::fault_the_disk_is_full),
+    ("fault_a_read_only_disk_stops_the_start", faults::fault_a_read_only_disk_stops_the_start),
+    (
+        "quick_pushes_survive_restarts_of_the_api_server",
+        chain::quick_pushes_survive_restarts_of_the_api_server,
+    ),
+    (
+        "a_webhook_before_its_ref_is_followed_to_the_artifact",
+        chain::a_webhook_before_its_ref_is_followed_to_the_artifact,
+    ),
     ("twenty_pushes_to_gitea_reach_the_artifact", chain::twenty_pushes_to_gitea_reach_the_artifact),
 ];
 

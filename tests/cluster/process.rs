@@ -38,6 +38,12 @@ impl Process {
         self.child.wait().expect("an exit status").code()
     }
 
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Fails loudly, with the output, if the process has ended.
     pub fn assert_runs(&mut self) {
         if let Some(status) = self.child.try_wait().expect("a status") {

@@ -15,7 +15,18 @@ use super::process::{Process, free_port, wait_for};
 pub struct FluxRecv {
     pub folder: tempfile::TempDir,
     pub base: String,
+    /// Where the operators' listener is.
+    pub admin: String,
     pub process: Process,
+    command: Vec<std::ffi::OsString>,
+    kubeconfig: PathBuf,
+    starts: u32,
+}
+
+fn spawn(command: &[std::ffi::OsString], kubeconfig: &std::path::Path, log: &std::path::Path) -> Process {
+    let mut process = flux_recv();
+    process.args(command).env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG");
+    Process::spawn(&mut process, log)
 }
 
 pub const CONFIG: &str = "fluxRecvVersion: 1
@@ -31,7 +42,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Drop for FluxRecv {
     fn drop(&mut self) {
         // Incidents 38 and 40: everything that any process of the suite has written.
-        let leak = leaks::find(&self.process.output(), self.folder.path());
+        let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let logs = logs.filter(|entry| entry.file_name().to_string_lossy().starts_with("log"));
+        let output: String =
+            logs.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).collect();
+        let leak = leaks::find(&output, self.folder.path());
         assert!(leak.is_none() || std::thread::panicking(), "a leak: {}", leak.unwrap_or_default());
     }
 }
@@ -65,25 +80,49 @@ impl FluxRecv {
             let file = folder.path().join(format!("{key}.key"));
             std::fs::write(file, format!("test-key-of-the-cluster-suite-{key}")).expect("a key");
         }
-        let port = free_port();
-        let mut command = flux_recv();
-        command
-            .arg("--config")
-            .arg(&config)
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin-listen", "127.0.0.1:0"])
-            .args(arguments);
-        command.env("FLUX_RECV_JOURNAL", folder.path().join("journal"));
-        command.env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG");
-        let process = Process::spawn(&mut command, &folder.path().join("log"));
-        let mut running = FluxRecv { folder, base: format!("http://127.0.0.1:{port}"), process };
-        wait_for("flux-recv to listen", PATIENCE, || {
-            running.process.assert_runs();
-            running.process.output().contains("INFO  listening").then_some(())
-        });
+        let (port, admin) = (free_port(), free_port());
+        let listen = [format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}")];
+        let mut command: Vec<std::ffi::OsString> = vec!["--config".into(), config.into()];
+        command.extend([
+            "--listen".into(),
+            (&listen[0]).into(),
+            "--admin-listen".into(),
+            (&listen[1]).into(),
+        ]);
+        if !arguments.contains(&"--journal") {
+            command.extend(["--journal".into(), folder.path().join("journal").into()]);
+        }
+        command.extend(arguments.iter().map(std::ffi::OsString::from));
+        let process = spawn(&command, &kubeconfig, &folder.path().join("log"));
+        let mut running = FluxRecv {
+            folder,
+            base: format!("http://{}", listen[0]),
+            admin: format!("http://{}", listen[1]),
+            process,
+            command,
+            kubeconfig,
+            starts: 1,
+        };
+        running.wait_until_it_listens();
         running
     }
 
-    fn wait_until_synced(&mut self) {
+    fn wait_until_it_listens(&mut self) {
+        wait_for("flux-recv to listen", PATIENCE, || {
+            self.process.assert_runs();
+            self.process.output().contains("INFO  listening").then_some(())
+        });
+    }
+
+    /// Starts again after it was ended, with the same journal and ports.
+    pub fn start_again(&mut self) {
+        self.starts += 1;
+        let log = self.folder.path().join(format!("log-{}", self.starts));
+        self.process = spawn(&self.command, &self.kubeconfig, &log);
+        self.wait_until_it_listens();
+    }
+
+    pub fn wait_until_synced(&mut self) {
         wait_for("all objects to be known", PATIENCE, || {
             self.process.assert_runs();
             self.process.output().contains("all objects are known").then_some(())
