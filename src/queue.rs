@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use self::slot::{Ending, Slot};
+use self::slot::{Ending, Failure, Slot};
 use self::slots::{Due, Pledge, Slots, Wanted};
 use crate::backoff::growing_pause;
 use crate::flux::Target;
@@ -92,8 +92,7 @@ impl Default for Pace {
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after failures that may pass by themselves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The pauses while someone has to grant a right or mend an object.
-const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause while someone has to grant a right or mend an object.
 const LONGEST_BLOCKED_PAUSE: Duration = Duration::from_secs(300);
 
 /// A delivery that matches no more objects than this asks all of them at once.
@@ -283,8 +282,7 @@ impl Queue {
     fn finish(&self, target: &Target, result: Result<(), WriteError>, is_gone: bool) {
         let now = Instant::now();
         let mut slots = self.slots();
-        let (failures, since) =
-            slots.slot(target).map_or((0, None), |slot| (slot.failures(), slot.in_flight_since()));
+        let since = slots.slot(target).and_then(Slot::in_flight_since);
         let metrics = &self.shared.metrics;
         let ending = match result {
             Ok(()) => {
@@ -293,6 +291,7 @@ impl Queue {
             }
             Err(err) => {
                 metrics.patch_failed(target.kind, if is_gone { "gone" } else { err.label() }, !is_gone);
+                let failures = |sort| slots.slot(target).map_or(0, |slot| slot.failures(sort));
                 after_failure(target, &err, is_gone, failures)
             }
         };
@@ -327,22 +326,29 @@ fn panicked() -> WriteError {
 }
 
 /// Decides what a failure means, and says so.
-fn after_failure(target: &Target, err: &WriteError, is_gone: bool, failures: u32) -> Ending {
+fn after_failure(
+    target: &Target,
+    err: &WriteError,
+    is_gone: bool,
+    failures: impl Fn(Failure) -> u32,
+) -> Ending {
     if is_gone {
         log::info!(object:% = target; "the object is gone; nothing to ask");
         return Ending::Gone;
     }
-    let pause = match err {
+    let (sort, longest, at_least) = match err {
         WriteError::Forbidden(_) | WriteError::Rejected(_) => {
-            growing_pause(BLOCKED_PAUSE, LONGEST_BLOCKED_PAUSE, failures)
+            (Failure::Blocked, LONGEST_BLOCKED_PAUSE, Duration::ZERO)
         }
         WriteError::Temporary { retry_after, .. } => {
-            growing_pause(FIRST_PAUSE, LONGEST_PAUSE, failures).max(retry_after.unwrap_or_default())
+            (Failure::Passing, LONGEST_PAUSE, retry_after.unwrap_or_default())
         }
-        WriteError::NotFound => growing_pause(FIRST_PAUSE, LONGEST_PAUSE, failures),
+        WriteError::NotFound => (Failure::Passing, LONGEST_PAUSE, Duration::ZERO),
     };
+    let failures = failures(sort);
+    let pause = growing_pause(FIRST_PAUSE, longest, failures).max(at_least);
     log::warn!(object:% = target, why:% = err, retry_in_ms = pause.as_millis() as u64, failures = failures + 1; "could not ask to reconcile");
-    Ending::Failed { pause }
+    Ending::Failed { pause, sort }
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -352,5 +358,7 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,11 @@ impl Extent {
         self.listed.write().unwrap_or_else(PoisonError::into_inner).insert((kind, scope.clone()));
     }
 
+    /// Whether the kind was listed whole there.
+    pub(super) fn was_listed(&self, kind: Kind, scope: &Scope) -> bool {
+        self.listed.read().unwrap_or_else(PoisonError::into_inner).contains(&(kind, scope.clone()))
+    }
+
     /// Whether an object that the inventory does not hold does not exist: it was looked for where it
     /// would be, or nobody looks there any more (the journal remembers objects of an earlier
     /// `--namespaces`).

@@ -156,9 +156,9 @@ impl Watches {
             (trouble.missing, trouble.failures) = (0, 0);
             let ended = self.watch(kind, &client, &resource, &scope, &scope, &mut trouble).await;
             match ended {
-                Ended::Forbidden if trouble.forbidden == 0 => {
+                Ended::Forbidden if trouble.forbidden < self.slips(kind, &scope) => {
+                    tokio::time::sleep(TRY_SOON * 2_u32.saturating_pow(trouble.forbidden)).await;
                     trouble.forbidden += 1;
-                    tokio::time::sleep(TRY_SOON).await;
                 }
                 Ended::Forbidden if scope == Scope::Cluster => {
                     self.keep_own_namespace(kind, &client, &resource).await;
@@ -175,6 +175,12 @@ impl Watches {
                 }
             }
         }
+    }
+
+    /// How often "forbidden" may be a slip: what was listed before mostly comes back when an API
+    /// server that has just started knows its roles.
+    fn slips(&self, kind: Kind, scope: &Scope) -> u32 {
+        if self.extent.was_listed(kind, scope) { 4 } else { 1 }
     }
 
     async fn discover(&self, client: &Client, kind: Kind) -> Result<Option<ApiResource>, Failure> {

@@ -17,7 +17,23 @@ pub struct Slot {
     /// When the first delivery came that no patch covers yet.
     waiting_since: Option<Instant>,
     started: Option<Instant>,
-    failures: u32,
+    failures: Failures,
+}
+
+/// Failures in a row, and of which sort the last one was; another sort begins a row of its own.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    sort: Failure,
+    count: u32,
+}
+
+/// The sorts of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It may pass by itself.
+    Passing,
+    /// Someone has to do something. An API server that has just started may say so, too.
+    Blocked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +46,8 @@ enum State {
     InFlight { covers: Generation, since: Option<Instant> },
 }
 
+const NO_FAILURE: Failures = Failures { sort: Failure::Passing, count: 0 };
+
 /// How a patch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -39,6 +57,8 @@ pub enum Ending {
     Failed {
         /// The pause.
         pause: Duration,
+        /// The sort of failure.
+        sort: Failure,
     },
     /// The object is gone.
     Gone,
@@ -56,7 +76,7 @@ pub enum Next {
 impl Slot {
     /// A slot for which nothing is wanted yet, after these generations of an earlier process.
     pub fn new(wanted: Generation) -> Slot {
-        Slot { state: State::Idle, wanted, waiting_since: None, started: None, failures: 0 }
+        Slot { state: State::Idle, wanted, waiting_since: None, started: None, failures: NO_FAILURE }
     }
 
     /// A delivery wants the object, by a patch not before `earliest`. Says when to start, if that was
@@ -65,7 +85,7 @@ impl Slot {
         self.waiting_since.get_or_insert(now);
         match self.state {
             // The patch that is to come covers this delivery too.
-            State::Pending { due } if self.failures > 0 || due <= earliest => None,
+            State::Pending { due } if self.failures.count > 0 || due <= earliest => None,
             State::Pending { due } => {
                 let sooner = self.pend(now, earliest, min_interval);
                 (sooner < due).then_some(sooner)
@@ -101,13 +121,13 @@ impl Slot {
         };
         let wanted_again = self.wanted > covers;
         match ending {
-            Ending::Failed { pause } => {
-                self.failures = self.failures.saturating_add(1);
+            Ending::Failed { pause, sort } => {
+                self.failures = Failures { sort, count: self.failures(sort).saturating_add(1) };
                 self.waiting_since = since.or(self.waiting_since);
                 Next::StartAt(self.pend(now, now + pause, min_interval))
             }
             Ending::Done | Ending::Gone => {
-                self.failures = 0;
+                self.failures = NO_FAILURE;
                 if wanted_again {
                     return Next::StartAt(self.pend(now, now, min_interval));
                 }
@@ -135,9 +155,9 @@ impl Slot {
         matches!(self.state, State::Pending { .. })
     }
 
-    /// How many patches have failed in a row.
-    pub fn failures(&self) -> u32 {
-        self.failures
+    /// How many patches have failed in a row in this way.
+    pub fn failures(&self, sort: Failure) -> u32 {
+        if self.failures.sort == sort { self.failures.count } else { 0 }
     }
 
     /// Whether something is wanted or on its way.
@@ -212,11 +232,14 @@ mod tests {
         let mut slot = Slot::new(0);
         slot.want(now, now, INTERVAL);
         slot.start(now);
-        assert_eq!(slot.finish(now, Ending::Failed { pause }, INTERVAL), Next::StartAt(now + pause));
-        assert_eq!(slot.failures(), 1);
+        assert_eq!(
+            slot.finish(now, Ending::Failed { pause, sort: Failure::Passing }, INTERVAL),
+            Next::StartAt(now + pause)
+        );
+        assert_eq!((slot.failures(Failure::Passing), slot.failures(Failure::Blocked)), (1, 0));
         slot.start(now + pause);
         assert_eq!(slot.finish(now + pause, Ending::Gone, INTERVAL), Next::Rest(1));
-        assert_eq!(slot.failures(), 0);
+        assert_eq!(slot.failures(Failure::Passing), 0);
     }
 
     #[test]
@@ -227,7 +250,7 @@ mod tests {
         assert_eq!(slot.want(now, after(now, 4500), INTERVAL), None);
         assert_eq!(slot.want(now, now, INTERVAL), Some(now));
         slot.start(now);
-        slot.finish(now, Ending::Failed { pause: Duration::from_secs(9) }, INTERVAL);
+        slot.finish(now, Ending::Failed { pause: Duration::from_secs(9), sort: Failure::Blocked }, INTERVAL);
         assert_eq!(slot.want(now, now, INTERVAL), None);
         assert_eq!(slot.start(after(now, 8999)), None);
     }
@@ -259,7 +282,7 @@ mod tests {
                     Step::Finish(how) => if let Some(started) = in_flight.take() {
                         let ending = match how {
                             0 | 1 => Ending::Done,
-                            _ => Ending::Failed { pause: Duration::from_millis(300) },
+                            _ => Ending::Failed { pause: Duration::from_millis(300), sort: Failure::Passing },
                         };
                         if ending == Ending::Done {
                             last_success = Some(started);

@@ -145,22 +145,15 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
     assert!(log.contains("the API server refused the credentials; they were read again"), "{log}");
 }
 
+/// An API server that has just started may say so for a moment; later the pauses are long.
 #[actix_web::test]
-async fn a_request_that_is_called_invalid_is_tried_slowly() {
-    let bed = start(script(&[Scripted(422, None)]));
-    assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"422").await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bed.patches().len(), 1);
-}
-
-#[actix_web::test]
-async fn a_missing_right_is_said_and_tried_slowly() {
-    let bed = start(script(&[Scripted(403, None)]));
+async fn what_someone_has_to_mend_is_said_and_tried_again() {
+    let bed = start(script(&[Scripted(403, None), Scripted(422, None)]));
     assert!(bed.push().await.starts_with("202 "));
     bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"403").await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(bed.patches().len(), 1, "the pause is half a minute");
+    bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"422").await;
+    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    assert_eq!(bed.patches().len(), 3);
 }
 
 // Incident 32.

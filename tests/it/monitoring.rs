@@ -50,7 +50,9 @@ fn served(text: &str) -> BTreeMap<String, BTreeSet<String>> {
                 "info" => vec![format!("{name}_info")],
                 _ => vec![name.to_owned()],
             };
-            names.into_iter().for_each(|name| drop(served.entry(name).or_default()));
+            for name in names {
+                served.entry(name).or_default();
+            }
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().expect("a name").to_owned();
             let labels =

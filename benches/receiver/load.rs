@@ -1,0 +1,139 @@
+//! Load: ready-made requests over a few connections, as fast as they are answered.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::server::{KEY, Server, url};
+
+pub const CONNECTIONS: usize = 16;
+const BODY: usize = 8 << 10;
+
+/// A push of 8 KiB, as GitHub sends it with a few commits.
+fn push(repository: usize) -> String {
+    let commit = |at: usize| json!({"id": format!("{at:040x}"), "message": "Change something", "timestamp": "2026-01-01T00:00:00Z", "author": {"name": "A", "email": "a@example.com"}, "added": [], "removed": [], "modified": ["apps/values.yaml"]});
+    let mut body = json!({
+        "ref": "refs/heads/main", "before": "0".repeat(39) + "1", "after": format!("{repository:040x}"),
+        "repository": {"id": 1, "full_name": "example-org/repository", "clone_url": url(repository), "ssh_url": "git@github.com:example-org/x.git", "html_url": url(repository), "default_branch": "main"},
+        "pusher": {"name": "a", "email": "a@example.com"}, "commits": [], "head_commit": commit(repository),
+    });
+    let commits: Vec<_> = (0..24).map(commit).collect();
+    body["commits"] = json!(commits);
+    let text = body.to_string();
+    body["padding"] = json!("x".repeat(BODY.saturating_sub(text.len())));
+    body.to_string()
+}
+
+/// Requests to a path: verified ones about each of the repositories in turn, or forged ones.
+pub fn requests(path: &str, repositories: usize, forged: bool) -> Vec<Vec<u8>> {
+    let key = if forged { "another-key" } else { KEY };
+    let request = |repository| {
+        let body = push(repository);
+        let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(key.as_bytes()).expect("a key");
+        mac.update(body.as_bytes());
+        let signature = hex::encode(mac.finalize().into_bytes());
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: recv.example.com\r\nContent-Type: application/json\r\nUser-Agent: GitHub-Hookshot/1\r\n\
+             X-GitHub-Event: push\r\nX-GitHub-Delivery: 00000000-0000-0000-0000-000000000000\r\n\
+             X-Hub-Signature-256: sha256={signature}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    };
+    (0..repositories).map(request).collect()
+}
+
+/// What came out of a round of load.
+pub struct Round {
+    pub requests: u64,
+    pub elapsed: Duration,
+    /// CPU time of the server.
+    pub cpu: Duration,
+}
+
+impl Round {
+    pub fn per_second(&self) -> f64 {
+        self.requests as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Requests per second of the server's CPU: the same on an idle machine, and not disturbed by
+    /// who else needs the core.
+    pub fn per_cpu_second(&self) -> f64 {
+        self.requests as f64 / self.cpu.as_secs_f64()
+    }
+}
+
+/// Posts until `stop` says so, which is told how many answers there were.
+pub fn run(
+    server: &Server,
+    requests: &[Vec<u8>],
+    expect: u16,
+    stop: impl Fn(u64, Duration) -> bool,
+) -> Round {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    let (started, cpu_before) = (Instant::now(), server.cpu());
+    let (count, stopped) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(false)));
+    local.block_on(&runtime, async {
+        let connections = (0..CONNECTIONS).map(|connection| {
+            let requests: Vec<Vec<u8>> =
+                requests.iter().skip(connection).step_by(CONNECTIONS).cloned().collect();
+            let requests = if requests.is_empty() { vec![] } else { requests };
+            let (count, stopped, port) = (Rc::clone(&count), Rc::clone(&stopped), server.port);
+            let all = if requests.is_empty() { vec![vec![]] } else { requests };
+            tokio::task::spawn_local(async move { connect(port, all, expect, &count, &stopped).await })
+        });
+        let connections: Vec<_> = connections.collect();
+        while !stop(count.get(), started.elapsed()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stopped.set(true);
+        for connection in connections {
+            connection.await.expect("a connection");
+        }
+    });
+    Round { requests: count.get(), elapsed: started.elapsed(), cpu: server.cpu() - cpu_before }
+}
+
+async fn connect(port: u16, requests: Vec<Vec<u8>>, expect: u16, count: &Cell<u64>, stopped: &Cell<bool>) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+    stream.set_nodelay(true).expect("an option");
+    let mut answer = vec![0; 64 << 10];
+    for request in requests.iter().cycle() {
+        if stopped.get() {
+            return;
+        }
+        stream.write_all(request).await.expect("a request goes out");
+        let mut length = 0;
+        loop {
+            let read = stream.read(&mut answer[length..]).await.expect("an answer comes in");
+            assert!(read > 0, "the server closed: {}", String::from_utf8_lossy(&answer[..length]));
+            length += read;
+            if is_whole(&answer[..length]) {
+                break;
+            }
+        }
+        assert_eq!(
+            &answer[9..12],
+            expect.to_string().as_bytes(),
+            "{}",
+            String::from_utf8_lossy(&answer[..length])
+        );
+        count.set(count.get() + 1);
+    }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    let length = head
+        .split("content-length: ")
+        .nth(1)
+        .and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
+    answer.len() >= end + 4 + length.unwrap_or(0)
+}

@@ -1,0 +1,60 @@
+//! What flux-recv costs, side by side with the least that could do the job, in one run:
+//!
+//! ```text
+//! cargo bench
+//! ```
+//!
+//! Servers are pinned to one core, load and doubles to another, and what is compared runs in turns, so
+//! that the ratios hold on a noisy machine. The table goes to stdout, the figures as JSON to
+//! `target/bench.json`. The rows with a real kube-apiserver need what `tests/testbed/build` builds.
+
+mod api_double;
+mod baseline;
+#[path = "../../tests/cluster/bed.rs"]
+#[allow(dead_code)]
+mod bed;
+mod cluster_rows;
+mod load;
+mod memory_rows;
+#[path = "../../tests/cluster/process.rs"]
+#[allow(dead_code)]
+mod process;
+mod rate_rows;
+mod server;
+mod table;
+
+use table::Row;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // The bench starts itself again for the processes that it compares with.
+    match words.as_slice() {
+        ["serve-baseline", port] => return baseline::serve(port),
+        ["serve-api", port, objects] => return api_double::serve(port, objects),
+        ["list-once", server] => return memory_rows::list_once(server),
+        _ => {}
+    }
+    if words.contains(&"--test") {
+        // `cargo test --benches` only asks whether it is sound.
+        return;
+    }
+    let wanted = |group: &str| {
+        let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
+        filters.is_empty() || filters.iter().any(|filter| group.contains(**filter))
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    for (group, measure) in [
+        ("matching", rate_rows::matching as fn() -> Vec<Row>),
+        ("rate", rate_rows::rates),
+        ("memory", memory_rows::memory),
+        ("start", memory_rows::start),
+        ("cluster", cluster_rows::cluster),
+    ] {
+        if wanted(group) {
+            rows.extend(measure());
+        }
+    }
+    table::show(&rows);
+}

@@ -1,0 +1,148 @@
+//! The processes that are measured.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::process::free_port;
+
+pub const KEY: &str = "bench-key-0123456789-0123456789";
+
+/// The core of what is measured, and the core of everything else.
+pub const SERVER_CORE: &str = "0";
+pub const OTHER_CORE: &str = "1";
+
+pub fn url(repository: usize) -> String {
+    format!("https://github.com/example-org/repository-{repository}")
+}
+
+/// A process on a core of its own, with its port.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    pub folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pinned(core: &str, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", core]).arg(program).stdin(Stdio::null());
+    command
+}
+
+fn own_program() -> PathBuf {
+    std::env::current_exe().expect("the bench's own path")
+}
+
+impl Server {
+    fn spawn(mut command: Command, port: u16, folder: tempfile::TempDir) -> Server {
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("taskset runs");
+        Server { child, port, folder }
+    }
+
+    pub fn baseline() -> Server {
+        let port = free_port();
+        let mut command = pinned(SERVER_CORE, &own_program());
+        command.args(["serve-baseline", &port.to_string()]);
+        Server::spawn(command, port, folder()).when_it_listens()
+    }
+
+    pub fn api_double(objects: usize) -> Server {
+        let port = free_port();
+        let mut command = pinned(OTHER_CORE, &own_program());
+        command.args(["serve-api", &port.to_string(), &objects.to_string()]);
+        Server::spawn(command, port, folder()).when_it_listens()
+    }
+
+    /// The binary as the image runs it: log, metrics and journal on. `FLUX_RECV_BENCH_BINARY` names
+    /// another build of it.
+    pub fn flux_recv(api: &Server) -> Server {
+        Server::flux_recv_with(&kubeconfig(api.port), &[])
+    }
+
+    pub fn flux_recv_with(kubeconfig: &str, arguments: &[&str]) -> Server {
+        let (port, folder) = (free_port(), folder());
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file("github.key"), KEY).expect("a key");
+        std::fs::write(file("kubeconfig"), kubeconfig).expect("a kubeconfig");
+        std::fs::write(
+            file("fluxrecv.yaml"),
+            "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: github.key}]\n",
+        )
+        .expect("a config");
+        let program = std::env::var_os("FLUX_RECV_BENCH_BINARY").map(PathBuf::from);
+        let mut command =
+            pinned(SERVER_CORE, &program.unwrap_or_else(|| env!("CARGO_BIN_EXE_flux-recv").into()));
+        command.arg("--config").arg(file("fluxrecv.yaml")).arg("--kubeconfig").arg(file("kubeconfig"));
+        command.arg("--journal").arg(file("journal")).args([
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ]);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
+        Server::spawn(command, port, folder)
+    }
+
+    pub fn when_it_listens(self) -> Server {
+        self.wait(|server| std::net::TcpStream::connect(("127.0.0.1", server.port)).is_ok())
+    }
+
+    pub fn when_it_knows_all_objects(self) -> Server {
+        self.wait(|server| server.log().contains("all objects are known"))
+    }
+
+    fn wait(mut self, ready: impl Fn(&Server) -> bool) -> Server {
+        let started = Instant::now();
+        while !ready(&self) {
+            let ended = self.child.try_wait().expect("a status");
+            assert!(ended.is_none() && started.elapsed() < Duration::from_secs(120), "{}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The hook path of the one endpoint.
+    pub fn path(&self) -> String {
+        let log = self.log();
+        let digest = log.split("/hook/").nth(1).expect("a path");
+        format!("/hook/{}", digest.chars().take_while(char::is_ascii_hexdigit).collect::<String>())
+    }
+
+    /// CPU time so far, of all threads.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a status");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+        let ticks: u64 =
+            [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+pub fn kubeconfig(port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: t\nclusters: [{{name: t, cluster: {{server: \"http://127.0.0.1:{port}\"}}}}]\n\
+         users: [{{name: t, user: {{token: test-token}}}}]\ncontexts: [{{name: t, context: {{cluster: t, user: t}}}}]\n"
+    )
+}
