@@ -1,6 +1,7 @@
 //! A small double of the API server, for answers that a real one does not give on demand.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,35 +24,73 @@ struct Double {
     broken_kind: Option<&'static str>,
     /// What the list of GitRepositories holds beside the good one.
     extra: Vec<Value>,
+    /// How watches are answered.
+    watches: Watches,
+    /// Requests to list and to watch GitRepositories.
+    lists: AtomicUsize,
+    watched: AtomicUsize,
+    /// The served version; the other ones are not there.
+    version: Mutex<&'static str>,
 }
 
-const GROUP: &str = "/apis/source.toolkit.fluxcd.io/v1";
+/// How watches are answered.
+#[derive(Default, PartialEq, Eq)]
+enum Watches {
+    /// They stand and are silent.
+    #[default]
+    Silent,
+    /// They are taken and end at once.
+    Cut,
+    /// Their version is said to be too old; the list has grown by then.
+    Expired,
+}
+
+/// An answer that never comes.
+const NEVER: u16 = 0;
 
 async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse {
     let path = request.path().to_owned();
     if request.method() == "PATCH" {
         double.patches.lock().expect("a lock").push(Instant::now());
+        let served = *double.version.lock().expect("a lock");
+        if !path.contains(&format!("/{served}/")) {
+            return HttpResponse::NotFound().finish();
+        }
         let Scripted(status, retry_after) =
             double.script.lock().expect("a lock").pop_front().unwrap_or(Scripted(200, None));
+        if status == NEVER {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
         let mut response = HttpResponse::build(StatusCode::from_u16(status).expect("a status"));
         if let Some(seconds) = retry_after {
             response.insert_header(("Retry-After", seconds.to_string()));
         }
         return response.body("Too plain for JSON");
     }
-    if path == GROUP {
+    let served = *double.version.lock().expect("a lock");
+    if path == format!("/apis/source.toolkit.fluxcd.io/{served}") {
         let broken = double.broken_kind.map(|plural| json!({"name": plural, "singularName": "", "namespaced": true, "kind": "Broken", "verbs": []}));
         let mut resources = json!([{"name": "gitrepositories", "singularName": "", "namespaced": true, "kind": "GitRepository", "verbs": []}]);
         resources.as_array_mut().expect("a list").extend(broken);
-        return HttpResponse::Ok().json(json!({"kind": "APIResourceList", "groupVersion": "source.toolkit.fluxcd.io/v1", "resources": resources}));
+        return HttpResponse::Ok().json(json!({"kind": "APIResourceList", "groupVersion": format!("source.toolkit.fluxcd.io/{served}"), "resources": resources}));
     }
     if path.ends_with("/gitrepositories") {
         if request.query_string().contains("watch=true") {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            return HttpResponse::Ok().finish();
+            double.watched.fetch_add(1, Ordering::Relaxed);
+            return match double.watches {
+                Watches::Cut => HttpResponse::Ok().finish(),
+                Watches::Expired if double.lists.load(Ordering::Relaxed) == 1 => HttpResponse::Ok().body(
+                    "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\
+                     \"message\":\"too old resource version\",\"reason\":\"Expired\",\"code\":410}}\n",
+                ),
+                _ => HttpResponse::Ok().streaming(futures::stream::pending::<Result<web::Bytes, std::io::Error>>()),
+            };
         }
+        let lists = double.lists.fetch_add(1, Ordering::Relaxed);
         let good = json!({"metadata": {"name": "app", "namespace": "apps"}, "spec": {"url": "https://github.com/org/app", "ref": {"branch": "main"}}});
-        let items: Vec<&Value> = double.extra.iter().chain([&good]).collect();
+        let later = json!({"metadata": {"name": "later", "namespace": "apps"}, "spec": {"url": "https://github.com/org/later", "ref": {"branch": "main"}}});
+        let grown = (double.watches == Watches::Expired && lists > 0).then_some(&later);
+        let items: Vec<&Value> = double.extra.iter().chain([&good]).chain(grown).collect();
         return HttpResponse::Ok().json(json!({"kind": "GitRepositoryList", "apiVersion": "source.toolkit.fluxcd.io/v1", "metadata": {"resourceVersion": "1"}, "items": items}));
     }
     match double.broken_kind.is_some_and(|plural| path.ends_with(plural)) {
@@ -67,6 +106,9 @@ struct Bed {
 
 /// Starts the double and the binary before it; has to be called within an actix runtime.
 fn start(double: Double) -> Bed {
+    if double.version.lock().expect("a lock").is_empty() {
+        *double.version.lock().expect("a lock") = "v1";
+    }
     let double = web::Data::from(Arc::new(double));
     let data = double.clone();
     let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(answer)));
@@ -89,6 +131,10 @@ fn start(double: Double) -> Bed {
 
 impl Bed {
     async fn push(&self) -> String {
+        self.push_to("https://github.com/org/app").await
+    }
+
+    async fn push_to(&self, repository: &str) -> String {
         self.wait_for_log("all objects are known").await;
         let output = self.running.command(&[
             "send",
@@ -97,7 +143,7 @@ impl Bed {
             "--endpoint",
             "github",
             "--repo",
-            "https://github.com/org/app",
+            repository,
         ]);
         stdout(&output)
     }
@@ -182,4 +228,58 @@ async fn a_broken_kind_does_not_hold_back_the_others() {
     bed.wait_for_log("the API server does not give the kind; the others no longer wait for it kind=Bucket")
         .await;
     assert!(bed.push().await.contains("\"targets\":[\"GitRepository/apps/app\"]"));
+}
+
+#[actix_web::test]
+async fn a_patch_that_hangs_is_ended_and_sent_again() {
+    let bed = start(script(&[Scripted(NEVER, None)]));
+    assert!(bed.push().await.starts_with("202 "));
+    bed.wait_for_log("why=\"no answer within 10 s\"").await;
+    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    assert_eq!(bed.patches().len(), 2);
+}
+
+#[actix_web::test]
+async fn watches_that_end_at_once_are_opened_with_growing_pauses() {
+    let bed = start(Double { watches: Watches::Cut, ..Double::default() });
+    assert!(bed.push().await.starts_with("202 "));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let watched = bed.double.watched.load(Ordering::Relaxed);
+    assert!((3..=10).contains(&watched), "{watched} watches in 5 s");
+    assert_eq!(bed.double.lists.load(Ordering::Relaxed), 1, "nothing has to be listed again");
+}
+
+#[actix_web::test]
+async fn an_expired_version_is_listed_anew() {
+    let bed = start(Double { watches: Watches::Expired, ..Double::default() });
+    bed.wait_for_log("the watch was interrupted; it goes on by itself").await;
+    let started = Instant::now();
+    while bed.double.lists.load(Ordering::Relaxed) < 2 {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let started = Instant::now();
+    loop {
+        let answer = bed.push_to("https://github.com/org/later").await;
+        if answer.contains("\"targets\":[\"GitRepository/apps/later\"]") {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "{answer}");
+    }
+}
+
+// Incident 34.
+#[actix_web::test]
+async fn a_served_version_that_goes_away_is_found_under_its_new_one() {
+    let bed = start(Double { version: Mutex::new("v1beta2"), ..Double::default() });
+    assert!(bed.push().await.starts_with("202 "));
+    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    *bed.double.version.lock().expect("a lock") = "v1";
+    assert!(bed.push().await.starts_with("202 "));
+    let started = Instant::now();
+    while bed.running.log().matches("INFO  asked to reconcile").count() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", bed.running.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(bed.running.log().contains("why=\"the API server does not find it\""), "{}", bed.running.log());
 }

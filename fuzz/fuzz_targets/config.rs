@@ -1,0 +1,29 @@
+//! A config file: it is taken, or every mistake is said.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use flux_recv::config;
+use libfuzzer_sys::fuzz_target;
+
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["github.key", "b.key", "c"] {
+        std::fs::write(folder.path().join(name), format!("fuzz-key-for-{name}-0123456789")).expect("a key");
+    }
+    folder
+});
+
+fuzz_target!(|text: &str| {
+    // A key path may name any file of the machine; devices never end.
+    if text.contains("dev") || text.contains("proc") || text.contains("sys") {
+        return;
+    }
+    let file = FOLDER.path().join("fluxrecv.yaml");
+    std::fs::write(&file, text).expect("a file");
+    assert!(!config::files(&file).is_empty());
+    match config::load(&file) {
+        Ok(config) => assert!(config.endpoints.iter().count() > 0),
+        Err(mistakes) => assert!(mistakes.to_string().lines().all(|line| line.contains("fluxrecv.yaml"))),
+    }
+});

@@ -1,0 +1,51 @@
+//! Headers of strangers: no proof of any provider is believed that its key did not make.
+//!
+//! Input: lines that are tried as the value of every header that a proof can stand in, then the body.
+#![no_main]
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use flux_recv::delivery::Delivery;
+use flux_recv::provider::PROVIDERS;
+use flux_recv::verify::fetch::{FetchError, NoFetch};
+use flux_recv::verify::key::Key;
+use flux_recv::verify::sign::sign;
+use flux_recv::verify::{Credentials, GoogleAccount, GoogleKeys, Proof, Tools, verify};
+use libfuzzer_sys::fuzz_target;
+
+const HEADERS: [&str; 10] = [
+    "X-Hub-Signature-256",
+    "X-Hub-Signature",
+    "X-Gitea-Signature",
+    "X-Gogs-Signature",
+    "X-Forgejo-Signature",
+    "X-Gitlab-Token",
+    "webhook-signature",
+    "webhook-timestamp",
+    "webhook-id",
+    "X-Nexus-Webhook-Signature",
+];
+
+fuzz_target!(|input: &[u8]| {
+    let Some(end) = input.iter().position(|byte| *byte == 0) else { return };
+    let (Ok(lines), body) = (std::str::from_utf8(&input[..end]), &input[end + 1..]) else { return };
+    let account = GoogleAccount { audience: "fuzz".to_owned(), email: "fuzz@example.com".to_owned() };
+    for key in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="] {
+        let key = Key::new(key.as_bytes().to_vec()).expect("a key");
+        let credentials = Credentials { google: Some(account.clone()), ..Credentials::of(key) };
+        let fetch = Arc::new(NoFetch(FetchError("no network".to_owned())));
+        let tools = Tools { google_keys: GoogleKeys::new(fetch), now: SystemTime::now };
+        for provider in PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::PathOnly)) {
+            for line in lines.lines().take(4) {
+                let names = HEADERS.iter().copied().chain(["Authorization"]);
+                let headers: Vec<(String, String)> = names.map(|name| (name.to_owned(), line.to_owned())).collect();
+                let delivery = Delivery { headers: &headers, body };
+                let result = futures::executor::block_on(verify(delivery, provider.proof, &credentials, &tools));
+                let real = sign(&delivery, provider.proof, &credentials, SystemTime::now()).unwrap_or_default();
+                let is_real = real.iter().any(|(_, value)| line.contains(value.as_str()));
+                assert!(result.is_err() || is_real, "{} believed {line:?}", provider.name);
+            }
+        }
+    }
+});
