@@ -26,8 +26,8 @@ RUN case "$TARGETARCH" in \
 
 # Dependencies change rarely: a layer of their own.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/cluster \
- && echo 'fn main() {}' | tee src/main.rs > tests/cluster/main.rs \
+RUN mkdir -p src tests/cluster benches/receiver \
+ && echo 'fn main() {}' | tee src/main.rs tests/cluster/main.rs > benches/receiver/main.rs \
  && touch src/lib.rs \
  && cargo build --locked --release --target "$(cat /target)" \
  && rm -r src

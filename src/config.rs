@@ -79,7 +79,10 @@ pub fn files(file: &Path) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let value = serde_yaml::from_str::<Value>(&text).unwrap_or_default();
     let endpoints = value.get("endpoints").and_then(Value::as_sequence).into_iter().flatten();
-    for field in endpoints.flat_map(|entry| [entry.get("keyPath"), entry.get("acceptKeyPaths")]).flatten() {
+    for field in endpoints
+        .flat_map(|entry| ["keyPath", "acceptKeyPaths", "pathKeyPath"].map(|field| entry.get(field)))
+        .flatten()
+    {
         let one = field.as_str().into_iter();
         let several = field.as_sequence().into_iter().flatten().filter_map(Value::as_str);
         files.extend(one.chain(several).map(|key_path| key_file(folder, key_path)));
@@ -187,6 +190,7 @@ struct Entry {
     accepted: Vec<(String, PathBuf, Key)>,
     name: Option<String>,
     registry_hosts: Vec<String>,
+    path_key: Option<Key>,
     path_salt: Option<String>,
     namespaces: Vec<String>,
     max_body: Option<usize>,
@@ -195,7 +199,7 @@ struct Entry {
     unsigned: bool,
 }
 
-const ENTRY_FIELDS: [&str; 11] = [
+const ENTRY_FIELDS: [&str; 12] = [
     "source",
     "keyPath",
     "acceptKeyPaths",
@@ -204,6 +208,7 @@ const ENTRY_FIELDS: [&str; 11] = [
     "name",
     "namespaces",
     "pathSalt",
+    "pathKeyPath",
     "unsigned",
     "maxBody",
     "maxPerMinute",
@@ -223,6 +228,7 @@ impl Entry {
         entry.drop_if_empty("registryHost");
         let registry_hosts = entry.texts("registryHost");
         let path_salt = entry.text("pathSalt");
+        let path_key_path = entry.text("pathKeyPath");
         let namespaces = entry.texts("namespaces");
         let unsigned = entry.flag("unsigned");
         let max_body = entry.bytes("maxBody", LONGEST_BODY);
@@ -232,6 +238,9 @@ impl Entry {
         entry.finish(&ENTRY_FIELDS);
         let provider = source.and_then(|source| find_provider(&mut entry, &source));
         let key = key_path.as_deref().and_then(|key_path| read_key(&mut entry, "keyPath", folder, key_path));
+        let path_key = path_key_path
+            .and_then(|key_path| read_key(&mut entry, "pathKeyPath", folder, &key_path))
+            .map(|(_, key)| key);
         let mut accepted = Vec::new();
         for key_path in accept_key_paths {
             let key = read_key(&mut entry, "acceptKeyPaths", folder, &key_path);
@@ -269,6 +278,7 @@ impl Entry {
             accepted,
             name,
             registry_hosts,
+            path_key,
             path_salt,
             namespaces,
             max_body,
@@ -287,6 +297,7 @@ impl Entry {
             key,
             accepted,
             registry_hosts,
+            path_key,
             path_salt,
             namespaces,
             max_body,
@@ -297,6 +308,7 @@ impl Entry {
         } = self;
         config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
         let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
+        let digest = path_key.as_ref().unwrap_or(&key).digest(salt);
         let mut key_names: Vec<Arc<str>> = vec![key_path.into()];
         let mut accepted_keys = Vec::new();
         for (written, file, key) in accepted {
@@ -305,7 +317,7 @@ impl Entry {
             accepted_keys.push(key);
         }
         let credentials = Credentials { key, accepted: accepted_keys, google, unsigned };
-        let mut endpoint = Endpoint::new(name, provider, key_file, credentials, salt);
+        let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
         endpoint.registry_hosts = registry_hosts;
         endpoint.namespaces = namespaces;
         endpoint.key_names = key_names;

@@ -41,15 +41,14 @@ pub struct Endpoint {
 pub const HOOK_PREFIX: &str = "/hook/";
 
 impl Endpoint {
-    /// Puts an endpoint together; `salt` goes into its path beside the key.
+    /// Puts an endpoint together; `digest` makes its path.
     pub fn new(
         name: String,
         provider: &'static Provider,
         key_file: PathBuf,
         credentials: Credentials,
-        salt: &str,
+        digest: String,
     ) -> Endpoint {
-        let digest = credentials.key.digest(salt);
         Endpoint {
             name: name.into(),
             provider,

@@ -18,7 +18,7 @@ const BODY: usize = 8 << 10;
 fn push(repository: usize) -> String {
     let commit = |at: usize| json!({"id": format!("{at:040x}"), "message": "Change something", "timestamp": "2026-01-01T00:00:00Z", "author": {"name": "A", "email": "a@example.com"}, "added": [], "removed": [], "modified": ["apps/values.yaml"]});
     let mut body = json!({
-        "ref": "refs/heads/main", "before": "0".repeat(39) + "1", "after": format!("{repository:040x}"),
+        "ref": "refs/heads/main", "before": "0".repeat(39) + "1", "after": format!("{:040x}", repository + 1),
         "repository": {"id": 1, "full_name": "example-org/repository", "clone_url": url(repository), "ssh_url": "git@github.com:example-org/x.git", "html_url": url(repository), "default_branch": "main"},
         "pusher": {"name": "a", "email": "a@example.com"}, "commits": [], "head_commit": commit(repository),
     });

@@ -65,6 +65,7 @@ fn fast() -> Pace {
     Pace { min_interval: Duration::from_millis(50), ..Pace::default() }
 }
 
+// Incident 19: a delivery that comes twice is as good as one.
 #[tokio::test]
 async fn many_deliveries_cost_a_handful_of_patches() {
     let (queue, script) = start(fast(), Script { takes: Duration::from_millis(5), ..Script::default() });
@@ -131,6 +132,31 @@ async fn the_api_server_decides_the_least_pause() {
     assert!(requests[1] - requests[0] >= Duration::from_millis(1500));
 }
 
+// Incident 36.
+#[tokio::test]
+async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
+    let pace = Pace { spread: Duration::from_millis(800), ..fast() };
+    let (queue, script) = start(pace, Script::default());
+    let targets = |count: usize| (0..count).map(|at| target(&format!("object-{at}"))).collect::<Vec<_>>();
+    let began = Instant::now();
+    let _ = queue.want(&targets(200));
+    assert!(began.elapsed() < Duration::from_millis(200), "the answer does not wait");
+    rest(&queue).await;
+    let took: Vec<Duration> =
+        script.requests.lock().expect("a lock").iter().map(|(_, at)| at.duration_since(began)).collect();
+    assert_eq!(took.len(), 200);
+    let in_first_half = took.iter().filter(|after| after.as_millis() < 400).count();
+    assert!((50..150).contains(&in_first_half), "{in_first_half} of 200 in the first half");
+
+    let (queue, script) = start(pace, Script::default());
+    let began = Instant::now();
+    let _ = queue.want(&targets(A_FEW));
+    rest(&queue).await;
+    let last = script.requests.lock().expect("a lock").iter().map(|(_, at)| *at).max().expect("requests");
+    assert!(last.duration_since(began) < Duration::from_millis(400));
+}
+
+// Incident 36.
 #[tokio::test]
 async fn patches_in_flight_are_bounded_and_limited_in_time() {
     let pace = Pace {

@@ -36,6 +36,7 @@ pub async fn push_signed(running: &Running, body: Vec<u8>, extra: &[(&str, &str)
     post(&format!("{}{}", running.base, running.path("github")), &headers, body).await
 }
 
+// Incident 28: what was verified is what is read.
 #[tokio::test]
 async fn a_signed_push_is_accepted_and_says_what_would_be_patched() {
     let running = Running::with_objects(CONFIG, OBJECTS);

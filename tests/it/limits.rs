@@ -83,6 +83,24 @@ async fn more_keys_can_be_good_at_one_url() {
     assert!(config.contains("\"acceptKeyPaths\":[\"next.key\"]"), "{config}");
 }
 
+/// The last step of changing a key: the old one makes the URL and is good for nothing else.
+#[tokio::test]
+async fn an_old_key_can_be_retired_and_the_url_stays() {
+    let before = Running::with_objects(CONFIG, OBJECTS);
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: next.key, pathKeyPath: github.key, name: github}\n";
+    let folder = super::running::folder(config);
+    std::fs::write(folder.path().join("github.key"), test_key("github")).expect("a key");
+    let objects = before.folder.path().join("objects").display().to_string();
+    let running = Running::in_folder(folder, &["--manifests", &objects]);
+    assert_eq!(running.path("github"), before.path("github"));
+    for (key, status) in [("next", 202), ("github", 401)] {
+        let signature = hub_signature(&test_key(key), &push());
+        let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
+        let url = format!("{}{}", running.base, running.path("github"));
+        assert_eq!(post(&url, &headers, push()).await.status, status, "{key}");
+    }
+}
+
 #[tokio::test]
 async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
     let forwarded = [("X-Forwarded-For", "203.0.113.9, 192.0.2.7")];

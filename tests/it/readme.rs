@@ -91,6 +91,21 @@ fn every_command_line_that_can_be_run_works() {
             ["tests/testbed/build"] => assert!(project().join(words[0]).exists()),
             // The suite that this test is part of; a container engine; a tunnel to the internet.
             ["cargo", "test"] | ["docker", ..] | ["ngrok", "http", "8080"] => {}
+            [
+                "FLUX_RECV_FAULTS=long",
+                "cargo",
+                "test",
+                "--test",
+                "cluster",
+                "--",
+                "kustomization",
+                "fault",
+            ] => {}
+            ["cargo", "fuzz", "run", "-s", "none", target, _, seeds, "--", _] => {
+                let targets = std::fs::read_to_string(project().join("fuzz/Cargo.toml")).expect("a manifest");
+                assert!(targets.contains(&format!("name = \"{target}\"")), "{line}");
+                assert!(project().join(seeds).is_dir(), "{line}");
+            }
             other => panic!("README has a command that no test knows: {other:?}"),
         }
         run += 1;
