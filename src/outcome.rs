@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use crate::flux::Target;
 
@@ -156,43 +157,33 @@ impl Outcome {
         }
     }
 
-    /// What the sender is told; nothing where it has not proved itself.
-    pub fn answer(&self) -> Option<Value> {
-        let label = self.label();
-        Some(match self {
-            Outcome::Accepted { event, targets, skipped, dry_run } => {
-                let mut answer = json!({
-                    "outcome": label,
-                    "event": event,
-                    "targets": names(targets),
-                    "skipped": skipped_answer(skipped),
-                });
-                if *dry_run {
-                    answer["dryRun"] = Value::Bool(true);
-                }
-                answer
+    /// What the sender is told, as JSON; nothing where it has not proved itself.
+    pub fn answer(&self) -> Option<String> {
+        let bare = Answer { outcome: self.label(), ..Answer::default() };
+        let answer = match self {
+            Outcome::Accepted { event, targets, skipped, dry_run } => Answer {
+                dry_run: *dry_run,
+                event: Some(event),
+                skipped: Some(skipped),
+                targets: Some(targets),
+                ..bare
+            },
+            Outcome::Queued { event } | Outcome::Forwarded { event } => Answer { event: Some(event), ..bare },
+            Outcome::Ignored { reason } => Answer { reason: Some(reason), ..bare },
+            Outcome::Unmatched { event, reason, skipped } => {
+                Answer { event: Some(event), reason: Some(reason), skipped: Some(skipped), ..bare }
             }
-            Outcome::Queued { event } | Outcome::Forwarded { event } => {
-                json!({"outcome": label, "event": event})
-            }
-            Outcome::Ignored { reason } => json!({"outcome": label, "reason": reason}),
-            Outcome::Unmatched { event, reason, skipped } => json!({
-                "outcome": label,
-                "event": event,
-                "reason": reason,
-                "skipped": skipped_answer(skipped),
-            }),
-            Outcome::Unreadable { why } => json!({"outcome": label, "reason": why}),
-            Outcome::TooLarge { limit } => json!({"outcome": label, "limit": limit}),
+            Outcome::Unreadable { why } => Answer { reason: Some(why), ..bare },
+            Outcome::TooLarge { limit } => Answer { limit: Some(*limit), ..bare },
             Outcome::Unavailable { why, proved, .. } => {
-                let reason = if *proved { why } else { "cannot be checked now" };
-                json!({"outcome": label, "reason": reason})
+                Answer { reason: Some(if *proved { why } else { "cannot be checked now" }), ..bare }
             }
-            Outcome::Pong | Outcome::Encoded | Outcome::TooMany { .. } => json!({"outcome": label}),
+            Outcome::Pong | Outcome::Encoded | Outcome::TooMany { .. } => bare,
             Outcome::UnknownPath | Outcome::WrongMethod | Outcome::Refused { .. } | Outcome::Incomplete => {
                 return None;
             }
-        })
+        };
+        serde_json::to_string(&answer).ok()
     }
 
     /// What the operator is told beside the label, for the log.
@@ -261,11 +252,36 @@ fn names(targets: &[Target]) -> Vec<String> {
     targets.iter().map(ToString::to_string).collect()
 }
 
-fn skipped_answer(skipped: &[Skipped]) -> Vec<Value> {
-    skipped
-        .iter()
-        .map(|skipped| json!({"target": skipped.target.to_string(), "reason": skipped.reason}))
-        .collect()
+/// What a sender is told.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'o> {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'o str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'o str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'o [Skipped]>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_names")]
+    targets: Option<&'o [Target]>,
+}
+
+fn as_names<S: Serializer>(targets: &Option<&[Target]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(targets.iter().copied().flatten().map(ToString::to_string))
+}
+
+impl Serialize for Skipped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut skipped = serializer.serialize_struct("Skipped", 2)?;
+        skipped.serialize_field("reason", self.reason)?;
+        skipped.serialize_field("target", &self.target.to_string())?;
+        skipped.end()
+    }
 }
 
 fn skipped_detail(skipped: &[Skipped]) -> String {

@@ -37,7 +37,11 @@ impl Changes {
     pub fn of(file: &Path) -> Changes {
         let touched = Arc::new(Notify::new());
         let tell = Arc::clone(&touched);
-        let watcher = notify::recommended_watcher(move |_| tell.notify_one());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                tell.notify_one();
+            }
+        });
         let watcher = watcher
             .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", LOOK.as_secs()))
             .ok();

@@ -54,16 +54,21 @@ fn one_line(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// Written piece by piece: this runs once per delivery, and a tree of values costs more than all the
+/// rest of the line.
 fn json_line(record: &Record<'_>) -> String {
-    struct Fields(serde_json::Map<String, serde_json::Value>);
+    struct Fields(String);
     impl<'kvs> VisitSource<'kvs> for Fields {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-            let value = match (value.to_u64(), value.to_bool()) {
-                (Some(number), _) => number.into(),
-                (None, Some(flag)) => flag.into(),
-                (None, None) => value.to_string().into(),
-            };
-            self.0.insert(key.to_string(), value);
+            self.0.push(',');
+            push_json(&mut self.0, key.as_str());
+            self.0.push(':');
+            match (value.to_u64(), value.to_bool(), value.to_borrowed_str()) {
+                (Some(number), _, _) => push_display(&mut self.0, number),
+                (None, Some(flag), _) => push_display(&mut self.0, flag),
+                (None, None, Some(text)) => push_json(&mut self.0, text),
+                (None, None, None) => push_json(&mut self.0, &value.to_string()),
+            }
             Ok(())
         }
     }
@@ -74,12 +79,32 @@ fn json_line(record: &Record<'_>) -> String {
         Level::Debug => "debug",
         Level::Trace => "trace",
     };
-    let mut fields = Fields(serde_json::Map::new());
-    fields.0.insert("time".to_owned(), jiff::Timestamp::now().to_string().into());
-    fields.0.insert("level".to_owned(), level.into());
-    fields.0.insert("message".to_owned(), record.args().to_string().into());
+    let mut fields = Fields(String::with_capacity(256));
+    fields.0.push_str("{\"time\":\"");
+    push_display(&mut fields.0, jiff::Timestamp::now());
+    fields.0.push_str("\",\"level\":\"");
+    fields.0.push_str(level);
+    fields.0.push_str("\",\"message\":");
+    match record.args().as_str() {
+        Some(message) => push_json(&mut fields.0, message),
+        None => push_json(&mut fields.0, &record.args().to_string()),
+    }
     let _ = record.key_values().visit(&mut fields);
-    serde_json::Value::Object(fields.0).to_string()
+    fields.0.push('}');
+    fields.0
+}
+
+fn push_display(line: &mut String, value: impl std::fmt::Display) {
+    use std::fmt::Write;
+    // Writing to a string does not fail.
+    let _ = write!(line, "{value}");
+}
+
+fn push_json(line: &mut String, text: &str) {
+    match serde_json::to_string(text) {
+        Ok(quoted) => line.push_str(&quoted),
+        Err(_) => line.push_str("\"\""),
+    }
 }
 
 #[cfg(test)]

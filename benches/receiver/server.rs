@@ -21,6 +21,8 @@ pub struct Server {
     child: Child,
     pub port: u16,
     pub folder: tempfile::TempDir,
+    /// Away from the config, whose folder is watched.
+    log: tempfile::NamedTempFile,
 }
 
 impl Drop for Server {
@@ -42,9 +44,10 @@ fn own_program() -> PathBuf {
 
 impl Server {
     fn spawn(mut command: Command, port: u16, folder: tempfile::TempDir) -> Server {
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("taskset runs");
-        Server { child, port, folder }
+        let log = tempfile::NamedTempFile::new().expect("a log");
+        let written = log.reopen().expect("a log");
+        let child = command.stdout(Stdio::null()).stderr(written).spawn().expect("taskset runs");
+        Server { child, port, folder, log }
     }
 
     pub fn baseline() -> Server {
@@ -110,7 +113,7 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
     /// The hook path of the one endpoint.

@@ -26,7 +26,7 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
         _ => {}
     }
     match outcome.answer() {
-        Some(body) => response.json(body),
+        Some(body) => response.content_type("application/json").body(body),
         None => response.finish(),
     }
 }
