@@ -45,6 +45,9 @@ LABEL org.opencontainers.image.title="flux-recv" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/flux-recv /flux-recv
+# Memory goes back at once; otherwise the allocator keeps three times as much.
+ENV MIMALLOC_PURGE_DELAY=0 \
+    MIMALLOC_ARENA_EAGER_COMMIT=0
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/flux-recv"]

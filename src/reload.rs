@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_secs(30);
 
 impl Changes {
-    /// Watches the files of a config.
+    /// Watches the files of a config that is about to be loaded.
     pub fn of(file: &Path) -> Changes {
         let touched = Arc::new(Notify::new());
         let tell = Arc::clone(&touched);

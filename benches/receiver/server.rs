@@ -91,6 +91,8 @@ impl Server {
             "json",
         ]);
         command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
+        // As in the image.
+        command.env("MIMALLOC_PURGE_DELAY", "0").env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         Server::spawn(command, port, folder)
     }
 

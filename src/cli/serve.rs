@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::backend::Backend;
+use self::reloading::Reloading;
 use super::{ClusterArgs, ConfigArgs, parse_duration, runtime};
 use crate::admin::{self, Desk};
 use crate::cluster::inventory::Watches;
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::outcome;
 use crate::queue::Queue;
 use crate::receive::Receiver;
+use crate::reload::Changes;
 use crate::server::{self, Limits, Service};
 use crate::verify::fetch::{Fetch, HttpsFetch, NoFetch};
 use crate::verify::{GoogleKeys, Tools};
@@ -65,6 +67,8 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    // Before the config is read, so that no change of it can fall between the two.
+    let changes = Changes::of(&args.config.config);
     let config = config::load(&args.config.config)?;
     let bind = |address: &str, option: &str| {
         listener::bind(address).with_context(|| {
@@ -80,7 +84,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let history = Arc::new(History::default());
         let mut backend = Backend::start(args, &config, &history, &metrics).await?;
         announce(&config, args, &backend.journal);
-        let reloading = reloading::Reloading::of(&args.config.config, &config);
+        let reloading = Reloading::of(&args.config.config, changes, &config);
         let service = Arc::new(Service {
             in_force: InForce::new(serving(config, &metrics)),
             receiver: Receiver::new(tools(), backend.sink, Arc::clone(&metrics)),

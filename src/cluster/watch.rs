@@ -17,8 +17,8 @@ use super::{describe, status_code};
 use crate::backoff::growing_pause;
 use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 
-/// Objects per page of a list: some 4 KiB each, so a page stays around a MiB.
-const PAGE_SIZE: u32 = 250;
+/// Objects per page of a list: some 4 KiB each, so a page stays below a MiB.
+const PAGE_SIZE: u32 = 100;
 
 /// A watch that ends sooner than this was not meant to.
 const SHORT: Duration = Duration::from_secs(5);

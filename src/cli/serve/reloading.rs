@@ -21,8 +21,8 @@ pub(super) struct Reloading {
 
 impl Reloading {
     /// Of a config that was just loaded.
-    pub(super) fn of(file: &Path, config: &Config) -> Reloading {
-        Reloading { file: file.to_owned(), changes: Changes::of(file), api: config.api.clone() }
+    pub(super) fn of(file: &Path, changes: Changes, config: &Config) -> Reloading {
+        Reloading { file: file.to_owned(), changes, api: config.api.clone() }
     }
 
     /// Reloads whenever something has changed; never ends.
