@@ -54,6 +54,9 @@ impl FollowThrough {
             if pursuits.get(&target).is_some_and(|followed| followed.pursuit.wants(&revision)) {
                 continue;
             }
+            if pursuits.contains_key(&target) {
+                self.end(&mut pursuits, &target, Verdict::Superseded);
+            }
             if let Some(pursuit) = Pursuit::new(&revision, &progress, now) {
                 pursuits.insert(target, Followed { pursuit, delivery: delivery.clone() });
                 began = true;
@@ -132,6 +135,7 @@ impl FollowThrough {
             Verdict::MovedOn(after) => ("moved_on", Some(after)),
             Verdict::GivenUp => ("given_up", None),
             Verdict::Dropped => ("dropped", None),
+            Verdict::Superseded => ("superseded", None),
         };
         let endpoint = &delivery.endpoint;
         match (verdict, after) {

@@ -9,8 +9,8 @@ pub mod contents;
 pub mod store;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -29,6 +29,8 @@ struct Shared {
     gathering: Mutex<Gathering>,
     wake: Condvar,
     writable: AtomicBool,
+    /// When the commit that is on its way began, in milliseconds since the start of the process.
+    began: AtomicU64,
     next_delivery: AtomicU64,
     ended: Notify,
     has_ended: AtomicBool,
@@ -61,6 +63,17 @@ struct CommitState {
 #[error("the journal cannot be written")]
 pub struct NotKept;
 
+/// How long a commit may take; senders wait for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// No commit is on its way.
+const IDLE: u64 = u64::MAX;
+
+fn since_start() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_millis() as u64
+}
+
 /// How long changes wait that nobody waits for.
 const LATER: Duration = Duration::from_secs(1);
 
@@ -84,6 +97,7 @@ impl Journal {
             gathering: Mutex::default(),
             wake: Condvar::new(),
             writable: AtomicBool::new(true),
+            began: AtomicU64::new(IDLE),
             next_delivery: AtomicU64::new(next_delivery),
             ended: Notify::new(),
             has_ended: AtomicBool::new(false),
@@ -128,7 +142,10 @@ impl Journal {
 
     /// Whether the last commit went through, or would.
     pub fn is_writable(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.writable.load(Ordering::Relaxed))
+        let Some(shared) = &self.shared else { return true };
+        let began = shared.began.load(Ordering::Relaxed);
+        let hangs = began != IDLE && since_start().saturating_sub(began) > PATIENCE.as_millis() as u64;
+        shared.writable.load(Ordering::Relaxed) && !hangs
     }
 
     /// Writes what has been gathered, and ends.
@@ -165,8 +182,12 @@ impl Commit {
     /// Waits for the end.
     ///
     /// # Errors
-    /// When nothing was written.
+    /// When nothing was written, or nobody knows for too long: a disk can also hang.
     pub async fn done(&self) -> Result<(), NotKept> {
+        tokio::time::timeout(PATIENCE, self.ended()).await.unwrap_or(Err(NotKept))
+    }
+
+    async fn ended(&self) -> Result<(), NotKept> {
         loop {
             let ended = self.state.ended.notified();
             match self.kept() {
@@ -210,11 +231,16 @@ impl Keeper {
     fn work(&mut self) {
         loop {
             let Gathering { changes, awaited, closing } = self.wait_for_work();
-            let result = match (changes.is_empty(), &self.store) {
-                (true, Some(_)) => Ok(()),
+            let was_open = self.store.is_some();
+            self.shared.began.store(since_start(), Ordering::Relaxed);
+            let result = match (changes.is_empty(), was_open) {
+                (true, true) => Ok(()),
                 _ => self.commit(&changes),
             };
-            self.report(&result);
+            self.shared.began.store(IDLE, Ordering::Relaxed);
+            if !changes.is_empty() || !was_open {
+                self.report(&result);
+            }
             match result {
                 Ok(()) => changes.into_iter().for_each(|change| self.held.apply(change)),
                 // Nobody was promised the new ones; what has gone is gone all the same.

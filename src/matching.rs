@@ -93,6 +93,26 @@ pub fn all_of(inventory: &Inventory, subjects: &[Subject], namespaces: &[String]
     wanted.map(|object| object.target.clone()).collect()
 }
 
+/// Whether the inventory holds all that it takes to say which objects these events concern.
+pub fn can_tell(inventory: &Inventory, events: &[Event]) -> bool {
+    events.iter().all(|event| kinds_asked_by(event).iter().all(|kind| inventory.knows(*kind)))
+}
+
+fn kinds_asked_by(event: &Event) -> &'static [Kind] {
+    match event {
+        Event::Git(event) if !inventory::may_publish_pages(event) => &[Kind::GitRepository],
+        Event::Git(_) => kinds_of(Subject::Git),
+        Event::Image(_) => kinds_of_images(),
+        Event::Chart(_) => kinds_of(Subject::Charts),
+        Event::Bucket(_) => kinds_of(Subject::Buckets),
+    }
+}
+
+/// Charts are found through their HelmRepository, which itself is never asked.
+fn kinds_of_images() -> &'static [Kind] {
+    &[Kind::OciRepository, Kind::HelmRepository, Kind::HelmChart, Kind::ImageRepository]
+}
+
 fn kinds_of(subject: Subject) -> &'static [Kind] {
     match subject {
         // The pages of a repository can hold a chart repository.

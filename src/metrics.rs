@@ -82,7 +82,8 @@ struct ResultLabels {
 /// How patches can end.
 pub const PATCH_RESULTS: [&str; 6] = ["success", "failure", "forbidden", "not_found", "rejected", "gone"];
 /// What can become of a push that is followed, and that it was asked for again.
-pub const FOLLOW_RESULTS: [&str; 5] = ["seen", "moved_on", "given_up", "dropped", "asked_again"];
+pub const FOLLOW_RESULTS: [&str; 6] =
+    ["seen", "moved_on", "given_up", "dropped", "superseded", "asked_again"];
 
 /// The endpoint of deliveries to no endpoint.
 const UNMATCHED: &str = "unmatched";
@@ -291,7 +292,10 @@ impl Metrics {
 
     /// A delivery has proved itself with this key.
     pub fn authentic(&self, endpoint: &Arc<str>, key: &Arc<str>) {
-        self.last_delivery.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).set(now());
+        // One that a reload has removed meanwhile stays forgotten.
+        if let Some(last) = self.last_delivery.get(&EndpointLabels { endpoint: Arc::clone(endpoint) }) {
+            last.set(now());
+        }
         let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
         self.keys.get_or_create(&labels).inc();
     }

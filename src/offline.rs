@@ -8,7 +8,7 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
-use crate::flux::{Kind, Spec, Target};
+use crate::flux::{KINDS, Kind, Spec, Target};
 use crate::matching::{Inventory, Object};
 use crate::queue::{WriteError, Writer};
 
@@ -42,6 +42,7 @@ impl Writer for DryRun {
 /// Names the file that cannot be read.
 pub fn load(folder: &Path) -> anyhow::Result<Inventory> {
     let mut inventory = Inventory::default();
+    KINDS.iter().for_each(|info| inventory.know(info.kind));
     for file in manifest_files(folder)? {
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -147,7 +147,8 @@ impl Queue {
     pub fn new(pace: Pace, journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Queue {
         let mut slots = Slots::new(pace.min_interval);
         let pending = left.pending.iter().map(|(target, generation)| (target.clone(), *generation));
-        slots.restore(pending.collect(), Instant::now());
+        let (now, window) = (Instant::now(), pace.window(left.pending.len()));
+        slots.restore(pending, now, || now + random_part_of(window));
         metrics.pending(slots.busy());
         let (slots, changed, rests) = (Mutex::new(slots), Notify::new(), Notify::new());
         Queue { shared: Arc::new(Shared { pace, journal, metrics, slots, changed, rests }) }
@@ -155,24 +156,13 @@ impl Queue {
 
     /// These objects are to be reconciled, by patches that start after this call.
     pub fn want(&self, targets: &[Target]) -> Promise {
-        let window = match targets.len() {
-            0..=A_FEW => Duration::ZERO,
-            many => self
-                .shared
-                .pace
-                .spread
-                .min(SPREAD_PER_OBJECT.saturating_mul(u32::try_from(many).unwrap_or(u32::MAX))),
-        };
-        self.want_spread(targets, window)
+        self.want_spread(targets, self.shared.pace.window(targets.len()))
     }
 
     /// These objects are to be reconciled some time within the window.
     pub fn want_spread(&self, targets: &[Target], window: Duration) -> Promise {
         let now = Instant::now();
-        let spread = |target| {
-            let delay = if window.is_zero() { Duration::ZERO } else { window.mul_f64(fastrand::f64()) };
-            (target, now + delay)
-        };
+        let spread = |target| (target, now + random_part_of(window));
         let mut slots = self.slots();
         let Wanted { write, mut await_commits, due_changed } = slots.want(targets.iter().map(spread), now);
         if !write.is_empty() {
@@ -228,9 +218,9 @@ impl Queue {
 
     /// Tells the journal which objects need not be asked by the next process.
     pub fn settle(&self) {
-        let slots = self.slots();
+        let mut slots = self.slots();
         let rested =
-            slots.rested().into_iter().map(|(target, generation)| Change::Settle(target, generation));
+            slots.forget_rested().into_iter().map(|(target, generation)| Change::Settle(target, generation));
         self.shared.journal.write_later(rested);
     }
 
@@ -305,6 +295,23 @@ impl Queue {
     fn slots(&self) -> MutexGuard<'_, Slots<Commit>> {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Pace {
+    /// Over how long so many objects are spread.
+    fn window(&self, objects: usize) -> Duration {
+        match objects {
+            0..=A_FEW => Duration::ZERO,
+            many => {
+                let many = u32::try_from(many).unwrap_or(u32::MAX);
+                self.spread.min(SPREAD_PER_OBJECT.saturating_mul(many))
+            }
+        }
+    }
+}
+
+fn random_part_of(window: Duration) -> Duration {
+    if window.is_zero() { Duration::ZERO } else { window.mul_f64(fastrand::f64()) }
 }
 
 async fn request(writer: &dyn Writer, target: &Target, limit: Duration) -> Result<(), WriteError> {

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use tokio::sync::Notify as Signal;
 
 use self::backlog::{Backlog, Kept, Waiting};
 use crate::delivery::Delivery;
@@ -17,13 +18,13 @@ use crate::event::Event;
 use crate::flux::Target;
 use crate::follow_through::FollowThrough;
 use crate::history::DeliveryId;
-use crate::journal::Journal;
 use crate::journal::contents::Contents;
+use crate::journal::{Journal, NotKept};
 use crate::matching::{self, Inventory};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::provider::Parsed;
-use crate::queue::{Promise, Queue};
+use crate::queue::Queue;
 use crate::verify::{Refusal, Tools, verify};
 
 /// Takes deliveries.
@@ -74,12 +75,15 @@ pub trait Notify: Send + Sync {
 /// When to send again what could not be taken.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// How often to look for deliveries that need not wait any more.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How far apart the objects of a catch-up are asked, on the average.
 const CATCH_UP_SPREAD: Duration = Duration::from_millis(20);
 
 impl FluxObjects {
-    /// Objects of which none is known yet: deliveries wait for [`Receiver::open`], with those that an
-    /// earlier process has left in the journal.
+    /// Objects of which none is known yet: deliveries wait for [`Receiver::match_what_waits`], with
+    /// those that an earlier process has left in the journal.
     pub fn new(
         inventory: Arc<RwLock<Inventory>>,
         queue: Queue,
@@ -87,7 +91,7 @@ impl FluxObjects {
         left: &Contents,
         metrics: Arc<Metrics>,
     ) -> FluxObjects {
-        let backlog = Backlog::closed(journal, left, metrics);
+        let backlog = Backlog::new(journal, left, metrics);
         FluxObjects { inventory, queue, follow_through: None, dry_run: false, backlog }
     }
 }
@@ -140,12 +144,27 @@ impl Receiver {
         }
     }
 
-    /// The objects are known now: matches what has waited, and lets nothing wait any more. Ends when
-    /// what has waited need not be remembered.
-    pub async fn open(&self) {
+    /// Matches deliveries as the kinds that they ask for become known; never ends.
+    pub async fn match_what_waits(&self, became_known: &Signal) {
+        loop {
+            self.match_what_can_be().await;
+            // A delivery may come to wait just as its kinds become known, so there is a tick as well.
+            let _ = tokio::time::timeout(LOOK_AGAIN, became_known.notified()).await;
+        }
+    }
+
+    /// Matches the deliveries whose kinds are known by now. Ends when they need not be remembered.
+    pub async fn match_what_can_be(&self) {
         let Sink::Flux(objects) = &self.sink else { return };
+        if objects.backlog.is_empty() {
+            return;
+        }
+        let ready = {
+            let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            objects.backlog.take(|waiting| matching::can_tell(&inventory, &waiting.events))
+        };
         let mut matched = Vec::new();
-        for (number, waiting) in objects.backlog.open() {
+        for (number, waiting) in &ready {
             let found = objects.find(&waiting.events, &waiting.namespaces);
             let promise = objects.queue.want(&found.targets);
             let outcome = objects.outcome(&waiting.events, found);
@@ -153,7 +172,7 @@ impl Receiver {
                 endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label();
                 "queued delivery: {}", outcome.detail()
             );
-            matched.push((number, promise));
+            matched.push((*number, promise));
         }
         let mut kept = Vec::new();
         for (number, promise) in matched {
@@ -162,13 +181,16 @@ impl Receiver {
                 kept.push(number);
             }
         }
-        objects.backlog.settled(kept.into_iter());
+        objects.backlog.settled(ready.len(), kept.into_iter());
     }
 
     /// Asks once for every object that a delivery to one of these endpoints could be about, spread
     /// out: for a start that does not know what it has missed.
-    pub async fn catch_up(&self, endpoints: &Endpoints) {
-        let Sink::Flux(objects) = &self.sink else { return };
+    ///
+    /// # Errors
+    /// When the journal does not hold all of them.
+    pub async fn catch_up(&self, endpoints: &Endpoints) -> Result<(), NotKept> {
+        let Sink::Flux(objects) = &self.sink else { return Ok(()) };
         let mut targets = BTreeSet::new();
         {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
@@ -183,45 +205,33 @@ impl Receiver {
         let targets: Vec<Target> = targets.into_iter().collect();
         let window = CATCH_UP_SPREAD.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
         log::info!(objects = targets.len(), within_s = window.as_secs(); "catching up: asking every object once");
-        if objects.queue.want_spread(&targets, window).kept().await.is_err() {
-            log::warn!("the catch-up is not in the journal; a restart would forget the rest of it");
-        }
+        objects.queue.want_spread(&targets, window).kept().await
     }
 }
 
 impl FluxObjects {
     async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
-        let events = match self.backlog.is_open() {
-            true => events,
-            false => match self.wait_for_objects(endpoint, events, size).await {
-                Ok(events) => events,
-                Err(outcome) => return outcome,
-            },
+        let Some(mut found) = self.find_if_known(&events, &endpoint.namespaces) else {
+            return self.wait_for_objects(endpoint, events, size).await;
         };
-        let mut found = self.find(&events, &endpoint.namespaces);
         if let Some(limit) = &endpoint.limit
             && !self.queue.all_pending(&found.targets)
             && let Err(retry_after) = limit.charge(Instant::now())
         {
             return Outcome::TooMany { retry_after };
         }
-        let promise: Promise = self.queue.want(&found.targets);
-        if promise.kept().await.is_err() {
-            return not_kept();
-        }
+        // Before anything can happen to the objects.
         if let Some(follow_through) = &self.follow_through {
             follow_through.expect(id, std::mem::take(&mut found.expected));
+        }
+        if self.queue.want(&found.targets).kept().await.is_err() {
+            return not_kept();
         }
         self.outcome(&events, found)
     }
 
-    /// Keeps a delivery until the objects are known; gives the events back if they are by now.
-    async fn wait_for_objects(
-        &self,
-        endpoint: &Endpoint,
-        events: Vec<Event>,
-        size: usize,
-    ) -> Result<Vec<Event>, Outcome> {
+    /// Keeps a delivery until the kinds that it asks for are known.
+    async fn wait_for_objects(&self, endpoint: &Endpoint, events: Vec<Event>, size: usize) -> Outcome {
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
@@ -231,17 +241,21 @@ impl FluxObjects {
         };
         let (event, commit) = match self.backlog.keep(delivery) {
             Kept::Waits { event, commit } => (event, commit),
-            Kept::NotNeeded(delivery) => return Ok(delivery.events),
             Kept::Full => {
                 let why = "too many deliveries wait until the objects of the cluster are known".to_owned();
-                return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true });
+                return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
             }
         };
         let kept = match commit {
             Some(commit) => commit.done().await,
             None => Ok(()),
         };
-        Err(kept.map_or_else(|_| not_kept(), |()| Outcome::Queued { event }))
+        kept.map_or_else(|_| not_kept(), |()| Outcome::Queued { event })
+    }
+
+    fn find_if_known(&self, events: &[Event], namespaces: &[String]) -> Option<matching::Matched> {
+        let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+        matching::can_tell(&inventory, events).then(|| matching::find(&inventory, events, namespaces))
     }
 
     fn find(&self, events: &[Event], namespaces: &[String]) -> matching::Matched {

@@ -73,9 +73,11 @@ impl Changes {
             let loaded = config::load(&self.file);
             self.watch_folders();
             self.seen = self.content();
-            // What changed while it was being read is read again.
+            // What changed while it was being read may be half of the one and half of the other.
             if self.seen != content {
+                self.seen = [0; 32];
                 self.touched.notify_one();
+                continue;
             }
             return loaded;
         }

@@ -89,11 +89,11 @@ fn patches(bed: &Bed, kubeconfig: &str) -> Row {
     let arguments = ["--spread", "0", "--min-interval", "0"];
     let receiver =
         Server::flux_recv_with(kubeconfig, &arguments).when_it_knows_all_objects().when_it_listens();
-    let push = vec![requests(&receiver.path(), 1, false).remove(0)];
+    let push = requests(&receiver.path(), 1, false).remove(0);
     let ours = || {
         let before = receiver.log().matches("asked to reconcile").count();
         let started = Instant::now();
-        post_once(&receiver, &push[0]);
+        post_once(&receiver, &push);
         while receiver.log().matches("asked to reconcile").count() < before + OBJECTS {
             std::thread::sleep(Duration::from_millis(10));
         }

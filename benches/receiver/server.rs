@@ -20,7 +20,7 @@ pub fn url(repository: usize) -> String {
 pub struct Server {
     child: Child,
     pub port: u16,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     /// Away from the config, whose folder is watched.
     log: tempfile::NamedTempFile,
 }
@@ -47,7 +47,7 @@ impl Server {
         let log = tempfile::NamedTempFile::new().expect("a log");
         let written = log.reopen().expect("a log");
         let child = command.stdout(Stdio::null()).stderr(written).spawn().expect("taskset runs");
-        Server { child, port, folder, log }
+        Server { child, port, _folder: folder, log }
     }
 
     pub fn baseline() -> Server {

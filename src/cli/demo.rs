@@ -14,6 +14,7 @@ use self::story::{Scene, scenes};
 use super::send::{Tampering, post};
 use super::{keygen, runtime, say, serve};
 use crate::config;
+use crate::flux::KINDS;
 use crate::listener;
 use crate::matching::Inventory;
 use crate::offline::add_manifests;
@@ -40,6 +41,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let config_file = write_config(folder.path())?;
     let config = config::load(&config_file)?;
     let mut inventory = Inventory::default();
+    KINDS.iter().for_each(|info| inventory.know(info.kind));
     add_manifests(&mut inventory, OBJECTS).context("example/objects/objects.yaml")?;
 
     // What would be logged stands in the table; `RUST_LOG` brings the lines back.

@@ -22,6 +22,7 @@ use crate::config::{self, Config};
 use crate::endpoint::{Endpoint, Endpoints, InForce, Serving};
 use crate::history::History;
 use crate::journal::Journal;
+use crate::journal::contents::Change;
 use crate::listener::{self, Running};
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
@@ -94,9 +95,15 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         });
         match backend.watches {
             Some(watches) => {
-                tokio::spawn(open_when_known(Arc::clone(&service), watches, backend.must_catch_up));
+                let (matching, became_known) = (Arc::clone(&service), watches.became_known());
+                backend.tasks.spawn("the matching", async move {
+                    matching.receiver.match_what_waits(&became_known).await;
+                });
+                let journal = backend.journal.clone();
+                let synced = when_synced(Arc::clone(&service), watches, journal, backend.must_catch_up);
+                backend.tasks.spawn("the first look at the cluster", synced);
             }
-            None => service.receiver.open().await,
+            None => service.receiver.match_what_can_be().await,
         }
         backend.tasks.spawn("the reloading", reloading.run(Arc::clone(&service)));
         let mut sigterm = signal(SignalKind::terminate())?;
@@ -117,10 +124,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let cause = tokio::select! {
             _ = sigterm.recv() => Ok("SIGTERM"),
             _ = sigint.recv() => Ok("SIGINT"),
-            why = running.ended() => Err(format!("the listener ended: {why}")),
-            why = admin.ended() => Err(format!("the admin listener ended: {why}")),
-            why = backend.tasks.ended() => Err(why),
-            () = backend.journal.ended() => Err("the journal ended".to_owned()),
+            why = running.ended() => Err((format!("the listener ended: {why}"), false)),
+            why = admin.ended() => Err((format!("the admin listener ended: {why}"), true)),
+            why = backend.tasks.ended() => Err((why, true)),
+            () = backend.journal.ended() => Err(("the journal ended".to_owned(), true)),
         };
         let left = |running| drain(running, &service, &backend.queue, &backend.journal, args.drain);
         match cause {
@@ -128,9 +135,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
                 log::info!("{signal}: accepting no more, asking for what is left");
                 Ok(left(Some(running)).await)
             }
-            Err(why) => {
+            Err((why, listens)) => {
                 log::error!("{why}; asking for what is left before the process ends");
-                left(None).await;
+                // A listener that still runs would go on taking deliveries.
+                left(listens.then_some(running)).await;
                 Err(anyhow::anyhow!(why))
             }
         }
@@ -144,7 +152,7 @@ pub(super) async fn offline_service(config: Config, inventory: Inventory, limits
     tasks.detach();
     let receiver = Receiver::new(tools(), sink, Arc::clone(&metrics));
     let in_force = InForce::new(serving(config, &metrics));
-    receiver.open().await;
+    receiver.match_what_can_be().await;
     Arc::new(Service { in_force, receiver, history: Arc::default(), metrics, limits })
 }
 
@@ -156,14 +164,23 @@ fn serving(config: Config, metrics: &Metrics) -> Serving {
     Serving { endpoints: config.endpoints, trusted_proxies: config.trusted_proxies }
 }
 
-async fn open_when_known(service: Arc<Service>, watches: Arc<Watches>, catch_up: bool) {
+/// Says that all objects are known, and catches up if that has to be; never ends.
+async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Journal, catch_up: bool) {
     watches.synced().await;
     log::info!("all objects are known; deliveries are matched at once");
-    service.receiver.open().await;
     if catch_up {
-        service.receiver.catch_up(&service.in_force.get().endpoints).await;
+        watches.all_known().await;
+        while service.receiver.catch_up(&service.in_force.get().endpoints).await.is_err() {
+            log::warn!("the catch-up could not be written down; trying again");
+            tokio::time::sleep(CATCH_UP_AGAIN).await;
+        }
     }
+    // Until here a restart would have to catch up as well.
+    journal.write_later([Change::CaughtUp]);
+    std::future::pending().await
 }
+
+const CATCH_UP_AGAIN: Duration = Duration::from_secs(10);
 
 /// What checking proofs needs from outside: the real network and the real clock.
 fn tools() -> Tools {

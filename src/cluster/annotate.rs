@@ -43,7 +43,7 @@ impl Annotator {
                 .discover(&client, target.kind)
                 .await
                 .map_err(unanswered)?
-                .ok_or(WriteError::NotFound)?,
+                .ok_or_else(|| temporary("the API server knows no such kind"))?,
         };
         let Err(refusal) = send(&client, &resource, target).await? else {
             log::info!(object:% = target; "asked to reconcile");
@@ -61,12 +61,17 @@ impl Annotator {
                 if let Err(err) = self.resources.discover(&client, target.kind).await {
                     log::debug!(why:% = describe(&err); "cannot ask for the served versions");
                 }
-                WriteError::NotFound
+                // Without the object's name it was the path that was not found, not the object.
+                if refusal.names_the_object { WriteError::NotFound } else { temporary(&why) }
             }
             422 => WriteError::Rejected(why),
             _ => WriteError::Temporary { why, retry_after: refusal.retry_after },
         })
     }
+}
+
+fn temporary(why: &str) -> WriteError {
+    WriteError::Temporary { why: why.to_owned(), retry_after: None }
 }
 
 fn unanswered(err: kube::Error) -> WriteError {
@@ -77,6 +82,8 @@ fn unanswered(err: kube::Error) -> WriteError {
 struct ApiRefusal {
     code: u16,
     why: String,
+    /// Whether the API server speaks of an object by its name.
+    names_the_object: bool,
     /// The pause that it asks for, as with 429.
     retry_after: Option<Duration>,
 }
@@ -95,21 +102,28 @@ async fn send(
         .patch_metadata(&target.name, &PatchParams::apply(FIELD_MANAGER), &patch)
         .map_err(|err| WriteError::Rejected(err.to_string()))?;
     let response = client.send(request.map(Body::from)).await.map_err(unanswered)?;
-    let status = response.status();
+    let response_status = response.status();
     let retry_after =
         response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     // Read to its end, so that the connection can be used again.
     let body = response.into_body().collect_bytes().await.map_err(unanswered)?;
-    if status.is_success() {
+    if response_status.is_success() {
         return Ok(Ok(()));
     }
-    let message = match serde_json::from_slice::<Status>(&body) {
-        Ok(status) => format!("{}: {}", status.reason, status.message),
-        Err(_) => String::from_utf8_lossy(&body).chars().take(200).collect(),
+    let status = serde_json::from_slice::<Status>(&body).ok();
+    let names_the_object = status
+        .as_ref()
+        .and_then(|status| status.details.as_ref())
+        .is_some_and(|details| details.name == target.name);
+    let message = match status {
+        Some(status) => format!("{}: {}", status.reason, status.message),
+        None => String::from_utf8_lossy(&body).chars().take(200).collect(),
     };
-    let (code, retry_after) =
-        (status.as_u16(), retry_after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)));
-    Ok(Err(ApiRefusal { code, why: format!("{code} {}", message.trim()), retry_after }))
+    let (code, retry_after) = (
+        response_status.as_u16(),
+        retry_after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)),
+    );
+    Ok(Err(ApiRefusal { code, why: format!("{code} {}", message.trim()), names_the_object, retry_after }))
 }
 
 impl Writer for Annotator {

@@ -32,6 +32,9 @@ pub struct Watches {
     follow_through: FollowThrough,
     metrics: Arc<Metrics>,
     unsynced: Mutex<HashSet<(Kind, Scope)>>,
+    /// Where it is unknown which objects there are.
+    unknown: Mutex<HashSet<(Kind, Scope)>>,
+    became_known: Arc<Notify>,
     synced: Notify,
 }
 
@@ -42,7 +45,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
 
-/// A first "forbidden" or "no such kind" may be a slip of an API server that has just started.
+/// A "forbidden" or "no such kind" may be a slip of an API server that has just started, so often;
+/// the pauses after it double.
+const SLIPS: u32 = 3;
 const TRY_SOON: Duration = Duration::from_secs(2);
 
 /// How long a list may be silent, and a question about what is served may take.
@@ -76,7 +81,8 @@ impl Watches {
             false => namespaces.into_iter().map(Scope::Namespace).collect(),
         };
         let all = KINDS.iter().flat_map(|info| scopes.iter().map(|scope| (info.kind, scope.clone())));
-        let unsynced = Mutex::new(all.collect());
+        let all: HashSet<(Kind, Scope)> = all.collect();
+        let (unsynced, unknown) = (Mutex::new(all.clone()), Mutex::new(all));
         let extent = Arc::new(Extent::new(scopes.clone()));
         Arc::new(Watches {
             connection,
@@ -87,6 +93,8 @@ impl Watches {
             follow_through,
             metrics,
             unsynced,
+            unknown,
+            became_known: Arc::default(),
             synced: Notify::new(),
         })
     }
@@ -122,6 +130,19 @@ impl Watches {
             tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
             start(&mut tasks, &mut running, kind, scope);
         }
+    }
+
+    /// Waits until it is known of every kind which objects there are, or that nobody may know. Longer
+    /// than [`Watches::synced`], which does not wait for what is broken.
+    pub async fn all_known(&self) {
+        while !self.unknown.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            tokio::time::sleep(TRY_SOON).await;
+        }
+    }
+
+    /// Tells whenever more is known than before.
+    pub fn became_known(&self) -> Arc<Notify> {
+        Arc::clone(&self.became_known)
     }
 
     /// Waits until every kind is known, missing, forbidden or broken.
@@ -180,7 +201,16 @@ impl Watches {
     /// How often "forbidden" may be a slip: what was listed before mostly comes back when an API
     /// server that has just started knows its roles.
     fn slips(&self, kind: Kind, scope: &Scope) -> u32 {
-        if self.extent.was_listed(kind, scope) { 4 } else { 1 }
+        if self.extent.was_listed(kind, scope) { SLIPS + 1 } else { SLIPS }
+    }
+
+    /// Which objects there are of the kind is known now, or that nobody may know.
+    fn known(&self, kind: Kind, scope: &Scope) {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.remove(&(kind, scope.clone())) && !unknown.iter().any(|(other, _)| *other == kind) {
+            self.write().know(kind);
+            self.became_known.notify_one();
+        }
     }
 
     async fn discover(&self, client: &Client, kind: Kind) -> Result<Option<ApiResource>, Failure> {
@@ -194,6 +224,7 @@ impl Watches {
 
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
         log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
+        self.known(kind, stands_for);
         self.settled(kind, stands_for);
         tokio::time::sleep(TRY_AGAIN).await;
     }
@@ -230,14 +261,18 @@ impl Watches {
         }
     }
 
-    /// The first "no such kind" may be a slip; the second one means that the others need not wait, and
-    /// one a minute later that the objects went with the kind.
+    /// The first few "no such kind" may be slips; then it is a fact, and a minute later the objects
+    /// went with the kind.
     async fn not_served(&self, kind: Kind, scope: &Scope, times: u32) {
-        if times == 1 {
-            tokio::time::sleep(TRY_SOON).await;
+        if times <= SLIPS {
+            tokio::time::sleep(TRY_SOON * 2_u32.saturating_pow(times - 1)).await;
+            if times > 1 {
+                self.settled(kind, scope);
+            }
             return;
         }
-        if times == 2 {
+        self.known(kind, scope);
+        if times == SLIPS + 1 {
             log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
@@ -291,6 +326,8 @@ impl Watches {
                     }
                     if self.apply(kind, scope, seen, &mut listed) {
                         self.extent.listed(kind, scope);
+                        // The own namespace stands for the cluster only once that is sure to be forbidden.
+                        self.known(kind, stands_for);
                         self.settled(kind, stands_for);
                     }
                 }

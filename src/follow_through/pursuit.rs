@@ -33,6 +33,8 @@ pub enum Verdict {
     GivenUp,
     /// The object was suspended or is gone.
     Dropped,
+    /// A later push is followed in its place.
+    Superseded,
 }
 
 /// What is due now.

@@ -11,7 +11,8 @@ pub struct Contents {
     pub pending: BTreeMap<Target, u64>,
     /// Deliveries that wait for the first look at the cluster, as the receiver wrote them.
     pub deliveries: BTreeMap<u64, Vec<u8>>,
-    /// Whether there was no journal before, or one that had to be put aside.
+    /// Whether it is a new one that does not know what was pending before. Remembered until someone
+    /// has caught up.
     pub origin: Origin,
 }
 
@@ -38,12 +39,14 @@ pub enum Change {
     Keep(u64, Vec<u8>),
     /// A delivery waits no more.
     Drop(u64),
+    /// What an earlier journal may have held was asked for, or nobody wants that.
+    CaughtUp,
 }
 
 impl Change {
     /// Whether it takes something away.
     pub fn is_removal(&self) -> bool {
-        matches!(self, Change::Settle(..) | Change::Drop(_))
+        matches!(self, Change::Settle(..) | Change::Drop(_) | Change::CaughtUp)
     }
 }
 
@@ -59,6 +62,7 @@ impl Contents {
             }
             Change::Keep(number, bytes) => drop(self.deliveries.insert(number, bytes)),
             Change::Drop(number) => drop(self.deliveries.remove(&number)),
+            Change::CaughtUp => self.origin = Origin::Kept,
         }
     }
 
@@ -79,6 +83,9 @@ impl Contents {
         changes.extend(surplus.map(|number| Change::Drop(*number)));
         let missing = wanted.deliveries.iter().filter(|(number, _)| !self.deliveries.contains_key(number));
         changes.extend(missing.map(|(number, bytes)| Change::Keep(*number, bytes.clone())));
+        if wanted.origin == Origin::Kept && self.origin != Origin::Kept {
+            changes.push(Change::CaughtUp);
+        }
         changes
     }
 }

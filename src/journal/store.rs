@@ -66,6 +66,11 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const PENDING: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pending");
 const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
 
+/// Says in the first table that nobody has caught up yet with what came before the file.
+const MISSED: &str = "missed";
+const MISSED_NEW: u64 = 1;
+const MISSED_CORRUPT: u64 = 2;
+
 /// What is pending is small and mostly written; redb's default would be a GiB.
 const CACHE_BYTES: usize = 1 << 20;
 
@@ -96,7 +101,7 @@ impl Medium for Folder {
         };
         std::fs::create_dir_all(&self.folder).map_err(|err| unusable(&err))?;
         let file = self.folder.join(FILE);
-        match guarded(|| open(&file)).and_then(|opened| opened) {
+        match guarded(|| open(&file, Origin::New)).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
             Err(Fault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
             Err(Fault::Refused(err)) => Err(err),
@@ -106,10 +111,8 @@ impl Medium for Folder {
                     file:% = file.display(), aside:% = aside.display(), why:%;
                     "the journal is corrupt; it was put aside, what was pending in it is unknown"
                 );
-                match guarded(|| open(&file)).and_then(|opened| opened) {
-                    Ok((store, contents)) => {
-                        Ok((Box::new(store), Contents { origin: Origin::Corrupt, ..contents }))
-                    }
+                match guarded(|| open(&file, Origin::Corrupt)).and_then(|opened| opened) {
+                    Ok((store, contents)) => Ok((Box::new(store), contents)),
                     Err(Fault::Refused(err)) => Err(err),
                     Err(Fault::Corrupt(why)) => Err(unusable(&why)),
                 }
@@ -134,7 +137,8 @@ fn put_aside(file: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many corrupt files"))
 }
 
-fn open(file: &Path) -> Result<(RedbStore, Contents), Fault> {
+/// Opens the file; one that is made is marked with where it comes from.
+fn open(file: &Path, origin: Origin) -> Result<(RedbStore, Contents), Fault> {
     let existed = match std::fs::metadata(file) {
         Ok(metadata) if metadata.len() == 0 => return Err(Fault::Corrupt("the file is empty".to_owned())),
         Ok(_) => true,
@@ -153,10 +157,14 @@ fn open(file: &Path) -> Result<(RedbStore, Contents), Fault> {
     }
     let left = read(&database, file)?;
     let mut store = RedbStore { database, file: file.to_owned() };
+    let unusable = |why| Fault::Refused(OpenError::Unusable(why));
+    let Some(left) = left else {
+        store.begin(origin).map_err(|err| unusable(err.to_string()))?;
+        return Ok((store, Contents { origin, ..Contents::default() }));
+    };
     // A folder that became read-only is found out now, not with the first delivery.
-    store.apply(&[]).map_err(|why| Fault::Refused(OpenError::Unusable(why)))?;
-    let contents = left.map(|left| Contents { origin: Origin::Kept, ..left });
-    Ok((store, contents.unwrap_or_default()))
+    store.apply(&[]).map_err(unusable)?;
+    Ok((store, left))
 }
 
 fn database_fault(err: DatabaseError, file: &Path) -> Fault {
@@ -199,7 +207,13 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, Fault> {
         }
         _ => return Err(corrupt(&"it names no format")),
     }
-    let mut contents = Contents::default();
+    let missed = meta.get(MISSED).map_err(|err| corrupt(&err))?.map(|missed| missed.value());
+    let origin = match missed {
+        None => Origin::Kept,
+        Some(MISSED_NEW) => Origin::New,
+        Some(_) => Origin::Corrupt,
+    };
+    let mut contents = Contents { origin, ..Contents::default() };
     let pending = transaction.open_table(PENDING).map_err(|err| corrupt(&err))?;
     for entry in pending.iter().map_err(|err| corrupt(&err))? {
         let (key, value) = entry.map_err(|err| corrupt(&err))?;
@@ -238,11 +252,24 @@ impl Store for RedbStore {
 }
 
 impl RedbStore {
-    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
+    /// The first transaction of a file.
+    fn begin(&self, origin: Origin) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut meta = transaction.open_table(META)?;
             meta.insert("format", FORMAT)?;
+            let missed = if origin == Origin::Corrupt { MISSED_CORRUPT } else { MISSED_NEW };
+            meta.insert(MISSED, missed)?;
+            transaction.open_table(PENDING)?;
+            transaction.open_table(DELIVERIES)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
             let mut pending = transaction.open_table(PENDING)?;
             let mut deliveries = transaction.open_table(DELIVERIES)?;
             for change in changes {
@@ -266,6 +293,7 @@ impl RedbStore {
                         deliveries.insert(number, sealed(&number.to_le_bytes(), bytes).as_slice())?;
                     }
                     Change::Drop(number) => drop(deliveries.remove(number)?),
+                    Change::CaughtUp => drop(transaction.open_table(META)?.remove(MISSED)?),
                 }
             }
         }

@@ -37,7 +37,7 @@ async fn what_was_kept_is_there_for_the_next_process() {
     ];
     assert_eq!(kept(&journal, changes).await, Ok(()));
     // An old round that ends late takes nothing of a newer one away.
-    journal.write_later([Change::Settle(target("a"), 1), Change::Settle(target("b"), 6)]);
+    journal.write_later([Change::Settle(target("a"), 1), Change::Settle(target("b"), 6), Change::CaughtUp]);
     journal.close().await;
     let (journal, left) = open(folder.path());
     assert_eq!(left.origin, Origin::Kept);
@@ -120,6 +120,27 @@ async fn a_corrupt_file_is_put_aside_and_never_believed() {
         journal.close().await;
     }
     assert!(aside > 10, "{aside} of 60 were noticed, {whole} were whole");
+}
+
+/// A process that ends before it has caught up leaves that to the next one.
+#[tokio::test]
+async fn that_something_was_missed_is_remembered_until_someone_has_caught_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for _ in 0..2 {
+        let (journal, left) = open(folder.path());
+        assert_eq!(left.origin, Origin::New);
+        journal.close().await;
+    }
+    std::fs::write(folder.path().join(FILE), "not a database").expect("a write");
+    for _ in 0..2 {
+        let (journal, left) = open(folder.path());
+        assert_eq!(left.origin, Origin::Corrupt);
+        journal.close().await;
+    }
+    let (journal, _) = open(folder.path());
+    assert_eq!(kept(&journal, vec![Change::CaughtUp]).await, Ok(()));
+    journal.close().await;
+    assert_eq!(open(folder.path()).1.origin, Origin::Kept);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The Flux objects that exist, indexed by what events ask for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use regex::Regex;
@@ -19,6 +19,7 @@ pub struct Inventory {
     free: Vec<Id>,
     ids: HashMap<Target, Id>,
     counts: HashMap<Kind, usize>,
+    known: HashSet<Kind>,
     git: Index<RepositoryKey>,
     images: Index<ImageName>,
     /// OCI HelmRepositories by `host[/path]`.
@@ -175,6 +176,16 @@ impl Inventory {
         self.objects[id as usize] = Some(object);
     }
 
+    /// From now on this is all there is of the kind, but for what is put and removed.
+    pub fn know(&mut self, kind: Kind) {
+        self.known.insert(kind);
+    }
+
+    /// Whether the kind is known whole.
+    pub fn knows(&self, kind: Kind) -> bool {
+        self.known.contains(&kind)
+    }
+
     /// Forgets an object.
     pub fn remove(&mut self, target: &Target) {
         let Some(id) = self.ids.remove(target) else { return };
@@ -260,8 +271,7 @@ impl Inventory {
 
     /// A push to `gh-pages` of `github.com/owner/repo` publishes `https://owner.github.io/repo`.
     fn pages_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Object)) {
-        let GitChanges::Refs(refs) = &event.changes else { return };
-        if !refs.iter().any(|change| !change.deleted && change.name.as_branch() == Some("gh-pages")) {
+        if !may_publish_pages(event) {
             return;
         }
         let on_github = event.repository.iter().find(|url| url.host() == "github.com");
@@ -313,6 +323,12 @@ impl Inventory {
             visit(object);
         }
     }
+}
+
+/// Whether the push is one to the branch that GitHub publishes.
+pub(super) fn may_publish_pages(event: &GitEvent) -> bool {
+    let GitChanges::Refs(refs) = &event.changes else { return false };
+    refs.iter().any(|change| !change.deleted && change.name.as_branch() == Some("gh-pages"))
 }
 
 struct Index<K>(HashMap<K, Vec<Id>>);

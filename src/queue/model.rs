@@ -107,8 +107,8 @@ impl World {
             Step::Crash => {
                 self.slots = Slots::new(INTERVAL);
                 let pending = self.disk.pending.iter();
-                let pending = pending.map(|(target, generation)| (target.clone(), *generation)).collect();
-                self.slots.restore(pending, self.now);
+                let pending = pending.map(|(target, generation)| (target.clone(), *generation));
+                self.slots.restore(pending, self.now, || self.now);
                 self.gathered.clear();
                 self.commit = Arc::default();
                 self.in_flight.clear();

@@ -77,11 +77,17 @@ impl<C: Pledge> Slots<C> {
         Slots { entries: HashMap::new(), due: BTreeSet::new(), busy: 0, min_interval }
     }
 
-    /// These are pending since an earlier process, and the journal holds them.
-    pub(super) fn restore(&mut self, pending: Vec<(Target, Generation)>, now: Instant) {
+    /// These are pending since an earlier process, and the journal holds them. Each is asked at its
+    /// time.
+    pub(super) fn restore(
+        &mut self,
+        pending: impl Iterator<Item = (Target, Generation)>,
+        now: Instant,
+        mut when: impl FnMut() -> Instant,
+    ) {
         for (target, generation) in pending {
             let mut slot = Slot::new(generation);
-            self.due.extend(slot.want(now, now, self.min_interval).map(|due| (due, target.clone())));
+            self.due.extend(slot.want(now, when(), self.min_interval).map(|due| (due, target.clone())));
             self.entries.insert(target, Entry { slot, record: Record::Durable });
             self.busy += 1;
         }
@@ -171,13 +177,17 @@ impl<C: Pledge> Slots<C> {
         self.due.insert((look_again, target.clone()));
     }
 
-    /// The records of slots that rest: what a process that ends need not leave behind.
-    pub(super) fn rested(&self) -> Vec<(Target, Generation)> {
-        let rested = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.slot.is_busy() && !matches!(entry.record, Record::None));
-        rested.map(|(target, entry)| (target.clone(), entry.slot.generation())).collect()
+    /// The records of slots that rest, which a process that ends need not leave behind. Whoever wants
+    /// these objects from now on has them written down again.
+    pub(super) fn forget_rested(&mut self) -> Vec<(Target, Generation)> {
+        let mut forgotten = Vec::new();
+        for (target, Entry { slot, record }) in &mut self.entries {
+            if !slot.is_busy() && !matches!(record, Record::None) {
+                *record = Record::None;
+                forgotten.push((target.clone(), slot.generation()));
+            }
+        }
+        forgotten
     }
 
     pub(super) fn slot(&self, target: &Target) -> Option<&Slot> {

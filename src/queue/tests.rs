@@ -191,3 +191,23 @@ async fn a_panic_loses_nothing() {
     rest(&queue).await;
     assert_eq!(script.requests_of("panics").len(), 2);
 }
+
+/// A process that is about to end may still be asked for something.
+#[tokio::test]
+async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || {
+        let medium = Box::new(crate::journal::store::Folder::new(folder.path()));
+        Journal::open(medium, Metrics::new()).expect("a journal")
+    };
+    let (journal, left) = open();
+    let queue = Queue::new(fast(), journal.clone(), &left, Metrics::new());
+    tokio::spawn(queue.clone().run(Arc::new(Script::default()) as Arc<dyn Writer>));
+    assert_eq!(queue.want(&[target("app")]).kept().await, Ok(()));
+    rest(&queue).await;
+    queue.settle();
+    assert_eq!(queue.want(&[target("app")]).kept().await, Ok(()));
+    journal.close().await;
+    let (_, left) = open();
+    assert!(left.pending.contains_key(&target("app")));
+}

@@ -1,6 +1,5 @@
 //! Events that came before the objects of the cluster were known.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -11,11 +10,9 @@ use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
 use crate::metrics::Metrics;
 
-/// Keeps events until it is opened; after that it keeps nothing.
+/// Keeps events until the kinds that they ask for are known.
 pub(super) struct Backlog {
     state: Mutex<State>,
-    /// Only set under the lock.
-    is_open: AtomicBool,
     opened: Notify,
     journal: Journal,
     metrics: Arc<Metrics>,
@@ -25,6 +22,8 @@ pub(super) struct Backlog {
 struct State {
     waiting: Vec<(u64, Waiting)>,
     bytes: usize,
+    /// Handed out and not settled.
+    in_hand: usize,
 }
 
 /// Events of one delivery, with the options that they were accepted under.
@@ -42,8 +41,6 @@ pub(super) struct Waiting {
 pub(super) enum Kept {
     /// It waits, once this commit is through; this is what happened, in a line.
     Waits { event: String, commit: Option<Commit> },
-    /// There is no need to wait any more; here it is back.
-    NotNeeded(Waiting),
     /// No room is left.
     Full,
 }
@@ -54,8 +51,8 @@ const MOST_DELIVERIES: usize = 4096;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 impl Backlog {
-    /// A closed backlog, with what an earlier process has left in the journal.
-    pub(super) fn closed(journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Backlog {
+    /// A backlog with what an earlier process has left in the journal.
+    pub(super) fn new(journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Backlog {
         let mut state = State::default();
         for (number, bytes) in &left.deliveries {
             match serde_json::from_slice::<Waiting>(bytes) {
@@ -69,20 +66,11 @@ impl Backlog {
             }
         }
         metrics.waiting_deliveries(state.waiting.len());
-        let is_open = AtomicBool::new(false);
-        Backlog { state: Mutex::new(state), is_open, opened: Notify::new(), journal, metrics }
-    }
-
-    /// Whether nothing waits any more.
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open.load(Ordering::Acquire)
+        Backlog { state: Mutex::new(state), opened: Notify::new(), journal, metrics }
     }
 
     pub(super) fn keep(&self, delivery: Waiting) -> Kept {
         let mut state = self.lock();
-        if self.is_open() {
-            return Kept::NotNeeded(delivery);
-        }
         if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
             return Kept::Full;
         }
@@ -98,25 +86,40 @@ impl Backlog {
         Kept::Waits { event, commit }
     }
 
-    /// Hands out what has waited. Whoever comes from now on need not wait.
-    pub(super) fn open(&self) -> Vec<(u64, Waiting)> {
+    /// Hands out what need not wait any more; the rest goes on waiting.
+    pub(super) fn take(&self, is_ready: impl Fn(&Waiting) -> bool) -> Vec<(u64, Waiting)> {
         let mut state = self.lock();
-        self.is_open.store(true, Ordering::Release);
-        std::mem::take(&mut state.waiting)
+        let all = std::mem::take(&mut state.waiting);
+        let (ready, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, waiting)| is_ready(waiting));
+        state.bytes -= ready.iter().map(|(_, waiting)| waiting.size).sum::<usize>();
+        state.in_hand += ready.len();
+        state.waiting = waiting;
+        ready
     }
 
-    /// What `open` has handed out is taken care of.
-    pub(super) fn settled(&self, numbers: impl Iterator<Item = u64>) {
+    /// What `take` has handed out is taken care of; these need not be remembered.
+    pub(super) fn settled(&self, handed_out: usize, numbers: impl Iterator<Item = u64>) {
         self.journal.write_later(numbers.map(Change::Drop));
-        self.metrics.waiting_deliveries(0);
+        let mut state = self.lock();
+        state.in_hand -= handed_out;
+        self.metrics.waiting_deliveries(state.waiting.len());
         self.opened.notify_waiters();
     }
 
-    /// Waits until nothing waits, opened or empty.
+    /// Whether anything waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    /// Waits until nothing waits or is being taken care of.
     pub(super) async fn empty(&self) {
         loop {
             let opened = self.opened.notified();
-            if self.lock().waiting.is_empty() {
+            let is_done = {
+                let state = self.lock();
+                state.waiting.is_empty() && state.in_hand == 0
+            };
+            if is_done {
                 return;
             }
             opened.await;
@@ -143,7 +146,7 @@ mod tests {
     }
 
     fn backlog() -> Backlog {
-        Backlog::closed(Journal::none(), &Contents::default(), Metrics::new())
+        Backlog::new(Journal::none(), &Contents::default(), Metrics::new())
     }
 
     #[test]
@@ -159,11 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn once_opened_nothing_waits() {
+    fn what_is_ready_goes_and_the_rest_waits() {
         let backlog = backlog();
         backlog.keep(waiting(1));
-        assert_eq!(backlog.open().len(), 1);
-        assert!(matches!(backlog.keep(waiting(1)), Kept::NotNeeded(_)));
-        assert!(backlog.open().is_empty());
+        backlog.keep(waiting(2));
+        let ready = backlog.take(|waiting| waiting.size == 2);
+        assert_eq!(ready.len(), 1);
+        assert!(!backlog.is_empty());
+        backlog.settled(1, std::iter::empty());
+        assert_eq!(backlog.take(|_| true).len(), 1);
+        assert!(backlog.is_empty());
+        assert_eq!(backlog.lock().bytes, 0);
     }
 }

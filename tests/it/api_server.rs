@@ -1,7 +1,7 @@
 //! A small double of the API server, for answers that a real one does not give on demand.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ struct Double {
     extra: Vec<Value>,
     /// How watches are answered.
     watches: Watches,
+    /// Whether lists of GitRepositories fail.
+    lists_fail: AtomicBool,
     /// Requests to list and to watch GitRepositories.
     lists: AtomicUsize,
     watched: AtomicUsize,
@@ -86,6 +88,9 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
                 _ => HttpResponse::Ok().streaming(futures::stream::pending::<Result<web::Bytes, std::io::Error>>()),
             };
         }
+        if double.lists_fail.load(Ordering::Relaxed) {
+            return HttpResponse::InternalServerError().body("etcd is down");
+        }
         let lists = double.lists.fetch_add(1, Ordering::Relaxed);
         let good = json!({"metadata": {"name": "app", "namespace": "apps"}, "spec": {"url": "https://github.com/org/app", "ref": {"branch": "main"}}});
         let later = json!({"metadata": {"name": "later", "namespace": "apps"}, "spec": {"url": "https://github.com/org/later", "ref": {"branch": "main"}}});
@@ -136,6 +141,10 @@ impl Bed {
 
     async fn push_to(&self, repository: &str) -> String {
         self.wait_for_log("all objects are known").await;
+        self.push_now(repository)
+    }
+
+    fn push_now(&self, repository: &str) -> String {
         let output = self.running.command(&[
             "send",
             "--to",
@@ -152,7 +161,7 @@ impl Bed {
     async fn wait_for_log(&self, text: &str) {
         let started = Instant::now();
         while !self.running.log().contains(text) {
-            assert!(started.elapsed() < Duration::from_secs(30), "no {text:?} in: {}", self.running.log());
+            assert!(started.elapsed() < Duration::from_secs(60), "no {text:?} in: {}", self.running.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -219,7 +228,7 @@ async fn objects_that_cannot_be_read_hide_only_themselves() {
             "{name}: {log}"
         );
     }
-    assert!(log.contains("the cluster has no such kind; looking again every 60 s kind=Bucket"), "{log}");
+    bed.wait_for_log("the cluster has no such kind; looking again every 60 s kind=Bucket").await;
 }
 
 #[actix_web::test]
@@ -281,5 +290,19 @@ async fn a_served_version_that_goes_away_is_found_under_its_new_one() {
         assert!(started.elapsed() < Duration::from_secs(20), "{}", bed.running.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(bed.running.log().contains("why=\"the API server does not find it\""), "{}", bed.running.log());
+    assert!(bed.running.log().contains("404"), "{}", bed.running.log());
+}
+
+/// Incident 30: an API server that answers, but with errors, for longer than the others wait.
+#[actix_web::test]
+async fn deliveries_wait_for_a_broken_kind_of_their_own() {
+    let bed = start(Double { lists_fail: AtomicBool::new(true), ..Double::default() });
+    let early = bed.push_now("https://github.com/org/app");
+    assert!(early.contains("\"outcome\":\"queued\""), "{early}");
+    bed.wait_for_log("the others no longer wait for it kind=GitRepository").await;
+    let late = bed.push_now("https://github.com/org/app");
+    assert!(late.contains("\"outcome\":\"queued\""), "{late}");
+    assert_eq!(bed.patches().len(), 0);
+    bed.double.lists_fail.store(false, Ordering::Relaxed);
+    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
 }

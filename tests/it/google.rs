@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flux_recv::config;
 use flux_recv::endpoint::{InForce, Serving};
+use flux_recv::flux::KINDS;
 use flux_recv::journal::Journal;
 use flux_recv::journal::contents::Contents;
 use flux_recv::listener::{self, Running};
@@ -108,6 +109,7 @@ pub async fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProce
     let folder = super::running::folder(config);
     let config = config::load(&folder.path().join("fluxrecv.yaml")).expect("a config");
     let mut inventory = Inventory::default();
+    KINDS.iter().for_each(|info| inventory.know(info.kind));
     add_manifests(&mut inventory, objects).expect("objects");
     let inventory = Arc::new(std::sync::RwLock::new(inventory));
     let (metrics, journal, nothing) = (Metrics::new(), Journal::none(), Contents::default());
@@ -116,7 +118,7 @@ pub async fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProce
     let tools = Tools { google_keys: GoogleKeys::new(keys), now: SystemTime::now };
     let objects = FluxObjects::new(inventory, queue, journal, &nothing, Arc::clone(&metrics));
     let receiver = Receiver::new(tools, Sink::Flux(objects), Arc::clone(&metrics));
-    receiver.open().await;
+    receiver.match_what_can_be().await;
     let serving = Serving { endpoints: config.endpoints, trusted_proxies: Vec::new() };
     let in_force = InForce::new(serving);
     let limits = Limits::default();
