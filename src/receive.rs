@@ -163,25 +163,27 @@ impl Receiver {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
             objects.backlog.take(|waiting| matching::can_tell(&inventory, &waiting.events))
         };
+        let handed_out = ready.len();
         let mut matched = Vec::new();
-        for (number, waiting) in &ready {
-            let found = objects.find(&waiting.events, &waiting.namespaces);
+        for (number, waiting) in ready {
+            let (found, _) = objects.find(&waiting.events, &waiting.namespaces);
             let promise = objects.queue.want(&found.targets);
             let outcome = objects.outcome(&waiting.events, found);
             log::info!(
                 endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label();
                 "queued delivery: {}", outcome.detail()
             );
-            matched.push((*number, promise));
+            matched.push((number, waiting, promise));
         }
-        let mut kept = Vec::new();
-        for (number, promise) in matched {
-            // A delivery whose objects could not be written down stays in the journal in their place.
-            if promise.kept().await.is_ok() {
-                kept.push(number);
+        let (mut kept, mut back) = (Vec::new(), Vec::new());
+        for (number, waiting, promise) in matched {
+            match promise.kept().await {
+                Ok(()) => kept.push(number),
+                // Its objects could not be written down, so it goes on standing for them.
+                Err(_) => back.push((number, waiting)),
             }
         }
-        objects.backlog.settled(ready.len(), kept.into_iter());
+        objects.backlog.settled(handed_out, kept.into_iter(), back);
     }
 
     /// Asks once for every object that a delivery to one of these endpoints could be about, spread
@@ -211,9 +213,10 @@ impl Receiver {
 
 impl FluxObjects {
     async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
-        let Some(mut found) = self.find_if_known(&events, &endpoint.namespaces) else {
-            return self.wait_for_objects(endpoint, events, size).await;
-        };
+        let (mut found, is_all) = self.find(&events, &endpoint.namespaces);
+        if !is_all {
+            return self.wait_for_objects(endpoint, events, size, found.targets).await;
+        }
         if let Some(limit) = &endpoint.limit
             && !self.queue.all_pending(&found.targets)
             && let Err(retry_after) = limit.charge(Instant::now())
@@ -230,8 +233,15 @@ impl FluxObjects {
         self.outcome(&events, found)
     }
 
-    /// Keeps a delivery until the kinds that it asks for are known.
-    async fn wait_for_objects(&self, endpoint: &Endpoint, events: Vec<Event>, size: usize) -> Outcome {
+    /// Keeps a delivery until the kinds that it asks for are known. What is known of them by now is
+    /// asked at once: one kind may be broken for long.
+    async fn wait_for_objects(
+        &self,
+        endpoint: &Endpoint,
+        events: Vec<Event>,
+        size: usize,
+        known: Vec<Target>,
+    ) -> Outcome {
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
@@ -246,6 +256,8 @@ impl FluxObjects {
                 return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
             }
         };
+        // The record of the delivery stands for these objects, too.
+        drop(self.queue.want(&known));
         let kept = match commit {
             Some(commit) => commit.done().await,
             None => Ok(()),
@@ -253,14 +265,10 @@ impl FluxObjects {
         kept.map_or_else(|_| not_kept(), |()| Outcome::Queued { event })
     }
 
-    fn find_if_known(&self, events: &[Event], namespaces: &[String]) -> Option<matching::Matched> {
+    /// The objects that are known to match, and whether these are all.
+    fn find(&self, events: &[Event], namespaces: &[String]) -> (matching::Matched, bool) {
         let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-        matching::can_tell(&inventory, events).then(|| matching::find(&inventory, events, namespaces))
-    }
-
-    fn find(&self, events: &[Event], namespaces: &[String]) -> matching::Matched {
-        let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-        matching::find(&inventory, events, namespaces)
+        (matching::find(&inventory, events, namespaces), matching::can_tell(&inventory, events))
     }
 
     fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {

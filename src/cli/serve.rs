@@ -169,15 +169,23 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
     watches.synced().await;
     log::info!("all objects are known; deliveries are matched at once");
     if catch_up {
-        watches.all_known().await;
-        while service.receiver.catch_up(&service.in_force.get().endpoints).await.is_err() {
-            log::warn!("the catch-up could not be written down; trying again");
-            tokio::time::sleep(CATCH_UP_AGAIN).await;
+        let is_all = watches.is_all_known();
+        catch_up_with(&service).await;
+        if !is_all {
+            watches.all_known().await;
+            catch_up_with(&service).await;
         }
     }
     // Until here a restart would have to catch up as well.
     journal.write_later([Change::CaughtUp]);
     std::future::pending().await
+}
+
+async fn catch_up_with(service: &Service) {
+    while service.receiver.catch_up(&service.in_force.get().endpoints).await.is_err() {
+        log::warn!("the catch-up could not be written down; trying again");
+        tokio::time::sleep(CATCH_UP_AGAIN).await;
+    }
 }
 
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(10);
@@ -245,6 +253,9 @@ fn without_password(api: &url::Url) -> String {
     shown.to_string()
 }
 
+/// How long the journal may take for its last commit.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Stops accepting, then waits until nothing is left to ask or the time is over.
 async fn drain(
     running: Option<Running>,
@@ -267,7 +278,9 @@ async fn drain(
     let unmatched = service.receiver.unmatched();
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
     let is_kept = journal.keeps() && journal.is_writable();
-    journal.close().await;
+    if tokio::time::timeout(CLOSE_LIMIT, journal.close()).await.is_err() {
+        log::error!("the journal does not close; its disk hangs");
+    }
     if unmatched.is_empty() && left.is_empty() {
         log::info!("nothing is left to ask");
         return ExitCode::SUCCESS;

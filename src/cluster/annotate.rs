@@ -43,7 +43,7 @@ impl Annotator {
                 .discover(&client, target.kind)
                 .await
                 .map_err(unanswered)?
-                .ok_or_else(|| temporary("the API server knows no such kind"))?,
+                .ok_or_else(|| self.not_served(target, "the API server knows no such kind"))?,
         };
         let Err(refusal) = send(&client, &resource, target).await? else {
             log::info!(object:% = target; "asked to reconcile");
@@ -62,11 +62,21 @@ impl Annotator {
                     log::debug!(why:% = describe(&err); "cannot ask for the served versions");
                 }
                 // Without the object's name it was the path that was not found, not the object.
-                if refusal.names_the_object { WriteError::NotFound } else { temporary(&why) }
+                if refusal.names_the_object { WriteError::NotFound } else { self.not_served(target, &why) }
             }
             422 => WriteError::Rejected(why),
             _ => WriteError::Temporary { why, retry_after: refusal.retry_after },
         })
+    }
+}
+
+impl Annotator {
+    /// A slip of the API server, unless the watches have found the kind gone for long.
+    fn not_served(&self, target: &Target, why: &str) -> WriteError {
+        match self.extent.lacks_the_kind_of(target) {
+            true => WriteError::NotFound,
+            false => temporary(why),
+        }
     }
 }
 

@@ -135,9 +135,14 @@ impl Watches {
     /// Waits until it is known of every kind which objects there are, or that nobody may know. Longer
     /// than [`Watches::synced`], which does not wait for what is broken.
     pub async fn all_known(&self) {
-        while !self.unknown.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        while !self.is_all_known() {
             tokio::time::sleep(TRY_SOON).await;
         }
+    }
+
+    /// Whether [`Watches::all_known`] would end at once.
+    pub fn is_all_known(&self) -> bool {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Tells whenever more is known than before.
@@ -202,6 +207,13 @@ impl Watches {
     /// server that has just started knows its roles.
     fn slips(&self, kind: Kind, scope: &Scope) -> u32 {
         if self.extent.was_listed(kind, scope) { SLIPS + 1 } else { SLIPS }
+    }
+
+    /// A kind that was missing or forbidden is there now: until its list is complete, its deliveries
+    /// wait again.
+    fn unknow(&self, kind: Kind, scope: &Scope) {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, scope.clone()));
+        self.write().unknow(kind);
     }
 
     /// Which objects there are of the kind is known now, or that nobody may know.
@@ -276,7 +288,7 @@ impl Watches {
             log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
-            self.extent.listed(kind, scope);
+            self.extent.absent(kind, scope);
             self.count(kind);
         }
         self.settled(kind, scope);
@@ -323,6 +335,9 @@ impl Watches {
                     // A new list only begins with this; it may fail like the one before.
                     if !matches!(seen, Seen::Listing) {
                         *trouble = Trouble::default();
+                    }
+                    if matches!(seen, Seen::Listing) && !self.extent.was_listed(kind, scope) {
+                        self.unknow(kind, stands_for);
                     }
                     if self.apply(kind, scope, seen, &mut listed) {
                         self.extent.listed(kind, scope);

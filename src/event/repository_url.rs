@@ -161,6 +161,10 @@ fn parse_scp_like(text: &str) -> Option<RepositoryUrl> {
     };
     let path = address[host_end..].strip_prefix(':')?;
     let key = RepositoryKey { host: normal_host(&address[..host_end])?, path: normal_path(path)? };
+    // Written without its slash, what is before the `@` would be a user and a password.
+    if key.path.split('/').next().is_some_and(|first| first.contains('@')) {
+        return None;
+    }
     Some(RepositoryUrl { key, transport: Transport::Unspecified })
 }
 
@@ -384,6 +388,13 @@ mod tests {
     fn an_error_does_not_repeat_the_password() {
         let err = RepositoryUrl::parse("user:hunter2@").expect_err("no host");
         assert!(!err.to_string().contains("hunter2"), "{err}");
+    }
+
+    #[test]
+    fn an_at_sign_at_the_beginning_of_an_scp_path_is_refused() {
+        assert!(RepositoryUrl::parse("ssh:/l@igta/x").is_err());
+        let url = RepositoryUrl::parse("host.example.com:a/b@c").expect("a URL");
+        assert_eq!(RepositoryUrl::parse(&url.to_string()), Ok(url));
     }
 
     proptest! {

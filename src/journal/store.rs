@@ -59,6 +59,9 @@ pub struct Folder {
 /// The name of the file.
 pub const FILE: &str = "journal.redb";
 
+/// What the name of the first file that was put aside ends in.
+const ASIDE: &str = "redb.corrupt-1";
+
 /// The format of the tables below.
 const FORMAT: u64 = 1;
 
@@ -101,7 +104,9 @@ impl Medium for Folder {
         };
         std::fs::create_dir_all(&self.folder).map_err(|err| unusable(&err))?;
         let file = self.folder.join(FILE);
-        match guarded(|| open(&file, Origin::New)).and_then(|opened| opened) {
+        // A process may have ended between putting a file aside and making a new one.
+        let origin = if file.with_extension(ASIDE).exists() { Origin::Corrupt } else { Origin::New };
+        match guarded(|| open(&file, origin)).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
             Err(Fault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
             Err(Fault::Refused(err)) => Err(err),
@@ -128,7 +133,10 @@ fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, Fault> {
 
 fn put_aside(file: &Path) -> io::Result<PathBuf> {
     for number in 1.. {
-        let aside = file.with_extension(format!("redb.corrupt-{number}"));
+        let aside = match number {
+            1 => file.with_extension(ASIDE),
+            _ => file.with_extension(format!("redb.corrupt-{number}")),
+        };
         if !aside.exists() {
             std::fs::rename(file, &aside)?;
             return Ok(aside);

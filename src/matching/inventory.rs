@@ -181,6 +181,11 @@ impl Inventory {
         self.known.insert(kind);
     }
 
+    /// From now on there may be more of the kind than is known.
+    pub fn unknow(&mut self, kind: Kind) {
+        self.known.remove(&kind);
+    }
+
     /// Whether the kind is known whole.
     pub fn knows(&self, kind: Kind) -> bool {
         self.known.contains(&kind)

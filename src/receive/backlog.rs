@@ -97,11 +97,18 @@ impl Backlog {
         ready
     }
 
-    /// What `take` has handed out is taken care of; these need not be remembered.
-    pub(super) fn settled(&self, handed_out: usize, numbers: impl Iterator<Item = u64>) {
+    /// What `take` has handed out is taken care of: some need not be remembered, some come back.
+    pub(super) fn settled(
+        &self,
+        handed_out: usize,
+        numbers: impl Iterator<Item = u64>,
+        back: Vec<(u64, Waiting)>,
+    ) {
         self.journal.write_later(numbers.map(Change::Drop));
         let mut state = self.lock();
         state.in_hand -= handed_out;
+        state.bytes += back.iter().map(|(_, waiting)| waiting.size).sum::<usize>();
+        state.waiting.extend(back);
         self.metrics.waiting_deliveries(state.waiting.len());
         self.opened.notify_waiters();
     }
@@ -169,7 +176,7 @@ mod tests {
         let ready = backlog.take(|waiting| waiting.size == 2);
         assert_eq!(ready.len(), 1);
         assert!(!backlog.is_empty());
-        backlog.settled(1, std::iter::empty());
+        backlog.settled(1, std::iter::empty(), Vec::new());
         assert_eq!(backlog.take(|_| true).len(), 1);
         assert!(backlog.is_empty());
         assert_eq!(backlog.lock().bytes, 0);
