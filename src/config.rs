@@ -51,7 +51,8 @@ impl fmt::Display for Mistakes {
         let file = self.file.display();
         for (at, mistake) in self.list.iter().enumerate() {
             let line_break = if at == 0 { "" } else { "\n" };
-            write!(f, "{line_break}{file}: {mistake}")?;
+            // One line each, also when a mistake quotes several.
+            write!(f, "{line_break}{file}: {}", mistake.replace('\n', " "))?;
         }
         Ok(())
     }

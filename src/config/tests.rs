@@ -260,3 +260,13 @@ proptest::proptest! {
         let _ = parse(&text, Path::new("/nonexistent"));
     }
 }
+
+#[test]
+fn a_mistake_is_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fluxrecv.yaml");
+    std::fs::write(&file, "fluxRecvVersion: {a: 1, b: 2}\nendpoints: 7\n").expect("a file");
+    let mistakes = super::load(&file).err().expect("mistakes").to_string();
+    assert!(mistakes.lines().all(|line| line.contains("fluxrecv.yaml: ")), "{mistakes}");
+    assert!(mistakes.lines().count() > 1);
+}
