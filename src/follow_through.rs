@@ -48,8 +48,9 @@ impl FollowThrough {
             return;
         }
         let now = Instant::now();
-        let mut began = false;
         let mut pursuits = self.pursuits();
+        // A new pursuit is due later than all others, so only the first one wakes the driver.
+        let was_empty = pursuits.is_empty();
         for Expected { target, revision, progress } in expected {
             if pursuits.get(&target).is_some_and(|followed| followed.pursuit.wants(&revision)) {
                 continue;
@@ -59,11 +60,9 @@ impl FollowThrough {
             }
             if let Some(pursuit) = Pursuit::new(&revision, &progress, now) {
                 pursuits.insert(target, Followed { pursuit, delivery: delivery.clone() });
-                began = true;
             }
         }
-        drop(pursuits);
-        if began {
+        if was_empty && !pursuits.is_empty() {
             self.shared.changed.notify_one();
         }
     }
@@ -72,9 +71,11 @@ impl FollowThrough {
     pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
         let mut pursuits = self.pursuits();
         let Some(Followed { pursuit, .. }) = pursuits.get_mut(target) else { return };
+        let due = pursuit.due();
         match pursuit.observe(progress, suspended, Instant::now()) {
             Some(verdict) => self.end(&mut pursuits, target, verdict),
-            None => self.shared.changed.notify_one(),
+            None if pursuit.due() < due => self.shared.changed.notify_one(),
+            None => {}
         }
     }
 

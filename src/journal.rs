@@ -32,8 +32,8 @@ struct Shared {
     /// When the commit that is on its way began, in milliseconds since the start of the process.
     began: AtomicU64,
     next_delivery: AtomicU64,
-    ended: Notify,
-    has_ended: AtomicBool,
+    /// Ends when the thread does.
+    ended: Commit,
     metrics: Arc<Metrics>,
 }
 
@@ -99,11 +99,9 @@ impl Journal {
             writable: AtomicBool::new(true),
             began: AtomicU64::new(IDLE),
             next_delivery: AtomicU64::new(next_delivery),
-            ended: Notify::new(),
-            has_ended: AtomicBool::new(false),
+            ended: Commit::new(),
             metrics,
         });
-        shared.metrics.journal_writable(true);
         let keeper =
             Keeper { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
         let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || keeper.run());
@@ -148,24 +146,18 @@ impl Journal {
         shared.writable.load(Ordering::Relaxed) && !hangs
     }
 
-    /// Writes what has been gathered, and ends.
-    pub async fn close(&self) {
-        let Some(shared) = &self.shared else { return };
+    /// Writes what has been gathered, and ends; says whether it did so in time.
+    pub async fn close(&self) -> bool {
+        let Some(shared) = &self.shared else { return true };
         shared.lock().closing = true;
         shared.wake.notify_one();
-        self.ended().await;
+        shared.ended.done().await.is_ok()
     }
 
     /// Ends when the journal does. One that keeps nothing never ends.
     pub async fn ended(&self) {
         let Some(shared) = &self.shared else { return std::future::pending().await };
-        loop {
-            let ended = shared.ended.notified();
-            if shared.has_ended.load(Ordering::Acquire) {
-                return;
-            }
-            ended.await;
-        }
+        let _ = shared.ended.ended().await;
     }
 }
 
@@ -231,23 +223,9 @@ impl Keeper {
     fn work(&mut self) {
         loop {
             let Gathering { changes, awaited, closing } = self.wait_for_work();
-            let was_open = self.store.is_some();
-            self.shared.began.store(since_start(), Ordering::Relaxed);
-            let result = match (changes.is_empty(), was_open) {
-                (true, true) => Ok(()),
-                _ => self.commit(&changes),
-            };
-            self.shared.began.store(IDLE, Ordering::Relaxed);
-            if !changes.is_empty() || !was_open {
-                self.report(&result);
-            }
-            match result {
-                Ok(()) => changes.into_iter().for_each(|change| self.held.apply(change)),
-                // Nobody was promised the new ones; what has gone is gone all the same.
-                Err(_) => {
-                    let gone = changes.into_iter().filter(Change::is_removal);
-                    gone.for_each(|change| self.held.apply(change));
-                }
+            // A store that could not be opened is tried again, also with nothing to write.
+            if !changes.is_empty() || self.store.is_none() {
+                self.write(changes);
             }
             if let Some(commit) = awaited {
                 commit.end(self.shared.writable.load(Ordering::Relaxed));
@@ -256,6 +234,16 @@ impl Keeper {
                 return;
             }
         }
+    }
+
+    fn write(&mut self, changes: Vec<Change>) {
+        self.shared.began.store(since_start(), Ordering::Relaxed);
+        let result = self.commit(&changes);
+        self.shared.began.store(IDLE, Ordering::Relaxed);
+        self.report(&result);
+        // Nobody was promised what could not be added; what has gone is gone all the same.
+        let happened = changes.into_iter().filter(|change| result.is_ok() || change.is_removal());
+        happened.for_each(|change| self.held.apply(change));
     }
 
     fn wait_for_work(&self) -> Gathering {
@@ -304,8 +292,7 @@ struct Ends(Arc<Shared>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.has_ended.store(true, Ordering::Release);
-        self.0.ended.notify_waiters();
+        self.0.ended.end(true);
         if let Some(commit) = self.0.lock().awaited.take() {
             commit.end(false);
         }

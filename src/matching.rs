@@ -45,7 +45,7 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
     let mut elsewhere: HashSet<&Target> = HashSet::new();
     for event in events {
         inventory.candidates(event, &mut |object| {
-            if !namespaces.is_empty() && !namespaces.contains(&object.target.namespace) {
+            if !is_within(namespaces, object) {
                 return;
             }
             let follows = match event {
@@ -82,13 +82,15 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
     matched
 }
 
+fn is_within(namespaces: &[String], object: &Object) -> bool {
+    namespaces.is_empty() || namespaces.contains(&object.target.namespace)
+}
+
 /// The objects that events about these subjects can concern, but for those that are suspended.
 pub fn all_of(inventory: &Inventory, subjects: &[Subject], namespaces: &[String]) -> Vec<Target> {
     let kinds: Vec<Kind> = subjects.iter().flat_map(|subject| kinds_of(*subject)).copied().collect();
     let wanted = inventory.objects().filter(|object| {
-        kinds.contains(&object.target.kind)
-            && object.can_be_asked()
-            && (namespaces.is_empty() || namespaces.contains(&object.target.namespace))
+        kinds.contains(&object.target.kind) && object.can_be_asked() && is_within(namespaces, object)
     });
     wanted.map(|object| object.target.clone()).collect()
 }
@@ -102,15 +104,13 @@ fn kinds_asked_by(event: &Event) -> &'static [Kind] {
     match event {
         Event::Git(event) if !inventory::may_publish_pages(event) => &[Kind::GitRepository],
         Event::Git(_) => kinds_of(Subject::Git),
-        Event::Image(_) => kinds_of_images(),
+        // Charts are found through their HelmRepository, which itself is never asked.
+        Event::Image(_) => {
+            &[Kind::OciRepository, Kind::HelmRepository, Kind::HelmChart, Kind::ImageRepository]
+        }
         Event::Chart(_) => kinds_of(Subject::Charts),
         Event::Bucket(_) => kinds_of(Subject::Buckets),
     }
-}
-
-/// Charts are found through their HelmRepository, which itself is never asked.
-fn kinds_of_images() -> &'static [Kind] {
-    &[Kind::OciRepository, Kind::HelmRepository, Kind::HelmChart, Kind::ImageRepository]
 }
 
 fn kinds_of(subject: Subject) -> &'static [Kind] {

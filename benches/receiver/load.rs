@@ -83,10 +83,8 @@ pub fn run(
         let connections = (0..CONNECTIONS).map(|connection| {
             let requests: Vec<Vec<u8>> =
                 requests.iter().skip(connection).step_by(CONNECTIONS).cloned().collect();
-            let requests = if requests.is_empty() { vec![] } else { requests };
             let (count, stopped, port) = (Rc::clone(&count), Rc::clone(&stopped), server.port);
-            let all = if requests.is_empty() { vec![vec![]] } else { requests };
-            tokio::task::spawn_local(async move { connect(port, all, expect, &count, &stopped).await })
+            tokio::task::spawn_local(async move { connect(port, requests, expect, &count, &stopped).await })
         });
         let connections: Vec<_> = connections.collect();
         while !stop(count.get(), started.elapsed()) {

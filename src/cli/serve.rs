@@ -253,9 +253,6 @@ fn without_password(api: &url::Url) -> String {
     shown.to_string()
 }
 
-/// How long the journal may take for its last commit.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
 /// Stops accepting, then waits until nothing is left to ask or the time is over.
 async fn drain(
     running: Option<Running>,
@@ -278,7 +275,7 @@ async fn drain(
     let unmatched = service.receiver.unmatched();
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
     let is_kept = journal.keeps() && journal.is_writable();
-    if tokio::time::timeout(CLOSE_LIMIT, journal.close()).await.is_err() {
+    if !journal.close().await {
         log::error!("the journal does not close; its disk hangs");
     }
     if unmatched.is_empty() && left.is_empty() {

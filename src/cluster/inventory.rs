@@ -366,20 +366,21 @@ impl Watches {
 
     /// Applies what was seen; says whether it ended a list. What a list does not hold any more is gone.
     fn apply(&self, kind: Kind, scope: &Scope, seen: Seen, listed: &mut HashSet<Target>) -> bool {
+        let mut is_complete = false;
         match seen {
-            Seen::Unchanged => self.metrics.inventory_seen(kind),
+            Seen::Unchanged => {}
             Seen::Listing => listed.clear(),
             Seen::Listed(object) => {
                 let target = object.target(kind);
                 self.put(&target, object);
                 listed.insert(target);
+                // A list is counted when it is complete.
+                return false;
             }
             Seen::Complete => {
                 let listed = std::mem::take(listed);
                 self.write().retain(kind, |target| !scope.covers(target) || listed.contains(target));
-                self.metrics.inventory_seen(kind);
-                self.count(kind);
-                return true;
+                is_complete = true;
             }
             Seen::Changed(object) => self.put(&object.target(kind), object),
             Seen::Gone(object) => {
@@ -388,8 +389,9 @@ impl Watches {
                 self.write().remove(&target);
             }
         }
+        self.metrics.inventory_seen(kind);
         self.count(kind);
-        false
+        is_complete
     }
 
     fn count(&self, kind: Kind) {
@@ -400,7 +402,6 @@ impl Watches {
     /// An object that cannot be read hides only itself; it is still there.
     fn put(&self, target: &Target, object: Watched) {
         let progress = object.progress();
-        self.metrics.inventory_seen(target.kind);
         let read = Spec::read(target.kind, object.spec).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = read.unwrap_or_else(|why| {
             log::warn!(object:% = target, why:%; "the object cannot be matched");

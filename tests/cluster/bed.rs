@@ -275,16 +275,11 @@ impl Bed {
         self.runtime.block_on(future)
     }
 
-    /// Runs asynchronous code beside a scenario, for its result.
-    pub fn run<T: Send + 'static>(
+    /// Runs asynchronous code beside a scenario.
+    pub fn spawn<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.runtime.spawn(future)
-    }
-
-    /// Runs asynchronous code beside a scenario.
-    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
         self.runtime.spawn(future)
     }
 

@@ -68,7 +68,7 @@ impl Load {
         let hook = hook_url(running, "github");
         let senders = (0..SENDERS).map(|sender| {
             let (stop, hook) = (Arc::clone(&stop), hook.clone());
-            bed.run(post_until_stopped(sender, hook, stop, repositories))
+            bed.spawn(post_until_stopped(sender, hook, stop, repositories))
         });
         Load { stop: Arc::clone(&stop), senders: senders.collect() }
     }
