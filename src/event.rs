@@ -2,6 +2,7 @@
 //!
 //! Providers make these values, matching reads them; neither knows the other.
 
+mod commit_ids;
 pub mod git_ref;
 pub mod image;
 pub mod repository_url;
@@ -9,6 +10,7 @@ pub mod semver;
 
 use serde::{Deserialize, Serialize};
 
+pub use commit_ids::CommitIds;
 use git_ref::GitRef;
 use image::ImageName;
 use repository_url::RepositoryUrl;
@@ -67,7 +69,7 @@ pub struct RefChange {
     /// Whether the ref is gone now.
     pub deleted: bool,
     /// Commit IDs that the change brings, as far as the sender lists them.
-    pub commits: Vec<String>,
+    pub commits: CommitIds,
     /// The commit that the ref points to now, if the sender says; never a tag object.
     pub head: Option<String>,
 }

@@ -7,8 +7,6 @@
 mod follow;
 mod inventory;
 
-use std::collections::{HashMap, HashSet};
-
 pub use inventory::{Inventory, Object};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
@@ -41,8 +39,8 @@ pub struct Expected {
 
 /// Finds the objects that these events concern; `namespaces` limits where (empty: everywhere).
 pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> Matched {
-    let mut following: HashMap<&Target, &Object> = HashMap::new();
-    let mut elsewhere: HashSet<&Target> = HashSet::new();
+    let mut following: Vec<&Object> = Vec::new();
+    let mut elsewhere: Vec<&Object> = Vec::new();
     for event in events {
         inventory.candidates(event, &mut |object| {
             if !is_within(namespaces, object) {
@@ -55,18 +53,22 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
                 Event::Bucket(event) => follow::bucket(object, event),
             };
             match follows {
-                true => drop(following.insert(&object.target, object)),
-                false => drop(elsewhere.insert(&object.target)),
+                true => following.push(object),
+                false => elsewhere.push(object),
             }
         });
     }
+    for found in [&mut following, &mut elsewhere] {
+        found.sort_unstable_by_key(|object| &object.target);
+        found.dedup_by_key(|object| &object.target);
+    }
     let mut matched = Matched::default();
-    let revisions = |object: &Object| events.iter().find_map(|event| follow::brings(object, event));
-    for object in following.values() {
+    let revision = |object: &Object| events.iter().find_map(|event| follow::brings(object, event));
+    for object in &following {
         match object.suspended {
             false => {
                 matched.targets.push(object.target.clone());
-                matched.expected.extend(revisions(object).map(|revision| Expected {
+                matched.expected.extend(revision(object).map(|revision| Expected {
                     target: object.target.clone(),
                     revision: revision.to_owned(),
                     progress: object.progress.clone(),
@@ -75,10 +77,9 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
             true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
         }
     }
-    matched.targets.sort_unstable();
-    matched.skipped.sort_unstable_by(|left, right| left.target.cmp(&right.target));
-    matched.follow_something_else =
-        elsewhere.iter().filter(|target| !following.contains_key(*target)).count();
+    let follows =
+        |object: &&&Object| following.binary_search_by_key(&&object.target, |object| &object.target).is_ok();
+    matched.follow_something_else = elsewhere.iter().filter(|object| !follows(object)).count();
     matched
 }
 

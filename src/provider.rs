@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::repository_url::RepositoryUrl;
-use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange, Subject};
+use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, RefChange, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
@@ -189,9 +189,10 @@ fn required_header<'a>(delivery: &Verified<'a>, name: &str) -> Result<&'a str, U
 /// A Git event about whatever URLs of the list can be read.
 fn git_event<'u>(
     urls: impl IntoIterator<Item = Option<&'u str>>,
-    ssh_url: Option<String>,
+    ssh_url: Option<&str>,
     changes: GitChanges,
 ) -> Result<Parsed, Unreadable> {
+    let ssh_url = ssh_url.map(str::to_owned);
     let mut repository: Vec<RepositoryUrl> = Vec::new();
     for url in urls.into_iter().flatten().filter_map(|url| RepositoryUrl::parse(url).ok()) {
         if !repository.contains(&url) {
@@ -206,23 +207,21 @@ fn git_event<'u>(
 
 /// One ref, as push events write it: its full name and the object it points to afterwards, which for
 /// a tag may be a tag object rather than the commit `head`.
-fn pushed_ref(
+fn pushed_ref<'c>(
     name: &str,
-    after: Option<&str>,
+    after: Option<&'c str>,
     deleted: bool,
     head: Option<&str>,
-    commits: Vec<String>,
+    commits: impl Iterator<Item = &'c str>,
 ) -> Result<RefChange, Unreadable> {
     let name = GitRef::from_full_name(name)
         .ok_or_else(|| Unreadable::payload(format_args!("ref: `{name}` is no full ref name")))?;
     let deleted = deleted || after.is_some_and(is_zero_object_id);
-    let after = after.filter(|after| !is_zero_object_id(after)).map(str::to_owned);
-    let mut all: Vec<String> = after.into_iter().collect();
-    all.extend(commits.into_iter().filter(|id| !id.is_empty()));
-    all.dedup();
-    let branch_head = all.first().map(String::as_str).filter(|_| name.as_branch().is_some());
+    let after = after.filter(|after| !is_zero_object_id(after));
+    let commits: CommitIds = after.into_iter().chain(commits).collect();
+    let branch_head = commits.iter().next().filter(|_| name.as_branch().is_some());
     let head = head.or(branch_head).filter(|_| !deleted).map(str::to_owned);
-    Ok(RefChange { name, deleted, commits: all, head })
+    Ok(RefChange { name, deleted, commits, head })
 }
 
 /// An image as a sender writes it, in a registry with a known host.

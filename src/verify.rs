@@ -13,10 +13,11 @@ pub mod sign;
 mod standard_webhooks;
 mod token;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 pub use self::hmac::{Encoding, Hash, Hmac, Signed};
 use self::key::Key;
@@ -77,6 +78,7 @@ pub struct Tools {
 /// A delivery that has proved itself.
 pub struct Verified<'a> {
     delivery: Delivery<'a>,
+    payload: Option<Cow<'a, [u8]>>,
     /// Which of the endpoint's keys has proved it, counted from the endpoint's own.
     pub key: usize,
 }
@@ -119,7 +121,7 @@ pub async fn verify<'a>(
         }
         Proof::PathOnly => 0,
     };
-    Ok(Verified { delivery, key })
+    Ok(Verified { delivery, payload: delivery.payload(), key })
 }
 
 /// Which key passes; if none does, what is wrong for the endpoint's own.
@@ -155,12 +157,9 @@ impl<'a> Verified<'a> {
     ///
     /// # Errors
     /// Names the field that could not be read.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Unreadable> {
-        let payload = self
-            .delivery
-            .payload()
-            .ok_or_else(|| Unreadable("the form has no field `payload`".to_owned()))?;
-        from_json(&payload)
+    pub fn json<'v, T: Deserialize<'v>>(&'v self) -> Result<T, Unreadable> {
+        let payload = self.payload.as_deref();
+        from_json(payload.ok_or_else(|| Unreadable("the form has no field `payload`".to_owned()))?)
     }
 }
 
@@ -168,8 +167,14 @@ impl<'a> Verified<'a> {
 ///
 /// # Errors
 /// Names the field that could not be read.
-pub fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Unreadable> {
-    if let Ok(value) = serde_json::from_slice(text) {
+pub fn from_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, Unreadable> {
+    // Checking the encoding once is quicker than once per string; bytes that are no UTF-8 may still
+    // stand in fields that nobody reads.
+    let value = match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(text),
+    };
+    if let Ok(value) = value {
         return Ok(value);
     }
     let deserializer = &mut serde_json::Deserializer::from_slice(text);
@@ -185,6 +190,6 @@ pub(crate) mod testing {
 
     /// Takes a delivery for authentic, for tests of what comes after.
     pub(crate) fn believe(delivery: Delivery<'_>) -> Verified<'_> {
-        Verified { delivery, key: 0 }
+        Verified { delivery, payload: delivery.payload(), key: 0 }
     }
 }

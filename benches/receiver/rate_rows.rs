@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use flux_recv::event::git_ref::GitRef;
 use flux_recv::event::repository_url::RepositoryUrl;
-use flux_recv::event::{Event, GitChanges, GitEvent, RefChange};
+use flux_recv::event::{CommitIds, Event, GitChanges, GitEvent, RefChange};
 use flux_recv::flux::{Kind, Spec, Target};
 use flux_recv::matching::{self, Inventory, Object};
 use serde_json::json;
@@ -92,7 +92,7 @@ fn inventory(objects: usize) -> Inventory {
 
 fn event(repository: usize) -> Event {
     let name = GitRef::branch("main");
-    let change = RefChange { name, deleted: false, commits: Vec::new(), head: None };
+    let change = RefChange { name, deleted: false, commits: CommitIds::default(), head: None };
     let repository = vec![RepositoryUrl::parse(&url(repository)).expect("a URL")];
     Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Refs(vec![change]) })
 }

@@ -44,7 +44,7 @@ fn own_program() -> PathBuf {
 
 impl Server {
     fn spawn(mut command: Command, port: u16, folder: tempfile::TempDir) -> Server {
-        let log = tempfile::NamedTempFile::new().expect("a log");
+        let log = log_file();
         let written = log.reopen().expect("a log");
         let child = command.stdout(Stdio::null()).stderr(written).spawn().expect("taskset runs");
         Server { child, port, _folder: folder, log }
@@ -139,6 +139,11 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
+}
+
+/// In memory where there is such a folder: in a container the log goes to a pipe, not to a disk.
+fn log_file() -> tempfile::NamedTempFile {
+    tempfile::NamedTempFile::new_in("/dev/shm").or_else(|_| tempfile::NamedTempFile::new()).expect("a log")
 }
 
 fn folder() -> tempfile::TempDir {

@@ -5,7 +5,8 @@ use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
 use crate::event::{
-    BucketEvent, BucketService, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange,
+    BucketEvent, BucketService, ChartEvent, CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media,
+    RefChange,
 };
 use crate::flux::{Kind, Spec, Target};
 
@@ -24,7 +25,7 @@ fn object(kind: Kind, name: &str, spec: Value) -> Object {
 }
 
 fn push(urls: &[&str], name: GitRef) -> Event {
-    change(urls, RefChange { name, deleted: false, commits: Vec::new(), head: None })
+    change(urls, RefChange { name, deleted: false, commits: CommitIds::default(), head: None })
 }
 
 fn change(urls: &[&str], change: RefChange) -> Event {
@@ -100,7 +101,8 @@ fn a_push_finds_who_follows_the_ref() {
 #[test]
 fn a_deletion_concerns_ranges_only() {
     let inventory = followers();
-    let deleted = |name| change(&[URL], RefChange { name, deleted: true, commits: Vec::new(), head: None });
+    let deleted =
+        |name| change(&[URL], RefChange { name, deleted: true, commits: CommitIds::default(), head: None });
     check(&inventory, deleted(GitRef::branch("main")), &["pull"]);
     check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "pull", "range"]);
 }
@@ -112,12 +114,7 @@ fn a_pinned_commit_is_asked_for_when_it_comes() {
         let name = GitRef::branch("main");
         change(
             &[URL],
-            RefChange {
-                name,
-                deleted: false,
-                commits: vec!["beef".to_owned(), commit.to_owned()],
-                head: None,
-            },
+            RefChange { name, deleted: false, commits: ["beef", commit].into_iter().collect(), head: None },
         )
     };
     check(&inventory, brings("c0ffee"), &["commit", "main", "name", "pull"]);

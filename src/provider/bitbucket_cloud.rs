@@ -84,7 +84,7 @@ fn push(push: &Push) -> Result<Parsed, Unreadable> {
     let full_name = &push.repository.full_name;
     let https = format!("https://bitbucket.org/{full_name}.git");
     let ssh = format!("git@bitbucket.org:{full_name}.git");
-    git_event([Some(https.as_str())], Some(ssh), GitChanges::Refs(refs))
+    git_event([Some(https.as_str())], Some(&ssh), GitChanges::Refs(refs))
 }
 
 impl RefPair {
@@ -97,8 +97,8 @@ impl RefPair {
         let name = GitRef::from_name_and_type(&moved.name, &moved.ref_type)?;
         let target = moved.target.iter().filter(|_| !deleted);
         let head = target.clone().find_map(|target| target.hash.clone());
-        let commits =
-            target.chain(self.commits.iter().flatten()).filter_map(|commit| commit.hash.clone()).collect();
+        let listed = target.chain(self.commits.iter().flatten());
+        let commits = listed.filter_map(|commit| commit.hash.as_deref()).collect();
         Some(RefChange { name, deleted, commits, head })
     }
 }

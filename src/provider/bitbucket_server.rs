@@ -93,14 +93,15 @@ fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
     let mut refs = Vec::with_capacity(event.changes.len());
     for change in &event.changes {
         let deleted = change.update_type.as_deref() == Some("DELETE");
-        refs.push(pushed_ref(&change.reference.id, change.to_hash.as_deref(), deleted, None, Vec::new())?);
+        let (name, after) = (&change.reference.id, change.to_hash.as_deref());
+        refs.push(pushed_ref(name, after, deleted, None, std::iter::empty())?);
     }
     let changes = match (event.ref_limit_exceeded, refs.is_empty()) {
         (true, _) => GitChanges::Unknown,
         (false, true) => return Ok(Parsed::ignored("no ref has changed")),
         (false, false) => GitChanges::Refs(refs),
     };
-    let ssh = links.iter().find(|link| link.name.as_deref() == Some("ssh")).map(|link| link.href.clone());
+    let ssh = links.iter().find(|link| link.name.as_deref() == Some("ssh")).map(|link| link.href.as_str());
     git_event(links.iter().map(|link| Some(link.href.as_str())), ssh, changes)
 }
 

@@ -1,11 +1,13 @@
 //! The Git events that GitHub and the family of Gitea write alike.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{CannotCompose, Change, Parsed, git_event, pushed_ref};
 use crate::event::git_ref::GitRef;
-use crate::event::{GitChanges, RefChange};
+use crate::event::{CommitIds, GitChanges, RefChange};
 use crate::verify::{Unreadable, Verified};
 
 /// Reads an event by its name; `None` if it is not one of these.
@@ -19,68 +21,90 @@ pub(super) fn parse(event: &str, delivery: &Verified<'_>) -> Option<Result<Parse
     })
 }
 
+/// A string that stays where the body has it. (An `Option<Cow>` would always be copied.)
 #[derive(Deserialize)]
-struct Repository {
-    ssh_url: Option<String>,
-    clone_url: Option<String>,
-    git_url: Option<String>,
-    html_url: Option<String>,
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+struct Repository<'a> {
+    #[serde(borrow)]
+    ssh_url: Option<Text<'a>>,
+    #[serde(borrow)]
+    clone_url: Option<Text<'a>>,
+    #[serde(borrow)]
+    git_url: Option<Text<'a>>,
+    #[serde(borrow)]
+    html_url: Option<Text<'a>>,
 }
 
-impl Repository {
+impl Text<'_> {
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Repository<'_> {
     fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
         let urls = [&self.clone_url, &self.ssh_url, &self.git_url, &self.html_url];
-        git_event(urls.map(Option::as_deref), self.ssh_url.clone(), GitChanges::Refs(vec![change]))
+        let urls = urls.map(|url| url.as_ref().map(Text::as_str));
+        git_event(urls, self.ssh_url.as_ref().map(Text::as_str), GitChanges::Refs(vec![change]))
     }
 }
 
 #[derive(Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    name: String,
-    after: Option<String>,
+struct Push<'a> {
+    #[serde(rename = "ref", borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    after: Option<Text<'a>>,
     #[serde(default)]
     deleted: bool,
-    head_commit: Option<Commit>,
-    commits: Option<Vec<Commit>>,
-    repository: Repository,
+    #[serde(borrow)]
+    head_commit: Option<Commit<'a>>,
+    #[serde(borrow)]
+    commits: Option<Vec<Commit<'a>>>,
+    #[serde(borrow)]
+    repository: Repository<'a>,
 }
 
 #[derive(Deserialize)]
-struct Commit {
-    id: Option<String>,
+struct Commit<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
 }
 
-fn push(push: Push) -> Result<Parsed, Unreadable> {
-    let head = push.head_commit.as_ref().and_then(|commit| commit.id.clone());
-    let listed = push.head_commit.into_iter().chain(push.commits.into_iter().flatten());
-    let commits = listed.filter_map(|commit| commit.id).collect();
-    push.repository.event(pushed_ref(
-        &push.name,
-        push.after.as_deref(),
-        push.deleted,
-        head.as_deref(),
-        commits,
-    )?)
+impl Commit<'_> {
+    fn id(&self) -> Option<&str> {
+        self.id.as_ref().map(Text::as_str)
+    }
+}
+
+fn push(push: Push<'_>) -> Result<Parsed, Unreadable> {
+    let after = push.after.as_ref().map(Text::as_str);
+    let head = push.head_commit.as_ref().and_then(Commit::id);
+    let listed = push.commits.iter().flatten().filter_map(Commit::id);
+    let change = pushed_ref(&push.name, after, push.deleted, head, head.into_iter().chain(listed))?;
+    push.repository.event(change)
 }
 
 /// GitHub sends a push as well; for a deleted branch Gitea sends nothing but this.
 #[derive(Deserialize)]
-struct CreatedOrDeleted {
+struct CreatedOrDeleted<'a> {
     #[serde(rename = "ref")]
     name: Option<String>,
     ref_type: String,
     sha: Option<String>,
-    repository: Repository,
+    #[serde(borrow)]
+    repository: Repository<'a>,
 }
 
-fn created_or_deleted(event: CreatedOrDeleted, deleted: bool) -> Result<Parsed, Unreadable> {
+fn created_or_deleted(event: CreatedOrDeleted<'_>, deleted: bool) -> Result<Parsed, Unreadable> {
     let name = event.name.and_then(|name| GitRef::from_name_and_type(&name, &event.ref_type));
     match name {
         Some(name) => event.repository.event(RefChange {
             name,
             deleted,
-            commits: event.sha.into_iter().collect(),
+            commits: event.sha.iter().map(String::as_str).collect(),
             head: None,
         }),
         None => Ok(Parsed::ignored(format!(
@@ -91,10 +115,11 @@ fn created_or_deleted(event: CreatedOrDeleted, deleted: bool) -> Result<Parsed, 
 }
 
 #[derive(Deserialize)]
-struct ReleaseEvent {
+struct ReleaseEvent<'a> {
     action: String,
     release: Release,
-    repository: Repository,
+    #[serde(borrow)]
+    repository: Repository<'a>,
 }
 
 #[derive(Deserialize)]
@@ -102,12 +127,12 @@ struct Release {
     tag_name: String,
 }
 
-fn release(event: ReleaseEvent) -> Result<Parsed, Unreadable> {
+fn release(event: ReleaseEvent<'_>) -> Result<Parsed, Unreadable> {
     if !matches!(event.action.as_str(), "published" | "released") {
         return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
     }
     let name = GitRef::tag(&event.release.tag_name);
-    event.repository.event(RefChange { name, deleted: false, commits: Vec::new(), head: None })
+    event.repository.event(RefChange { name, deleted: false, commits: CommitIds::default(), head: None })
 }
 
 /// The body of a push, as all of them write it.

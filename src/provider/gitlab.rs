@@ -9,7 +9,7 @@ use super::{
     required_header,
 };
 use crate::event::git_ref::GitRef;
-use crate::event::{GitChanges, RefChange, Subject};
+use crate::event::{CommitIds, GitChanges, RefChange, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -78,21 +78,16 @@ struct Project {
 impl Project {
     fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
         let urls = [&self.git_http_url, &self.git_ssh_url, &self.web_url];
-        git_event(urls.map(Option::as_deref), self.git_ssh_url.clone(), GitChanges::Refs(vec![change]))
+        git_event(urls.map(Option::as_deref), self.git_ssh_url.as_deref(), GitChanges::Refs(vec![change]))
     }
 }
 
 /// `after` of an annotated tag is the tag object, `checkout_sha` the commit.
 fn push(push: &Push) -> Result<Parsed, Unreadable> {
-    let listed = push.commits.iter().flatten().map(|commit| commit.id.clone());
-    let commits = push.checkout_sha.iter().cloned().chain(listed).collect();
-    push.project.event(pushed_ref(
-        &push.name,
-        push.after.as_deref(),
-        false,
-        push.checkout_sha.as_deref(),
-        commits,
-    )?)
+    let head = push.checkout_sha.as_deref();
+    let listed = push.commits.iter().flatten().map(|commit| commit.id.as_str());
+    let commits = head.into_iter().chain(listed);
+    push.project.event(pushed_ref(&push.name, push.after.as_deref(), false, head, commits)?)
 }
 
 #[derive(Deserialize)]
@@ -107,7 +102,7 @@ fn release(release: &Release) -> Result<Parsed, Unreadable> {
         None | Some("create") => release.project.event(RefChange {
             name: GitRef::tag(&release.tag),
             deleted: false,
-            commits: Vec::new(),
+            commits: CommitIds::default(),
             head: None,
         }),
         Some(action) => Ok(Parsed::ignored(format!("release action `{action}` moves no tag"))),

@@ -51,11 +51,11 @@ pub(super) async fn read(
 }
 
 async fn collect(mut payload: Payload, limit: usize, shares: &Arc<Semaphore>) -> Result<Body, Outcome> {
-    let mut bytes = BytesMut::new();
+    let mut read = Read::Nothing;
     let mut share: Option<OwnedSemaphorePermit> = None;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Outcome::Incomplete)?;
-        let length = bytes.len() + chunk.len();
+        let length = read.len() + chunk.len();
         if length > limit {
             return Err(Outcome::TooLarge { limit });
         }
@@ -73,9 +73,44 @@ async fn collect(mut payload: Payload, limit: usize, shares: &Arc<Semaphore>) ->
                 None => share = Some(more),
             }
         }
-        bytes.extend_from_slice(&chunk);
+        read = read.with(chunk);
     }
-    Ok(Body { bytes: bytes.freeze(), _share: share })
+    Ok(Body { bytes: read.into_bytes(), _share: share })
+}
+
+/// What has been read of a body: most come in one chunk, which need not be copied.
+enum Read {
+    Nothing,
+    OneChunk(Bytes),
+    Copied(BytesMut),
+}
+
+impl Read {
+    fn len(&self) -> usize {
+        match self {
+            Read::Nothing => 0,
+            Read::OneChunk(chunk) => chunk.len(),
+            Read::Copied(bytes) => bytes.len(),
+        }
+    }
+
+    fn with(self, chunk: Bytes) -> Read {
+        let mut bytes = match self {
+            Read::Nothing => return Read::OneChunk(chunk),
+            Read::OneChunk(first) => BytesMut::from(first),
+            Read::Copied(bytes) => bytes,
+        };
+        bytes.extend_from_slice(&chunk);
+        Read::Copied(bytes)
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Read::Nothing => Bytes::new(),
+            Read::OneChunk(chunk) => chunk,
+            Read::Copied(bytes) => bytes.freeze(),
+        }
+    }
 }
 
 fn is_encoded(request: &HttpRequest) -> bool {
