@@ -136,7 +136,10 @@ pub struct Target {
 /// `Kind/namespace/name`, as in answers and logs.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+        for part in [self.kind.info().name, "/", &self.namespace, "/", &self.name] {
+            f.write_str(part)?;
+        }
+        Ok(())
     }
 }
 

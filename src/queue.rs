@@ -164,7 +164,7 @@ impl Queue {
         let now = Instant::now();
         let spread = |target| (target, now + random_part_of(window));
         let mut slots = self.slots();
-        let Wanted { write, mut await_commits, due_changed } = slots.want(targets.iter().map(spread), now);
+        let Wanted { write, mut await_commits, is_sooner } = slots.want(targets.iter().map(spread), now);
         if !write.is_empty() {
             let changes = write.iter().map(|(target, generation)| Change::Pend(target.clone(), *generation));
             // Within the lock, so that the journal sees the rounds of an object in their order.
@@ -175,7 +175,7 @@ impl Queue {
         }
         self.shared.metrics.pending(slots.busy());
         drop(slots);
-        if due_changed {
+        if is_sooner {
             self.shared.changed.notify_one();
         }
         Promise { commits: await_commits }
@@ -184,8 +184,9 @@ impl Queue {
     /// Asks once more, out of its own interest: nothing is promised, so nothing is written down.
     pub fn nudge(&self, target: &Target) {
         let now = Instant::now();
-        self.slots().want([(target, now)].into_iter(), now);
-        self.shared.changed.notify_one();
+        if self.slots().want([(target, now)].into_iter(), now).is_sooner {
+            self.shared.changed.notify_one();
+        }
     }
 
     /// Whether each of these objects waits for a patch that has not started: another delivery for

@@ -4,6 +4,7 @@
 //! scp-like address, a default port, a trailing `.git`, another host for ssh. Parsing brings them
 //! to one normal form; [`RepositoryUrl::same_repository`] compares what is left.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -201,14 +202,24 @@ fn normal_host(host: &str) -> Option<String> {
 /// Lower-case, no empty segments, no `.git`. Hosts treat paths as case-insensitive; where one does
 /// not, the cost is one reconcile request too many.
 fn normal_path(path: &str) -> Option<String> {
-    let segments: Vec<&str> = path.split('/').map(str::trim).filter(|segment| !segment.is_empty()).collect();
-    let joined = segments.join("/").to_ascii_lowercase();
-    let path = joined.strip_suffix(".git").unwrap_or(&joined).trim_end_matches('/').trim_end();
-    (!path.is_empty() && !path.chars().any(char::is_control)).then(|| path.to_owned())
+    let mut joined = String::with_capacity(path.len());
+    for segment in path.split('/').map(str::trim).filter(|segment| !segment.is_empty()) {
+        if !joined.is_empty() {
+            joined.push('/');
+        }
+        joined.push_str(segment);
+    }
+    joined.make_ascii_lowercase();
+    let length = joined.strip_suffix(".git").unwrap_or(&joined).trim_end_matches('/').trim_end().len();
+    joined.truncate(length);
+    (!joined.is_empty() && !joined.chars().any(char::is_control)).then_some(joined)
 }
 
 /// Decodes once; bytes that are no UTF-8 become the replacement character.
-fn percent_decode(text: &str) -> String {
+fn percent_decode(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -221,7 +232,7 @@ fn percent_decode(text: &str) -> String {
         decoded.push(value.unwrap_or(byte));
         at += if value.is_some() { 3 } else { 1 };
     }
-    String::from_utf8_lossy(&decoded).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
 }
 
 /// Encodes what [`percent_decode`] or the URL grammar would take for something else.
@@ -256,6 +267,9 @@ fn with_aliases_resolved(url: RepositoryUrl) -> RepositoryUrl {
 
 /// `organisation/project/repository`, for the address forms that Azure DevOps documents.
 fn azure_devops_path(host: &str, path: &str) -> Option<String> {
+    if !host.ends_with("dev.azure.com") && !host.ends_with(".visualstudio.com") {
+        return None;
+    }
     let segments: Vec<&str> = path.split('/').collect();
     let (organisation, project, repository) = match (host, segments.as_slice()) {
         ("dev.azure.com", [organisation, project, "_git", repository])

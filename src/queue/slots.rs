@@ -49,8 +49,8 @@ pub(super) struct Wanted<C> {
     pub(super) write: Vec<(Target, Generation)>,
     /// Commits on their way that cover the rest.
     pub(super) await_commits: Vec<C>,
-    /// Whether a patch is due sooner than before.
-    pub(super) due_changed: bool,
+    /// Whether something is due sooner than all that was due before.
+    pub(super) is_sooner: bool,
 }
 
 /// What is due.
@@ -99,7 +99,8 @@ impl<C: Pledge> Slots<C> {
         wanted: impl Iterator<Item = (&'t Target, Instant)>,
         now: Instant,
     ) -> Wanted<C> {
-        let mut result = Wanted { write: Vec::new(), await_commits: Vec::new(), due_changed: false };
+        let mut result = Wanted { write: Vec::new(), await_commits: Vec::new(), is_sooner: false };
+        let next = self.due.first().map(|(due, _)| *due);
         for (target, earliest) in wanted {
             if !self.entries.contains_key(target) {
                 self.entries.insert(target.clone(), Entry { slot: Slot::new(0), record: Record::None });
@@ -108,7 +109,7 @@ impl<C: Pledge> Slots<C> {
             self.busy += usize::from(!slot.is_busy());
             if let Some(due) = slot.want(now, earliest, self.min_interval) {
                 self.due.insert((due, target.clone()));
-                result.due_changed = true;
+                result.is_sooner |= next.is_none_or(|next| due < next);
             }
             record.update();
             match record {
