@@ -18,6 +18,7 @@ mod nexus;
 mod quay;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
@@ -206,21 +207,25 @@ fn git_event<'u>(
 }
 
 /// One ref, as push events write it: its full name and the object it points to afterwards, which for
-/// a tag may be a tag object rather than the commit `head`.
+/// a tag may be a tag object rather than the commit `head`, and their list of commits.
 fn pushed_ref<'c>(
     name: &str,
     after: Option<&'c str>,
     deleted: bool,
-    head: Option<&str>,
-    commits: impl Iterator<Item = &'c str>,
+    head: Option<&'c str>,
+    list: Option<&RawValue>,
 ) -> Result<RefChange, Unreadable> {
     let name = GitRef::from_full_name(name)
         .ok_or_else(|| Unreadable::payload(format_args!("ref: `{name}` is no full ref name")))?;
     let deleted = deleted || after.is_some_and(is_zero_object_id);
     let after = after.filter(|after| !is_zero_object_id(after));
-    let commits: CommitIds = after.into_iter().chain(commits).collect();
-    let branch_head = commits.iter().next().filter(|_| name.as_branch().is_some());
+    let named: CommitIds = after.into_iter().chain(head).collect();
+    let branch_head = after.filter(|_| name.as_branch().is_some());
     let head = head.or(branch_head).filter(|_| !deleted).map(str::to_owned);
+    let commits = match list {
+        Some(list) => named.with_list(list.get()),
+        None => named,
+    };
     Ok(RefChange { name, deleted, commits, head })
 }
 

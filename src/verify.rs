@@ -78,7 +78,7 @@ pub struct Tools {
 /// A delivery that has proved itself.
 pub struct Verified<'a> {
     delivery: Delivery<'a>,
-    payload: Option<Cow<'a, [u8]>>,
+    payload: Option<Cow<'a, str>>,
     /// Which of the endpoint's keys has proved it, counted from the endpoint's own.
     pub key: usize,
 }
@@ -121,7 +121,7 @@ pub async fn verify<'a>(
         }
         Proof::PathOnly => 0,
     };
-    Ok(Verified { delivery, payload: delivery.payload(), key })
+    Ok(Verified::new(delivery, key))
 }
 
 /// Which key passes; if none does, what is wrong for the endpoint's own.
@@ -147,6 +147,16 @@ impl Unreadable {
 }
 
 impl<'a> Verified<'a> {
+    /// Bytes that are no UTF-8 become the replacement character: they mostly stand in fields that
+    /// nobody reads.
+    fn new(delivery: Delivery<'a>, key: usize) -> Verified<'a> {
+        let payload = delivery.payload().map(|payload| match payload {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        });
+        Verified { delivery, payload, key }
+    }
+
     /// The value of a header that is there once.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.delivery.text(name)
@@ -167,17 +177,11 @@ impl<'a> Verified<'a> {
 ///
 /// # Errors
 /// Names the field that could not be read.
-pub fn from_json<'t, T: Deserialize<'t>>(text: &'t [u8]) -> Result<T, Unreadable> {
-    // Checking the encoding once is quicker than once per string; bytes that are no UTF-8 may still
-    // stand in fields that nobody reads.
-    let value = match std::str::from_utf8(text) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(text),
-    };
-    if let Ok(value) = value {
+pub fn from_json<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Unreadable> {
+    if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
     }
-    let deserializer = &mut serde_json::Deserializer::from_slice(text);
+    let deserializer = &mut serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize::<_, T>(deserializer) {
         Err(err) => Err(Unreadable::payload(err)),
         Ok(_) => Err(Unreadable::payload("more text behind the JSON value")),
@@ -190,6 +194,6 @@ pub(crate) mod testing {
 
     /// Takes a delivery for authentic, for tests of what comes after.
     pub(crate) fn believe(delivery: Delivery<'_>) -> Verified<'_> {
-        Verified { delivery, payload: delivery.payload(), key: 0 }
+        Verified::new(delivery, 0)
     }
 }

@@ -94,7 +94,7 @@ fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
     for change in &event.changes {
         let deleted = change.update_type.as_deref() == Some("DELETE");
         let (name, after) = (&change.reference.id, change.to_hash.as_deref());
-        refs.push(pushed_ref(name, after, deleted, None, std::iter::empty())?);
+        refs.push(pushed_ref(name, after, deleted, None, None)?);
     }
     let changes = match (event.ref_limit_exceeded, refs.is_empty()) {
         (true, _) => GitChanges::Unknown,

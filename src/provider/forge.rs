@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{CannotCompose, Change, Parsed, git_event, pushed_ref};
@@ -62,7 +63,7 @@ struct Push<'a> {
     #[serde(borrow)]
     head_commit: Option<Commit<'a>>,
     #[serde(borrow)]
-    commits: Option<Vec<Commit<'a>>>,
+    commits: Option<&'a RawValue>,
     #[serde(borrow)]
     repository: Repository<'a>,
 }
@@ -82,9 +83,7 @@ impl Commit<'_> {
 fn push(push: Push<'_>) -> Result<Parsed, Unreadable> {
     let after = push.after.as_ref().map(Text::as_str);
     let head = push.head_commit.as_ref().and_then(Commit::id);
-    let listed = push.commits.iter().flatten().filter_map(Commit::id);
-    let change = pushed_ref(&push.name, after, push.deleted, head, head.into_iter().chain(listed))?;
-    push.repository.event(change)
+    push.repository.event(pushed_ref(&push.name, after, push.deleted, head, push.commits)?)
 }
 
 /// GitHub sends a push as well; for a deleted branch Gitea sends nothing but this.

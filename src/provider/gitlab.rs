@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
@@ -54,18 +55,14 @@ struct SystemEvent {
 }
 
 #[derive(Deserialize)]
-struct Push {
+struct Push<'a> {
     #[serde(rename = "ref")]
     name: String,
     after: Option<String>,
     checkout_sha: Option<String>,
-    commits: Option<Vec<Commit>>,
+    #[serde(borrow)]
+    commits: Option<&'a RawValue>,
     project: Project,
-}
-
-#[derive(Deserialize)]
-struct Commit {
-    id: String,
 }
 
 #[derive(Deserialize)]
@@ -83,11 +80,9 @@ impl Project {
 }
 
 /// `after` of an annotated tag is the tag object, `checkout_sha` the commit.
-fn push(push: &Push) -> Result<Parsed, Unreadable> {
-    let head = push.checkout_sha.as_deref();
-    let listed = push.commits.iter().flatten().map(|commit| commit.id.as_str());
-    let commits = head.into_iter().chain(listed);
-    push.project.event(pushed_ref(&push.name, push.after.as_deref(), false, head, commits)?)
+fn push(push: &Push<'_>) -> Result<Parsed, Unreadable> {
+    let (after, head) = (push.after.as_deref(), push.checkout_sha.as_deref());
+    push.project.event(pushed_ref(&push.name, after, false, head, push.commits)?)
 }
 
 #[derive(Deserialize)]
