@@ -151,8 +151,8 @@ impl<'a> Verified<'a> {
     /// nobody reads.
     fn new(delivery: Delivery<'a>, key: usize) -> Verified<'a> {
         let payload = delivery.payload().map(|payload| match payload {
-            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
-            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+            Cow::Borrowed(bytes) => text(bytes),
+            Cow::Owned(bytes) => Cow::Owned(text(&bytes).into_owned()),
         });
         Verified { delivery, payload, key }
     }
@@ -171,6 +171,11 @@ impl<'a> Verified<'a> {
         let payload = self.payload.as_deref();
         from_json(payload.ok_or_else(|| Unreadable("the form has no field `payload`".to_owned()))?)
     }
+}
+
+/// The bytes as text. Good text takes the check that is several times as quick as the lossy one.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Reads JSON; on failure reads it again, slower, to find out which field is at fault.

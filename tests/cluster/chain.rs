@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::bed::Bed;
+use super::costs::hook_url;
 use super::gitea::{Gitea, USER};
 use super::process::{Process, free_port, wait_for};
-use super::receive::{FluxRecv, flux_recv, git_repository, own_token};
+use super::receive::{FluxRecv, git_repository, own_token};
 
 const PUSHES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +19,7 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
     let running = FluxRecv::start(bed, &own_token(bed), &[]);
     let gitea = Gitea::start(bed);
     let _source_controller = start_source_controller(bed);
-    let hook = format!("{}{}", running.base, hook_path(&running, "gitea"));
+    let hook = hook_url(&running, "gitea");
     let app = gitea.repository(bed, "app", &hook, "test-key-of-the-cluster-suite-gitea");
     let other = gitea.repository(bed, "other", &hook, "test-key-of-the-cluster-suite-gitea");
     let url = format!("{}/{USER}/app.git", gitea.base);
@@ -71,7 +72,7 @@ pub fn quick_pushes_survive_restarts_of_the_api_server(bed: &Bed) {
     let running = FluxRecv::start(bed, &own_token(bed), &[]);
     let gitea = Gitea::start(bed);
     let _source_controller = start_source_controller(bed);
-    let hook = format!("{}{}", running.base, hook_path(&running, "gitea"));
+    let hook = hook_url(&running, "gitea");
     let name = |at: usize| format!("quick-{at}");
     let clones: Vec<_> = (0..REPOSITORIES)
         .map(|at| gitea.repository(bed, &name(at), &hook, "test-key-of-the-cluster-suite-gitea"))
@@ -170,18 +171,6 @@ fn start_source_controller(bed: &Bed) -> Process {
     ]);
     command.args(["--health-addr", &address(), "--metrics-addr", &address()]);
     Process::spawn(&mut command, &bed.path("source-controller.log"))
-}
-
-fn hook_path(running: &FluxRecv, endpoint: &str) -> String {
-    let output = flux_recv()
-        .arg("urls")
-        .args(["--config", &running.config(), "--base", ""])
-        .output()
-        .expect("urls runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let of_endpoint =
-        text.split("\n\n").find(|part| part.starts_with(&format!("{endpoint} "))).expect("the endpoint");
-    of_endpoint.lines().find_map(|line| line.trim().strip_prefix("URL:")).expect("a URL").trim().to_owned()
 }
 
 fn chain(bed: &Bed) -> Value {

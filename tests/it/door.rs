@@ -30,10 +30,21 @@ pub async fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer 
 }
 
 pub async fn push_signed(running: &Running, body: Vec<u8>, extra: &[(&str, &str)]) -> Answer {
-    let signature = hub_signature(&test_key("github"), &body);
+    push_under(running, "github", &test_key("github"), body, extra).await
+}
+
+/// A push to an endpoint of GitHub's, signed with this key.
+pub async fn push_under(
+    running: &Running,
+    endpoint: &str,
+    key: &str,
+    body: Vec<u8>,
+    extra: &[(&str, &str)],
+) -> Answer {
+    let signature = hub_signature(key, &body);
     let mut headers = vec![("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
     headers.extend(extra);
-    post(&format!("{}{}", running.base, running.path("github")), &headers, body).await
+    post(&format!("{}{}", running.base, running.path(endpoint)), &headers, body).await
 }
 
 // Incident 28: what was verified is what is read.

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::door::{post, push, push_signed};
-use super::running::{CONFIG, OBJECTS, Running, hub_signature, test_key};
+use super::door::{push, push_signed, push_under};
+use super::running::{CONFIG, OBJECTS, Running, test_key};
 
 async fn wait_for_log(running: &Running, text: &str, times: usize) {
     for _ in 0..400 {
@@ -27,9 +27,8 @@ async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
     std::fs::write(config_of(&running), format!("{CONFIG}- {{source: GitHub, keyPath: new.key}}\n"))
         .expect("a config");
     wait_for_log(&running, "the config was reloaded endpoints=3", 1).await;
-    let signature = hub_signature(&test_key("new"), &push());
-    let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
-    assert_eq!(post(&format!("{}{}", running.base, running.path("new")), &headers, push()).await.status, 202);
+    let status_of_new = async || push_under(&running, "new", &test_key("new"), push(), &[]).await.status;
+    assert_eq!(status_of_new().await, 202);
 
     // Incident 37: all or nothing, loudly.
     std::fs::write(
@@ -42,7 +41,7 @@ async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
     let log = running.log();
     assert!(log.contains("missing.key") && log.contains("sourc: is an unknown field"), "{log}");
     assert_eq!(running.metric("flux_recv_config_last_reload_successful").await, Some(0.0));
-    assert_eq!(post(&format!("{}{}", running.base, running.path("new")), &headers, push()).await.status, 202);
+    assert_eq!(status_of_new().await, 202);
 
     // The key that was missing comes, and the unknown field goes.
     std::fs::write(config_of(&running), format!("{CONFIG}- {{source: GitHub, keyPath: missing.key}}\n"))
@@ -51,7 +50,7 @@ async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
     std::fs::write(running.folder.path().join("missing.key"), test_key("missing")).expect("a key");
     wait_for_log(&running, "the config was reloaded", 2).await;
     assert_eq!(running.metric("flux_recv_config_last_reload_successful").await, Some(1.0));
-    assert_eq!(post(&format!("{}{}", running.base, running.path("new")), &headers, push()).await.status, 404);
+    assert_eq!(status_of_new().await, 404);
     assert_eq!(running.metric("flux_recv_last_delivery_timestamp_seconds{endpoint=\"new\"}").await, None);
 }
 
@@ -84,12 +83,7 @@ async fn the_swap_of_a_mounted_secret_is_noticed_each_time() {
     {
         mount(running.folder.path(), version, &[("fluxrecv.yaml", config), ("github.key", key)]);
         wait_for_log(&running, "the config was reloaded endpoints=1", times).await;
-        let signature = hub_signature(key, &push());
-        let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
-        assert_eq!(
-            post(&format!("{}{}", running.base, running.path("github")), &headers, push()).await.status,
-            202
-        );
+        assert_eq!(push_under(&running, "github", key, push(), &[]).await.status, 202);
     }
 }
 
