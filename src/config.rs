@@ -2,9 +2,11 @@
 //!
 //! All mistakes of a file are reported together, each with the endpoint, the field and the mend.
 
+mod auth;
 mod differences;
 mod names;
 mod section;
+mod selection;
 mod suggestion;
 
 use std::fmt;
@@ -19,7 +21,10 @@ use url::Url;
 use self::section::Section;
 use crate::endpoint::limit::RateLimit;
 use crate::endpoint::{Conflict, Endpoint, Endpoints};
+use crate::event::Subject;
+use crate::flux::selection::Selection;
 use crate::provider::{PROVIDERS, Provider};
+use crate::verify::auth::Auth;
 use crate::verify::key::Key;
 use crate::verify::{Credentials, GoogleAccount, Proof};
 
@@ -193,14 +198,15 @@ struct Entry {
     registry_hosts: Vec<String>,
     path_key: Option<Key>,
     path_salt: Option<String>,
-    namespaces: Vec<String>,
+    selection: Selection,
     max_body: Option<usize>,
     max_per_minute: Option<u32>,
     google: Option<GoogleAccount>,
+    auth: Option<Auth>,
     unsigned: bool,
 }
 
-const ENTRY_FIELDS: [&str; 12] = [
+const ENTRY_FIELDS: [&str; 15] = [
     "source",
     "keyPath",
     "acceptKeyPaths",
@@ -208,6 +214,9 @@ const ENTRY_FIELDS: [&str; 12] = [
     "gcr",
     "name",
     "namespaces",
+    "resources",
+    "match",
+    "auth",
     "pathSalt",
     "pathKeyPath",
     "unsigned",
@@ -230,7 +239,9 @@ impl Entry {
         let registry_hosts = entry.texts("registryHost");
         let path_salt = entry.text("pathSalt");
         let path_key_path = entry.text("pathKeyPath");
-        let namespaces = entry.texts("namespaces");
+        let (says_resources, says_auth) = (entry.has("resources"), entry.has("auth"));
+        let selection = selection::read(&mut entry);
+        let auth = auth::read(&mut entry);
         let unsigned = entry.flag("unsigned");
         let max_body = entry.bytes("maxBody", LONGEST_BODY);
         let max_per_minute = entry.count("maxPerMinute");
@@ -247,19 +258,17 @@ impl Entry {
             let key = read_key(&mut entry, "acceptKeyPaths", folder, &key_path);
             accepted.extend(key.map(|(file, key)| (key_path, file, key)));
         }
-        let holds_no_key =
-            |provider: &Provider| matches!(provider.proof, Proof::PathOnly | Proof::GoogleIdentity);
-        if !accepted.is_empty() && provider.is_some_and(holds_no_key) {
-            entry.mistake(
-                "acceptKeyPaths",
-                "is only for senders that sign with the key; here it makes only the URL, remove it",
-            );
-        }
-        if unsigned && provider.is_some_and(|provider| !provider.may_come_unsigned) {
-            entry.mistake(
-                "unsigned",
-                "is only for senders that could not sign until lately (BitbucketCloud); remove it",
-            );
+        if let Some(provider) = provider {
+            check_proof(&mut entry, provider, says_auth, unsigned, !accepted.is_empty());
+            if provider.subjects.contains(&Subject::Listed) && !says_resources {
+                entry.mistake(
+                    "resources",
+                    &format!(
+                        "is missing; {} does not say what it is about, so list what to ask",
+                        provider.name
+                    ),
+                );
+            }
         }
         let google = match (provider.map(|provider| provider.proof), account) {
             (Some(Proof::GoogleIdentity), account) => google_account(account, &place, mistakes),
@@ -281,10 +290,11 @@ impl Entry {
             registry_hosts,
             path_key,
             path_salt,
-            namespaces,
+            selection,
             max_body,
             max_per_minute,
             google,
+            auth,
             unsigned,
         })
     }
@@ -300,10 +310,11 @@ impl Entry {
             registry_hosts,
             path_key,
             path_salt,
-            namespaces,
+            selection,
             max_body,
             max_per_minute,
             google,
+            auth,
             unsigned,
             ..
         } = self;
@@ -317,10 +328,10 @@ impl Entry {
             key_names.push(written.into());
             accepted_keys.push(key);
         }
-        let credentials = Credentials { key, accepted: accepted_keys, google, unsigned };
+        let credentials = Credentials { key, accepted: accepted_keys, google, auth, unsigned };
         let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
         endpoint.registry_hosts = registry_hosts;
-        endpoint.namespaces = namespaces;
+        endpoint.selection = selection;
         endpoint.key_names = key_names;
         endpoint.max_body = max_body;
         endpoint.limit = max_per_minute.map(RateLimit::new);
@@ -336,6 +347,48 @@ impl Entry {
                 other.key_file.display(),
             ),
         }));
+    }
+}
+
+/// Whether the ways to prove a delivery fit the sender and each other.
+fn check_proof(
+    entry: &mut Section<'_>,
+    provider: &Provider,
+    says_auth: bool,
+    unsigned: bool,
+    accepts_more_keys: bool,
+) {
+    let is_chosen = matches!(provider.proof, Proof::Chosen);
+    let holds_no_key = match provider.proof {
+        Proof::PathOnly | Proof::GoogleIdentity => true,
+        Proof::Chosen => unsigned,
+        _ => false,
+    };
+    if accepts_more_keys && holds_no_key {
+        entry.mistake(
+            "acceptKeyPaths",
+            "is only for senders that sign with the key; here it makes only the URL, remove it",
+        );
+    }
+    match (is_chosen, says_auth, unsigned) {
+        (false, true, _) => {
+            let why = format!("is only for senders that cannot sign, and {} proves itself in its own way; remove it", provider.name);
+            entry.mistake("auth", &why);
+        }
+        (true, true, true) => entry.mistake("unsigned", "contradicts `auth`; remove one of them"),
+        (true, false, false) => entry.mistake(
+            "auth",
+            &format!(
+                "is missing; {} cannot sign, so say which header holds the key (`auth: bearer`, `auth: basic`, \
+                 `auth: {{header: NAME}}`), or `unsigned: true` to believe whoever knows the URL",
+                provider.name,
+            ),
+        ),
+        (false, false, true) if !provider.may_come_unsigned => entry.mistake(
+            "unsigned",
+            "is only for senders that cannot sign, or could not until lately (BitbucketCloud); remove it",
+        ),
+        _ => {}
     }
 }
 

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use self::limit::RateLimit;
 
+use crate::flux::selection::Selection;
 use crate::provider::{Hints, Provider};
 use crate::verify::{Credentials, Proof};
 
@@ -25,8 +26,8 @@ pub struct Endpoint {
     pub credentials: Credentials,
     /// The registry's hosts, for senders that do not name theirs.
     pub registry_hosts: Vec<String>,
-    /// Only objects in these namespaces are asked; empty for all.
-    pub namespaces: Vec<String>,
+    /// Which objects it may ask for.
+    pub selection: Selection,
     /// The files of its keys as the config names them: its own, then the accepted ones.
     pub key_names: Vec<Arc<str>>,
     /// The longest body, in bytes, where it differs from the usual limit.
@@ -55,7 +56,7 @@ impl Endpoint {
             key_file,
             credentials,
             registry_hosts: Vec::new(),
-            namespaces: Vec::new(),
+            selection: Selection::default(),
             key_names: Vec::new(),
             max_body: None,
             limit: None,

@@ -26,6 +26,11 @@ pub enum Event {
     Chart(ChartEvent),
     /// Objects in a bucket changed.
     Bucket(BucketEvent),
+    /// The sender does not say what: everything that the endpoint lists may be concerned.
+    Anything {
+        /// What the sender calls it, for people.
+        what: String,
+    },
 }
 
 /// What an event is about.
@@ -39,6 +44,8 @@ pub enum Subject {
     Charts,
     /// Buckets.
     Buckets,
+    /// Whatever the endpoint lists.
+    Listed,
 }
 
 /// A change in a Git repository.
@@ -173,6 +180,7 @@ impl Event {
             }
             Event::Chart(chart) => format!("change of chart repository …/{}", chart.url_tail.join("/")),
             Event::Bucket(bucket) => format!("change of bucket {}", bucket.name),
+            Event::Anything { what } => what.clone(),
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Watches, access checks, the RBAC test and README's table are made from it.
 
+pub mod selection;
+
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A kind of Flux object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A Git repository that source-controller fetches.
     GitRepository,

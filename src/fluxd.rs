@@ -63,7 +63,7 @@ fn changes(event: &Event) -> Vec<Value> {
         Event::Image(event) if event.deleted => Vec::new(),
         Event::Image(event) => vec![image_change(&event.written)],
         // Flux v1 knew neither.
-        Event::Chart(_) | Event::Bucket(_) => Vec::new(),
+        Event::Chart(_) | Event::Bucket(_) | Event::Anything { .. } => Vec::new(),
     }
 }
 

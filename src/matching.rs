@@ -10,6 +10,7 @@ mod inventory;
 pub use inventory::{Inventory, Object};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
+use crate::flux::selection::Selection;
 use crate::flux::{Kind, Progress, Target};
 use crate::outcome::Skipped;
 
@@ -37,16 +38,21 @@ pub struct Expected {
     pub progress: Progress,
 }
 
-/// Finds the objects that these events concern; `namespaces` limits where (empty: everywhere).
-pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> Matched {
+/// Finds the objects of the selection that these events concern.
+pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> Matched {
     let mut following: Vec<&Object> = Vec::new();
     let mut elsewhere: Vec<&Object> = Vec::new();
     for event in events {
+        if concerns_all_listed(event, selection) {
+            following.extend(listed(inventory, selection));
+            continue;
+        }
         inventory.candidates(event, &mut |object| {
-            if !is_within(namespaces, object) {
+            if !selection.admits(&object.target, &object.labels) {
                 return;
             }
             let follows = match event {
+                Event::Anything { .. } => true,
                 Event::Git(event) => follow::git(object, event),
                 Event::Image(event) => follow::image(object, event),
                 Event::Chart(_) => true,
@@ -83,22 +89,41 @@ pub fn find(inventory: &Inventory, events: &[Event], namespaces: &[String]) -> M
     matched
 }
 
-fn is_within(namespaces: &[String], object: &Object) -> bool {
-    namespaces.is_empty() || namespaces.contains(&object.target.namespace)
+/// Without a list of its own an endpoint never asks for everything.
+fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
+    !selection.resources.is_empty() && (selection.matches_all || matches!(event, Event::Anything { .. }))
+}
+
+/// The objects that the selection lists, whatever they follow.
+fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Object> {
+    inventory.objects().filter(|object| {
+        object.is_reconciled()
+            && selection.kinds().any(|kind| kind == object.target.kind)
+            && selection.admits(&object.target, &object.labels)
+    })
 }
 
 /// The objects that events about these subjects can concern, but for those that are suspended.
-pub fn all_of(inventory: &Inventory, subjects: &[Subject], namespaces: &[String]) -> Vec<Target> {
-    let kinds: Vec<Kind> = subjects.iter().flat_map(|subject| kinds_of(*subject)).copied().collect();
+pub fn all_of(inventory: &Inventory, subjects: &[Subject], selection: &Selection) -> Vec<Target> {
+    let mut kinds: Vec<Kind> = subjects.iter().flat_map(|subject| kinds_of(*subject)).copied().collect();
+    if selection.matches_all || subjects.contains(&Subject::Listed) {
+        kinds.extend(selection.kinds());
+    }
     let wanted = inventory.objects().filter(|object| {
-        kinds.contains(&object.target.kind) && object.can_be_asked() && is_within(namespaces, object)
+        kinds.contains(&object.target.kind)
+            && object.can_be_asked()
+            && selection.admits(&object.target, &object.labels)
     });
     wanted.map(|object| object.target.clone()).collect()
 }
 
-/// Whether the inventory holds all that it takes to say which objects these events concern.
-pub fn can_tell(inventory: &Inventory, events: &[Event]) -> bool {
-    events.iter().all(|event| kinds_asked_by(event).iter().all(|kind| inventory.knows(*kind)))
+/// Whether the inventory holds all that it takes to say which objects of the selection these events
+/// concern.
+pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) -> bool {
+    events.iter().all(|event| match concerns_all_listed(event, selection) {
+        true => selection.kinds().all(|kind| inventory.knows(kind)),
+        false => kinds_asked_by(event).iter().all(|kind| inventory.knows(*kind)),
+    })
 }
 
 fn kinds_asked_by(event: &Event) -> &'static [Kind] {
@@ -111,6 +136,7 @@ fn kinds_asked_by(event: &Event) -> &'static [Kind] {
         }
         Event::Chart(_) => kinds_of(Subject::Charts),
         Event::Bucket(_) => kinds_of(Subject::Buckets),
+        Event::Anything { .. } => kinds_of(Subject::Listed),
     }
 }
 
@@ -121,6 +147,7 @@ fn kinds_of(subject: Subject) -> &'static [Kind] {
         Subject::Images => &[Kind::OciRepository, Kind::HelmChart, Kind::ImageRepository],
         Subject::Charts => &[Kind::HelmRepository],
         Subject::Buckets => &[Kind::Bucket],
+        Subject::Listed => &[],
     }
 }
 
@@ -146,6 +173,7 @@ fn subject(events: &[Event]) -> &'static str {
         Some(Event::Image(_)) => "image",
         Some(Event::Chart(_)) => "chart repository",
         Some(Event::Bucket(_)) => "bucket",
+        Some(Event::Anything { .. }) => "endpoint",
     }
 }
 
@@ -157,7 +185,7 @@ pub fn only_deletions(events: &[Event]) -> bool {
         }
         Event::Git(GitEvent { changes: GitChanges::Unknown, .. }) => false,
         Event::Image(ImageEvent { deleted, .. }) => *deleted,
-        Event::Chart(ChartEvent { .. }) | Event::Bucket(BucketEvent { .. }) => false,
+        Event::Chart(ChartEvent { .. }) | Event::Bucket(BucketEvent { .. }) | Event::Anything { .. } => false,
     })
 }
 

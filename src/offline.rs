@@ -1,6 +1,7 @@
 //! Flux objects out of YAML files instead of a cluster, and a writer that only says what it would
 //! write: for `--manifests` and the demo.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -60,11 +61,13 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
         let manifest = Option::<Manifest>::deserialize(document)?;
         let Some(manifest) = manifest else { continue };
         let Some(kind) = Kind::of_manifest(&manifest.api_version, &manifest.kind) else { continue };
-        let Metadata { name, namespace } = manifest.metadata;
+        let Metadata { name, namespace, labels } = manifest.metadata;
         let target = Target { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name };
         let spec = serde_json::to_value(manifest.spec)?;
         let object = Spec::read(kind, spec).and_then(|spec| Object::new(target.clone(), &spec));
-        inventory.put(object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?);
+        let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
+        object.labels = labels.into_iter().collect();
+        inventory.put(object);
     }
     Ok(())
 }
@@ -87,6 +90,8 @@ struct Metadata {
     #[serde(default)]
     name: String,
     namespace: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<Box<str>, Box<str>>,
 }
 
 fn manifest_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,21 +1,32 @@
 //! Who sends webhooks: one file per sender, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge` and `testing` are no senders: they are shared.)
+//! and its row into the table below. (`forge`, `cloud_event` and `testing`
+//! are no senders: they are shared.)
 
+mod acr;
+mod artifactory;
+mod azure_devops;
 mod bitbucket_cloud;
 mod bitbucket_server;
+mod cloud_event;
+mod distribution;
 mod dockerhub;
 mod forge;
 mod forgejo;
+mod generic;
+mod generic_hmac;
 mod gitea;
 mod github;
 mod gitlab;
 mod gogs;
 mod google_container_registry;
 mod harbor;
+mod minio;
 mod nexus;
 mod quay;
+mod standard_webhooks;
+mod zot;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -27,7 +38,7 @@ use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, RefChange
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
-pub const PROVIDERS: [&Provider; 12] = [
+pub const PROVIDERS: [&Provider; 21] = [
     &github::PROVIDER,
     &gitlab::PROVIDER,
     &bitbucket_cloud::PROVIDER,
@@ -35,11 +46,20 @@ pub const PROVIDERS: [&Provider; 12] = [
     &gitea::PROVIDER,
     &forgejo::PROVIDER,
     &gogs::PROVIDER,
+    &azure_devops::PROVIDER,
     &dockerhub::PROVIDER,
     &quay::PROVIDER,
     &harbor::PROVIDER,
     &nexus::PROVIDER,
     &google_container_registry::PROVIDER,
+    &acr::PROVIDER,
+    &artifactory::PROVIDER,
+    &distribution::PROVIDER,
+    &zot::PROVIDER,
+    &minio::PROVIDER,
+    &standard_webhooks::PROVIDER,
+    &generic::PROVIDER,
+    &generic_hmac::PROVIDER,
 ];
 
 /// A kind of sender: how it proves itself, and how to read what it sends.

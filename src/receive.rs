@@ -16,6 +16,7 @@ use crate::delivery::Delivery;
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
 use crate::flux::Target;
+use crate::flux::selection::Selection;
 use crate::follow_through::FollowThrough;
 use crate::history::DeliveryId;
 use crate::journal::contents::Contents;
@@ -161,12 +162,14 @@ impl Receiver {
         }
         let ready = {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
-            objects.backlog.take(|waiting| matching::can_tell(&inventory, &waiting.events))
+            objects
+                .backlog
+                .take(|waiting| matching::can_tell(&inventory, &waiting.events, &waiting.selection))
         };
         let handed_out = ready.len();
         let mut matched = Vec::new();
         for (number, waiting) in ready {
-            let (found, _) = objects.find(&waiting.events, &waiting.namespaces);
+            let (found, _) = objects.find(&waiting.events, &waiting.selection);
             let promise = objects.queue.want(&found.targets);
             let outcome = objects.outcome(&waiting.events, found);
             log::info!(
@@ -197,11 +200,7 @@ impl Receiver {
         {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
             for endpoint in endpoints.iter() {
-                targets.extend(matching::all_of(
-                    &inventory,
-                    endpoint.provider.subjects,
-                    &endpoint.namespaces,
-                ));
+                targets.extend(matching::all_of(&inventory, endpoint.provider.subjects, &endpoint.selection));
             }
         }
         let targets: Vec<Target> = targets.into_iter().collect();
@@ -213,7 +212,7 @@ impl Receiver {
 
 impl FluxObjects {
     async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
-        let (mut found, is_all) = self.find(&events, &endpoint.namespaces);
+        let (mut found, is_all) = self.find(&events, &endpoint.selection);
         if !is_all {
             return self.wait_for_objects(endpoint, events, size, found.targets).await;
         }
@@ -245,7 +244,7 @@ impl FluxObjects {
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
-            namespaces: endpoint.namespaces.clone(),
+            selection: endpoint.selection.clone(),
             events,
             size,
         };
@@ -266,9 +265,9 @@ impl FluxObjects {
     }
 
     /// The objects that are known to match, and whether these are all.
-    fn find(&self, events: &[Event], namespaces: &[String]) -> (matching::Matched, bool) {
+    fn find(&self, events: &[Event], selection: &Selection) -> (matching::Matched, bool) {
         let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-        (matching::find(&inventory, events, namespaces), matching::can_tell(&inventory, events))
+        (matching::find(&inventory, events, selection), matching::can_tell(&inventory, events, selection))
     }
 
     fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {

@@ -4,6 +4,7 @@
 //! written once, over the raw bytes as received. [`verify`] is the only maker of [`Verified`], and
 //! only a [`Verified`] can be parsed.
 
+pub mod auth;
 pub mod fetch;
 mod hmac;
 mod jwt;
@@ -19,6 +20,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
+use self::auth::Auth;
 pub use self::hmac::{Encoding, Hash, Hmac, Signed};
 use self::key::Key;
 pub use self::oidc::{GoogleAccount, GoogleKeys};
@@ -39,6 +41,12 @@ pub enum Proof {
     GitLab,
     /// A Google identity token for the configured audience and service account.
     GoogleIdentity,
+    /// The key itself or a keyed hash under it, in one header, as the sender is set (Artifactory).
+    TokenOrHmac(Hmac),
+    /// A Standard Webhooks signature.
+    StandardWebhooks,
+    /// What the endpoint says: the sender signs nothing of its own, but may add a header.
+    Chosen,
     /// Nothing: who knows the path is believed.
     PathOnly,
 }
@@ -51,6 +59,8 @@ pub struct Credentials {
     pub accepted: Vec<Key>,
     /// Whom [`Proof::GoogleIdentity`] expects.
     pub google: Option<GoogleAccount>,
+    /// The header that [`Proof::Chosen`] expects.
+    pub auth: Option<Auth>,
     /// Whether a delivery without any signature is good enough (a wrong one never is).
     pub unsigned: bool,
 }
@@ -58,7 +68,7 @@ pub struct Credentials {
 impl Credentials {
     /// Nothing but a key.
     pub fn of(key: Key) -> Credentials {
-        Credentials { key, accepted: Vec::new(), google: None, unsigned: false }
+        Credentials { key, accepted: Vec::new(), google: None, auth: None, unsigned: false }
     }
 
     /// All keys, the endpoint's own first.
@@ -119,6 +129,19 @@ pub async fn verify<'a>(
             oidc::check(&delivery, credentials.google.as_ref(), tools).await?;
             0
         }
+        Proof::TokenOrHmac(scheme) => first_good(credentials, |key| {
+            token::check(&delivery, scheme.headers[0], key)
+                .or_else(|_| hmac::check_key(&delivery, &scheme, key))
+        })?,
+        Proof::StandardWebhooks => {
+            let now = (tools.now)();
+            first_good(credentials, |key| standard_webhooks::check(&delivery, key, now))?
+        }
+        Proof::Chosen => match &credentials.auth {
+            Some(auth) => first_good(credentials, |key| auth::check(&delivery, auth, key))?,
+            None if credentials.unsigned => 0,
+            None => return Err(Refusal::unproved("the endpoint expects a proof and does not say which")),
+        },
         Proof::PathOnly => 0,
     };
     Ok(Verified::new(delivery, key))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use flux_recv::event::git_ref::GitRef;
 use flux_recv::event::repository_url::RepositoryUrl;
 use flux_recv::event::{CommitIds, Event, GitChanges, GitEvent, RefChange};
+use flux_recv::flux::selection::Selection;
 use flux_recv::flux::{Kind, Spec, Target};
 use flux_recv::matching::{self, Inventory, Object};
 use serde_json::json;
@@ -103,7 +104,10 @@ pub fn matching() -> Vec<Row> {
     let time = |inventory: &Inventory| {
         let started = Instant::now();
         for event in events.iter().cycle().take(100_000) {
-            assert_eq!(matching::find(inventory, std::slice::from_ref(event), &[]).targets.len(), 1);
+            assert_eq!(
+                matching::find(inventory, std::slice::from_ref(event), &Selection::default()).targets.len(),
+                1
+            );
         }
         started.elapsed().as_secs_f64() / 100_000.0
     };

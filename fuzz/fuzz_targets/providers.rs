@@ -1,7 +1,8 @@
 //! What strangers could send, were they authentic: whatever it is, every provider reads it or says
 //! why not, and what it read survives the journal.
 //!
-//! Input: a byte that picks the provider, a line that is its event header, the body.
+//! Input: a line that names the provider (or picks it by its first byte), a line that is its event
+//! header, the body.
 #![no_main]
 
 use std::sync::Arc;
@@ -9,17 +10,18 @@ use std::time::SystemTime;
 
 use flux_recv::delivery::Delivery;
 use flux_recv::event::Event;
-use flux_recv::provider::{Hints, PROVIDERS, Parsed};
+use flux_recv::provider::{Hints, PROVIDERS, Parsed, Provider};
 use flux_recv::verify::fetch::{FetchError, NoFetch};
 use flux_recv::verify::key::Key;
 use flux_recv::verify::{Credentials, GoogleKeys, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Some((pick, rest)) = input.split_first() else { return };
-    let line_end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-    let (event, body) = (&rest[..line_end], rest.get(line_end + 1..).unwrap_or_default());
-    let provider = PROVIDERS[usize::from(*pick) % PROVIDERS.len()];
+    let (name, rest) = line(input);
+    let (event, body) = line(rest);
+    let named = std::str::from_utf8(name).ok().and_then(Provider::named);
+    let picked = usize::from(name.first().copied().unwrap_or_default()) % PROVIDERS.len();
+    let provider = named.unwrap_or(PROVIDERS[picked]);
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
     if let (Some((name, _)), Ok(value)) = (provider.event_header, std::str::from_utf8(event)) {
         headers.push((name.to_owned(), value.to_owned()));
@@ -35,10 +37,17 @@ fuzz_target!(|input: &[u8]| {
         if let Ok(Parsed::Events(events)) = (provider.parse)(&verified, &hints) {
             let text = serde_json::to_vec(&events).expect("events can be written");
             let read: Vec<Event> = serde_json::from_slice(&text).expect("and read again");
-            assert_eq!(read, events);
+            let text = serde_json::to_vec(&read).expect("and written again");
+            assert_eq!(read, serde_json::from_slice::<Vec<Event>>(&text).expect("and read once more"));
+            assert_eq!(read.len(), events.len());
             for event in events {
                 assert!(event.summary().len() < 64 + 8 * body.len());
             }
         }
     }
 });
+
+fn line(input: &[u8]) -> (&[u8], &[u8]) {
+    let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    (&input[..end], input.get(end + 1..).unwrap_or_default())
+}

@@ -8,13 +8,14 @@ use std::time::SystemTime;
 
 use flux_recv::delivery::Delivery;
 use flux_recv::provider::PROVIDERS;
+use flux_recv::verify::auth::Auth;
 use flux_recv::verify::fetch::{FetchError, NoFetch};
 use flux_recv::verify::key::Key;
 use flux_recv::verify::sign::sign;
 use flux_recv::verify::{Credentials, GoogleAccount, GoogleKeys, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
-const HEADERS: [&str; 10] = [
+const HEADERS: [&str; 15] = [
     "X-Hub-Signature-256",
     "X-Hub-Signature",
     "X-Gitea-Signature",
@@ -25,6 +26,11 @@ const HEADERS: [&str; 10] = [
     "webhook-timestamp",
     "webhook-id",
     "X-Nexus-Webhook-Signature",
+    "X-JFrog-Event-Auth",
+    "X-Signature",
+    "svix-signature",
+    "svix-timestamp",
+    "svix-id",
 ];
 
 fuzz_target!(|input: &[u8]| {
@@ -33,7 +39,11 @@ fuzz_target!(|input: &[u8]| {
     let account = GoogleAccount { audience: "fuzz".to_owned(), email: "fuzz@example.com".to_owned() };
     for key in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="] {
         let key = Key::new(key.as_bytes().to_vec()).expect("a key");
-        let credentials = Credentials { google: Some(account.clone()), ..Credentials::of(key) };
+        let credentials = Credentials {
+            google: Some(account.clone()),
+            auth: Some(Auth::Bearer),
+            ..Credentials::of(key)
+        };
         let fetch = Arc::new(NoFetch(FetchError("no network".to_owned())));
         let tools = Tools { google_keys: GoogleKeys::new(fetch), now: SystemTime::now };
         for provider in PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::PathOnly)) {

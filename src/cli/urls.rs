@@ -7,6 +7,7 @@ use clap::Args;
 use super::{ConfigArgs, say};
 use crate::config;
 use crate::endpoint::Endpoint;
+use crate::verify::auth::Auth;
 
 #[derive(Debug, Args)]
 pub(super) struct UrlsArgs {
@@ -40,7 +41,8 @@ fn describe(endpoint: &Endpoint, base: &str) -> String {
             let newline =
                 if endpoint.credentials.key.ends_in_newline() { ", without its line break" } else { "" };
             lines.push(format!("  Secret:       the content of {}{newline}", endpoint.key_file.display()));
-            lines.push(format!("  Goes into:    {}", settings.secret));
+            let place = endpoint.credentials.auth.as_ref().map(Auth::describe);
+            lines.push(format!("  Goes into:    {}", place.as_deref().unwrap_or(settings.secret)));
         }
         false => lines.push(format!("  Secret:       {}", settings.secret)),
     }

@@ -1,7 +1,7 @@
 //! One watch: a list in pages, then what changes, and a list again when the server has forgotten
 //! where it was.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
+use crate::flux::selection::Labels;
 use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 
 /// Objects per page of a list: some 4 KiB each, so a page stays below a MiB.
@@ -93,7 +94,9 @@ struct Metadata {
     #[serde(default)]
     resource_version: String,
     #[serde(default, deserialize_with = "read_or_default")]
-    annotations: std::collections::HashMap<String, String>,
+    annotations: HashMap<String, String>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    labels: HashMap<Box<str>, Box<str>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -121,6 +124,10 @@ impl Watched {
     pub(super) fn target(&self, kind: Kind) -> Target {
         let Metadata { namespace, name, .. } = &self.metadata;
         Target { kind, namespace: namespace.clone(), name: name.clone() }
+    }
+
+    pub(super) fn take_labels(&mut self) -> Labels {
+        std::mem::take(&mut self.metadata.labels).into_iter().collect()
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -24,6 +24,15 @@ impl<'m> Section<'m> {
         }
     }
 
+    /// A mapping that stands in this one.
+    pub(super) fn within(&mut self, field: &str, value: Value) -> Option<Section<'_>> {
+        Section::new(value, format!("{}: {field}", self.place), self.mistakes)
+    }
+
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(|value| !value.is_null())
+    }
+
     pub(super) fn mistake(&mut self, field: &str, what: &str) {
         let place = if self.place.is_empty() { String::new() } else { format!("{}: ", self.place) };
         self.mistakes.push(format!("{place}{field}: {what}"));

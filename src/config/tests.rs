@@ -134,7 +134,7 @@ endpoints:
             "endpoint 5 (empty.key/): keyPath: cannot read DIR/empty.key/: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
             "endpoint 6 (a.key): source: is missing",
             "endpoint 7: keyPath: is no text; put it in quotes",
-            "endpoint 8 (a.key): unsigned: is only for senders that could not sign until lately (BitbucketCloud); remove it",
+            "endpoint 8 (a.key): unsigned: is only for senders that cannot sign, or could not until lately (BitbucketCloud); remove it",
             "endpoint 9 (a.key): gcr: is only for GoogleContainerRegistry; remove it",
             "endpoint 10: is no mapping; write `field: value` lines",
             "endpoint 9 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
@@ -199,6 +199,64 @@ endpoints:
             "endpoint 3 (a.key): gcr: audience: is missing",
             "endpoint 4 (a.key): namespaces: is an empty list; list something or remove it",
             "endpoint 4 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
+        ],
+    );
+}
+
+// Incident 12: what proves nothing is written out.
+#[test]
+fn a_sender_that_cannot_sign_needs_a_header_or_a_word() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: ACR, keyPath: a.key}
+- {source: ACR, keyPath: b.key, auth: bearer, unsigned: true}
+- {source: GitHub, keyPath: c.key, auth: bearer}
+- {source: ACR, keyPath: d.key, auth: digest}
+- {source: ACR, keyPath: e.key, auth: {header: 'X Y'}}
+- {source: ACR, keyPath: f.key, unsigned: true, acceptKeyPaths: a.key}
+",
+        &["a.key", "b.key", "c.key", "d.key", "e.key", "f.key"],
+        &[
+            "endpoint 1 (a.key): auth: is missing; ACR cannot sign, so say which header holds the key (`auth: bearer`, `auth: basic`, `auth: {header: NAME}`), or `unsigned: true` to believe whoever knows the URL",
+            "endpoint 2 (b.key): unsigned: contradicts `auth`; remove one of them",
+            "endpoint 3 (c.key): auth: is only for senders that cannot sign, and GitHub proves itself in its own way; remove it",
+            "endpoint 4 (d.key): auth: is none of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`",
+            "endpoint 5 (e.key): auth: header: `X Y` is no name of a header",
+            "endpoint 6 (f.key): acceptKeyPaths: is only for senders that sign with the key; here it makes only the URL, remove it",
+        ],
+    );
+}
+
+#[test]
+fn resources_that_cannot_be_meant_are_mistakes() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: generic, keyPath: a.key, unsigned: true}
+- {source: GitHub, keyPath: b.key, match: all}
+- {source: GitHub, keyPath: c.key, match: some}
+- {source: GitHub, keyPath: d.key, resources: []}
+- source: GitHub
+  keyPath: e.key
+  resources:
+  - {kind: GitRepo, nam: x}
+  - {kind: Bucket, apiVersion: v1, matchLabels: {a: 1}}
+  - x
+",
+        &["a.key", "b.key", "c.key", "d.key", "e.key"],
+        &[
+            "endpoint 1 (a.key): resources: is missing; generic does not say what it is about, so list what to ask",
+            "endpoint 2 (b.key): match: `all` needs `resources` to say all of what",
+            "endpoint 3 (c.key): match: `some` is neither `payload` nor `all`",
+            "endpoint 4 (d.key): resources: is an empty list; list something or remove it",
+            "endpoint 5 (e.key): resources: 1: nam: is an unknown field; did you mean `name`?",
+            "endpoint 5 (e.key): resources: 1: kind: `GitRepo` is no kind that flux-recv asks; did you mean `GitRepository`?",
+            "endpoint 5 (e.key): resources: 2: matchLabels: has something that is no text; put it in quotes",
+            "endpoint 5 (e.key): resources: 2: apiVersion: `v1` is none of Bucket; write source.toolkit.fluxcd.io/v1 or remove it",
+            "endpoint 5 (e.key): resources: 3: is no mapping; write `field: value` lines",
         ],
     );
 }

@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Commit IDs, as far as the sender lists them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Commit IDs, as far as the sender lists them. Kept elsewhere as a list of IDs and nothing else: what
+/// people write into commits stays out of the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommitIds {
     /// With a space behind each.
     named: String,
@@ -16,30 +17,55 @@ pub struct CommitIds {
     listed: Option<Box<str>>,
 }
 
+/// A string that stays where the list has it.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 #[derive(Deserialize)]
 struct Commit<'a> {
     #[serde(borrow)]
-    id: Cow<'a, str>,
+    id: Option<Text<'a>>,
 }
 
 impl CommitIds {
     /// These as well: a JSON list of objects, each with the ID in its field `id`, as GitHub, Gitea and
-    /// GitLab write it. A list that is written in another way holds no ID.
+    /// GitLab write it.
     pub fn with_list(self, list: &str) -> CommitIds {
         CommitIds { listed: Some(list.into()), ..self }
     }
 
-    /// Whether this ID is one of them.
+    /// Whether this ID is one of them. Where the list is written in another way, whether it stands
+    /// there at all: one request too many is cheap.
     pub fn contains(&self, id: &str) -> bool {
         let is_listed = |list: &str| {
-            let commits: Vec<Commit<'_>> = serde_json::from_str(list).unwrap_or_default();
-            commits.iter().any(|commit| commit.id == id)
+            // Most lists are not read even now.
+            list.contains(id) && read(list).is_none_or(|mut ids| ids.any(|Text(other)| other == id))
         };
-        self.named().any(|other| other == id) || self.listed.as_deref().is_some_and(is_listed)
+        !id.is_empty()
+            && (self.named().any(|other| other == id) || self.listed.as_deref().is_some_and(is_listed))
     }
 
     fn named(&self) -> impl Iterator<Item = &str> {
         self.named.split_terminator(' ')
+    }
+}
+
+fn read(list: &str) -> Option<impl Iterator<Item = Text<'_>>> {
+    let commits: Vec<Commit<'_>> = serde_json::from_str(list).ok()?;
+    Some(commits.into_iter().filter_map(|commit| commit.id))
+}
+
+impl Serialize for CommitIds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let listed = self.listed.as_deref().and_then(read).into_iter().flatten();
+        serializer.collect_seq(self.named().map(Cow::Borrowed).chain(listed.map(|Text(id)| id)))
+    }
+}
+
+impl<'de> Deserialize<'de> for CommitIds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<CommitIds, D::Error> {
+        let ids = Vec::<String>::deserialize(deserializer)?;
+        Ok(ids.iter().map(String::as_str).collect())
     }
 }
 
@@ -79,8 +105,21 @@ mod tests {
         let ids = CommitIds::from_iter(["9"]).with_list(list);
         assert!(ids.contains("9") && ids.contains("abc") && ids.contains("def"));
         assert!(!ids.contains("123") && !ids.contains("x") && !ids.contains("reverts 123"));
-        for nonsense in ["null", "{}", "[1]", "[{}]", ""] {
-            assert!(!CommitIds::default().with_list(nonsense).contains("abc"), "{nonsense}");
+        let odd = CommitIds::default().with_list(r#"[{"id": null}, {}, {"id": "abc"}]"#);
+        assert!(odd.contains("abc") && !odd.contains("null"));
+        for unreadable in [r#"[{"id": 7}, {"id": "abc"}]"#, r#"{"0": "abc"}"#, r#"["abc"]"#] {
+            assert!(CommitIds::default().with_list(unreadable).contains("abc"), "{unreadable}");
+            assert!(!CommitIds::default().with_list(unreadable).contains("def"), "{unreadable}");
         }
+    }
+
+    #[test]
+    fn only_ids_are_written_down() {
+        let list = r#"[{"id": "abc", "message": "a secret"}, {"id": "def"}]"#;
+        let ids = CommitIds::from_iter(["9"]).with_list(list);
+        let written = serde_json::to_string(&ids).expect("JSON");
+        assert_eq!(written, r#"["9","abc","def"]"#);
+        let again: CommitIds = serde_json::from_str(&written).expect("IDs");
+        assert!(again.contains("9") && again.contains("abc") && again.contains("def"));
     }
 }

@@ -272,11 +272,18 @@ fn azure_devops_path(host: &str, path: &str) -> Option<String> {
     }
     let segments: Vec<&str> = path.split('/').collect();
     let (organisation, project, repository) = match (host, segments.as_slice()) {
-        ("dev.azure.com", [organisation, project, "_git", repository])
+        (
+            "dev.azure.com",
+            [organisation, "defaultcollection", "_git", repository] | [organisation, "_git", repository],
+        ) => (*organisation, *repository, *repository),
+        (
+            "dev.azure.com",
+            [organisation, "defaultcollection", project, "_git", repository]
+            | [organisation, project, "_git", repository],
+        )
         | ("ssh.dev.azure.com" | "vs-ssh.visualstudio.com", ["v3", organisation, project, repository]) => {
             (*organisation, *project, *repository)
         }
-        ("dev.azure.com", [organisation, "_git", repository]) => (*organisation, *repository, *repository),
         (_, ["defaultcollection", "_git", repository] | ["_git", repository]) => {
             (host.strip_suffix(".visualstudio.com")?, *repository, *repository)
         }
@@ -365,6 +372,11 @@ mod tests {
             check_same("https://dev.azure.com/org/my project/_git/app", spelling, true);
         }
         check_same("https://dev.azure.com/org/_git/app", "https://org.visualstudio.com/_git/app", true);
+        check_same(
+            "https://dev.azure.com/org/DefaultCollection/_git/app",
+            "https://org.visualstudio.com/DefaultCollection/_git/app",
+            true,
+        );
         check_same("https://dev.azure.com/org/app/_git/app", "https://dev.azure.com/org/_git/app", true);
         check_same("https://dev.azure.com/org/one/_git/app", "https://dev.azure.com/org/two/_git/app", false);
     }

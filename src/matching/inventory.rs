@@ -10,6 +10,7 @@ use crate::event::image::ImageName;
 use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
 use crate::event::semver::Constraint;
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
+use crate::flux::selection::Labels;
 use crate::flux::{self, Kind, Progress, Spec, Target};
 
 /// The Flux objects that exist. Kept current in place, one object at a time.
@@ -42,6 +43,8 @@ pub struct Object {
     pub suspended: bool,
     /// How far Flux has come with it, as far as that is known.
     pub progress: Progress,
+    /// Its labels.
+    pub labels: Labels,
     pub(super) follows: Follows,
 }
 
@@ -115,7 +118,13 @@ pub(super) enum Range {
 impl Object {
     /// An object that exists and cannot be matched.
     pub fn unreadable(target: Target) -> Object {
-        Object { target, suspended: false, progress: Progress::default(), follows: Follows::Nothing }
+        Object {
+            target,
+            suspended: false,
+            progress: Progress::default(),
+            labels: Labels::default(),
+            follows: Follows::Nothing,
+        }
     }
 
     /// Brings an object into comparable form.
@@ -151,14 +160,19 @@ impl Object {
                 prefix: spec.prefix.clone(),
             },
         };
-        Ok(Object { target, suspended, progress: Progress::default(), follows })
+        Ok(Object { target, suspended, progress: Progress::default(), labels: Labels::default(), follows })
     }
 }
 
 impl Object {
     /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
     pub(super) fn can_be_asked(&self) -> bool {
-        !self.suspended && !matches!(self.follows, Follows::Registry { .. })
+        !self.suspended && self.is_reconciled()
+    }
+
+    /// Whether Flux reconciles it at all: a HelmRepository of type `oci` is a mere address.
+    pub(super) fn is_reconciled(&self) -> bool {
+        !matches!(self.follows, Follows::Registry { .. })
     }
 }
 
@@ -254,6 +268,7 @@ impl Inventory {
             Event::Image(event) => self.image_candidates(event, visit),
             Event::Chart(event) => self.chart_candidates(event, visit),
             Event::Bucket(BucketEvent { name, .. }) => self.get(&self.buckets, name, visit),
+            Event::Anything { .. } => {}
         }
     }
 

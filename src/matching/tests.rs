@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Inventory, Matched, Object, find};
@@ -8,6 +10,7 @@ use crate::event::{
     BucketEvent, BucketService, ChartEvent, CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media,
     RefChange,
 };
+use crate::flux::selection::{Resource, Selection};
 use crate::flux::{Kind, Spec, Target};
 
 fn inventory(objects: &[(Kind, &str, Value)]) -> Inventory {
@@ -54,7 +57,7 @@ fn names(matched: &Matched) -> Vec<String> {
 
 #[track_caller]
 fn check(inventory: &Inventory, event: Event, expect: &[&str]) {
-    let matched = find(inventory, &[event], &[]);
+    let matched = find(inventory, &[event], &Selection::default());
     assert_eq!(names(&matched), expect, "{matched:?}");
 }
 
@@ -128,7 +131,7 @@ fn an_unknown_change_concerns_all_but_pinned_commits() {
         ssh_url: None,
         changes: GitChanges::Unknown,
     });
-    let matched = find(&followers(), &[event], &[]);
+    let matched = find(&followers(), &[event], &Selection::default());
     assert_eq!(matched.targets.len(), 9, "{matched:?}");
     assert_eq!(matched.follow_something_else, 1);
 }
@@ -152,19 +155,67 @@ fn suspended_objects_are_named_and_left_alone() {
     let spec = json!({"url": URL, "ref": {"branch": "main"}, "suspend": true});
     let inventory = inventory(&[(Kind::GitRepository, "app", spec)]);
     let events = [push(&[URL], GitRef::branch("main"))];
-    let matched = find(&inventory, &events, &[]);
+    let matched = find(&inventory, &events, &Selection::default());
     assert!(matched.targets.is_empty());
     assert_eq!(matched.skipped.len(), 1);
     assert_eq!(matched.why_nothing(&events), "every object that follows it is suspended");
 }
 
 // Incident 33.
+fn listing(resources: Vec<Resource>) -> Selection {
+    Selection { resources, ..Selection::default() }
+}
+
+fn resource(kind: Kind, name: Option<&str>) -> Resource {
+    Resource { kind, name: name.map(str::to_owned), namespace: None, labels: BTreeMap::new() }
+}
+
+#[test]
+fn a_list_narrows_what_a_payload_is_about() {
+    let event = || push(&[URL], GitRef::branch("main"));
+    let all = names(&find(&followers(), &[event()], &Selection::default()));
+    assert!(all.len() > 1);
+    let one = resource(Kind::GitRepository, Some(&all[0]));
+    assert_eq!(names(&find(&followers(), &[event()], &listing(vec![one]))), all[..1]);
+    let none = resource(Kind::Bucket, None);
+    assert!(names(&find(&followers(), &[event()], &listing(vec![none]))).is_empty());
+}
+
+#[test]
+fn anything_and_all_mean_what_is_listed_and_nothing_without_a_list() {
+    let mut inventory = inventory(&[
+        (Kind::GitRepository, "one/a", json!({"url": URL})),
+        (Kind::GitRepository, "two/b", json!({"url": "https://github.com/org/other", "suspend": true})),
+        (Kind::Bucket, "one/c", json!({"bucketName": "c", "endpoint": "s3.example.com"})),
+        (Kind::HelmRepository, "one/d", json!({"url": "oci://ghcr.io/org", "type": "oci"})),
+    ]);
+    inventory.know(Kind::GitRepository);
+    let anything = || vec![Event::Anything { what: "a call".to_owned() }];
+    let everything = listing(vec![resource(Kind::GitRepository, None), resource(Kind::HelmRepository, None)]);
+    let matched = find(&inventory, &anything(), &everything);
+    assert_eq!(names(&matched), ["a"], "an OCI HelmRepository is never reconciled");
+    assert_eq!(matched.skipped.len(), 1, "the suspended one");
+    assert!(names(&find(&inventory, &anything(), &Selection::default())).is_empty());
+    assert!(!super::can_tell(&inventory, &anything(), &everything), "HelmRepositories are not known");
+    let known = listing(vec![resource(Kind::GitRepository, None)]);
+    assert!(super::can_tell(&inventory, &anything(), &known));
+
+    let elsewhere = [push(&["https://github.com/org/nobodys"], GitRef::branch("main"))];
+    let buckets = || listing(vec![resource(Kind::Bucket, None)]);
+    assert!(names(&find(&inventory, &elsewhere, &buckets())).is_empty());
+    let all = Selection { matches_all: true, ..buckets() };
+    assert_eq!(names(&find(&inventory, &elsewhere, &all)), ["c"]);
+    let one = Selection { namespaces: vec!["two".to_owned()], ..all };
+    assert!(names(&find(&inventory, &elsewhere, &one)).is_empty());
+}
+
 #[test]
 fn namespaces_limit_where() {
     let spec = json!({"url": URL, "ref": {"branch": "main"}});
     let inventory =
         inventory(&[(Kind::GitRepository, "one/app", spec.clone()), (Kind::GitRepository, "two/app", spec)]);
-    let matched = find(&inventory, &[push(&[URL], GitRef::branch("main"))], &["two".to_owned()]);
+    let selection = Selection { namespaces: vec!["two".to_owned()], ..Selection::default() };
+    let matched = find(&inventory, &[push(&[URL], GitRef::branch("main"))], &selection);
     let targets: Vec<String> = matched.targets.iter().map(ToString::to_string).collect();
     assert_eq!(targets, ["GitRepository/two/app"]);
 }

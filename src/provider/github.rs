@@ -197,6 +197,17 @@ mod tests {
         check(&PROVIDER, &[PUSH], &push_body(), "push to github.com/org/app main");
     }
 
+    #[test]
+    fn every_commit_of_a_push_is_brought() {
+        let mut body = push_body();
+        body["commits"] = json!([{"id": "2222"}, {"id": "3333", "message": "like 4444"}]);
+        for (commit, expect) in
+            [("1".repeat(40), true), ("2222".into(), true), ("3333".into(), true), ("4444".into(), false)]
+        {
+            assert_eq!(testing::brings(&PROVIDER, &[PUSH], &body, &commit), expect, "{commit}");
+        }
+    }
+
     // Incident 24.
     #[test]
     fn a_deleted_branch_is_marked() {

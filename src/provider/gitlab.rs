@@ -149,6 +149,17 @@ mod tests {
     }
 
     #[test]
+    fn every_commit_of_a_push_is_brought() {
+        let project = json!({"git_http_url": "https://gitlab.example.com/org/app.git"});
+        let body = json!({"ref": "refs/heads/main", "after": "1111", "checkout_sha": "2222",
+                          "commits": [{"id": "3333"}], "project": project});
+        let headers = [("X-Gitlab-Event", "Push Hook")];
+        for (commit, expect) in [("1111", true), ("2222", true), ("3333", true), ("4444", false)] {
+            assert_eq!(testing::brings(&PROVIDER, &headers, &body, commit), expect, "{commit}");
+        }
+    }
+
+    #[test]
     fn pushes_of_branches_and_tags_are_read() {
         check(&PROVIDER, &[PUSH], &push_body(), "push to gitlab.example.com/gitlab/group/sub/app main");
         let mut body = push_body();

@@ -53,7 +53,7 @@ impl Message {
     /// an error.
     fn notification(&self) -> Option<Notification> {
         let data = STANDARD.decode(self.data.as_deref()?.trim()).ok()?;
-        from_json(std::str::from_utf8(&data).ok()?).ok()
+        from_json(&String::from_utf8_lossy(&data)).ok()
     }
 }
 

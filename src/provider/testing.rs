@@ -7,6 +7,7 @@ use crate::delivery::Delivery;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
+use crate::event::{Event, GitChanges, GitEvent};
 use crate::verify::testing::believe;
 
 /// Reads an authentic delivery and compares what it says, in a line.
@@ -40,6 +41,21 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
         }
         Err(err) => format!("unreadable: {err}"),
     }
+}
+
+/// Whether a push brings a commit, by what it says.
+pub(super) fn brings(provider: &Provider, headers: &[(&str, &str)], body: &Value, commit: &str) -> bool {
+    let headers: Vec<(String, String)> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let body = body.to_string();
+    let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
+    let Ok(Parsed::Events(events)) = (provider.parse)(&verified, &Hints::default()) else { return false };
+    events.iter().any(|event| match event {
+        Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) => {
+            refs.iter().any(|change| change.commits.contains(commit))
+        }
+        _ => false,
+    })
 }
 
 /// Incidents 3 and 5: takes away, empties and retypes every value of the payload in turn. Whatever

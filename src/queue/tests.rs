@@ -211,3 +211,23 @@ async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
     let (_, left) = open();
     assert!(left.pending.contains_key(&target("app")));
 }
+
+#[tokio::test]
+async fn what_is_due_sooner_wakes_the_queue() {
+    let pace = Pace { min_interval: Duration::from_secs(60), ..Pace::default() };
+    let (queue, script) = start(pace, Script::default());
+    let (first, second) = (target("first"), target("second"));
+    drop(queue.want(std::slice::from_ref(&first)));
+    rest(&queue).await;
+    // Due in a minute, which the queue is sleeping for now.
+    drop(queue.want(std::slice::from_ref(&first)));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(queue.want(std::slice::from_ref(&second)));
+    for _ in 0..400 {
+        if !script.requests_of("second").is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the queue sleeps on");
+}

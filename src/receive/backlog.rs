@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::event::Event;
+use crate::flux::selection::Selection;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
 use crate::metrics::Metrics;
@@ -31,7 +32,7 @@ struct State {
 pub(super) struct Waiting {
     pub(super) endpoint: String,
     pub(super) source: String,
-    pub(super) namespaces: Vec<String>,
+    pub(super) selection: Selection,
     pub(super) events: Vec<Event>,
     /// How long the body was, in bytes; events hold no more than that of it.
     pub(super) size: usize,
@@ -149,7 +150,7 @@ mod tests {
 
     fn waiting(size: usize) -> Waiting {
         let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
-        Waiting { endpoint, source, namespaces: Vec::new(), events: Vec::new(), size }
+        Waiting { endpoint, source, selection: Selection::default(), events: Vec::new(), size }
     }
 
     fn backlog() -> Backlog {

@@ -57,11 +57,24 @@ pub(super) fn check(
     scheme: &Hmac,
     credentials: &Credentials,
 ) -> Result<usize, Refusal> {
-    let (header, value) = match first_present(delivery, scheme.headers)? {
-        Some(found) => found,
-        None if credentials.unsigned => return Ok(0),
-        None => return Err(Refusal::unproved(format!("the header {} is missing", scheme.headers[0]))),
-    };
+    if credentials.unsigned && first_present(delivery, scheme.headers)?.is_none() {
+        return Ok(0);
+    }
+    check_keys(delivery, scheme, credentials.keys())
+}
+
+/// Checks that the signature of a delivery is of this key.
+pub(super) fn check_key(delivery: &Delivery<'_>, scheme: &Hmac, key: &Key) -> Result<(), Refusal> {
+    check_keys(delivery, scheme, std::iter::once(key)).map(|_| ())
+}
+
+fn check_keys<'k>(
+    delivery: &Delivery<'_>,
+    scheme: &Hmac,
+    mut keys: impl Iterator<Item = &'k Key>,
+) -> Result<usize, Refusal> {
+    let (header, value) = first_present(delivery, scheme.headers)?
+        .ok_or_else(|| Refusal::unproved(format!("the header {} is missing", scheme.headers[0])))?;
     let malformed = || Refusal::unproved(format!("the header {header} holds no signature"));
     let (hash, signature) = decode(value, scheme.encoding).ok_or_else(malformed)?;
     let message = match scheme.signed {
@@ -70,7 +83,7 @@ pub(super) fn check(
             delivery.payload().ok_or_else(|| Refusal::unproved("the form has no field `payload` to check"))?
         }
     };
-    let signer = credentials.keys().position(|key| is_signature_of(hash, key, &message, &signature));
+    let signer = keys.position(|key| is_signature_of(hash, key, &message, &signature));
     signer.ok_or_else(|| {
         Refusal::unproved(format!("the signature in {header} is not that of this body under the key"))
     })

@@ -31,23 +31,38 @@ pub fn sign(
     let key_text = || std::str::from_utf8(key).map(str::to_owned).map_err(|_| CannotSign::KeyIsNotText);
     Ok(match proof {
         Proof::PathOnly => Vec::new(),
+        Proof::Chosen => match &credentials.auth {
+            Some(auth) => vec![auth.header(&key_text()?)],
+            None => Vec::new(),
+        },
+        Proof::TokenOrHmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
+        Proof::StandardWebhooks => {
+            let signing_key = standard_webhooks::signing_key(&credentials.key);
+            standard_webhook_headers(delivery, signing_key.as_deref().unwrap_or(key), now)
+        }
         Proof::GoogleIdentity => return Err(CannotSign::OnlyGoogle),
         Proof::Token { header } => vec![(header.to_owned(), key_text()?)],
         Proof::Hmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
         Proof::GitLab => match standard_webhooks::signing_key(&credentials.key) {
             None => vec![("X-Gitlab-Token".to_owned(), key_text()?)],
-            Some(signing_key) => {
-                let id = format!("msg_{:016x}", fastrand::u64(..));
-                let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()).to_string();
-                let signature = standard_webhooks::signature(&signing_key, &id, &timestamp, delivery.body);
-                vec![
-                    ("webhook-id".to_owned(), id),
-                    ("webhook-timestamp".to_owned(), timestamp),
-                    ("webhook-signature".to_owned(), signature),
-                ]
-            }
+            Some(signing_key) => standard_webhook_headers(delivery, &signing_key, now),
         },
     })
+}
+
+fn standard_webhook_headers(
+    delivery: &Delivery<'_>,
+    signing_key: &[u8],
+    now: SystemTime,
+) -> Vec<(String, String)> {
+    let id = format!("msg_{:016x}", fastrand::u64(..));
+    let timestamp = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()).to_string();
+    let signature = standard_webhooks::signature(signing_key, &id, &timestamp, delivery.body);
+    vec![
+        ("webhook-id".to_owned(), id),
+        ("webhook-timestamp".to_owned(), timestamp),
+        ("webhook-signature".to_owned(), signature),
+    ]
 }
 
 fn hmac_header(delivery: &Delivery<'_>, scheme: &Hmac, key: &[u8]) -> (String, String) {

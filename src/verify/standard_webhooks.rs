@@ -1,4 +1,4 @@
-//! Standard Webhooks signatures, as GitLab sends them beside its older token.
+//! Standard Webhooks signatures; GitLab sends them beside its older token.
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,28 +26,47 @@ const GITLAB_TOKEN: &str = "X-Gitlab-Token";
 /// `webhook-signature` says that there is a signature. With a key that is no signing token the
 /// signature cannot be ours to check, and the older token keeps working.
 pub(super) fn check_or_token(delivery: &Delivery<'_>, key: &Key, now: SystemTime) -> Result<(), Refusal> {
-    let Some(signing_key) = signing_key(key) else {
-        return token::check(delivery, GITLAB_TOKEN, key);
-    };
-    if delivery.header("webhook-signature") == Header::Absent {
-        return token::check(delivery, GITLAB_TOKEN, key);
+    match signing_key(key) {
+        Some(signing_key) if delivery.header("webhook-signature") != Header::Absent => {
+            check_signature(delivery, "webhook", &signing_key, now)
+        }
+        _ => token::check(delivery, GITLAB_TOKEN, key),
     }
-    let part = |name: &str| {
-        delivery.text(name).ok_or_else(|| Refusal::unproved(format!("the header {name} is missing")))
+}
+
+/// Checks the signature, in the headers of the specification or in those of Svix. A key that is no
+/// signing token is taken for the bytes themselves.
+pub(super) fn check(delivery: &Delivery<'_>, key: &Key, now: SystemTime) -> Result<(), Refusal> {
+    let is_svix = delivery.header("webhook-signature") == Header::Absent
+        && delivery.header("svix-signature") != Header::Absent;
+    let signing_key = signing_key(key).unwrap_or_else(|| key.without_newline().to_vec());
+    check_signature(delivery, if is_svix { "svix" } else { "webhook" }, &signing_key, now)
+}
+
+fn check_signature(
+    delivery: &Delivery<'_>,
+    prefix: &str,
+    signing_key: &[u8],
+    now: SystemTime,
+) -> Result<(), Refusal> {
+    let part = |part: &str| {
+        let name = format!("{prefix}-{part}");
+        delivery.text(&name).ok_or_else(|| Refusal::unproved(format!("the header {name} is missing")))
     };
-    let (id, timestamp, signatures) =
-        (part("webhook-id")?, part("webhook-timestamp")?, part("webhook-signature")?);
+    let (id, timestamp, signatures) = (part("id")?, part("timestamp")?, part("signature")?);
     check_age(timestamp, now)?;
     let message = signed_message(id, timestamp, delivery.body);
     let good = signatures
         .split_ascii_whitespace()
         .filter_map(|signature| signature.strip_prefix("v1,"))
         .filter_map(|encoded| STANDARD.decode(encoded).ok())
-        .any(|signature| mac_equals(Hash::Sha256, &signing_key, &message, &signature));
-    if good {
-        return Ok(());
+        .any(|signature| mac_equals(Hash::Sha256, signing_key, &message, &signature));
+    match good {
+        true => Ok(()),
+        false => Err(Refusal::unproved(format!(
+            "no signature in {prefix}-signature is that of this body under the key"
+        ))),
     }
-    Err(Refusal::unproved("no signature in webhook-signature is that of this body under the key"))
 }
 
 /// The value of `webhook-signature` for a delivery.
@@ -73,7 +92,7 @@ fn check_age(timestamp: &str, now: SystemTime) -> Result<(), Refusal> {
         .parse()
         .ok()
         .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .ok_or_else(|| Refusal::unproved("webhook-timestamp is no time in seconds"))?;
+        .ok_or_else(|| Refusal::unproved("the timestamp is no time in seconds"))?;
     let off = now.duration_since(sent).unwrap_or_else(|err| err.duration());
     if off > TOLERANCE {
         return Err(Refusal::unproved(format!(

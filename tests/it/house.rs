@@ -111,10 +111,16 @@ fn the_table_of_providers_is_the_folder() {
     let files: BTreeSet<String> = sources(&folder)
         .iter()
         .filter_map(|file| Some(file.file_stem()?.to_string_lossy().replace('_', "")))
-        .filter(|name| name != "testing" && name != "forge")
+        .filter(|name| !["testing", "forge", "cloudevent"].contains(&name.as_str()))
         .collect();
-    let table: BTreeSet<String> = PROVIDERS.iter().map(|provider| provider.name.to_lowercase()).collect();
+    let table: BTreeSet<String> =
+        PROVIDERS.iter().map(|provider| provider.name.to_lowercase().replace('-', "")).collect();
     assert_eq!(files, table);
+    let seeds = std::fs::read_dir(project().join("fuzz/seeds/providers")).expect("a folder");
+    let seeds: BTreeSet<String> =
+        seeds.map(|seed| seed.expect("a seed").file_name().to_string_lossy().into_owned()).collect();
+    let names: BTreeSet<String> = PROVIDERS.iter().map(|provider| provider.name.to_owned()).collect();
+    assert_eq!(seeds, names);
 }
 
 #[test]

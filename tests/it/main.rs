@@ -16,3 +16,4 @@ mod payloads;
 mod readme;
 mod reload;
 mod running;
+mod senders;

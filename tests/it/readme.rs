@@ -101,6 +101,7 @@ fn every_command_line_that_can_be_run_works() {
                 "kustomization",
                 "fault",
             ] => {}
+            ["mkdir", "-p", corpus] => assert!(corpus.starts_with("fuzz/corpus/"), "{line}"),
             ["cargo", "fuzz", "run", "-s", "none", target, _, seeds, "--", _] => {
                 let targets = std::fs::read_to_string(project().join("fuzz/Cargo.toml")).expect("a manifest");
                 assert!(targets.contains(&format!("name = \"{target}\"")), "{line}");

@@ -1,0 +1,138 @@
+//! Azure Container Registry.
+//! <https://learn.microsoft.com/en-us/azure/container-registry/container-registry-webhook-reference>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use crate::event::image::ImageName;
+use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "ACR",
+    sends: "pushes and deletions of images and charts",
+    proof: Proof::Chosen,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    may_come_unsigned: true,
+    subjects: &[Subject::Images, Subject::Charts],
+    settings: Settings {
+        page: "registry → Services → Webhooks → Add; the header goes into Custom headers",
+        content_type: None,
+        secret: "none: keep the URL secret",
+        events: "push, delete (and chart_push, chart_delete for `az acr helm`)",
+    },
+};
+
+#[derive(Deserialize)]
+struct Webhook {
+    action: String,
+    target: Option<Target>,
+    request: Option<Request>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    repository: Option<String>,
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    host: Option<String>,
+}
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let webhook: Webhook = delivery.json()?;
+    let deleted = match webhook.action.as_str() {
+        "ping" => return Ok(Parsed::Ping),
+        // The HTTP repository of a registry; the payload does not say of which.
+        "chart_push" | "chart_delete" => {
+            let url_tail = ["helm", "v1", "repo"].map(str::to_owned).to_vec();
+            return Ok(Parsed::Events(vec![Event::Chart(ChartEvent { url_tail })]));
+        }
+        "push" => false,
+        "delete" => true,
+        other => return Ok(Parsed::ignored_event(other)),
+    };
+    let target = webhook.target.ok_or_else(|| Unreadable::payload("missing field `target`"))?;
+    let path = target.repository.ok_or_else(|| Unreadable::payload("missing field `target.repository`"))?;
+    let host = webhook.request.and_then(|request| request.host);
+    let mut names = Vec::new();
+    if let Some(host) = &host {
+        names.push(ImageName::in_registry(host, &path).map_err(Unreadable::payload)?);
+    }
+    add_registry_hosts(&mut names, hints, &path);
+    let name = names.first().ok_or_else(|| Unreadable::payload("missing field `request.host`"))?;
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
+        written: name.to_string(),
+        names,
+        tags: target.tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
+        digest: target.digest,
+        media: Media::Unknown,
+        deleted,
+    })]))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let reference = match change {
+        Change::Ping => return Ok(Composed::json(&[], &json!({"action": "ping"}))),
+        change => change.only_image()?,
+    };
+    Ok(Composed::json(
+        &[],
+        &json!({
+            "action": "push",
+            "target": {"repository": reference.name.path(), "tag": reference.tag, "digest": reference.digest},
+            "request": {"host": reference.name.host()},
+        }),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::*;
+
+    fn webhook(action: &str, target: Value) -> Value {
+        json!({"action": action, "target": target, "request": {"host": "example.azurecr.io"}})
+    }
+
+    #[test]
+    fn pushes_and_deletions_are_read() {
+        let push = webhook("push", json!({"repository": "team/app", "tag": "v1", "digest": "sha256:11"}));
+        check(&PROVIDER, &[], &push, "push of example.azurecr.io/team/app:v1");
+        testing::check_malformed(&PROVIDER, &[], &push);
+        let delete = webhook("delete", json!({"repository": "team/app", "digest": "sha256:11"}));
+        check(&PROVIDER, &[], &delete, "deletion of example.azurecr.io/team/app@sha256:11");
+        let hidden = json!({"action": "push", "target": {"repository": "app", "tag": "v1"}});
+        check_with_hosts(
+            &PROVIDER,
+            &[],
+            &hidden,
+            &["mirror.example.com"],
+            "push of mirror.example.com/app:v1",
+        );
+        check(&PROVIDER, &[], &hidden, "unreadable: cannot read the payload: missing field `request.host`");
+    }
+
+    #[test]
+    fn the_other_actions_are_told_apart() {
+        check(&PROVIDER, &[], &json!({"action": "ping"}), "ping");
+        let chart = json!({"action": "chart_push", "target": {"repository": "wordpress"}});
+        check(&PROVIDER, &[], &chart, "change of chart repository …/helm/v1/repo");
+        let ignored = "ignored: event `quarantine` is none that flux-recv acts on";
+        check(&PROVIDER, &[], &webhook("quarantine", json!({})), ignored);
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,188 @@
+//! JFrog Artifactory.
+//! <https://jfrog.com/help/r/jfrog-platform-administration-documentation/webhooks>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use crate::event::image::ImageName;
+use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
+use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "Artifactory",
+    sends: "docker and OCI images, helm repositories",
+    proof: Proof::TokenOrHmac(Hmac {
+        headers: &["X-JFrog-Event-Auth"],
+        encoding: Encoding::Hex(Hash::Sha256),
+        signed: Signed::Body,
+    }),
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    may_come_unsigned: false,
+    subjects: &[Subject::Images, Subject::Charts],
+    settings: Settings {
+        page: "Administration → General → Webhooks → New Webhook",
+        content_type: None,
+        secret: "Secret token; better with `Use secret for payload signing`",
+        events: "Docker: Tag was pushed, Tag was deleted, Tag was promoted; for helm repositories Artifact: Deployed, Deleted",
+    },
+};
+
+#[derive(Deserialize)]
+struct Webhook {
+    domain: String,
+    event_type: String,
+    jpd_origin: Option<String>,
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    repo_key: String,
+    path: Option<String>,
+    name: Option<String>,
+    sha256: Option<String>,
+    image_name: Option<String>,
+    tag: Option<String>,
+}
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let webhook: Webhook = delivery.json()?;
+    match (webhook.domain.as_str(), webhook.event_type.as_str()) {
+        ("docker", "pushed" | "promoted") => image(&webhook, false, hints),
+        ("docker", "deleted") => image(&webhook, true, hints),
+        ("artifact", "deployed" | "deleted" | "moved" | "copied") => Ok(chart(webhook.data)),
+        (domain, event_type) => Ok(Parsed::ignored_event(&format!("{domain}.{event_type}"))),
+    }
+}
+
+/// A registry has several addresses: the repository may stand in the path or before the host, and the
+/// host that clients use may be another one. Whatever follows from the payload is a name.
+fn image(webhook: &Webhook, deleted: bool, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let data = &webhook.data;
+    let path = data
+        .in_path()
+        .or(data.image_name.as_deref())
+        .ok_or_else(|| Unreadable::payload("missing field `data.image_name`"))?;
+    let in_repository = format!("{}/{path}", data.repo_key);
+    let mut names = Vec::new();
+    let host = webhook.jpd_origin.as_deref().and_then(|origin| url::Url::parse(origin).ok());
+    if let Some(host) = host.as_ref().and_then(url::Url::host_str) {
+        names.extend(ImageName::in_registry(host, &in_repository));
+        names.extend(ImageName::in_registry(&format!("{}.{host}", data.repo_key), path));
+    }
+    add_registry_hosts(&mut names, hints, &in_repository);
+    add_registry_hosts(&mut names, hints, path);
+    let name = names.first().ok_or_else(|| {
+        Unreadable::payload("jpd_origin: names no host; give the endpoint a `registryHost`")
+    })?;
+    let digest = data.sha256.as_deref().filter(|digest| !digest.is_empty());
+    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
+        written: name.to_string(),
+        tags: data.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
+        digest: digest.map(|digest| format!("sha256:{digest}")),
+        media: Media::Unknown,
+        deleted,
+        names,
+    })]))
+}
+
+/// Only packages and the index of a helm repository.
+fn chart(data: Data) -> Parsed {
+    let name = data.name.unwrap_or_default();
+    if !name.ends_with(".tgz") && name != "index.yaml" {
+        return Parsed::ignored(format!("`{name}` is part of no chart repository"));
+    }
+    Parsed::Events(vec![Event::Chart(ChartEvent { url_tail: vec![data.repo_key.to_lowercase()] })])
+}
+
+impl Data {
+    /// `team/app/v1/manifest.json` is the image `team/app`; `image_name` may lack a part of it.
+    fn in_path(&self) -> Option<&str> {
+        let (rest, file) = self.path.as_deref()?.rsplit_once('/')?;
+        let (image, _) = rest.rsplit_once('/')?;
+        matches!(file, "manifest.json" | "list.manifest.json").then(|| image.trim_matches('/'))
+    }
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let reference = change.only_image()?;
+    let path = reference.name.path();
+    let (repository, image) = path.split_once('/').unwrap_or(("docker-local", path));
+    let tag = reference.tag.as_deref().unwrap_or("latest");
+    Ok(Composed::json(
+        &[],
+        &json!({
+            "domain": "docker",
+            "event_type": "pushed",
+            "jpd_origin": format!("https://{}", reference.name.host()),
+            "data": {
+                "repo_key": repository,
+                "image_name": image,
+                "tag": tag,
+                "path": format!("{image}/{tag}/manifest.json"),
+            },
+        }),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+    use crate::delivery::Delivery;
+    use crate::verify::testing::believe;
+
+    fn pushed() -> Value {
+        json!({
+            "domain": "docker", "event_type": "pushed", "jpd_origin": "https://example.jfrog.io",
+            "data": {"repo_key": "docker-local", "path": "team/app/v1/list.manifest.json", "image_name": "app",
+                     "name": "list.manifest.json", "tag": "v1", "sha256": "1111"},
+        })
+    }
+
+    #[test]
+    fn images_are_known_under_every_address() {
+        let body = pushed().to_string();
+        let headers: Vec<(String, String)> = Vec::new();
+        let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
+        let hosts = ["registry.example.com".to_owned()];
+        let Ok(Parsed::Events(events)) = parse(&verified, &Hints { registry_hosts: &hosts }) else {
+            panic!("no events")
+        };
+        let [Event::Image(image)] = events.as_slice() else { panic!("{events:?}") };
+        let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
+        let expect = [
+            "example.jfrog.io/docker-local/team/app",
+            "docker-local.example.jfrog.io/team/app",
+            "registry.example.com/docker-local/team/app",
+            "registry.example.com/team/app",
+        ];
+        assert_eq!(names, expect);
+        assert_eq!(image.digest.as_deref(), Some("sha256:1111"));
+    }
+
+    #[test]
+    fn events_are_told_apart() {
+        check(&PROVIDER, &[], &pushed(), "push of example.jfrog.io/docker-local/team/app:v1");
+        testing::check_malformed(&PROVIDER, &[], &pushed());
+        let mut event = pushed();
+        event["event_type"] = json!("deleted");
+        check(&PROVIDER, &[], &event, "deletion of example.jfrog.io/docker-local/team/app:v1");
+        event["event_type"] = json!("scanned");
+        check(&PROVIDER, &[], &event, "ignored: event `docker.scanned` is none that flux-recv acts on");
+        let deployed = |name: &str| json!({"domain": "artifact", "event_type": "deployed", "data": {"repo_key": "Helm-Local", "name": name}});
+        check(&PROVIDER, &[], &deployed("web-1.0.0.tgz"), "change of chart repository …/helm-local");
+        check(&PROVIDER, &[], &deployed("x.jar"), "ignored: `x.jar` is part of no chart repository");
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,132 @@
+//! Azure DevOps Services and Server: the service hook "Web Hooks".
+//! <https://learn.microsoft.com/en-us/azure/devops/service-hooks/services/webhooks>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref};
+use crate::event::{GitChanges, Subject};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "AzureDevOps",
+    sends: "pushes of branches and tags",
+    proof: Proof::Chosen,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    may_come_unsigned: true,
+    subjects: &[Subject::Git],
+    settings: Settings {
+        page: "project → Project settings → Service hooks → Create subscription → Web Hooks",
+        content_type: None,
+        secret: "none: keep the URL secret",
+        events: "Code pushed; Resource details to send: All",
+    },
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceHook {
+    event_type: String,
+    resource: Option<Resource>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    repository: Option<Repository>,
+    ref_updates: Option<Vec<RefUpdate>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Repository {
+    remote_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RefUpdate {
+    name: String,
+    new_object_id: Option<String>,
+}
+
+/// The one URL of the payload stands for all spellings: the normal form knows them.
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let hook: ServiceHook = delivery.json()?;
+    if hook.event_type != "git.push" {
+        return Ok(Parsed::ignored_event(&hook.event_type));
+    }
+    let details = hook.resource.and_then(|resource| Some((resource.repository?, resource.ref_updates?)));
+    let Some((repository, updates)) = details else {
+        return Ok(Parsed::ignored("the push comes without details; set `Resource details to send` to All"));
+    };
+    let refs: Result<Vec<_>, Unreadable> = updates
+        .iter()
+        .map(|update| pushed_ref(&update.name, update.new_object_id.as_deref(), false, None, None))
+        .collect();
+    match refs? {
+        refs if refs.is_empty() => Ok(Parsed::ignored("no ref has changed")),
+        refs => git_event([repository.remote_url.as_deref()], None, GitChanges::Refs(refs)),
+    }
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let (repository, name, commit) = change.only_push()?;
+    Ok(Composed::json(
+        &[],
+        &json!({
+            "eventType": "git.push",
+            "resource": {
+                "refUpdates": [{"name": name.as_str(), "newObjectId": commit}],
+                "repository": {"remoteUrl": repository.to_string()},
+            },
+        }),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::*;
+
+    #[test]
+    fn pushes_are_read() {
+        let update =
+            |name: &str, object: &str| json!({"name": name, "oldObjectId": "0000", "newObjectId": object});
+        let push = |updates: serde_json::Value| {
+            let repository = json!({"remoteUrl": "https://org@dev.azure.com/org/My%20Project/_git/app"});
+            json!({"eventType": "git.push", "resource": {"repository": repository, "refUpdates": updates}})
+        };
+        let moved = push(json!([update("refs/heads/main", "1111"), update("refs/tags/v1", "0000")]));
+        check(
+            &PROVIDER,
+            &[],
+            &moved,
+            "push to dev.azure.com/org/my project/app main, refs/tags/v1 (deleted)",
+        );
+        testing::check_malformed(&PROVIDER, &[], &moved);
+        check(&PROVIDER, &[], &push(json!([])), "ignored: no ref has changed");
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"eventType": "git.push", "resource": {"pushId": 1}}),
+            "ignored: the push comes without details; set `Resource details to send` to All",
+        );
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"eventType": "git.pullrequest.merged"}),
+            "ignored: event `git.pullrequest.merged` is none that flux-recv acts on",
+        );
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,211 @@
+//! CNCF Distribution, the registry of Docker, and what is built on it.
+//! <https://distribution.github.io/distribution/about/notifications/>
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use crate::event::image::ImageName;
+use crate::event::{Event, ImageEvent, Media, Subject};
+use crate::verify::{Proof, Unreadable, Verified, from_json};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "distribution",
+    sends: "pushes and deletions of images, charts and other artifacts",
+    proof: Proof::Chosen,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    may_come_unsigned: true,
+    subjects: &[Subject::Images],
+    settings: Settings {
+        page: "the registry's own configuration → notifications → endpoints, with the header under `headers`",
+        content_type: None,
+        secret: "none: keep the URL secret",
+        events: "push and delete; `ignore: {actions: [pull]}` spares the rest",
+    },
+};
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    action: String,
+    target: Target,
+    request: Option<Request>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Target {
+    media_type: Option<String>,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+    url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    host: Option<String>,
+}
+
+/// The registry sends again for ever and in order until it is content, so nothing authentic may be
+/// refused: what cannot be read is ignored, with a reason.
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let envelope: Envelope<'_> = match delivery.json() {
+        Ok(envelope) => envelope,
+        Err(err) => return Ok(Parsed::ignored(format!("{err}; sending it again would not help"))),
+    };
+    let (mut events, mut unread) = (Vec::new(), None);
+    for event in &envelope.events {
+        match from_json::<Notification>(event.get()).and_then(|notification| notification.event(hints)) {
+            Ok(event) => events.extend(event),
+            Err(err) => unread = Some(err),
+        }
+    }
+    match (events.is_empty(), unread) {
+        (false, _) => Ok(Parsed::Events(events)),
+        (true, Some(err)) => Ok(Parsed::ignored(format!("{err}; sending it again would not help"))),
+        (true, None) => Ok(Parsed::ignored("no manifest was pushed or deleted")),
+    }
+}
+
+impl Notification {
+    /// Pulls, mounts and layers concern nobody.
+    fn event(self, hints: &Hints<'_>) -> Result<Option<Event>, Unreadable> {
+        let target = self.target;
+        let deleted = match self.action.as_str() {
+            "push" if target.is_manifest() => false,
+            "delete" => true,
+            _ => return Ok(None),
+        };
+        let mut names = Vec::new();
+        for host in [self.request.and_then(|request| request.host), target.host()].into_iter().flatten() {
+            let name = ImageName::in_registry(&host, &target.repository).map_err(Unreadable::payload)?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        add_registry_hosts(&mut names, hints, &target.repository);
+        let name = names.first().ok_or_else(|| Unreadable::payload("missing field `request.host`"))?;
+        Ok(Some(Event::Image(ImageEvent {
+            written: name.to_string(),
+            names,
+            tags: target.tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
+            digest: target.digest,
+            media: Media::Unknown,
+            deleted,
+        })))
+    }
+}
+
+impl Target {
+    fn is_manifest(&self) -> bool {
+        let media_type = self.media_type.as_deref().unwrap_or_default();
+        media_type.contains("manifest") || media_type.contains("image.index") || self.tag.is_some()
+    }
+
+    fn host(&self) -> Option<String> {
+        let url = url::Url::parse(self.url.as_deref()?).ok()?;
+        let host = url.host_str()?;
+        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    }
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let reference = change.only_image()?;
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    Ok(Composed::json(
+        &[],
+        &json!({"events": [{
+            "action": "push",
+            "target": {
+                "mediaType": media_type,
+                "repository": reference.name.path(),
+                "tag": reference.tag,
+                "digest": reference.digest,
+            },
+            "request": {"host": reference.name.host()},
+        }]}),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{check, check_composed_delivery_comes_back};
+    use super::*;
+
+    fn push(media_type: &str, tag: Option<&str>) -> Value {
+        json!({
+            "action": "push",
+            "target": {"mediaType": media_type, "repository": "team/app", "digest": "sha256:11", "tag": tag,
+                       "url": "http://registry.internal:5000/v2/team/app/manifests/sha256:11"},
+            "request": {"host": "registry.example.com", "method": "PUT"},
+        })
+    }
+
+    const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+    #[test]
+    fn an_envelope_of_many_events_is_read() {
+        let delete = json!({"action": "delete", "target": {"repository": "team/app", "digest": "sha256:22"}, "request": {"host": "registry.example.com"}});
+        let layer = push("application/octet-stream", None);
+        let body = json!({"events": [push(MANIFEST, Some("v1")), layer, delete]});
+        check(
+            &PROVIDER,
+            &[],
+            &body,
+            "push of registry.example.com/team/app:v1; deletion of registry.example.com/team/app@sha256:22",
+        );
+        let index = push("application/vnd.oci.image.index.v1+json", None);
+        check(&PROVIDER, &[], &json!({"events": [index]}), "push of registry.example.com/team/app@sha256:11");
+        let mut pull = push(MANIFEST, Some("v1"));
+        pull["action"] = json!("pull");
+        check(&PROVIDER, &[], &json!({"events": [pull]}), "ignored: no manifest was pushed or deleted");
+    }
+
+    #[test]
+    fn both_hosts_are_names_of_the_image() {
+        let event = from_json::<Notification>(&push(MANIFEST, Some("v1")).to_string()).expect("an event");
+        let Ok(Some(Event::Image(image))) = event.event(&Hints::default()) else { panic!("no image") };
+        let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["registry.example.com/team/app", "registry.internal:5000/team/app"]);
+    }
+
+    /// Anything but a success would stop all notifications behind it.
+    #[test]
+    fn nothing_authentic_is_refused() {
+        let bad = json!({"action": "push", "target": {"mediaType": MANIFEST}});
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"events": [bad, push(MANIFEST, Some("v1"))]}),
+            "push of registry.example.com/team/app:v1",
+        );
+        for body in [json!({"events": [bad]}), json!({}), json!("x"), json!({"events": [7]})] {
+            let parsed = (PROVIDER.parse)(
+                &crate::verify::testing::believe(crate::delivery::Delivery {
+                    headers: &Vec::<(String, String)>::new(),
+                    body: body.to_string().as_bytes(),
+                }),
+                &Hints::default(),
+            );
+            let Ok(Parsed::Ignored(reason)) = parsed else { panic!("{body}: {parsed:?}") };
+            assert!(reason.ends_with("sending it again would not help"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,49 @@
+//! Whoever can post: a delivery says nothing but that something happened.
+//! <https://fluxcd.io/flux/components/notification/receivers/#generic>
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings};
+use crate::event::{Event, Subject};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "generic",
+    sends: "anything: all of `resources` is asked",
+    proof: Proof::Chosen,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    may_come_unsigned: true,
+    subjects: &[Subject::Listed],
+    settings: Settings {
+        page: "wherever the sender takes a URL",
+        content_type: None,
+        secret: "none: keep the URL secret",
+        events: "whatever should make Flux look",
+    },
+};
+
+/// The body may be anything, or nothing.
+pub(super) fn parse(_: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    Ok(Parsed::Events(vec![Event::Anything { what: "a call".to_owned() }]))
+}
+
+pub(super) fn compose(_: &Change) -> Result<Composed, CannotCompose> {
+    Ok(Composed::json(&[], &serde_json::json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::check;
+    use super::*;
+
+    #[test]
+    fn any_body_is_a_call() {
+        for body in [json!({}), json!(null), json!([1, "two"])] {
+            check(&PROVIDER, &[], &body, "a call");
+        }
+        assert!(compose(&Change::Ping).is_ok());
+    }
+}

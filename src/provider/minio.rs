@@ -1,0 +1,155 @@
+//! MinIO, and other S3 services that notify as it does.
+//! <https://min.io/docs/minio/linux/administration/monitoring/publish-events-to-webhook.html>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings};
+use crate::event::{BucketEvent, BucketService, Event, Subject};
+use crate::verify::{Proof, Unreadable, Verified};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "MinIO",
+    sends: "changes of objects in buckets",
+    proof: Proof::Chosen,
+    parse,
+    compose,
+    event_header: None,
+    needs_registry_host: false,
+    may_come_unsigned: true,
+    subjects: &[Subject::Buckets],
+    settings: Settings {
+        page: "mc admin config set ALIAS notify_webhook:flux endpoint=URL auth_token=KEY; then mc event add ALIAS/BUCKET arn:minio:sqs::flux:webhook",
+        content_type: None,
+        secret: "none: keep the URL secret",
+        events: "put and delete",
+    },
+};
+
+#[derive(Deserialize)]
+struct Notification {
+    #[serde(rename = "Records")]
+    records: Vec<Record>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    event_name: String,
+    #[serde(default)]
+    response_elements: ResponseElements,
+    s3: S3,
+}
+
+#[derive(Default, Deserialize)]
+struct ResponseElements {
+    #[serde(rename = "x-minio-origin-endpoint")]
+    origin: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct S3 {
+    bucket: Bucket,
+    object: Option<Object>,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    key: String,
+}
+
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let notification: Notification = delivery.json()?;
+    let mut events = Vec::new();
+    for record in notification.records {
+        let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
+        if name.starts_with("ObjectCreated:") || name.starts_with("ObjectRemoved:") {
+            events.push(record.event(hints));
+        }
+    }
+    match events.is_empty() {
+        true => Ok(Parsed::ignored("no object was created or removed")),
+        false => Ok(Parsed::Events(events)),
+    }
+}
+
+impl Record {
+    /// The origin is what the service calls itself, often a name that only it knows. So it counts only
+    /// where the endpoint confirms it; otherwise any address of the service may be meant.
+    fn event(self, hints: &Hints<'_>) -> Event {
+        let origin = self.response_elements.origin.as_deref().and_then(host_of);
+        let endpoint = origin.filter(|origin| hints.registry_hosts.contains(origin));
+        Event::Bucket(BucketEvent {
+            name: self.s3.bucket.name,
+            service: BucketService::S3Compatible,
+            endpoint,
+            keys: self.s3.object.map(|object| decoded(&object.key)).into_iter().collect(),
+        })
+    }
+}
+
+fn host_of(origin: &str) -> Option<String> {
+    let url = url::Url::parse(origin).ok()?;
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+/// Keys are written as in a form: `+` is a space.
+fn decoded(key: &str) -> String {
+    let pair = format!("={key}");
+    url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, key)| key.into_owned()).unwrap_or_default()
+}
+
+fn compose(_: &Change) -> Result<Composed, CannotCompose> {
+    let record = json!({
+        "eventName": "s3:ObjectCreated:Put",
+        "s3": {"bucket": {"name": "flux"}, "object": {"key": "apps/kustomization.yaml"}},
+    });
+    Ok(Composed::json(&[], &json!({"EventName": "s3:ObjectCreated:Put", "Records": [record]})))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{self, check};
+    use super::*;
+
+    #[test]
+    fn changes_are_read() {
+        let record = json!({
+            "eventName": "s3:ObjectCreated:Put",
+            "responseElements": {"x-minio-origin-endpoint": "http://10.0.0.7:9000"},
+            "s3": {"bucket": {"name": "flux"}, "object": {"key": "my+apps%2Fa%26b.yaml"}},
+        });
+        let body = json!({"EventName": "s3:ObjectCreated:Put", "Records": [record]});
+        check(&PROVIDER, &[], &body, "change of bucket flux");
+        testing::check_malformed(&PROVIDER, &[], &body);
+        assert_eq!(decoded("my+apps%2Fa%26b.yaml"), "my apps/a&b.yaml");
+        let read =
+            json!({"Records": [{"eventName": "s3:ObjectAccessed:Get", "s3": {"bucket": {"name": "flux"}}}]});
+        check(&PROVIDER, &[], &read, "ignored: no object was created or removed");
+        assert!(compose(&Change::Ping).is_ok());
+    }
+
+    #[test]
+    fn the_origin_counts_where_the_endpoint_names_it() {
+        let origin = || Record {
+            event_name: String::new(),
+            response_elements: ResponseElements { origin: Some("http://minio.example.com:9000".to_owned()) },
+            s3: S3 { bucket: Bucket { name: "flux".to_owned() }, object: None },
+        };
+        let endpoint = |hosts: &[String]| match origin().event(&Hints { registry_hosts: hosts }) {
+            Event::Bucket(event) => event.endpoint,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(endpoint(&[]), None);
+        let hosts = ["minio.example.com:9000".to_owned()];
+        assert_eq!(endpoint(&hosts), Some(hosts[0].clone()));
+    }
+}

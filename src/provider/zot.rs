@@ -1,0 +1,120 @@
+//! zot, an OCI registry: its events extension.
+//! <https://zotregistry.dev/latest/articles/events/>
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, cloud_event,
+};
+use crate::event::image::ImageName;
+use crate::event::{Event, ImageEvent, Media, Subject};
+use crate::verify::{Proof, Unreadable, Verified, from_json};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "zot",
+    sends: "pushes and deletions of images, charts and other artifacts",
+    proof: Proof::Chosen,
+    parse,
+    compose,
+    event_header: Some(("ce-type", UPDATED)),
+    needs_registry_host: true,
+    may_come_unsigned: true,
+    subjects: &[Subject::Images],
+    settings: Settings {
+        page: "the registry's own configuration → extensions → events → sinks, type `http`, with `credentials` or `headers`",
+        content_type: None,
+        secret: "none: keep the URL secret",
+        events: "all are sent; flux-recv acts on image.updated and image.deleted",
+    },
+};
+
+const UPDATED: &str = "zotregistry.image.updated";
+const DELETED: &str = "zotregistry.image.deleted";
+
+#[derive(Deserialize)]
+struct Image {
+    name: String,
+    reference: Option<String>,
+    digest: Option<String>,
+}
+
+/// The payload does not say under which host the registry is reached.
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    let mut events = Vec::new();
+    let mut ignored = None;
+    for event in cloud_event::read(delivery)? {
+        match &*event.kind {
+            UPDATED => events.push(image(from_json(&event.data)?, false, hints)?),
+            DELETED => events.push(image(from_json(&event.data)?, true, hints)?),
+            other => ignored = Some(other.to_owned()),
+        }
+    }
+    match (events.is_empty(), ignored) {
+        (true, Some(kind)) => Ok(Parsed::ignored_event(&kind)),
+        (true, None) => Ok(Parsed::ignored("the batch is empty")),
+        (false, _) => Ok(Parsed::Events(events)),
+    }
+}
+
+fn image(image: Image, deleted: bool, hints: &Hints<'_>) -> Result<Event, Unreadable> {
+    let mut names = Vec::new();
+    add_registry_hosts(&mut names, hints, &image.name);
+    if names.is_empty() {
+        names.push(ImageName::parse(&image.name).map_err(Unreadable::payload)?);
+    }
+    let is_digest = |reference: &String| reference.contains(':');
+    Ok(Event::Image(ImageEvent {
+        written: names[0].to_string(),
+        names,
+        tags: image.reference.iter().filter(|reference| !is_digest(reference)).cloned().collect(),
+        digest: image.digest.or(image.reference.filter(is_digest)),
+        media: Media::Unknown,
+        deleted,
+    }))
+}
+
+fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+    let reference = change.only_image()?;
+    let headers =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "zotregistry.dev"), ("ce-type", UPDATED)];
+    let image =
+        json!({"name": reference.name.path(), "reference": reference.tag, "digest": reference.digest});
+    Ok(Composed::json(&headers, &image))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::*;
+
+    #[test]
+    fn images_are_read_in_both_modes() {
+        let data = json!({"name": "team/app", "reference": "v1", "digest": "sha256:11", "mediaType": "x"});
+        let (host, updated) = (["registry.example.com"], [("ce-type", UPDATED)]);
+        let expect = "push of registry.example.com/team/app:v1";
+        check_with_hosts(&PROVIDER, &updated, &data, &host, expect);
+        testing::check_malformed(&PROVIDER, &updated, &data);
+        let structured = [("Content-Type", "application/cloudevents+json")];
+        let event = json!({"specversion": "1.0", "type": UPDATED, "data": data});
+        check_with_hosts(&PROVIDER, &structured, &event, &host, expect);
+        testing::check_malformed(&PROVIDER, &structured, &event);
+        let deleted = json!({"name": "team/app", "reference": "sha256:11"});
+        let expect = "deletion of registry.example.com/team/app@sha256:11";
+        check_with_hosts(&PROVIDER, &[("ce-type", DELETED)], &deleted, &host, expect);
+        let scanned = [("ce-type", "zotregistry.image.scanned")];
+        check(
+            &PROVIDER,
+            &scanned,
+            &data,
+            "ignored: event `zotregistry.image.scanned` is none that flux-recv acts on",
+        );
+    }
+
+    #[test]
+    fn composed_deliveries_come_back() {
+        check_composed_delivery_comes_back(&PROVIDER);
+    }
+}

@@ -1,0 +1,121 @@
+//! Senders that prove themselves as the endpoint says, and deliveries that name nothing.
+
+use flux_recv::provider::PROVIDERS;
+use flux_recv::verify::Proof;
+
+use super::common::leaks;
+use super::door::{post, push, push_signed};
+use super::running::{OBJECTS, Running, flux_recv, stderr, stdout, test_key};
+
+const LISTED: &str = "resources: [{kind: GitRepository, name: app, namespace: apps}]";
+
+fn basic(pair: &str) -> String {
+    use base64::Engine;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+    leaks::remember(&encoded);
+    format!("Basic {encoded}")
+}
+
+// Incident 12.
+#[tokio::test]
+async fn the_header_that_the_endpoint_names_holds_the_key_and_nothing_else_will_do() {
+    let config = format!(
+        "fluxRecvVersion: 1\nendpoints:\n\
+         - {{source: generic, keyPath: bearer.key, auth: bearer, {LISTED}}}\n\
+         - {{source: generic, keyPath: basic.key, auth: {{basic: flux}}, {LISTED}}}\n\
+         - {{source: generic, keyPath: header.key, auth: {{header: X-Token}}, {LISTED}}}\n\
+         - {{source: generic, keyPath: open.key, unsigned: true, {LISTED}}}\n"
+    );
+    let running = Running::with_objects(&config, OBJECTS);
+    let status = async |endpoint: &str, headers: &[(&str, &str)]| {
+        let url = format!("{}{}", running.base, running.path(endpoint));
+        let answer = post(&url, headers, b"not even JSON".to_vec()).await;
+        assert!(answer.status == 202 || answer.body.is_empty(), "{}", answer.body);
+        answer.status
+    };
+    let bearer = |key: &str| format!("Bearer {}", test_key(key));
+    assert_eq!(status("bearer", &[("Authorization", &bearer("bearer"))]).await, 202);
+    assert_eq!(status("bearer", &[("Authorization", &bearer("basic"))]).await, 401);
+    assert_eq!(status("bearer", &[("Authorization", &test_key("bearer"))]).await, 401);
+    assert_eq!(status("bearer", &[]).await, 401);
+    let pair = |user: &str, key: &str| basic(&format!("{user}:{}", test_key(key)));
+    assert_eq!(status("basic", &[("Authorization", &pair("flux", "basic"))]).await, 202);
+    assert_eq!(status("basic", &[("Authorization", &pair("root", "basic"))]).await, 401);
+    assert_eq!(status("basic", &[("Authorization", &pair("flux", "bearer"))]).await, 401);
+    assert_eq!(status("header", &[("X-Token", &test_key("header"))]).await, 202);
+    assert_eq!(status("header", &[("Authorization", &bearer("header"))]).await, 401);
+    assert_eq!(status("open", &[]).await, 202);
+}
+
+#[tokio::test]
+async fn a_call_asks_for_what_the_endpoint_lists() {
+    let objects = format!(
+        "{OBJECTS}---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: Bucket\n\
+         metadata: {{name: charts, namespace: apps, labels: {{team: a}}}}\n\
+         spec: {{bucketName: charts, endpoint: s3.example.com}}\n---\n\
+         apiVersion: source.toolkit.fluxcd.io/v1\nkind: Bucket\nmetadata: {{name: other, namespace: apps}}\n\
+         spec: {{bucketName: other, endpoint: s3.example.com}}\n"
+    );
+    let config = "fluxRecvVersion: 1\nendpoints:\n\
+                  - source: generic\n  keyPath: a.key\n  unsigned: true\n  resources:\n\
+                  \x20 - {kind: Bucket, name: '*', matchLabels: {team: a}}\n\
+                  - source: GitHub\n  keyPath: github.key\n  match: all\n  resources:\n\
+                  \x20 - {apiVersion: source.toolkit.fluxcd.io/v1, kind: Bucket}\n";
+    let running = Running::with_objects(config, &objects);
+    let url = format!("{}{}", running.base, running.path("a"));
+    let answer = post(&url, &[], Vec::new()).await;
+    assert_eq!(
+        answer.body,
+        r#"{"dryRun":true,"event":"a call","outcome":"accepted","skipped":[],"targets":["Bucket/apps/charts"]}"#
+    );
+    let answer = push_signed(&running, push(), &[]).await;
+    assert!(
+        answer.body.contains(r#""targets":["Bucket/apps/charts","Bucket/apps/other"]"#),
+        "{}",
+        answer.body
+    );
+}
+
+/// `send` composes and signs for every sender; the twin under another key gets nothing.
+#[test]
+fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
+    let named: Vec<_> =
+        PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::GoogleIdentity)).collect();
+    let mut config = "fluxRecvVersion: 1\nendpoints:\n".to_owned();
+    for provider in &named {
+        let auth = if matches!(provider.proof, Proof::Chosen) { "auth: bearer, " } else { "" };
+        let name = provider.name;
+        config.push_str(&format!(
+            "- {{source: {name}, {auth}{LISTED}, match: all, name: {name}, keyPath: {name}.key}}\n"
+        ));
+    }
+    let running = Running::with_objects(&config, OBJECTS);
+    let forged = tempfile::tempdir().expect("a folder");
+    let with_other_keys = config.replace("keyPath: ", "keyPath: other.key, pathKeyPath: ");
+    for provider in &named {
+        let key = format!("{}.key", provider.name);
+        std::fs::write(forged.path().join(&key), test_key(provider.name)).expect("a key");
+    }
+    std::fs::write(forged.path().join("other.key"), test_key("other")).expect("a key");
+    std::fs::write(forged.path().join("fluxrecv.yaml"), with_other_keys).expect("a config");
+    for provider in &named {
+        for (folder, is_forged) in [(running.folder.path(), false), (forged.path(), true)] {
+            let send = |what: [&str; 2]| {
+                let mut command = flux_recv();
+                command.arg("send").arg("--config").arg(folder.join("fluxrecv.yaml"));
+                command.args(["--to", &running.base, "--endpoint", provider.name]).args(what);
+                command.output().expect("send runs")
+            };
+            let mut output = send(["--repo", "https://github.com/org/app"]);
+            if stdout(&output).is_empty() {
+                output = send(["--image", "ghcr.io/org/app:v1"]);
+            }
+            let expect = match is_forged && !matches!(provider.proof, Proof::PathOnly) {
+                true => "401 ",
+                false => "202 ",
+            };
+            let (text, errors) = (stdout(&output), stderr(&output));
+            assert!(text.starts_with(expect), "{} {is_forged}: {text}{errors}", provider.name);
+        }
+    }
+}
