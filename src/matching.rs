@@ -40,41 +40,45 @@ pub struct Expected {
 
 /// Finds the objects of the selection that these events concern.
 pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> Matched {
-    let mut following: Vec<&Object> = Vec::new();
+    // Each with the revision that the event brings to it.
+    let mut following: Vec<(&Object, Option<&str>)> = Vec::new();
     let mut elsewhere: Vec<&Object> = Vec::new();
     for event in events {
         if concerns_all_listed(event, selection) {
-            following.extend(listed(inventory, selection));
-            continue;
+            following.extend(listed(inventory, selection).map(|object| (object, None)));
         }
         inventory.candidates(event, &mut |object| {
             if !selection.admits(&object.target, &object.labels) {
                 return;
             }
             let follows = match event {
-                Event::Anything { .. } => true,
                 Event::Git(event) => follow::git(object, event),
                 Event::Image(event) => follow::image(object, event),
-                Event::Chart(_) => true,
                 Event::Bucket(event) => follow::bucket(object, event),
+                Event::Chart(_) | Event::Anything { .. } => true,
             };
             match follows {
-                true => following.push(object),
+                true => following.push((object, follow::brings(object, event))),
                 false => elsewhere.push(object),
             }
         });
     }
-    for found in [&mut following, &mut elsewhere] {
-        found.sort_unstable_by_key(|object| &object.target);
-        found.dedup_by_key(|object| &object.target);
-    }
+    following.sort_by_key(|(object, _)| &object.target);
+    following.dedup_by(|(later, brings), (object, brought)| {
+        let is_same = later.target == object.target;
+        if is_same {
+            *brought = brings.or(*brought);
+        }
+        is_same
+    });
+    elsewhere.sort_unstable_by_key(|object| &object.target);
+    elsewhere.dedup_by_key(|object| &object.target);
     let mut matched = Matched::default();
-    let revision = |object: &Object| events.iter().find_map(|event| follow::brings(object, event));
-    for object in &following {
+    for (object, brought) in &following {
         match object.suspended {
             false => {
                 matched.targets.push(object.target.clone());
-                matched.expected.extend(revision(object).map(|revision| Expected {
+                matched.expected.extend(brought.map(|revision| Expected {
                     target: object.target.clone(),
                     revision: revision.to_owned(),
                     progress: object.progress.clone(),
@@ -83,8 +87,9 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> M
             true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
         }
     }
-    let follows =
-        |object: &&&Object| following.binary_search_by_key(&&object.target, |object| &object.target).is_ok();
+    let follows = |object: &&&Object| {
+        following.binary_search_by_key(&&object.target, |(object, _)| &object.target).is_ok()
+    };
     matched.follow_something_else = elsewhere.iter().filter(|object| !follows(object)).count();
     matched
 }

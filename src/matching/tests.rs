@@ -209,6 +209,47 @@ fn anything_and_all_mean_what_is_listed_and_nothing_without_a_list() {
     assert!(names(&find(&inventory, &elsewhere, &one)).is_empty());
 }
 
+fn expected(matched: &Matched) -> Vec<(String, String)> {
+    let expected = matched.expected.iter();
+    expected.map(|expected| (expected.target.name.clone(), expected.revision.clone())).collect()
+}
+
+#[test]
+fn each_object_expects_what_its_own_event_brings() {
+    let pushed = |image: &str, digest: &str| {
+        let reference = ImageReference::parse(&format!("{image}:v1")).expect("an image");
+        Event::Image(ImageEvent {
+            names: vec![reference.name],
+            written: image.to_owned(),
+            tags: vec!["v1".to_owned()],
+            digest: Some(format!("sha256:{digest}")),
+            media: Media::Unknown,
+            deleted: false,
+        })
+    };
+    let follower = |name, image: &str| {
+        (Kind::OciRepository, name, json!({"url": format!("oci://{image}"), "ref": {"tag": "v1"}}))
+    };
+    let inventory = inventory(&[
+        follower("one", "ghcr.io/org/one"),
+        follower("two", "ghcr.io/org/two"),
+        follower("three", "ghcr.io/org/three"),
+    ]);
+    let events =
+        [pushed("ghcr.io/org/two", "22"), pushed("ghcr.io/org/one", "11"), pushed("ghcr.io/org/one", "12")];
+    let pair = |name: &str, digest: &str| (name.to_owned(), digest.to_owned());
+    let matched = find(&inventory, &events, &Selection::default());
+    assert_eq!(expected(&matched), [pair("one", "12"), pair("two", "22")]);
+    let all = Selection { matches_all: true, ..listing(vec![resource(Kind::OciRepository, None)]) };
+    let matched = find(&inventory, &events, &all);
+    assert_eq!(names(&matched), ["one", "three", "two"]);
+    assert_eq!(
+        expected(&matched),
+        [pair("one", "12"), pair("two", "22")],
+        "nothing is expected of the others"
+    );
+}
+
 #[test]
 fn namespaces_limit_where() {
     let spec = json!({"url": URL, "ref": {"branch": "main"}});
