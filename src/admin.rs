@@ -9,6 +9,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
 use crate::endpoint::{Endpoint, Serving};
+use crate::filter::Globs;
 use crate::journal::Journal;
 use crate::listener::Running;
 use crate::server::Service;
@@ -82,6 +83,10 @@ fn describe(serving: &Serving, options: &Value) -> Value {
     })
 }
 
+fn globs(globs: &Option<Globs>) -> &[String] {
+    globs.as_ref().map(Globs::written).unwrap_or_default()
+}
+
 fn describe_endpoint(endpoint: &Endpoint) -> Value {
     let (own, accepted) =
         endpoint.key_names.split_first().map_or((None, &[][..]), |(own, rest)| (Some(own), rest));
@@ -93,6 +98,9 @@ fn describe_endpoint(endpoint: &Endpoint) -> Value {
         "registryHost": endpoint.registry_hosts,
         "namespaces": endpoint.selection.namespaces,
         "resources": endpoint.selection.resources.len(),
+        "events": globs(&endpoint.filter.events),
+        "refs": globs(&endpoint.filter.refs),
+        "images": globs(&endpoint.filter.images),
         "provesItsSender": endpoint.proves_the_sender(),
         "maxBody": endpoint.max_body,
         "maxPerMinute": endpoint.limit.as_ref().map(|limit| limit.per_minute()),

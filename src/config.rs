@@ -4,6 +4,7 @@
 
 mod auth;
 mod differences;
+mod filter;
 mod names;
 mod section;
 mod selection;
@@ -22,6 +23,7 @@ use self::section::Section;
 use crate::endpoint::limit::RateLimit;
 use crate::endpoint::{Conflict, Endpoint, Endpoints};
 use crate::event::Subject;
+use crate::filter::Filter;
 use crate::flux::selection::Selection;
 use crate::provider::{PROVIDERS, Provider};
 use crate::verify::auth::Auth;
@@ -199,6 +201,7 @@ struct Entry {
     path_key: Option<Key>,
     path_salt: Option<String>,
     selection: Selection,
+    filter: Filter,
     max_body: Option<usize>,
     max_per_minute: Option<u32>,
     google: Option<GoogleAccount>,
@@ -206,7 +209,7 @@ struct Entry {
     unsigned: bool,
 }
 
-const ENTRY_FIELDS: [&str; 15] = [
+const ENTRY_FIELDS: [&str; 18] = [
     "source",
     "keyPath",
     "acceptKeyPaths",
@@ -216,6 +219,9 @@ const ENTRY_FIELDS: [&str; 15] = [
     "namespaces",
     "resources",
     "match",
+    "events",
+    "refs",
+    "images",
     "auth",
     "pathSalt",
     "pathKeyPath",
@@ -241,6 +247,7 @@ impl Entry {
         let path_key_path = entry.text("pathKeyPath");
         let (says_resources, says_auth) = (entry.has("resources"), entry.has("auth"));
         let selection = selection::read(&mut entry);
+        let filter = filter::read(&mut entry);
         let auth = auth::read(&mut entry);
         let unsigned = entry.flag("unsigned");
         let max_body = entry.bytes("maxBody", LONGEST_BODY);
@@ -260,6 +267,7 @@ impl Entry {
         }
         if let Some(provider) = provider {
             check_proof(&mut entry, provider, says_auth, unsigned, !accepted.is_empty());
+            filter::check(&mut entry, provider, &filter);
             if provider.subjects.contains(&Subject::Listed) && !says_resources {
                 entry.mistake(
                     "resources",
@@ -291,6 +299,7 @@ impl Entry {
             path_key,
             path_salt,
             selection,
+            filter,
             max_body,
             max_per_minute,
             google,
@@ -311,6 +320,7 @@ impl Entry {
             path_key,
             path_salt,
             selection,
+            filter,
             max_body,
             max_per_minute,
             google,
@@ -332,6 +342,7 @@ impl Entry {
         let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
         endpoint.registry_hosts = registry_hosts;
         endpoint.selection = selection;
+        endpoint.filter = filter;
         endpoint.key_names = key_names;
         endpoint.max_body = max_body;
         endpoint.limit = max_per_minute.map(RateLimit::new);

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use self::limit::RateLimit;
 
+use crate::filter::Filter;
 use crate::flux::selection::Selection;
 use crate::provider::{Hints, Provider};
 use crate::verify::{Credentials, Proof};
@@ -28,6 +29,8 @@ pub struct Endpoint {
     pub registry_hosts: Vec<String>,
     /// Which objects it may ask for.
     pub selection: Selection,
+    /// What it wants to hear of.
+    pub filter: Filter,
     /// The files of its keys as the config names them: its own, then the accepted ones.
     pub key_names: Vec<Arc<str>>,
     /// The longest body, in bytes, where it differs from the usual limit.
@@ -57,6 +60,7 @@ impl Endpoint {
             credentials,
             registry_hosts: Vec::new(),
             selection: Selection::default(),
+            filter: Filter::default(),
             key_names: Vec::new(),
             max_body: None,
             limit: None,

@@ -76,6 +76,8 @@ pub struct Provider {
     pub compose: fn(&Change) -> Result<Composed, CannotCompose>,
     /// The header that names the event, and its value for the commonest one.
     pub event_header: Option<(&'static str, &'static str)>,
+    /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
+    pub event_fields: &'static [&'static str],
     /// Whether the payload lacks the registry's host, so that the endpoint has to name it.
     pub needs_registry_host: bool,
     /// Whether an endpoint may say `unsigned: true`: the sender signed nothing until lately.
@@ -155,6 +157,24 @@ impl Provider {
     /// The provider of this name.
     pub fn named(name: &str) -> Option<&'static Provider> {
         PROVIDERS.into_iter().find(|provider| provider.name == name)
+    }
+
+    /// Whether its deliveries say what event they are.
+    pub fn names_its_events(&self) -> bool {
+        self.event_header.is_some() || !self.event_fields.is_empty()
+    }
+
+    /// What the sender calls the event, with its action behind a dot: `release.published`.
+    pub fn event_name(&self, delivery: &Verified<'_>) -> String {
+        let header = self.event_header.and_then(|(name, _)| delivery.header(name));
+        let mut parts: Vec<String> = header.map(str::to_owned).into_iter().collect();
+        if !self.event_fields.is_empty()
+            && let Ok(body) = delivery.json::<Value>()
+        {
+            let fields = self.event_fields.iter().filter_map(|field| body.pointer(field)?.as_str());
+            parts.extend(fields.map(str::to_owned));
+        }
+        parts.join(".")
     }
 }
 

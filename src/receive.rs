@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::provider::Parsed;
 use crate::queue::Queue;
-use crate::verify::{Refusal, Tools, verify};
+use crate::verify::{Refusal, Tools, Verified, verify};
 
 /// Takes deliveries.
 pub struct Receiver {
@@ -115,8 +115,14 @@ impl Receiver {
             self.metrics.authentic(&endpoint.name, key);
         }
         let outcome = match (provider.parse)(&verified, &endpoint.hints()) {
-            Ok(Parsed::Events(events)) => self.take(endpoint, id, events, delivery.body.len()).await,
             Ok(Parsed::Ping) => Outcome::Pong,
+            _ if let Some(name) = unwanted_event(endpoint, &verified) => {
+                Outcome::Ignored { reason: format!("event `{name}` is none of the endpoint's `events`") }
+            }
+            Ok(Parsed::Events(events)) => match endpoint.filter.narrow(events) {
+                Ok(events) => self.take(endpoint, id, events, delivery.body.len()).await,
+                Err(reason) => Outcome::Ignored { reason },
+            },
             Ok(Parsed::Ignored(reason)) => Outcome::Ignored { reason },
             Err(err) => Outcome::Unreadable { why: err.to_string() },
         };
@@ -285,6 +291,13 @@ impl FluxObjects {
             dry_run: self.dry_run,
         }
     }
+}
+
+/// The name of the event, if the endpoint does not want to hear of it.
+fn unwanted_event(endpoint: &Endpoint, delivery: &Verified<'_>) -> Option<String> {
+    endpoint.filter.events.as_ref()?;
+    let name = endpoint.provider.event_name(delivery);
+    (!endpoint.filter.wants_event(&name)).then_some(name)
 }
 
 fn not_kept() -> Outcome {

@@ -230,6 +230,25 @@ endpoints:
 }
 
 #[test]
+fn filters_that_cannot_be_meant_are_mistakes() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: DockerHub, keyPath: a.key, events: push, refs: main}
+- {source: GitLab, keyPath: b.key, images: [x], refs: ['a[']}
+",
+        &["a.key", "b.key"],
+        &[
+            "endpoint 1 (a.key): events: is of no use: DockerHub does not name its events; remove it",
+            "endpoint 1 (a.key): refs: is of no use: DockerHub knows no Git repositories; remove it",
+            "endpoint 2 (b.key): refs: `a[`: unclosed character class; missing ']'",
+            "endpoint 2 (b.key): images: is of no use: GitLab knows no images; remove it",
+        ],
+    );
+}
+
+#[test]
 fn resources_that_cannot_be_meant_are_mistakes() {
     check_mistakes(
         "

@@ -16,6 +16,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: None,
+    event_fields: &["/action"],
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images, Subject::Charts],

@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("X-Event-Key", "repo:push")),
+    event_fields: &[],
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],

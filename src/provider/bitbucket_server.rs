@@ -23,6 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("X-Event-Key", "repo:refs_changed")),
+    event_fields: &[],
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],

@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: None,
+    event_fields: &[],
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Listed],

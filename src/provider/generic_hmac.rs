@@ -16,6 +16,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse: generic::parse,
     compose: generic::compose,
     event_header: None,
+    event_fields: &[],
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Listed],

@@ -23,6 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("X-Gitea-Event", "push")),
+    event_fields: &["/action"],
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],

@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("X-Gitlab-Event", "Push Hook")),
+    event_fields: &["/event_name"],
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],

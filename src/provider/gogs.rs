@@ -16,6 +16,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("X-Gogs-Event", "push")),
+    event_fields: &["/action"],
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],

@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: None,
+    event_fields: &["/type"],
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images],

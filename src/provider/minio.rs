@@ -15,6 +15,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: None,
+    event_fields: &["/EventName"],
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Buckets],

@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("X-Nexus-Webhook-ID", "rm:repository:component")),
+    event_fields: &["/action"],
     needs_registry_host: true,
     may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],

@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(("ce-type", UPDATED)),
+    event_fields: &["/type"],
     needs_registry_host: true,
     may_come_unsigned: true,
     subjects: &[Subject::Images],

@@ -18,7 +18,7 @@ const ROOMS: &[&[&str]] = &[
     &["queue", "history", "matching", "config"],
     &["journal"],
     &["endpoint"],
-    &["provider"],
+    &["provider", "filter"],
     &["verify"],
     &["outcome", "delivery", "event", "telemetry"],
     &["metrics", "listener"],

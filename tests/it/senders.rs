@@ -5,7 +5,7 @@ use flux_recv::verify::Proof;
 
 use super::common::leaks;
 use super::door::{post, push, push_signed};
-use super::running::{OBJECTS, Running, flux_recv, stderr, stdout, test_key};
+use super::running::{OBJECTS, Running, flux_recv, hub_signature, stderr, stdout, test_key};
 
 const LISTED: &str = "resources: [{kind: GitRepository, name: app, namespace: apps}]";
 
@@ -118,4 +118,47 @@ fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
             assert!(text.starts_with(expect), "{} {is_forged}: {text}{errors}", provider.name);
         }
     }
+}
+
+#[tokio::test]
+async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n\
+                  - {source: GitHub, keyPath: github.key, events: [push, release.published], refs: [main, 'refs/tags/v*']}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    let sent = async |event: &str, body: &str| {
+        let signature = hub_signature(&test_key("github"), body.as_bytes());
+        let headers = [("X-GitHub-Event", event), ("X-Hub-Signature-256", &signature)];
+        let url = format!("{}{}", running.base, running.path("github"));
+        let answer = post(&url, &headers, body.as_bytes().to_vec()).await;
+        let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        (answer.status, format!("{} {}", body["outcome"], body["reason"]))
+    };
+    let push = String::from_utf8(push()).expect("text");
+    assert_eq!(sent("push", &push).await, (202, r#""accepted" null"#.to_owned()));
+    assert_eq!(sent("ping", "{}").await, (200, r#""pong" null"#.to_owned()));
+    assert_eq!(
+        sent("push", &push.replace("heads/main", "heads/other")).await.1,
+        r#""ignored" "push to github.com/org/app other: the endpoint wants other refs or images""#
+    );
+    let release = |action: &str| {
+        let repository = serde_json::json!({"clone_url": "https://github.com/org/app"});
+        let release = serde_json::json!({"tag_name": "v1"});
+        serde_json::json!({"action": action, "release": release, "repository": repository}).to_string()
+    };
+    assert!(sent("release", &release("published")).await.1.starts_with(r#""unmatched" "#));
+    for (event, body, name) in [
+        ("release", release("released"), "release.released"),
+        ("issues", "{}".to_owned(), "issues"),
+        ("push", "[".to_owned(), ""),
+    ] {
+        let (status, answer) = sent(event, &body).await;
+        if name.is_empty() {
+            assert_eq!(status, 400, "wanted, and unreadable: {answer}");
+            continue;
+        }
+        let expect = format!(r#""ignored" "event `{name}` is none of the endpoint's `events`""#);
+        assert_eq!((status, answer), (200, expect));
+    }
+    let (_, config) = running.ask("/config").await;
+    assert!(config.contains(r#""refs":["main","refs/tags/v*"]"#), "{config}");
 }

@@ -1,0 +1,228 @@
+//! What an endpoint wants to hear of: decided before anything is matched.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
+
+/// What an endpoint wants to hear of; empty parts want everything.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// The sender's own names of events.
+    pub events: Option<Globs>,
+    /// Git refs: full names, or branches by their short names.
+    pub refs: Option<Globs>,
+    /// Images by their names with host, without tag.
+    pub images: Option<Globs>,
+}
+
+/// Patterns with `*`, `?`, `[…]` and `{a,b}`; where paths are meant, only `**` crosses a slash.
+#[derive(Debug)]
+pub struct Globs {
+    written: Vec<String>,
+    set: GlobSet,
+}
+
+/// A pattern that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("`{pattern}`: {why}")]
+pub struct BadGlob {
+    pattern: String,
+    why: String,
+}
+
+impl Globs {
+    /// Patterns for names with slashes, such as refs and images.
+    ///
+    /// # Errors
+    /// Names the pattern that cannot be read.
+    pub fn of_paths(patterns: Vec<String>) -> Result<Globs, BadGlob> {
+        let set = compile(patterns.iter().map(String::as_str), |glob| glob.literal_separator(true))?;
+        Ok(Globs { written: patterns, set })
+    }
+
+    /// Patterns for names of events, which have no case. A name stands for its actions as well:
+    /// `release` for `release.published`.
+    ///
+    /// # Errors
+    /// Names the pattern that cannot be read.
+    pub fn of_events(patterns: Vec<String>) -> Result<Globs, BadGlob> {
+        let with_actions: Vec<String> = patterns.iter().map(|pattern| format!("{pattern}.*")).collect();
+        let all = patterns.iter().chain(&with_actions).map(String::as_str);
+        let set = compile(all, |glob| glob.case_insensitive(true))?;
+        Ok(Globs { written: patterns, set })
+    }
+
+    /// The patterns as they are written.
+    pub fn written(&self) -> &[String] {
+        &self.written
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.set.is_match(name)
+    }
+}
+
+fn compile<'p>(
+    patterns: impl Iterator<Item = &'p str>,
+    options: impl for<'g> Fn(&'g mut GlobBuilder<'p>) -> &'g mut GlobBuilder<'p>,
+) -> Result<GlobSet, BadGlob> {
+    let bad = |pattern: &str, err: globset::Error| BadGlob {
+        pattern: pattern.to_owned(),
+        why: err.kind().to_string(),
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(options(&mut GlobBuilder::new(pattern)).build().map_err(|err| bad(pattern, err))?);
+    }
+    set.build().map_err(|err| bad("", err))
+}
+
+impl Filter {
+    /// Whether an event of this name is wanted.
+    pub fn wants_event(&self, name: &str) -> bool {
+        self.events.as_ref().is_none_or(|events| events.holds(name))
+    }
+
+    /// Leaves of the events what is wanted.
+    ///
+    /// # Errors
+    /// When nothing is left; says why.
+    pub fn narrow(&self, events: Vec<Event>) -> Result<Vec<Event>, String> {
+        if self.refs.is_none() && self.images.is_none() {
+            return Ok(events);
+        }
+        let summary = events.first().map(Event::summary).unwrap_or_default();
+        let left: Vec<Event> = events.into_iter().filter_map(|event| self.narrow_one(event)).collect();
+        match left.is_empty() {
+            true => Err(format!("{summary}: the endpoint wants other refs or images")),
+            false => Ok(left),
+        }
+    }
+
+    fn narrow_one(&self, event: Event) -> Option<Event> {
+        match (event, &self.refs, &self.images) {
+            // Where the sender does not list its refs, any of them may be meant.
+            (
+                Event::Git(GitEvent { changes: GitChanges::Refs(mut refs), repository, ssh_url }),
+                Some(wanted),
+                _,
+            ) => {
+                refs.retain(|change| is_wanted(wanted, change));
+                let changes = GitChanges::Refs(refs);
+                match &changes {
+                    GitChanges::Refs(refs) if refs.is_empty() => None,
+                    _ => Some(Event::Git(GitEvent { changes, repository, ssh_url })),
+                }
+            }
+            (Event::Image(ImageEvent { names, .. }), _, Some(wanted))
+                if !names.iter().any(|name| wanted.holds(&name.to_string())) =>
+            {
+                None
+            }
+            (event, _, _) => Some(event),
+        }
+    }
+}
+
+fn is_wanted(wanted: &Globs, change: &RefChange) -> bool {
+    wanted.holds(change.name.as_str()) || change.name.as_branch().is_some_and(|branch| wanted.holds(branch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::git_ref::GitRef;
+    use crate::event::image::ImageReference;
+    use crate::event::repository_url::RepositoryUrl;
+    use crate::event::{CommitIds, Media};
+
+    fn texts(patterns: &[&str]) -> Vec<String> {
+        patterns.iter().map(|pattern| (*pattern).to_owned()).collect()
+    }
+
+    fn push(names: &[GitRef]) -> Event {
+        let refs = names.iter().map(|name| RefChange {
+            name: name.clone(),
+            deleted: false,
+            commits: CommitIds::default(),
+            head: None,
+        });
+        let repository = vec![RepositoryUrl::parse("https://github.com/org/app").expect("a URL")];
+        Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Refs(refs.collect()) })
+    }
+
+    fn image(name: &str) -> Event {
+        let reference = ImageReference::parse(name).expect("an image");
+        Event::Image(ImageEvent {
+            names: vec![reference.name],
+            written: name.to_owned(),
+            tags: Vec::new(),
+            digest: None,
+            media: Media::Unknown,
+            deleted: false,
+        })
+    }
+
+    fn left(filter: &Filter, events: Vec<Event>) -> String {
+        match filter.narrow(events) {
+            Ok(events) => events.iter().map(Event::summary).collect::<Vec<_>>().join("; "),
+            Err(reason) => reason,
+        }
+    }
+
+    #[test]
+    fn refs_are_named_in_full_or_by_their_branch() {
+        let refs = Globs::of_paths(texts(&["main", "release/*", "refs/tags/v1.*"])).expect("patterns");
+        let filter = Filter { refs: Some(refs), ..Filter::default() };
+        let all = ["main", "release/1", "release/1/x", "other"].map(GitRef::branch);
+        assert_eq!(left(&filter, vec![push(&all)]), "push to github.com/org/app main, release/1");
+        let tags = [GitRef::tag("v1.2"), GitRef::tag("v2.0"), GitRef::tag("main")];
+        assert_eq!(left(&filter, vec![push(&tags)]), "push to github.com/org/app refs/tags/v1.2");
+        assert_eq!(
+            left(&filter, vec![push(&[GitRef::branch("other")])]),
+            "push to github.com/org/app other: the endpoint wants other refs or images"
+        );
+        assert_eq!(left(&filter, vec![image("ghcr.io/org/app")]), "push of ghcr.io/org/app");
+    }
+
+    /// A list that the sender has cut short may hold what is wanted.
+    #[test]
+    fn unknown_refs_are_wanted() {
+        let refs = Globs::of_paths(texts(&["main"])).expect("patterns");
+        let filter = Filter { refs: Some(refs), ..Filter::default() };
+        let repository = vec![RepositoryUrl::parse("https://github.com/org/app").expect("a URL")];
+        let event = Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Unknown });
+        assert_eq!(left(&filter, vec![event]), "push to github.com/org/app");
+    }
+
+    #[test]
+    fn images_are_named_with_their_host() {
+        let images = Globs::of_paths(texts(&["ghcr.io/org/*", "docker.io/**"])).expect("patterns");
+        let filter = Filter { images: Some(images), ..Filter::default() };
+        let events = ["ghcr.io/org/app", "ghcr.io/org/team/app", "redis", "quay.io/org/app"].map(image);
+        assert_eq!(
+            left(&filter, events.to_vec()),
+            "push of ghcr.io/org/app; push of docker.io/library/redis"
+        );
+    }
+
+    #[test]
+    fn event_names_have_no_case_and_stand_for_their_actions() {
+        let events =
+            Globs::of_events(texts(&["push", "Release.published", "s3:ObjectCreated:*"])).expect("patterns");
+        let filter = Filter { events: Some(events), ..Filter::default() };
+        for wanted in ["push", "PUSH", "push.x", "release.published", "s3:ObjectCreated:Put"] {
+            assert!(filter.wants_event(wanted), "{wanted}");
+        }
+        for other in ["", "release", "release.deleted", "pushed", "s3:ObjectRemoved:Delete"] {
+            assert!(!filter.wants_event(other), "{other}");
+        }
+        assert!(Filter::default().wants_event("anything"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_named() {
+        let err = Globs::of_paths(texts(&["main", "a[b"])).expect_err("a bracket is open");
+        assert!(err.to_string().starts_with("`a[b`: "), "{err}");
+    }
+}
