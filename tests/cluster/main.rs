@@ -39,6 +39,7 @@ const SCENARIOS: &[Scenario] = &[
         deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
     ),
     ("a_push_annotates_exactly_its_objects", receive::a_push_annotates_exactly_its_objects),
+    ("a_call_asks_for_what_is_listed_by_label", receive::a_call_asks_for_what_is_listed_by_label),
     ("only_the_one_annotation_is_touched", receive::only_the_one_annotation_is_touched),
     ("images_and_charts_annotate_their_kinds", receive::images_and_charts_annotate_their_kinds),
     ("changes_of_objects_are_followed", receive::changes_of_objects_are_followed),

@@ -253,6 +253,39 @@ pub fn a_push_annotates_exactly_its_objects(bed: &Bed) {
     asked_since(bed, &before, &[]);
 }
 
+pub fn a_call_asks_for_what_is_listed_by_label(bed: &Bed) {
+    for name in ["listed", "unlisted", "relabelled"] {
+        let url = format!("https://github.com/example-org/{name}");
+        git_repository(bed, "apps", name, json!({"url": url, "ref": {"branch": "main"}}));
+    }
+    let label = |name: &str, value: Value| {
+        bed.merge(&git_path("apps", name), &json!({"metadata": {"labels": {"hook": value}}}));
+    };
+    label("listed", json!("generic"));
+    label("unlisted", json!("other"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = "fluxRecvVersion: 1\nendpoints:\n\
+                  - source: generic\n  keyPath: team.key\n  auth: bearer\n  resources:\n\
+                  \x20 - {kind: GitRepository, name: '*', matchLabels: {hook: generic}}\n";
+    std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+    let mut running = FluxRecv::start_in(folder, kubeconfig, &[]);
+    running.wait_until_synced();
+
+    let before = requests(bed);
+    let (status, answer) = running.send("team", &["--event", "ping"]);
+    assert_eq!((status, &answer["targets"]), (202, &json!(["GitRepository/apps/listed"])), "{answer}");
+    asked_since(bed, &before, &["apps/listed"]);
+
+    // Labels are followed like everything else.
+    label("relabelled", json!("generic"));
+    label("listed", Value::Null);
+    let asks =
+        |expect: &Value| (running.send("team", &["--event", "ping"]).1["targets"] == *expect).then_some(());
+    wait_for("the new labels to be seen", PATIENCE, || asks(&json!(["GitRepository/apps/relabelled"])));
+}
+
 // Incident 34.
 pub fn only_the_one_annotation_is_touched(bed: &Bed) {
     git_repository(
