@@ -73,17 +73,17 @@ impl ImageName {
     fn from_parts(name: &str) -> Option<ImageName> {
         let lower = name.to_ascii_lowercase();
         let (host, path) = match lower.split_once('/') {
-            Some((first, rest)) if first == "localhost" || first.contains(['.', ':']) => (first, rest),
+            Some((first, rest)) if is_host(first) => (first, rest),
             _ => (DOCKER_HUB, lower.as_str()),
         };
-        let host = normal_host(host);
         let segments_hold = path.split('/').all(|segment| {
             !segment.is_empty()
                 && segment.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
         });
-        if !segments_hold || host.is_empty() {
+        if !segments_hold || !can_be_host(host) {
             return None;
         }
+        let host = normal_host(host);
         let path = match host == DOCKER_HUB && !path.contains('/') {
             true => format!("library/{path}"),
             false => path.to_owned(),
@@ -124,8 +124,33 @@ fn without_scheme(text: &str) -> &str {
         .unwrap_or(text)
 }
 
+fn is_host(segment: &str) -> bool {
+    segment == "localhost" || segment.contains(['.', ':'])
+}
+
+/// A name or a bracketed address, with at most one port.
+fn can_be_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.contains(':') => (address, port),
+            _ => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_bracketed = host.starts_with('[');
+    let is_in_name = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') || (is_bracketed && matches!(c, ':' | '%'))
+    };
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    !name.is_empty()
+        && name.chars().all(is_in_name)
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+/// Without the usual ports, unless it is the port that makes it a host: `registry:443`.
 fn normal_host(host: &str) -> &str {
-    let host = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80")).unwrap_or(host);
+    let without_port = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80"));
+    let host = without_port.filter(|host| is_host(host)).unwrap_or(host);
     match host {
         "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB,
         other => other,
@@ -151,6 +176,9 @@ mod tests {
         check("oci://ghcr.io/org/app", "ghcr.io/org/app", None, None);
         check("localhost:5000/a/b@sha256:ab", "localhost:5000/a/b", None, Some("sha256:ab"));
         check("h.example:443/a:t@sha256:ab", "h.example/a", Some("t"), Some("sha256:ab"));
+        check("registry:443/o/app", "registry:443/o/app", None, None);
+        check("localhost:80/app", "localhost/app", None, None);
+        check("[::1]:443/app:t", "[::1]/app", Some("t"), None);
         check("ghcr.io/org/name:", "ghcr.io/org/name", None, None);
         check("https://h.example/a/", "h.example/a", None, None);
     }
@@ -179,7 +207,19 @@ mod tests {
 
     #[test]
     fn texts_that_name_no_repository_are_refused() {
-        for text in ["", "/", "ghcr.io//a", "a b", "ghcr.io/a/:tag", "@sha256:ab", "🐙/a"] {
+        for text in [
+            "",
+            "/",
+            "ghcr.io//a",
+            "a b",
+            "ghcr.io/a/:tag",
+            "@sha256:ab",
+            "🐙/a",
+            "a.b:443:443/c",
+            "[a:443/c",
+            ":5000/a",
+            "a\tb.c/d",
+        ] {
             assert!(ImageReference::parse(text).is_err(), "{text:?}");
         }
     }
@@ -191,7 +231,7 @@ mod tests {
         }
 
         #[test]
-        fn normalisation_is_idempotent(text in "(oci://|)([a-zA-Z.:0-9]{1,12}/)?[a-zA-Z/._-]{1,20}(:[a-z0-9.]{0,5})?") {
+        fn normalisation_is_idempotent(text in "(oci://|)([a-zA-Z.:0-9\\[\\]]{1,12}(:443|:80)?/)?[a-zA-Z/._-]{1,20}(:[a-z0-9.]{0,5})?") {
             if let Ok(name) = ImageName::parse(&text) {
                 prop_assert_eq!(ImageName::parse(&name.to_string()), Ok(name));
             }
