@@ -12,6 +12,7 @@ mod bitbucket_server;
 mod cloud_event;
 mod distribution;
 mod dockerhub;
+mod ecr;
 mod forge;
 mod forgejo;
 mod generic;
@@ -38,7 +39,7 @@ use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, RefChange
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
-pub const PROVIDERS: [&Provider; 21] = [
+pub const PROVIDERS: [&Provider; 22] = [
     &github::PROVIDER,
     &gitlab::PROVIDER,
     &bitbucket_cloud::PROVIDER,
@@ -53,6 +54,7 @@ pub const PROVIDERS: [&Provider; 21] = [
     &nexus::PROVIDER,
     &google_container_registry::PROVIDER,
     &acr::PROVIDER,
+    &ecr::PROVIDER,
     &artifactory::PROVIDER,
     &distribution::PROVIDER,
     &zot::PROVIDER,

@@ -38,6 +38,7 @@ const SENDERS: &[(&str, &str)] = &[
     ("gcr", "gcr"),
     ("azure-devops", "azure"),
     ("acr", "acr"),
+    ("ecr", "ecr"),
     ("distribution", "distribution"),
     ("zot", "zot"),
     ("minio", "minio"),
@@ -58,7 +59,7 @@ fn config() -> String {
          - {{source: Harbor, keyPath: harbor.key, registryHost: harbor.example.com}}\n\
          - {{source: Nexus, keyPath: nexus.key, registryHost: container.example.com}}\n\
          - {{source: AzureDevOps, keyPath: azure.key, auth: basic}}\n- {{source: ACR, keyPath: acr.key, auth: {{header: X-Key}}, registryHost: example.azurecr.io}}\n\
-         - {{source: distribution, keyPath: distribution.key, auth: bearer}}\n\
+         - {{source: ECR, keyPath: ecr.key, auth: {{header: X-Key}}}}\n- {{source: distribution, keyPath: distribution.key, auth: bearer}}\n\
          - {{source: zot, keyPath: zot.key, auth: {{basic: zot}}, registryHost: zot.example.com}}\n\
          - {{source: MinIO, keyPath: minio.key, auth: bearer}}\n- {{source: StandardWebhooks, keyPath: standard.key, {LISTED}}}\n\
          - {{source: generic, keyPath: generic.key, auth: bearer, {LISTED}}}\n\

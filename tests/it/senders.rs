@@ -110,6 +110,9 @@ fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
             if stdout(&output).is_empty() {
                 output = send(["--image", "ghcr.io/org/app:v1"]);
             }
+            if stdout(&output).is_empty() {
+                output = send(["--image", "1.dkr.ecr.eu-west-1.amazonaws.com/org/app:v1"]);
+            }
             let expect = match is_forged && !matches!(provider.proof, Proof::PathOnly) {
                 true => "401 ",
                 false => "202 ",
