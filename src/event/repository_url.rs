@@ -163,10 +163,14 @@ fn parse_scp_like(text: &str) -> Option<RepositoryUrl> {
     let path = address[host_end..].strip_prefix(':')?;
     let key = RepositoryKey { host: normal_host(&address[..host_end])?, path: normal_path(path)? };
     // Written without its slash, what is before the `@` would be a user and a password.
-    if key.path.split('/').next().is_some_and(|first| first.contains('@')) {
+    if reads_as_user(&key.path) {
         return None;
     }
     Some(RepositoryUrl { key, transport: Transport::Unspecified })
+}
+
+fn reads_as_user(path: &str) -> bool {
+    path.split('/').next().is_some_and(|first| first.contains('@'))
 }
 
 /// Drops `user@` and `user:password@`, which stand before the first slash.
@@ -246,6 +250,10 @@ fn percent_encode(path: &str) -> String {
 /// has four address forms for (organisation, project, repository).
 fn with_aliases_resolved(url: RepositoryUrl) -> RepositoryUrl {
     let RepositoryKey { host, path } = &url.key;
+    // The canonical spelling of an alias is scp-like, and no such repository exists.
+    if reads_as_user(path) {
+        return url;
+    }
     let alias = match host.as_str() {
         "www.github.com" | "ssh.github.com" => Some("github.com"),
         "altssh.gitlab.com" => Some("gitlab.com"),
@@ -419,6 +427,10 @@ mod tests {
     #[test]
     fn an_at_sign_at_the_beginning_of_an_scp_path_is_refused() {
         assert!(RepositoryUrl::parse("ssh:/l@igta/x").is_err());
+        for text in ["https://dev.azure.com/p@s/_git/r", "https://www.github.com/a@b/c"] {
+            let url = RepositoryUrl::parse(text).expect("a URL");
+            assert_eq!(RepositoryUrl::parse(&url.to_string()), Ok(url));
+        }
         let url = RepositoryUrl::parse("host.example.com:a/b@c").expect("a URL");
         assert_eq!(RepositoryUrl::parse(&url.to_string()), Ok(url));
     }
