@@ -35,7 +35,7 @@ use serde_json::value::RawValue;
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::repository_url::RepositoryUrl;
-use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, RefChange, Subject};
+use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
@@ -279,9 +279,27 @@ fn image_event(written: &str) -> Result<ImageEvent, Unreadable> {
         written: written_without_tag(written),
         tags: reference.tag.into_iter().collect(),
         digest: reference.digest,
-        media: crate::event::Media::Unknown,
+        media: Media::Unknown,
         deleted: false,
     })
+}
+
+/// A change of a tag or a manifest in a registry that does not say what kind of artifact it is; none
+/// if no name of the repository is known.
+fn artifact_event(
+    names: Vec<ImageName>,
+    tag: Option<String>,
+    digest: Option<String>,
+    deleted: bool,
+) -> Option<Event> {
+    Some(Event::Image(ImageEvent {
+        written: names.first()?.to_string(),
+        names,
+        tags: tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
+        digest: digest.filter(|digest| !digest.is_empty()),
+        media: Media::Unknown,
+        deleted,
+    }))
 }
 
 /// The same repository under the hosts that the endpoint lists as well.

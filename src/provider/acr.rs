@@ -4,9 +4,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+};
 use crate::event::image::ImageName;
-use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
+use crate::event::{ChartEvent, Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -68,15 +70,8 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
         names.push(ImageName::in_registry(host, &path).map_err(Unreadable::payload)?);
     }
     add_registry_hosts(&mut names, hints, &path);
-    let name = names.first().ok_or_else(|| Unreadable::payload("missing field `request.host`"))?;
-    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
-        written: name.to_string(),
-        names,
-        tags: target.tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
-        digest: target.digest,
-        media: Media::Unknown,
-        deleted,
-    })]))
+    let event = artifact_event(names, target.tag, target.digest, deleted);
+    Ok(Parsed::Events(vec![event.ok_or_else(|| Unreadable::payload("missing field `request.host`"))?]))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {

@@ -4,9 +4,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+};
 use crate::event::image::ImageName;
-use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
+use crate::event::{ChartEvent, Event, Subject};
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -77,18 +79,11 @@ fn image(webhook: &Webhook, deleted: bool, hints: &Hints<'_>) -> Result<Parsed, 
     }
     add_registry_hosts(&mut names, hints, &in_repository);
     add_registry_hosts(&mut names, hints, path);
-    let name = names.first().ok_or_else(|| {
-        Unreadable::payload("jpd_origin: names no host; give the endpoint a `registryHost`")
-    })?;
     let digest = data.sha256.as_deref().filter(|digest| !digest.is_empty());
-    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
-        written: name.to_string(),
-        tags: data.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
-        digest: digest.map(|digest| format!("sha256:{digest}")),
-        media: Media::Unknown,
-        deleted,
-        names,
-    })]))
+    let digest = digest.map(|digest| format!("sha256:{digest}"));
+    let event = artifact_event(names, data.tag.clone(), digest, deleted);
+    let no_host = || Unreadable::payload("jpd_origin: names no host; give the endpoint a `registryHost`");
+    Ok(Parsed::Events(vec![event.ok_or_else(no_host)?]))
 }
 
 /// Only packages and the index of a helm repository.

@@ -5,9 +5,11 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+};
 use crate::event::image::ImageName;
-use crate::event::{Event, ImageEvent, Media, Subject};
+use crate::event::{Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -95,15 +97,8 @@ impl Notification {
             }
         }
         add_registry_hosts(&mut names, hints, &target.repository);
-        let name = names.first().ok_or_else(|| Unreadable::payload("missing field `request.host`"))?;
-        Ok(Some(Event::Image(ImageEvent {
-            written: name.to_string(),
-            names,
-            tags: target.tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
-            digest: target.digest,
-            media: Media::Unknown,
-            deleted,
-        })))
+        let event = artifact_event(names, target.tag, target.digest, deleted);
+        event.map(Some).ok_or_else(|| Unreadable::payload("missing field `request.host`"))
     }
 }
 

@@ -4,9 +4,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts};
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+};
+use crate::event::Subject;
 use crate::event::image::ImageName;
-use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -67,14 +69,8 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     let own = ImageName::in_registry(&registry(&account, &region), &path).map_err(Unreadable::payload)?;
     let mut names = vec![own];
     add_registry_hosts(&mut names, hints, &path);
-    Ok(Parsed::Events(vec![Event::Image(ImageEvent {
-        written: names[0].to_string(),
-        names,
-        tags: detail.image_tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
-        digest: detail.image_digest,
-        media: Media::Unknown,
-        deleted,
-    })]))
+    let event = artifact_event(names, detail.image_tag, detail.image_digest, deleted);
+    Ok(Parsed::Events(event.into_iter().collect()))
 }
 
 /// The event does not name the registry, but an account has one in each region.

@@ -5,10 +5,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, cloud_event,
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+    cloud_event,
 };
 use crate::event::image::ImageName;
-use crate::event::{Event, ImageEvent, Media, Subject};
+use crate::event::{Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -64,15 +65,12 @@ fn image(image: Image, deleted: bool, hints: &Hints<'_>) -> Result<Event, Unread
     if names.is_empty() {
         names.push(ImageName::parse(&image.name).map_err(Unreadable::payload)?);
     }
-    let is_digest = |reference: &String| reference.contains(':');
-    Ok(Event::Image(ImageEvent {
-        written: names[0].to_string(),
-        names,
-        tags: image.reference.iter().filter(|reference| !is_digest(reference)).cloned().collect(),
-        digest: image.digest.or(image.reference.filter(is_digest)),
-        media: Media::Unknown,
-        deleted,
-    }))
+    let (digest, tag) = match image.reference {
+        Some(reference) if reference.contains(':') => (Some(reference), None),
+        reference => (None, reference),
+    };
+    let event = artifact_event(names, tag, image.digest.or(digest), deleted);
+    event.ok_or_else(|| Unreadable::payload("missing field `name`"))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {

@@ -76,7 +76,7 @@ fn not_the_key() -> Refusal {
 }
 
 /// What stands behind the scheme, whose name has no case (RFC 9110, section 11.1).
-fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&'a str, Refusal> {
+pub(super) fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&'a str, Refusal> {
     let value = match delivery.header(AUTHORIZATION) {
         Header::Once(value) => value,
         Header::Absent => return Err(Refusal::unproved("the header Authorization is missing")),

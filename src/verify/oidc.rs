@@ -9,8 +9,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 
 use super::fetch::Fetch;
-use super::{Refusal, Tools, jwt};
-use crate::delivery::{Delivery, Header};
+use super::{Refusal, Tools, auth, jwt};
+use crate::delivery::Delivery;
 
 /// Whom an endpoint believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(super) async fn check(
     tools: &Tools,
 ) -> Result<(), Refusal> {
     let account = account.ok_or_else(|| Refusal::unproved("the endpoint names no account"))?;
-    let token = bearer_token(delivery)?;
+    let token = auth::credentials(delivery, "Bearer")?;
     // Two reasons that tell the operator nothing useful are not worth the risk of a token in a log:
     // errors of the token itself are named by kind, never quoted.
     let header = decode_header(token).map_err(|_| Refusal::unproved("the token's header cannot be read"))?;
@@ -92,22 +92,6 @@ pub(super) async fn check(
         return Err(Refusal::unproved("the token is another account's than gcr.email"));
     }
     Ok(())
-}
-
-fn bearer_token<'a>(delivery: &Delivery<'a>) -> Result<&'a str, Refusal> {
-    let value = match delivery.header("authorization") {
-        Header::Once(value) => value,
-        Header::Absent => return Err(Refusal::unproved("the header Authorization is missing")),
-        Header::Repeated => {
-            return Err(Refusal::unproved("the header Authorization is there more than once"));
-        }
-    };
-    std::str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.strip_prefix("Bearer "))
-        .map(str::trim)
-        .filter(|token| !token.is_empty())
-        .ok_or_else(|| Refusal::unproved("the header Authorization holds no bearer token"))
 }
 
 impl GoogleKeys {
