@@ -37,8 +37,8 @@ fuzz_target!(|input: &[u8]| {
     let Some(end) = input.iter().position(|byte| *byte == 0) else { return };
     let (Ok(lines), body) = (std::str::from_utf8(&input[..end]), &input[end + 1..]) else { return };
     let account = GoogleAccount { audience: "fuzz".to_owned(), email: "fuzz@example.com".to_owned() };
-    for key in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="] {
-        let key = Key::new(key.as_bytes().to_vec()).expect("a key");
+    for text in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="] {
+        let key = Key::new(text.as_bytes().to_vec()).expect("a key");
         let credentials = Credentials {
             google: Some(account.clone()),
             auth: Some(Auth::Bearer),
@@ -54,7 +54,9 @@ fuzz_target!(|input: &[u8]| {
                 let result = futures::executor::block_on(verify(delivery, provider.proof, &credentials, &tools));
                 let real = sign(&delivery, provider.proof, &credentials, SystemTime::now()).unwrap_or_default();
                 let is_real = real.iter().any(|(_, value)| line.to_lowercase().contains(&value.to_lowercase()));
-                assert!(result.is_err() || is_real, "{} believed {line:?}", provider.name);
+                // Artifactory may send the key itself.
+                let is_key = matches!(provider.proof, Proof::TokenOrHmac(_)) && line.trim() == text;
+                assert!(result.is_err() || is_real || is_key, "{} believed {line:?}", provider.name);
             }
         }
     }

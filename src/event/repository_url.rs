@@ -300,7 +300,9 @@ fn azure_devops_path(host: &str, path: &str) -> Option<String> {
         }
         _ => return None,
     };
-    Some(format!("{organisation}/{project}/{repository}"))
+    // Names there begin with no underscore, so these segments stand elsewhere in another address.
+    let are_names = [organisation, project, repository].iter().all(|name| !name.starts_with('_'));
+    are_names.then(|| format!("{organisation}/{project}/{repository}"))
 }
 
 #[cfg(test)]
@@ -427,7 +429,11 @@ mod tests {
     #[test]
     fn an_at_sign_at_the_beginning_of_an_scp_path_is_refused() {
         assert!(RepositoryUrl::parse("ssh:/l@igta/x").is_err());
-        for text in ["https://dev.azure.com/p@s/_git/r", "https://www.github.com/a@b/c"] {
+        for text in [
+            "https://dev.azure.com/p@s/_git/r",
+            "https://dev.azure.com/o/_git/_git/r",
+            "https://www.github.com/a@b/c",
+        ] {
             let url = RepositoryUrl::parse(text).expect("a URL");
             assert_eq!(RepositoryUrl::parse(&url.to_string()), Ok(url));
         }
