@@ -53,7 +53,9 @@ fuzz_target!(|input: &[u8]| {
                 let delivery = Delivery { headers: &headers, body };
                 let result = futures::executor::block_on(verify(delivery, provider.proof, &credentials, &tools));
                 let real = sign(&delivery, provider.proof, &credentials, SystemTime::now()).unwrap_or_default();
-                let is_real = real.iter().any(|(_, value)| line.to_lowercase().contains(&value.to_lowercase()));
+                // More than one space behind a scheme is as good.
+                let written = line.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+                let is_real = real.iter().any(|(_, value)| written.contains(&value.to_lowercase()));
                 // Artifactory may send the key itself.
                 let is_key = matches!(provider.proof, Proof::TokenOrHmac(_)) && line.trim() == text;
                 assert!(result.is_err() || is_real || is_key, "{} believed {line:?}", provider.name);
