@@ -101,11 +101,9 @@ fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
 
 /// The objects that the selection lists, whatever they follow.
 fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Object> {
-    inventory.objects().filter(|object| {
-        object.is_reconciled()
-            && selection.kinds().any(|kind| kind == object.target.kind)
-            && selection.admits(&object.target, &object.labels)
-    })
+    inventory
+        .objects()
+        .filter(|object| object.is_reconciled() && selection.admits(&object.target, &object.labels))
 }
 
 /// The objects that events about these subjects can concern, but for those that are suspended.

@@ -42,14 +42,20 @@ impl Writer for DryRun {
 /// # Errors
 /// Names the file that cannot be read.
 pub fn load(folder: &Path) -> anyhow::Result<Inventory> {
-    let mut inventory = Inventory::default();
-    KINDS.iter().for_each(|info| inventory.know(info.kind));
+    let mut inventory = known_to_be_empty();
     for file in manifest_files(folder)? {
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         add_manifests(&mut inventory, &text).with_context(|| format!("{}", file.display()))?;
     }
     Ok(inventory)
+}
+
+/// An inventory that holds nothing because there is nothing: manifests are all that there is.
+pub fn known_to_be_empty() -> Inventory {
+    let mut inventory = Inventory::default();
+    KINDS.iter().for_each(|info| inventory.know(info.kind));
+    inventory
 }
 
 /// Adds the Flux objects of a text of YAML documents.

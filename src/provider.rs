@@ -1,8 +1,8 @@
 //! Who sends webhooks: one file per sender, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge`, `cloud_event` and `testing`
-//! are no senders: they are shared.)
+//! and its row into the table below. (`forge`, `cloud_event` and `testing` are no senders: they are
+//! shared.)
 
 mod acr;
 mod artifactory;
@@ -300,6 +300,13 @@ fn artifact_event(
         media: Media::Unknown,
         deleted,
     }))
+}
+
+/// The host of a URL, with its port if one is written that is not the scheme's own.
+fn host_of(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 /// The same repository under the hosts that the endpoint lists as well.

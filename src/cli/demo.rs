@@ -14,10 +14,8 @@ use self::story::{Scene, scenes};
 use super::send::{Tampering, post};
 use super::{keygen, runtime, say, serve};
 use crate::config;
-use crate::flux::KINDS;
 use crate::listener;
-use crate::matching::Inventory;
-use crate::offline::add_manifests;
+use crate::offline::{add_manifests, known_to_be_empty};
 use crate::server::{self, Limits, Service};
 
 #[derive(Debug, Args)]
@@ -40,8 +38,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("flux-recv-demo-").tempdir()?;
     let config_file = write_config(folder.path())?;
     let config = config::load(&config_file)?;
-    let mut inventory = Inventory::default();
-    KINDS.iter().for_each(|info| inventory.know(info.kind));
+    let mut inventory = known_to_be_empty();
     add_manifests(&mut inventory, OBJECTS).context("example/objects/objects.yaml")?;
 
     // What would be logged stands in the table; `RUST_LOG` brings the lines back.

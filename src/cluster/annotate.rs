@@ -68,9 +68,7 @@ impl Annotator {
             _ => WriteError::Temporary { why, retry_after: refusal.retry_after },
         })
     }
-}
 
-impl Annotator {
     /// A slip of the API server, unless the watches have found the kind gone for long.
     fn not_served(&self, target: &Target, why: &str) -> WriteError {
         match self.extent.lacks_the_kind_of(target) {
@@ -85,7 +83,7 @@ fn temporary(why: &str) -> WriteError {
 }
 
 fn unanswered(err: kube::Error) -> WriteError {
-    WriteError::Temporary { why: describe(&err), retry_after: None }
+    temporary(&describe(&err))
 }
 
 /// An answer of the API server that is no success.

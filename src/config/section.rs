@@ -73,21 +73,26 @@ impl<'m> Section<'m> {
 
     /// A text, or a list of texts that is not empty: an empty one could mean all or nothing.
     pub(super) fn texts(&mut self, field: &str) -> Vec<String> {
-        match self.fields.get(field) {
-            Some(Value::Sequence(list)) if list.is_empty() => {
-                self.mistake(field, "is an empty list; list something or remove it");
-            }
-            Some(Value::Sequence(_)) => {}
-            _ => return self.text(field).into_iter().collect(),
+        if !self.fields.get(field).is_some_and(Value::is_sequence) {
+            return self.text(field).into_iter().collect();
         }
         let mut texts = Vec::new();
-        for value in self.list(field).unwrap_or_default() {
+        for value in self.filled_list(field) {
             match value {
                 Value::String(text) if !text.is_empty() => texts.push(text),
                 _ => self.mistake(field, "lists something that is no text; put it in quotes"),
             }
         }
         texts
+    }
+
+    /// A list that is not empty where it is written.
+    pub(super) fn filled_list(&mut self, field: &str) -> Vec<Value> {
+        let list = self.list(field);
+        if list.as_ref().is_some_and(Vec::is_empty) {
+            self.mistake(field, "is an empty list; list something or remove it");
+        }
+        list.unwrap_or_default()
     }
 
     pub(super) fn list(&mut self, field: &str) -> Option<Vec<Value>> {

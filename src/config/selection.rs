@@ -13,10 +13,7 @@ use crate::flux::{KINDS, Kind};
 pub(super) fn read(entry: &mut Section<'_>) -> Selection {
     let namespaces = entry.texts("namespaces");
     let lists_resources = entry.has("resources");
-    let listed = entry.list("resources").unwrap_or_default();
-    if lists_resources && listed.is_empty() {
-        entry.mistake("resources", "is an empty list; list something or remove it");
-    }
+    let listed = entry.filled_list("resources");
     let matching = entry.text("match");
     let matches_all = matching.as_deref() == Some("all");
     if let Some(other) = matching.filter(|matching| !matches!(matching.as_str(), "all" | "payload")) {

@@ -17,14 +17,9 @@ pub struct CommitIds {
     listed: Option<Box<str>>,
 }
 
-/// A string that stays where the list has it.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Commit<'a> {
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
+struct Commit {
+    id: Option<String>,
 }
 
 impl CommitIds {
@@ -39,7 +34,7 @@ impl CommitIds {
     pub fn contains(&self, id: &str) -> bool {
         let is_listed = |list: &str| {
             // Most lists are not read even now.
-            list.contains(id) && read(list).is_none_or(|mut ids| ids.any(|Text(other)| other == id))
+            list.contains(id) && read(list).is_none_or(|mut ids| ids.any(|other| other == id))
         };
         !id.is_empty()
             && (self.named().any(|other| other == id) || self.listed.as_deref().is_some_and(is_listed))
@@ -50,15 +45,15 @@ impl CommitIds {
     }
 }
 
-fn read(list: &str) -> Option<impl Iterator<Item = Text<'_>>> {
-    let commits: Vec<Commit<'_>> = serde_json::from_str(list).ok()?;
+fn read(list: &str) -> Option<impl Iterator<Item = String> + use<>> {
+    let commits: Vec<Commit> = serde_json::from_str(list).ok()?;
     Some(commits.into_iter().filter_map(|commit| commit.id))
 }
 
 impl Serialize for CommitIds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let listed = self.listed.as_deref().and_then(read).into_iter().flatten();
-        serializer.collect_seq(self.named().map(Cow::Borrowed).chain(listed.map(|Text(id)| id)))
+        serializer.collect_seq(self.named().map(Cow::Borrowed).chain(listed.map(Cow::Owned)))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+    host_of,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -90,7 +91,10 @@ impl Notification {
             _ => return Ok(None),
         };
         let mut names = Vec::new();
-        for host in [self.request.and_then(|request| request.host), target.host()].into_iter().flatten() {
+        for host in [self.request.and_then(|request| request.host), target.url.as_deref().and_then(host_of)]
+            .into_iter()
+            .flatten()
+        {
             let name = ImageName::in_registry(&host, &target.repository).map_err(Unreadable::payload)?;
             if !names.contains(&name) {
                 names.push(name);
@@ -106,12 +110,6 @@ impl Target {
     fn is_manifest(&self) -> bool {
         let media_type = self.media_type.as_deref().unwrap_or_default();
         media_type.contains("manifest") || media_type.contains("image.index") || self.tag.is_some()
-    }
-
-    fn host(&self) -> Option<String> {
-        let url = url::Url::parse(self.url.as_deref()?).ok()?;
-        let host = url.host_str()?;
-        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
     }
 }
 

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, host_of};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -92,12 +92,6 @@ impl Record {
             keys: self.s3.object.map(|object| decoded(&object.key)).into_iter().collect(),
         })
     }
-}
-
-fn host_of(origin: &str) -> Option<String> {
-    let url = url::Url::parse(origin).ok()?;
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 /// Keys are written as in a form: `+` is a space.
