@@ -53,27 +53,51 @@ pub enum Proof {
 
 /// What a delivery to an endpoint is checked against.
 pub struct Credentials {
-    /// The endpoint's key, which also makes its path.
-    pub key: Key,
-    /// Keys that are as good at the same path, while a key is being changed at the sender.
-    pub accepted: Vec<Key>,
-    /// Whom [`Proof::GoogleIdentity`] expects.
-    pub google: Option<GoogleAccount>,
-    /// The header that [`Proof::Chosen`] expects.
-    pub auth: Option<Auth>,
+    /// The endpoint's keys: its own, which also makes its path, then those that are as good while a
+    /// key is being changed at the sender. None where nothing rests on a key.
+    pub keys: Vec<Key>,
+    /// What the delivery has to show beside a key, or in place of one.
+    pub expects: Expects,
     /// Whether a delivery without any signature is good enough (a wrong one never is).
     pub unsigned: bool,
+}
+
+/// What a delivery has to show that its sender's proof leaves open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expects {
+    /// Nothing more.
+    KeyAlone,
+    /// The key in this header, for [`Proof::Chosen`].
+    Header(Auth),
+    /// A token of this account, for [`Proof::GoogleIdentity`].
+    Google(GoogleAccount),
 }
 
 impl Credentials {
     /// Nothing but a key.
     pub fn of(key: Key) -> Credentials {
-        Credentials { key, accepted: Vec::new(), google: None, auth: None, unsigned: false }
+        Credentials { keys: vec![key], expects: Expects::KeyAlone, unsigned: false }
     }
 
-    /// All keys, the endpoint's own first.
-    fn keys(&self) -> impl Iterator<Item = &Key> {
-        std::iter::once(&self.key).chain(&self.accepted)
+    /// The endpoint's own key.
+    pub fn own_key(&self) -> Option<&Key> {
+        self.keys.first()
+    }
+
+    /// The header that holds the key, if the endpoint has chosen one.
+    pub fn header(&self) -> Option<&Auth> {
+        match &self.expects {
+            Expects::Header(auth) => Some(auth),
+            _ => None,
+        }
+    }
+
+    /// The account whose tokens are believed.
+    pub fn google_account(&self) -> Option<&GoogleAccount> {
+        match &self.expects {
+            Expects::Google(account) => Some(account),
+            _ => None,
+        }
     }
 }
 
@@ -126,7 +150,7 @@ pub async fn verify<'a>(
             first_good(credentials, |key| standard_webhooks::check_or_token(&delivery, key, now))?
         }
         Proof::GoogleIdentity => {
-            oidc::check(&delivery, credentials.google.as_ref(), tools).await?;
+            oidc::check(&delivery, credentials.google_account(), tools).await?;
             0
         }
         Proof::TokenOrHmac(scheme) => first_good(credentials, |key| {
@@ -137,7 +161,7 @@ pub async fn verify<'a>(
             let now = (tools.now)();
             first_good(credentials, |key| standard_webhooks::check(&delivery, key, now))?
         }
-        Proof::Chosen => match &credentials.auth {
+        Proof::Chosen => match credentials.header() {
             Some(auth) => first_good(credentials, |key| auth::check(&delivery, auth, key))?,
             None if credentials.unsigned => 0,
             None => return Err(Refusal::unproved("the endpoint expects a proof and does not say which")),
@@ -152,9 +176,14 @@ fn first_good(
     credentials: &Credentials,
     check: impl Fn(&Key) -> Result<(), Refusal>,
 ) -> Result<usize, Refusal> {
-    let Err(refusal) = check(&credentials.key) else { return Ok(0) };
-    let accepted = credentials.accepted.iter().position(|key| check(key).is_ok());
-    accepted.map(|at| at + 1).ok_or(refusal)
+    let mut why = None;
+    for (at, key) in credentials.keys.iter().enumerate() {
+        match check(key) {
+            Ok(()) => return Ok(at),
+            Err(refusal) => why = why.or(Some(refusal)),
+        }
+    }
+    Err(why.unwrap_or_else(|| Refusal::unproved("the endpoint has no key")))
 }
 
 /// Why an authentic payload cannot be read.

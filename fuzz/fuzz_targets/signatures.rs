@@ -12,7 +12,7 @@ use flux_recv::verify::auth::Auth;
 use flux_recv::verify::fetch::{FetchError, NoFetch};
 use flux_recv::verify::key::Key;
 use flux_recv::verify::sign::sign;
-use flux_recv::verify::{Credentials, GoogleAccount, GoogleKeys, Proof, Tools, verify};
+use flux_recv::verify::{Credentials, Expects, GoogleAccount, GoogleKeys, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
 const HEADERS: [&str; 15] = [
@@ -39,14 +39,15 @@ fuzz_target!(|input: &[u8]| {
     let account = GoogleAccount { audience: "fuzz".to_owned(), email: "fuzz@example.com".to_owned() };
     for text in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="] {
         let key = Key::new(text.as_bytes().to_vec()).expect("a key");
-        let credentials = Credentials {
-            google: Some(account.clone()),
-            auth: Some(Auth::Bearer),
-            ..Credentials::of(key)
-        };
+        let (account, bearer) = (Expects::Google(account.clone()), Expects::Header(Auth::Bearer));
+        let mut credentials = Credentials::of(key);
         let fetch = Arc::new(NoFetch(FetchError("no network".to_owned())));
         let tools = Tools { google_keys: GoogleKeys::new(fetch), now: SystemTime::now };
         for provider in PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::PathOnly)) {
+            credentials.expects = match provider.proof {
+                Proof::GoogleIdentity => account.clone(),
+                _ => bearer.clone(),
+            };
             for line in lines.lines().take(4) {
                 let names = HEADERS.iter().copied().chain(["Authorization"]);
                 let headers: Vec<(String, String)> = names.map(|name| (name.to_owned(), line.to_owned())).collect();

@@ -36,17 +36,20 @@ fn describe(endpoint: &Endpoint, base: &str) -> String {
     if let Some(content_type) = settings.content_type {
         lines.push(format!("  Content type: {content_type}"));
     }
-    match endpoint.proves_the_sender() && endpoint.credentials.google.is_none() {
-        true => {
-            let newline =
-                if endpoint.credentials.key.ends_in_newline() { ", without its line break" } else { "" };
+    let credentials = &endpoint.credentials;
+    match credentials
+        .own_key()
+        .filter(|_| endpoint.proves_the_sender() && credentials.google_account().is_none())
+    {
+        Some(key) => {
+            let newline = if key.ends_in_newline() { ", without its line break" } else { "" };
             lines.push(format!("  Secret:       the content of {}{newline}", endpoint.key_file.display()));
-            let place = endpoint.credentials.auth.as_ref().map(Auth::describe);
+            let place = credentials.header().map(Auth::describe);
             lines.push(format!("  Goes into:    {}", place.as_deref().unwrap_or(settings.secret)));
         }
-        false => lines.push(format!("  Secret:       {}", settings.secret)),
+        None => lines.push(format!("  Secret:       {}", settings.secret)),
     }
-    if let Some(account) = &endpoint.credentials.google {
+    if let Some(account) = credentials.google_account() {
         lines.push(format!("                account {}, audience {}", account.email, account.audience));
     }
     lines.push(format!("  Events:       {}", settings.events));

@@ -3,7 +3,7 @@
 //! The name comes from the key file and not from the position, so that inserting an entry renames
 //! no metric; and no file that worked with flux-recv for Flux v1 may fail over names.
 
-use super::Entry;
+use super::entry::Entry;
 
 /// A name for each entry that could be read.
 pub(super) fn assign(entries: &[Option<Entry>]) -> Vec<Option<String>> {

@@ -60,7 +60,7 @@ pub(super) fn check(
     if credentials.unsigned && first_present(delivery, scheme.headers)?.is_none() {
         return Ok(0);
     }
-    check_keys(delivery, scheme, credentials.keys())
+    check_keys(delivery, scheme, credentials.keys.iter())
 }
 
 /// Checks that the signature of a delivery is of this key.

@@ -12,6 +12,9 @@ pub enum CannotSign {
     /// Only Google holds the private key.
     #[error("deliveries of this endpoint are signed by Google, nobody else can")]
     OnlyGoogle,
+    /// Nothing rests on a key.
+    #[error("the endpoint has no key to sign with")]
+    NoKey,
     /// A header cannot hold the key.
     #[error("the key is not text, so a header cannot carry it")]
     KeyIsNotText,
@@ -27,23 +30,24 @@ pub fn sign(
     credentials: &Credentials,
     now: SystemTime,
 ) -> Result<Vec<(String, String)>, CannotSign> {
-    let key = credentials.key.without_newline();
+    let own_key = credentials.own_key().ok_or(CannotSign::NoKey)?;
+    let key = own_key.without_newline();
     let key_text = || std::str::from_utf8(key).map(str::to_owned).map_err(|_| CannotSign::KeyIsNotText);
     Ok(match proof {
         Proof::PathOnly => Vec::new(),
-        Proof::Chosen => match &credentials.auth {
+        Proof::Chosen => match credentials.header() {
             Some(auth) => vec![auth.header(&key_text()?)],
             None => Vec::new(),
         },
         Proof::TokenOrHmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
         Proof::StandardWebhooks => {
-            let signing_key = standard_webhooks::signing_key(&credentials.key);
+            let signing_key = standard_webhooks::signing_key(own_key);
             standard_webhook_headers(delivery, signing_key.as_deref().unwrap_or(key), now)
         }
         Proof::GoogleIdentity => return Err(CannotSign::OnlyGoogle),
         Proof::Token { header } => vec![(header.to_owned(), key_text()?)],
         Proof::Hmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
-        Proof::GitLab => match standard_webhooks::signing_key(&credentials.key) {
+        Proof::GitLab => match standard_webhooks::signing_key(own_key) {
             None => vec![("X-Gitlab-Token".to_owned(), key_text()?)],
             Some(signing_key) => standard_webhook_headers(delivery, &signing_key, now),
         },

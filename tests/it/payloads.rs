@@ -12,10 +12,9 @@ use flux_recv::delivery::Delivery;
 use flux_recv::endpoint::Endpoint;
 use flux_recv::event::Subject;
 use flux_recv::verify::Proof;
-use flux_recv::verify::auth::Auth;
 use flux_recv::verify::key::Key;
 use flux_recv::verify::sign::sign;
-use flux_recv::verify::{Credentials, GoogleAccount};
+use flux_recv::verify::{Credentials, Expects};
 use serde_json::Value;
 
 use super::google::{AUDIENCE, EMAIL, KeyServer, good_token, serve};
@@ -169,10 +168,8 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
         return;
     };
     let receiver = serve(&config(), OBJECTS, Arc::new(KeyServer::good())).await;
-    let google = GoogleAccount { audience: AUDIENCE.to_owned(), email: EMAIL.to_owned() };
-    let stranger = |auth: &Option<Auth>| Credentials {
-        google: Some(google.clone()),
-        auth: auth.clone(),
+    let stranger = |expects: &Expects| Credentials {
+        expects: expects.clone(),
         ..Credentials::of(Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"))
     };
     let mut lines = Vec::new();
@@ -185,8 +182,16 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
             let good = proof(endpoint, &headers, &body, &endpoint.credentials);
             let (status, answer) = post(&url, &headers, &good, body.clone()).await;
             lines.push(line(&name, status, &answer));
-            check_twins(endpoint, &url, &name, &headers, &good, &body, &stranger(&endpoint.credentials.auth))
-                .await;
+            check_twins(
+                endpoint,
+                &url,
+                &name,
+                &headers,
+                &good,
+                &body,
+                &stranger(&endpoint.credentials.expects),
+            )
+            .await;
         }
     }
     let expected: Vec<&str> = ANSWERS.lines().filter(|line| !line.is_empty()).collect();

@@ -1,0 +1,226 @@
+//! One entry of `endpoints`: read field by field, then made an [`Endpoint`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_yaml::Value;
+
+use super::section::Section;
+use super::{Config, filter, keys, proof, selection, suggestion};
+use crate::endpoint::limit::RateLimit;
+use crate::endpoint::{Conflict, Endpoint};
+use crate::event::Subject;
+use crate::filter::Filter;
+use crate::flux::selection::Selection;
+use crate::provider::{PROVIDERS, Provider};
+use crate::verify::key::Key;
+use crate::verify::{Credentials, Expects};
+
+/// An entry of `endpoints` whose fields are good one by one.
+pub(super) struct Entry {
+    /// `endpoint 2 (nexus.key)`, for messages.
+    place: String,
+    provider: &'static Provider,
+    /// As written.
+    pub(super) key_path: String,
+    key_file: PathBuf,
+    key: Key,
+    accepted: Vec<(String, PathBuf, Key)>,
+    pub(super) name: Option<String>,
+    pub(super) registry_hosts: Vec<String>,
+    path_key: Option<Key>,
+    path_salt: Option<String>,
+    selection: Selection,
+    filter: Filter,
+    max_body: Option<usize>,
+    max_per_minute: Option<u32>,
+    expects: Expects,
+    unsigned: bool,
+}
+
+/// The fields beside those of [`proof`].
+const FIELDS: [&str; 15] = [
+    "source",
+    "keyPath",
+    "acceptKeyPaths",
+    "registryHost",
+    "name",
+    "namespaces",
+    "resources",
+    "match",
+    "events",
+    "refs",
+    "images",
+    "pathSalt",
+    "pathKeyPath",
+    "maxBody",
+    "maxPerMinute",
+];
+
+/// All bodies that are read at a time have this much room.
+const LONGEST_BODY: usize = 32 << 20;
+
+impl Entry {
+    pub(super) fn read(
+        value: Value,
+        number: usize,
+        folder: &Path,
+        mistakes: &mut Vec<String>,
+    ) -> Option<Entry> {
+        let key_path = value.get("keyPath").and_then(Value::as_str).map(|key_path| format!(" ({key_path})"));
+        let place = format!("endpoint {number}{}", key_path.unwrap_or_default());
+        let mut entry = Section::new(value, place.clone(), mistakes)?;
+        let source = entry.required_text("source");
+        let key_path = entry.required_text("keyPath");
+        let name = entry.text("name");
+        entry.drop_if_empty("registryHost");
+        let registry_hosts = entry.texts("registryHost");
+        let path_salt = entry.text("pathSalt");
+        let path_key_path = entry.text("pathKeyPath");
+        let says_resources = entry.has("resources");
+        let selection = selection::read(&mut entry);
+        let filter = filter::read(&mut entry);
+        let proof = proof::read(&mut entry);
+        let unsigned = proof.unsigned;
+        let max_body = entry.bytes("maxBody", LONGEST_BODY);
+        let max_per_minute = entry.count("maxPerMinute");
+        let accept_key_paths = entry.texts("acceptKeyPaths");
+        entry.finish(&[&FIELDS[..], &proof::FIELDS].concat());
+        let provider = source.and_then(|source| find_provider(&mut entry, &source));
+        let key =
+            key_path.as_deref().and_then(|key_path| keys::read(&mut entry, "keyPath", folder, key_path));
+        let path_key = path_key_path
+            .and_then(|key_path| keys::read(&mut entry, "pathKeyPath", folder, &key_path))
+            .map(|(_, key)| key);
+        let mut accepted = Vec::new();
+        for key_path in accept_key_paths {
+            let key = keys::read(&mut entry, "acceptKeyPaths", folder, &key_path);
+            accepted.extend(key.map(|(file, key)| (key_path, file, key)));
+        }
+        if let Some(provider) = provider {
+            filter::check(&mut entry, provider, &filter);
+            if provider.subjects.contains(&Subject::Listed) && !says_resources {
+                entry.mistake(
+                    "resources",
+                    &format!(
+                        "is missing; {} does not say what it is about, so list what to ask",
+                        provider.name
+                    ),
+                );
+            }
+        }
+        let expects =
+            provider.map(|provider| proof::check(&mut entry, provider, proof, !accepted.is_empty()));
+        let (key_file, key) = key?;
+        Some(Entry {
+            place,
+            provider: provider?,
+            key_path: key_path?,
+            key_file,
+            key,
+            accepted,
+            name,
+            registry_hosts,
+            path_key,
+            path_salt,
+            selection,
+            filter,
+            max_body,
+            max_per_minute,
+            expects: expects?,
+            unsigned,
+        })
+    }
+
+    pub(super) fn add_to(self, name: String, config: &mut Config, mistakes: &mut Vec<String>) {
+        let Entry {
+            place,
+            provider,
+            key_path,
+            key_file,
+            key,
+            accepted,
+            registry_hosts,
+            path_key,
+            path_salt,
+            selection,
+            filter,
+            max_body,
+            max_per_minute,
+            expects,
+            unsigned,
+            ..
+        } = self;
+        config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
+        let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
+        let digest = path_key.as_ref().unwrap_or(&key).digest(salt);
+        let mut key_names: Vec<Arc<str>> = vec![key_path.into()];
+        let mut all_keys = vec![key];
+        for (written, file, key) in accepted {
+            config.warnings.extend(keys::weakness(&name, &file, &key));
+            key_names.push(written.into());
+            all_keys.push(key);
+        }
+        let credentials = Credentials { keys: all_keys, expects, unsigned };
+        let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
+        endpoint.registry_hosts = registry_hosts;
+        endpoint.selection = selection;
+        endpoint.filter = filter;
+        endpoint.key_names = key_names;
+        endpoint.max_body = max_body;
+        endpoint.limit = max_per_minute.map(RateLimit::new);
+        mistakes.extend(config.endpoints.add(endpoint).err().map(|conflict| match conflict {
+            Conflict::Path(other) => format!(
+                "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
+                 with `flux-recv keygen`, or set `pathSalt` on one of them",
+                other.name,
+            ),
+            Conflict::Name(other) => format!(
+                "{place}: name: `{}` is the name of the endpoint with key {} too; set `name` on one of them",
+                other.name,
+                other.key_file.display(),
+            ),
+        }));
+    }
+}
+
+fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provider> {
+    let found = Provider::named(source);
+    if found.is_none() {
+        let known = PROVIDERS.map(|provider| provider.name);
+        let mend = suggestion::mend(source, &known);
+        entry.mistake("source", &format!("`{source}` is unknown; {mend}"));
+    }
+    found
+}
+
+fn warnings(
+    name: &str,
+    provider: &Provider,
+    key_file: &Path,
+    key: &Key,
+    registry_hosts: &[String],
+    unsigned: bool,
+) -> Vec<String> {
+    let file = key_file.display();
+    let mut warnings: Vec<String> = keys::weakness(name, key_file, key).into_iter().collect();
+    if key.ends_in_newline() {
+        warnings.push(format!(
+            "endpoint {name}: the key in {file} ends in a line break; at the sender paste the key without it (with it \
+             works too)"
+        ));
+    }
+    if provider.needs_registry_host && registry_hosts.is_empty() {
+        warnings.push(format!(
+            "endpoint {name}: {} does not say where its registry is; without `registryHost` only images written without a \
+             host can match",
+            provider.name,
+        ));
+    }
+    if unsigned {
+        warnings.push(format!(
+            "endpoint {name}: unsigned deliveries are accepted; whoever knows the URL is believed"
+        ));
+    }
+    warnings
+}
