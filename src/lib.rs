@@ -7,6 +7,7 @@ pub mod config;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
+pub mod expression;
 pub mod filter;
 pub mod flux;
 pub mod fluxd;

@@ -23,6 +23,7 @@ const ROOMS: &[&[&str]] = &[
     &["outcome", "delivery", "event", "telemetry"],
     &["metrics", "listener"],
     &["flux", "backoff"],
+    &["expression"],
 ];
 
 fn room_of(file: &Path) -> String {
@@ -81,6 +82,7 @@ fn only_the_right_rooms_know_the_outside() {
         ("actix_web", vec!["server", "admin", "listener"]),
         ("kube::", vec!["cluster"]),
         ("k8s_openapi", vec!["cluster"]),
+        ("cel::", vec!["expression"]),
         ("reqwest", vec!["verify", "fluxd", "cli"]),
         ("clap", vec!["cli", "telemetry"]),
     ] {

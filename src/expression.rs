@@ -1,0 +1,268 @@
+//! Expressions of the Common Expression Language (CEL): conditions that operators write into a
+//! config or a Receiver.
+//! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
+//!
+//! The evaluator cannot be interrupted, so nothing is evaluated that could hold a thread: length and
+//! nesting are bounded when an expression is read, and while it is evaluated every loop is paid for
+//! before it begins ([`meter`]) and no text grows beyond a limit ([`growth`]). Functions and types are
+//! those of Flux's own filters.
+
+mod check;
+mod functions;
+mod growth;
+mod meter;
+mod variables;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::IdedExpr;
+use cel::context::VariableResolver;
+use cel::{Context, Env, ExecutionError, Program};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::meter::Budget;
+pub use self::variables::{Variable, Variables};
+
+/// A condition or a value, ready to be evaluated. Written and compared as its text.
+#[derive(Clone)]
+pub struct Expression {
+    compiled: Arc<Compiled>,
+}
+
+struct Compiled {
+    text: String,
+    /// With its loops metered.
+    root: IdedExpr,
+    weight: meter::Weight,
+    /// The variables that it names.
+    named: Vec<&'static str>,
+}
+
+/// An expression that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadExpression {
+    why: String,
+    /// The line of the expression and the column in it, both counted from zero.
+    place: Option<(usize, usize)>,
+    text: String,
+}
+
+/// Why an expression came to no result. Holds no values, only names and types.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(String);
+
+/// The longest expression, in bytes.
+const LONGEST: usize = 4096;
+
+/// Room for the parser on the longest expression, whatever it repeats; only what is used is taken.
+const STACK: usize = 64 << 20;
+
+/// What an expression is made of: the functions of Flux's own environment.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
+
+impl Expression {
+    /// Reads a condition over these variables.
+    ///
+    /// # Errors
+    /// When it cannot be read, names something that is not declared, is none that can be true or
+    /// false, or is larger than what may be evaluated.
+    pub fn condition(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
+        let expression = Expression::value(text, declared)?;
+        let bad = check::is_condition(&expression.compiled.root);
+        bad.map(|()| expression).map_err(|why| BadExpression::without_place(text, why))
+    }
+
+    /// Reads an expression of any type over these variables.
+    ///
+    /// # Errors
+    /// As for [`Expression::condition`].
+    pub fn value(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
+        if text.len() > LONGEST {
+            let why = format!("is longer than {LONGEST} bytes");
+            return Err(BadExpression { why, place: None, text: String::new() });
+        }
+        // The parser goes as deep as the text nests, and no stack of a worker is made for that.
+        std::thread::scope(|scope| {
+            let reading = std::thread::Builder::new().stack_size(STACK);
+            let read = reading.spawn_scoped(scope, || read(text, declared)).map(|read| read.join());
+            // Older versions of the parser panicked on some input.
+            let Ok(Ok(read)) = read else {
+                return Err(BadExpression::without_place(text, "cannot be read".to_owned()));
+            };
+            read
+        })
+    }
+
+    /// Whether it names this variable.
+    pub fn names(&self, variable: &str) -> bool {
+        self.compiled.named.contains(&variable)
+    }
+
+    /// The expression as it is written.
+    pub fn text(&self) -> &str {
+        &self.compiled.text
+    }
+
+    /// Whether the condition holds. Charges the budget.
+    ///
+    /// # Errors
+    /// When it comes to no result, to another one than true or false, or to the end of the budget.
+    pub fn holds(&self, variables: &Variables<'_>, budget: &Budget) -> Result<bool, Failed> {
+        match self.evaluate(variables, budget)? {
+            cel::Value::Bool(holds) => Ok(holds),
+            other => Err(Failed(format!("comes to a {}, not to true or false", other.type_of()))),
+        }
+    }
+
+    /// What the expression comes to. Charges the budget.
+    ///
+    /// # Errors
+    /// As for [`Expression::holds`].
+    pub fn result(&self, variables: &Variables<'_>, budget: &Budget) -> Result<Variable, Failed> {
+        Ok(Variable::of_result(self.evaluate(variables, budget)?))
+    }
+
+    fn evaluate(&self, variables: &Variables<'_>, budget: &Budget) -> Result<cel::Value, Failed> {
+        let Compiled { root, weight, named, .. } = &*self.compiled;
+        let size = variables.size(named);
+        let longest = growth::longest_text(root, size).ok_or_else(|| {
+            Failed("could make texts that are too long out of a payload of this size".to_owned())
+        })?;
+        budget.charge(weight.of_one_run(longest)).map_err(|()| too_much())?;
+        let evaluated = budget.lend(longest, || {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+                context.set_variable_resolver(variables as &dyn VariableResolver);
+                cel::Value::resolve(root, &context)
+            }))
+        });
+        match evaluated {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(err)) => Err(describe(&err)),
+            Err(_) => Err(Failed("ended in a panic; please report this".to_owned())),
+        }
+    }
+}
+
+fn read(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
+    check::brackets(text).map_err(|why| BadExpression::without_place(text, why))?;
+    let program = ENVIRONMENT.compile(text).map_err(|errors| BadExpression::of_parser(text, &errors))?;
+    let named = check::names(&program, declared).map_err(|mistake| {
+        let place = place_of(text, &program, mistake.node, mistake.back);
+        BadExpression { why: mistake.why, place, text: text.to_owned() }
+    })?;
+    let mut root = program.expression().clone();
+    let weight = meter::install(&mut root);
+    Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, weight, named }) })
+}
+
+fn too_much() -> Failed {
+    Failed("would take too long for a payload of this size".to_owned())
+}
+
+/// An error without the values that it was about: they are a stranger's words.
+fn describe(err: &ExecutionError) -> Failed {
+    Failed(match err {
+        ExecutionError::NoSuchKey(key) => format!("there is no `{key}` (use `has(…)` or `.?`)"),
+        ExecutionError::NoSuchOverload(_) | ExecutionError::UndeclaredReference(_) => err.to_string(),
+        ExecutionError::UnexpectedType { got, want } => format!("a {got} where a {want} is expected"),
+        ExecutionError::FunctionError { function, .. } if function == meter::EACH => return too_much(),
+        ExecutionError::FunctionError { function, .. } => {
+            format!("`{function}` cannot take what it was given")
+        }
+        ExecutionError::IndexOutOfBounds(_) => "an index is out of bounds".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "a division by zero".to_owned()
+        }
+        _ => "the types do not fit each other".to_owned(),
+    })
+}
+
+/// Where a node was written.
+fn place_of(text: &str, program: &Program, node: u64, back: usize) -> Option<(usize, usize)> {
+    let (offset, _) = program.source_info().offset_for(node)?;
+    let before = text.get(..usize::try_from(offset).ok()?)?;
+    let before: String = before.chars().take(before.chars().count().saturating_sub(back)).collect();
+    let line = before.matches('\n').count();
+    Some((line, before.rsplit('\n').next().unwrap_or_default().chars().count()))
+}
+
+impl BadExpression {
+    fn without_place(text: &str, why: String) -> BadExpression {
+        BadExpression { why, place: None, text: text.to_owned() }
+    }
+
+    /// The first error that has a place of its own: those behind it mostly follow from it.
+    fn of_parser(text: &str, errors: &cel::ParseErrors) -> BadExpression {
+        let syntax = errors.errors.iter().find(|err| err.msg.starts_with("Syntax error"));
+        let Some(err) = syntax.or(errors.errors.first()) else {
+            return BadExpression::without_place(text, "cannot be read".to_owned());
+        };
+        let why = err.msg.trim_start_matches("Syntax error: ").replace("<EOF>", "end");
+        let number = |number: isize| usize::try_from(number).ok()?.checked_sub(1);
+        let place = number(err.pos.0).zip(number(err.pos.1));
+        BadExpression { why: format!("cannot be read: {why}"), place, text: text.to_owned() }
+    }
+}
+
+impl std::error::Error for BadExpression {}
+
+/// The mistake, and below it the line with a caret under the place.
+impl fmt::Display for BadExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)?;
+        let Some((line, column)) = self.place else { return Ok(()) };
+        let Some(written) = self.text.lines().nth(line) else { return Ok(()) };
+        // Of a long line, what stands around the place.
+        let start = if written.chars().count() > SHOWN { column.saturating_sub(SHOWN / 2) } else { 0 };
+        let shown: String = written.chars().skip(start).take(SHOWN).collect();
+        write!(f, "{QUOTED}{shown}{QUOTED}{:>width$}", "^", width = column - start + 1)
+    }
+}
+
+/// How much of a line a message quotes.
+const SHOWN: usize = 100;
+
+/// What begins a line of a message that quotes what the operator has written.
+pub const QUOTED: &str = "\n    | ";
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Expression) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Expression {}
+
+impl Serialize for Expression {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.text(), &self.compiled.named).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Expression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Expression, D::Error> {
+        let (text, _): (String, Vec<String>) = Deserialize::deserialize(deserializer)?;
+        // It was checked when it was written down.
+        Expression::value(&text, variables::ALL).map_err(D::Error::custom)
+    }
+}
+
+thread_local! {
+    /// What is left of the budget that is lent to the evaluation on this thread.
+    static LENT: RefCell<Option<meter::Lent>> = const { RefCell::new(None) };
+}
+
+#[cfg(test)]
+mod tests;

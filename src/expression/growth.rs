@@ -1,0 +1,153 @@
+//! How long the texts can get that an expression makes. Loops make lists and flags only, so this
+//! follows from the expression and the size of what it reads.
+
+use std::collections::HashMap;
+
+use cel::Value;
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
+
+/// How large a value is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Size {
+    /// The elements of its longest list or map.
+    elements: u64,
+    /// All texts in it together, in bytes.
+    bytes: u64,
+    /// Its longest text, in bytes.
+    longest: u64,
+}
+
+/// The longest text, and the longest list, that an expression may make.
+const LONGEST_TEXT: u64 = 16 << 20;
+
+impl Size {
+    pub(super) fn of(value: &Value) -> Size {
+        let of_text = |bytes: usize| Size { elements: 0, bytes: bytes as u64, longest: bytes as u64 };
+        match value {
+            Value::String(text) => of_text(text.len()),
+            Value::Bytes(bytes) => of_text(bytes.len()),
+            Value::List(list) => {
+                let parts = list.iter().map(Size::of).fold(Size::default(), Size::and);
+                Size { elements: parts.elements.max(list.len() as u64), ..parts }
+            }
+            Value::Map(map) => {
+                let parts = map.map.iter().fold(Size::default(), |size, (key, value)| {
+                    size.and(of_text(key.to_string().len())).and(Size::of(value))
+                });
+                Size { elements: parts.elements.max(map.map.len() as u64), ..parts }
+            }
+            _ => of_text(8),
+        }
+    }
+
+    /// The size of both together.
+    pub(super) fn and(self, other: Size) -> Size {
+        Size {
+            elements: self.elements.max(other.elements),
+            bytes: self.bytes.saturating_add(other.bytes),
+            longest: self.longest.max(other.longest),
+        }
+    }
+}
+
+/// The longest text that evaluating comes across; none if that could be more than is allowed.
+pub(super) fn longest_text(root: &IdedExpr, variables: Size) -> Option<u64> {
+    let mut analysis = Analysis { variables, bound: HashMap::new(), longest: variables.longest };
+    analysis.size(root);
+    (analysis.longest <= LONGEST_TEXT).then_some(analysis.longest)
+}
+
+struct Analysis<'e> {
+    variables: Size,
+    /// What the variables of the loops around can be.
+    bound: HashMap<&'e str, Size>,
+    longest: u64,
+}
+
+impl<'e> Analysis<'e> {
+    fn size(&mut self, node: &'e IdedExpr) -> Size {
+        let size = match &node.expr {
+            Expr::Unspecified | Expr::Struct(_) => Size::default(),
+            Expr::Literal(LiteralValue::String(text)) => of_text(text.inner().len() as u64),
+            Expr::Literal(LiteralValue::Bytes(bytes)) => of_text(bytes.inner().len() as u64),
+            Expr::Literal(_) => of_text(8),
+            Expr::Ident(name) => self.bound.get(name.as_str()).copied().unwrap_or(self.variables),
+            Expr::Select(select) => self.size(&select.operand),
+            Expr::List(list) => {
+                let parts = self.all(&list.elements);
+                Size { elements: parts.elements.max(list.elements.len() as u64), ..parts }
+            }
+            Expr::Map(map) => map.entries.iter().fold(Size::default(), |size, entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => size.and(self.size(&entry.key)).and(self.size(&entry.value)),
+                EntryExpr::StructField(field) => size.and(self.size(&field.value)),
+            }),
+            Expr::Call(call) => self.call(call),
+            Expr::Comprehension(comprehension) => {
+                let range = self.size(&comprehension.iter_range);
+                let start = self.size(&comprehension.accu_init);
+                let before = [
+                    (comprehension.iter_var.as_str(), self.bound.insert(&comprehension.iter_var, range)),
+                    (comprehension.accu_var.as_str(), self.bound.insert(&comprehension.accu_var, start)),
+                ];
+                let (_, round) = (self.size(&comprehension.loop_cond), self.size(&comprehension.loop_step));
+                let rounds = range.elements;
+                let made = Size {
+                    elements: rounds.max(round.elements),
+                    bytes: round.bytes.saturating_mul(rounds.max(1)),
+                    longest: round.longest,
+                };
+                self.bound.insert(&comprehension.accu_var, made);
+                let result = self.size(&comprehension.result);
+                for (name, size) in before {
+                    match size {
+                        Some(size) => self.bound.insert(name, size),
+                        None => self.bound.remove(name),
+                    };
+                }
+                result
+            }
+        };
+        self.longest = self.longest.max(size.longest).max(size.elements);
+        size
+    }
+
+    fn all(&mut self, parts: impl IntoIterator<Item = &'e IdedExpr>) -> Size {
+        parts.into_iter().fold(Size::default(), |size, part| size.and(self.size(part)))
+    }
+
+    fn call(&mut self, call: &'e CallExpr) -> Size {
+        let target = call.target.as_deref().map(|target| self.size(target));
+        let args: Vec<Size> = call.args.iter().map(|arg| self.size(arg)).collect();
+        let all = args.iter().copied().chain(target).fold(Size::default(), Size::and);
+        let this = target.or(args.first().copied()).unwrap_or_default();
+        match call.func_name.as_str() {
+            "_+_" => Size {
+                elements: args.iter().fold(0, |sum, arg| sum.saturating_add(arg.elements)),
+                longest: args.iter().fold(0, |sum, arg| sum.saturating_add(arg.longest)),
+                ..all
+            },
+            "replace" => {
+                let new = args.get(1).map_or(0, |new| new.longest);
+                of_text(this.longest.saturating_add(1).saturating_mul(new.saturating_add(1)))
+            }
+            "join" => {
+                let separators = args.first().map_or(0, |separator| separator.longest);
+                of_text(this.bytes.saturating_add(this.elements.saturating_mul(separators)))
+            }
+            // Each place in the format can write out all of the arguments, quoted.
+            "format" => of_text(
+                this.longest.saturating_add(all.bytes.saturating_mul(4)).saturating_mul(this.longest / 2 + 1),
+            ),
+            "quote" => of_text(all.longest.saturating_mul(8)),
+            "split" => Size { elements: this.longest.saturating_add(1), ..this },
+            "encode" | "decode" | "bytes" | "string" => {
+                of_text(all.longest.saturating_mul(2).saturating_add(64))
+            }
+            _ => all,
+        }
+    }
+}
+
+fn of_text(bytes: u64) -> Size {
+    Size { elements: 0, bytes, longest: bytes }
+}

@@ -1,0 +1,83 @@
+//! The values that expressions read, out of JSON.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cel::Value;
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+
+use super::growth::Size;
+
+/// The names that any expression may declare.
+pub(super) const ALL: &[&str] = &["event", "req", "headers", "res", "claims", "vars"];
+
+/// A value, made once and read by any number of expressions.
+pub struct Variable {
+    value: Box<dyn Val>,
+    size: Size,
+}
+
+/// The variables of one evaluation, by name.
+#[derive(Default)]
+pub struct Variables<'v> {
+    list: Vec<(&'static str, &'v Variable)>,
+}
+
+impl Variable {
+    /// A value of JSON. Its numbers are doubles, as in Flux's own filters.
+    pub fn of_json(json: &serde_json::Value) -> Variable {
+        Variable::of_result(of_json(json))
+    }
+
+    /// Values by name.
+    pub fn of_fields(fields: impl IntoIterator<Item = (String, Variable)>) -> Variable {
+        let fields: HashMap<String, Value> = fields
+            .into_iter()
+            .map(|(name, field)| (name, Value::try_from(&*field.value).unwrap_or(Value::Null)))
+            .collect();
+        Variable::of_result(Value::from(fields))
+    }
+
+    pub(super) fn of_result(value: Value) -> Variable {
+        let size = Size::of(&value);
+        let value = Box::<dyn Val>::try_from(value);
+        Variable { value: value.unwrap_or_else(|_| Box::new(cel::common::types::CelNull)), size }
+    }
+}
+
+impl<'v> Variables<'v> {
+    /// Adds a variable.
+    pub fn with(mut self, name: &'static str, value: &'v Variable) -> Variables<'v> {
+        self.list.push((name, value));
+        self
+    }
+
+    /// The size of these variables together.
+    pub(super) fn size(&self, named: &[&str]) -> Size {
+        let of_named = self.list.iter().filter(|(name, _)| named.contains(name));
+        of_named.fold(Size::default(), |size, (_, variable)| size.and(variable.size))
+    }
+}
+
+impl VariableResolver for Variables<'_> {
+    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
+        let (_, variable) = self.list.iter().find(|(known, _)| *known == name)?;
+        Some(CowVal::Borrowed(&*variable.value))
+    }
+}
+
+fn of_json(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(flag) => Value::Bool(*flag),
+        serde_json::Value::Number(number) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        serde_json::Value::String(text) => Value::String(Arc::new(text.clone())),
+        serde_json::Value::Array(list) => Value::List(Arc::new(list.iter().map(of_json).collect())),
+        serde_json::Value::Object(fields) => {
+            let fields: HashMap<String, Value> =
+                fields.iter().map(|(name, value)| (name.clone(), of_json(value))).collect();
+            Value::from(fields)
+        }
+    }
+}
