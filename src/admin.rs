@@ -9,6 +9,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
 use crate::endpoint::{Endpoint, Serving};
+use crate::expression::Expression;
 use crate::filter::Globs;
 use crate::journal::Journal;
 use crate::listener::Running;
@@ -101,6 +102,8 @@ fn describe_endpoint(endpoint: &Endpoint) -> Value {
         "events": globs(&endpoint.filter.events),
         "refs": globs(&endpoint.filter.refs),
         "images": globs(&endpoint.filter.images),
+        "paths": globs(&endpoint.filter.paths),
+        "filter": endpoint.filter.condition.as_ref().map(Expression::text),
         "provesItsSender": endpoint.proves_the_sender(),
         "maxBody": endpoint.max_body,
         "maxPerMinute": endpoint.limit.as_ref().map(|limit| limit.per_minute()),

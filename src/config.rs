@@ -5,6 +5,7 @@
 mod auth;
 mod differences;
 mod entry;
+mod expression;
 mod filter;
 mod keys;
 mod names;
@@ -24,6 +25,7 @@ use url::Url;
 use self::entry::Entry;
 use self::section::Section;
 use crate::endpoint::Endpoints;
+use crate::expression::QUOTED;
 
 /// A config that can be served.
 pub struct Config {
@@ -53,23 +55,33 @@ impl fmt::Display for Mistakes {
         let file = self.file.display();
         for (at, mistake) in self.list.iter().enumerate() {
             let line_break = if at == 0 { "" } else { "\n" };
-            // One line each, also when a mistake quotes several.
-            write!(f, "{line_break}{file}: {}", mistake.replace('\n', " "))?;
+            // One line each, also when a mistake quotes several; but for what is shown as it is written.
+            let mut parts = mistake.split(QUOTED);
+            let said = parts.next().unwrap_or_default();
+            write!(f, "{line_break}{file}: {}", said.replace('\n', " "))?;
+            parts.try_for_each(|shown| write!(f, "{QUOTED}{shown}"))?;
         }
         Ok(())
     }
+}
+
+/// What the command line says about every endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules {
+    /// Whether objects outside of an endpoint's own namespaces have to consent.
+    pub require_opt_in: bool,
 }
 
 /// Reads a config file and the keys that it names.
 ///
 /// # Errors
 /// All mistakes at once.
-pub fn load(file: &Path) -> Result<Config, Mistakes> {
+pub fn load(file: &Path, rules: Rules) -> Result<Config, Mistakes> {
     let give_up = |mistake: String| Mistakes { file: file.to_owned(), list: vec![mistake] };
     let text = std::fs::read_to_string(file)
         .map_err(|err| give_up(format!("cannot be read: {err}; name another file with --config")))?;
     let folder = file.parent().unwrap_or(Path::new(""));
-    parse(&text, folder).map_err(|list| Mistakes { file: file.to_owned(), list })
+    parse(&text, folder, rules).map_err(|list| Mistakes { file: file.to_owned(), list })
 }
 
 /// The files that a config consists of, whether it is good or not: itself and the keys it names.
@@ -91,17 +103,17 @@ pub fn files(file: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads the text of a config; keys are looked up from `folder`.
-fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
+fn parse(text: &str, folder: &Path, rules: Rules) -> Result<Config, Vec<String>> {
     let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is no YAML: {err}")])?;
     let mut mistakes = Vec::new();
-    let config = read(value, folder, &mut mistakes);
+    let config = read(value, folder, rules, &mut mistakes);
     match mistakes.is_empty() {
         true => Ok(config),
         false => Err(mistakes),
     }
 }
 
-fn read(value: Value, folder: &Path, mistakes: &mut Vec<String>) -> Config {
+fn read(value: Value, folder: &Path, rules: Rules, mistakes: &mut Vec<String>) -> Config {
     let mut config = Config {
         api: None,
         endpoints: Endpoints::default(),
@@ -128,7 +140,7 @@ fn read(value: Value, folder: &Path, mistakes: &mut Vec<String>) -> Config {
     let names = names::assign(&written);
     for (entry, name) in written.into_iter().zip(names) {
         let (Some(entry), Some(name)) = (entry, name) else { continue };
-        entry.add_to(name, &mut config, mistakes);
+        entry.add_to(name, rules, &mut config, mistakes);
     }
     config.notes = differences::to_flux_v1(&config.endpoints);
     config

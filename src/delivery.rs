@@ -15,6 +15,9 @@ pub struct Delivery<'a> {
 pub trait Headers {
     /// Calls `visit` with each value of the header, whose name is compared without case.
     fn visit<'h>(&'h self, name: &str, visit: &mut dyn FnMut(&'h [u8]));
+
+    /// Calls `visit` with the name and value of every header.
+    fn visit_all<'h>(&'h self, visit: &mut dyn FnMut(&'h str, &'h [u8]));
 }
 
 /// A header that is expected at most once.
@@ -73,6 +76,10 @@ impl Headers for Vec<(String, String)> {
                 visit(value.as_bytes());
             }
         }
+    }
+
+    fn visit_all<'h>(&'h self, visit: &mut dyn FnMut(&'h str, &'h [u8])) {
+        self.iter().for_each(|(name, value)| visit(name, value.as_bytes()));
     }
 }
 

@@ -56,6 +56,13 @@ pub struct BadExpression {
 #[error("{0}")]
 pub struct Failed(String);
 
+impl Failed {
+    /// Something that the expression reads is not there.
+    pub fn because(why: &str) -> Failed {
+        Failed(why.to_owned())
+    }
+}
+
 /// The longest expression, in bytes.
 const LONGEST: usize = 4096;
 

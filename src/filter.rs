@@ -3,6 +3,8 @@
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
+use crate::expression::Expression;
+use crate::facts::Facts;
 
 /// What an endpoint wants to hear of; empty parts want everything.
 #[derive(Debug, Default)]
@@ -13,6 +15,10 @@ pub struct Filter {
     pub refs: Option<Globs>,
     /// Images by their names with host, without tag.
     pub images: Option<Globs>,
+    /// Files of which one has to have changed, where the sender says which have.
+    pub paths: Option<Globs>,
+    /// What has to hold of an event.
+    pub condition: Option<Expression>,
 }
 
 /// Patterns with `*`, `?`, `[…]` and `{a,b}`; where paths are meant, only `**` crosses a slash.
@@ -81,6 +87,41 @@ impl Filter {
     /// Whether an event of this name is wanted.
     pub fn wants_event(&self, name: &str) -> bool {
         self.events.as_ref().is_none_or(|events| events.holds(name))
+    }
+
+    /// Whether one of these files is wanted. Where the sender does not say which have changed, one of
+    /// them may be.
+    pub fn wants_files(&self, changed: Option<&[String]>) -> bool {
+        match (&self.paths, changed) {
+            (Some(paths), Some(changed)) => changed.iter().any(|file| paths.holds(file)),
+            _ => true,
+        }
+    }
+
+    /// Leaves of the events those of which the condition holds. Where it comes to no result it does
+    /// not hold, and `failed` is told.
+    ///
+    /// # Errors
+    /// When nothing is left; says why.
+    pub fn fulfilling(
+        &self,
+        events: Vec<Event>,
+        facts: &Facts,
+        failed: &mut dyn FnMut(String),
+    ) -> Result<Vec<Event>, String> {
+        let Some(condition) = &self.condition else { return Ok(events) };
+        let summary = events.first().map(Event::summary).unwrap_or_default();
+        let mut holds = |event: &Event| {
+            facts.hold(condition, &facts.of_event(event), None).unwrap_or_else(|err| {
+                failed(format!("filter: {err}"));
+                false
+            })
+        };
+        let left: Vec<Event> = events.into_iter().filter(|event| holds(event)).collect();
+        match left.is_empty() {
+            true => Err(format!("{summary}: the endpoint's `filter` does not hold")),
+            false => Ok(left),
+        }
     }
 
     /// Leaves of the events what is wanted.

@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod expression;
+pub mod facts;
 pub mod filter;
 pub mod flux;
 pub mod fluxd;

@@ -10,7 +10,9 @@ mod inventory;
 pub use inventory::{Inventory, Object};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
-use crate::flux::selection::Selection;
+use crate::expression::Variable;
+use crate::facts::Facts;
+use crate::flux::selection::{Choice, Selection};
 use crate::flux::{Kind, Progress, Target};
 use crate::outcome::Skipped;
 
@@ -25,6 +27,10 @@ pub struct Matched {
     pub expected: Vec<Expected>,
     /// How many objects follow the repository or image of the event, but something else of it.
     pub follow_something_else: usize,
+    /// How many objects follow the event, but not the filters of the endpoint's `resources`.
+    pub kept_out: usize,
+    /// Why filters came to no result; nobody waits for those objects.
+    pub failed: Vec<(Target, String)>,
 }
 
 /// What an object should show after a push.
@@ -38,17 +44,27 @@ pub struct Expected {
     pub progress: Progress,
 }
 
+/// An object that follows an event.
+struct Following<'i, 'e> {
+    object: &'i Object,
+    /// Which of the events.
+    event: usize,
+    /// The revision that the event brings to it.
+    brings: Option<&'e str>,
+}
+
 /// Finds the objects of the selection that these events concern.
-pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> Matched {
-    // Each with the revision that the event brings to it.
-    let mut following: Vec<(&Object, Option<&str>)> = Vec::new();
+pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
+    let mut matched = Matched::default();
+    let mut following: Vec<Following<'_, '_>> = Vec::new();
     let mut elsewhere: Vec<&Object> = Vec::new();
-    for event in events {
+    for (at, event) in events.iter().enumerate() {
         if concerns_all_listed(event, selection) {
-            following.extend(listed(inventory, selection).map(|object| (object, None)));
+            let listed = listed(inventory, selection);
+            following.extend(listed.map(|object| Following { object, event: at, brings: None }));
         }
         inventory.candidates(event, &mut |object| {
-            if !selection.admits(&object.target, &object.labels) {
+            if !selection.admits(&object.target, &object.marks) {
                 return;
             }
             let follows = match event {
@@ -58,27 +74,32 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> M
                 Event::Chart(_) | Event::Anything { .. } => true,
             };
             match follows {
-                true => following.push((object, follow::brings(object, event))),
+                true => {
+                    let brings = follow::brings(object, event);
+                    following.push(Following { object, event: at, brings });
+                }
                 false => elsewhere.push(object),
             }
         });
     }
-    following.sort_by_key(|(object, _)| &object.target);
-    following.dedup_by(|(later, brings), (object, brought)| {
-        let is_same = later.target == object.target;
+    if selection.filters().next().is_some() {
+        keep_what_filters_let_through(&mut following, events, selection, facts, &mut matched);
+    }
+    following.sort_by_key(|following| &following.object.target);
+    following.dedup_by(|later, first| {
+        let is_same = later.object.target == first.object.target;
         if is_same {
-            *brought = brings.or(*brought);
+            first.brings = later.brings.or(first.brings);
         }
         is_same
     });
     elsewhere.sort_unstable_by_key(|object| &object.target);
     elsewhere.dedup_by_key(|object| &object.target);
-    let mut matched = Matched::default();
-    for (object, brought) in &following {
+    for Following { object, brings, .. } in &following {
         match object.suspended {
             false => {
                 matched.targets.push(object.target.clone());
-                matched.expected.extend(brought.map(|revision| Expected {
+                matched.expected.extend(brings.map(|revision| Expected {
                     target: object.target.clone(),
                     revision: revision.to_owned(),
                     progress: object.progress.clone(),
@@ -88,10 +109,38 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> M
         }
     }
     let follows = |object: &&&Object| {
-        following.binary_search_by_key(&&object.target, |(object, _)| &object.target).is_ok()
+        following.binary_search_by_key(&&object.target, |following| &following.object.target).is_ok()
     };
     matched.follow_something_else = elsewhere.iter().filter(|object| !follows(object)).count();
     matched
+}
+
+/// Leaves the objects that no filter keeps out. A filter without a result keeps its object out and
+/// no other.
+fn keep_what_filters_let_through(
+    following: &mut Vec<Following<'_, '_>>,
+    events: &[Event],
+    selection: &Selection,
+    facts: &Facts,
+    matched: &mut Matched,
+) {
+    let events: Vec<Variable> = events.iter().map(|event| facts.of_event(event)).collect();
+    following.retain(|Following { object, event, .. }| {
+        let filters = match selection.choose(&object.target, &object.marks) {
+            Choice::Yes => return true,
+            Choice::No => return false,
+            Choice::If(filters) => filters,
+        };
+        let res = Variable::of_json(&object.view());
+        let lets_through = filters.into_iter().any(|filter| {
+            facts.hold(filter, &events[*event], Some(&res)).unwrap_or_else(|err| {
+                matched.failed.push((object.target.clone(), err.to_string()));
+                false
+            })
+        });
+        matched.kept_out += usize::from(!lets_through);
+        lets_through
+    });
 }
 
 /// Without a list of its own an endpoint never asks for everything.
@@ -103,7 +152,7 @@ fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
 fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Object> {
     inventory
         .objects()
-        .filter(|object| object.is_reconciled() && selection.admits(&object.target, &object.labels))
+        .filter(|object| object.is_reconciled() && selection.admits(&object.target, &object.marks))
 }
 
 /// The objects that events about these subjects can concern, but for those that are suspended.
@@ -115,7 +164,7 @@ pub fn all_of(inventory: &Inventory, subjects: &[Subject], selection: &Selection
     let wanted = inventory.objects().filter(|object| {
         kinds.contains(&object.target.kind)
             && object.can_be_asked()
-            && selection.admits(&object.target, &object.labels)
+            && selection.admits(&object.target, &object.marks)
     });
     wanted.map(|object| object.target.clone()).collect()
 }
@@ -159,6 +208,12 @@ impl Matched {
     pub fn why_nothing(&self, events: &[Event]) -> String {
         if !self.skipped.is_empty() {
             return "every object that follows it is suspended".to_owned();
+        }
+        if self.kept_out > 0 {
+            return format!(
+                "the filters of `resources` hold of none of the {} objects that follow this",
+                self.kept_out
+            );
         }
         match self.follow_something_else {
             0 => format!("no object here follows this {}", subject(events)),

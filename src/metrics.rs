@@ -25,6 +25,7 @@ pub struct Metrics {
     last_delivery: Family<EndpointLabels, Seconds>,
     keys: Family<KeyLabels, Counter>,
     answer_time: Family<EndpointLabels, Histogram, fn() -> Histogram>,
+    filter_failures: Family<EndpointLabels, Counter>,
     patch_delay: Histogram,
     patches: Family<PatchLabels, Counter>,
     retries: Counter,
@@ -104,6 +105,7 @@ impl Metrics {
             last_delivery: Family::default(),
             keys: Family::default(),
             answer_time: Family::new_with_constructor(|| Histogram::new(ANSWER_BUCKETS)),
+            filter_failures: Family::default(),
             patch_delay: Histogram::new(PATCH_BUCKETS),
             patches: Family::default(),
             retries: Counter::default(),
@@ -151,6 +153,11 @@ impl Metrics {
             "From the last byte of the head of a request to its answer",
             Unit::Seconds,
             self.answer_time.clone(),
+        );
+        registry.register(
+            "filter_failures",
+            "Deliveries for which a filter came to no result, which counts as no",
+            self.filter_failures.clone(),
         );
         registry.register_with_unit(
             "patch_delay",
@@ -269,7 +276,9 @@ impl Metrics {
             let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
             drop(self.keys.get_or_create(&labels));
         }
-        drop(self.answer_time.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }));
+        let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
+        drop(self.answer_time.get_or_create(&labels));
+        drop(self.filter_failures.get_or_create(&labels));
         let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
         let last = self.last_delivery.get_or_create(&labels);
         if last.get() == 0.0 {
@@ -298,6 +307,11 @@ impl Metrics {
         }
         let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
         self.keys.get_or_create(&labels).inc();
+    }
+
+    /// A filter of the endpoint came to no result.
+    pub fn filter_failed(&self, endpoint: &Arc<str>) {
+        self.filter_failures.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc();
     }
 
     /// A request came for a path that nobody serves.

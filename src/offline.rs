@@ -9,6 +9,8 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
+use crate::flux::details::{self, Details};
+use crate::flux::selection::{ALLOW, Marks};
 use crate::flux::{KINDS, Kind, Spec, Target};
 use crate::matching::{Inventory, Object};
 use crate::queue::{WriteError, Writer};
@@ -67,12 +69,16 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
         let manifest = Option::<Manifest>::deserialize(document)?;
         let Some(manifest) = manifest else { continue };
         let Some(kind) = Kind::of_manifest(&manifest.api_version, &manifest.kind) else { continue };
-        let Metadata { name, namespace, labels } = manifest.metadata;
+        let Metadata { name, namespace, labels, annotations } = manifest.metadata;
         let target = Target { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name };
         let spec = serde_json::to_value(manifest.spec)?;
+        let allow = annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
+        let metadata = details::Metadata { annotations, ..details::Metadata::default() };
+        let details = Details::new(metadata, &spec, None);
         let object = Spec::read(kind, spec).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
-        object.labels = labels.into_iter().collect();
+        object.marks = Marks { labels: labels.into_iter().collect(), allow };
+        object.details = details;
         inventory.put(object);
     }
     Ok(())
@@ -98,6 +104,8 @@ struct Metadata {
     namespace: Option<String>,
     #[serde(default)]
     labels: BTreeMap<Box<str>, Box<str>>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 fn manifest_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

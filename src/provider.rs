@@ -1,14 +1,15 @@
 //! Who sends webhooks: one file per sender, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge`, `cloud_event` and `testing` are no senders: they are
-//! shared.)
+//! and its row into the table below. (`forge`, `cloud_event`, `changed_files` and `testing` are no senders:
+//! they are shared.)
 
 mod acr;
 mod artifactory;
 mod azure_devops;
 mod bitbucket_cloud;
 mod bitbucket_server;
+mod changed_files;
 mod cloud_event;
 mod distribution;
 mod dockerhub;
@@ -31,6 +32,8 @@ mod zot;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+pub use self::changed_files::changed_files;
 
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
@@ -80,6 +83,10 @@ pub struct Provider {
     pub event_header: Option<(&'static str, &'static str)>,
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
     pub event_fields: &'static [&'static str],
+    /// What filters read as `req`, where that is not the body itself but something inside it.
+    pub request: Option<fn(&Verified<'_>) -> Option<Value>>,
+    /// Whether its pushes list the files that they change.
+    pub lists_changed_files: bool,
     /// Whether the payload lacks the registry's host, so that the endpoint has to name it.
     pub needs_registry_host: bool,
     /// Whether an endpoint may say `unsigned: true`: the sender signed nothing until lately.

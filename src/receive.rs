@@ -3,6 +3,7 @@
 //! Knows neither HTTP nor Kubernetes clients. Nothing flows back but the [`Outcome`].
 
 mod backlog;
+mod gather;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,6 +16,7 @@ use self::backlog::{Backlog, Kept, Waiting};
 use crate::delivery::Delivery;
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
+use crate::facts::Facts;
 use crate::flux::Target;
 use crate::flux::selection::Selection;
 use crate::follow_through::FollowThrough;
@@ -24,7 +26,7 @@ use crate::journal::{Journal, NotKept};
 use crate::matching::{self, Inventory};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::provider::Parsed;
+use crate::provider::{Parsed, changed_files};
 use crate::queue::Queue;
 use crate::verify::{Refusal, Tools, Verified, verify};
 
@@ -114,26 +116,60 @@ impl Receiver {
         if let Some(key) = &key {
             self.metrics.authentic(&endpoint.name, key);
         }
-        let outcome = match (provider.parse)(&verified, &endpoint.hints()) {
-            Ok(Parsed::Ping) => Outcome::Pong,
-            _ if let Some(name) = unwanted_event(endpoint, &verified) => {
-                Outcome::Ignored { reason: format!("event `{name}` is none of the endpoint's `events`") }
-            }
-            Ok(Parsed::Events(events)) => match endpoint.filter.narrow(events) {
-                Ok(events) => self.take(endpoint, id, events, delivery.body.len()).await,
-                Err(reason) => Outcome::Ignored { reason },
-            },
-            Ok(Parsed::Ignored(reason)) => Outcome::Ignored { reason },
-            Err(err) => Outcome::Unreadable { why: err.to_string() },
+        let outcome = match self.events(endpoint, &verified) {
+            Ok((events, facts)) => self.take(endpoint, id, events, facts, delivery.body.len()).await,
+            Err(outcome) => outcome,
         };
         Received { outcome, key }
     }
 
-    async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
+    /// What an authentic delivery says that the endpoint wants to hear of.
+    fn events(&self, endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<(Vec<Event>, Facts), Outcome> {
+        let ignored = |reason| Outcome::Ignored { reason };
+        let events = match (endpoint.provider.parse)(delivery, &endpoint.hints()) {
+            Ok(Parsed::Ping) if !endpoint.selection.matches_all => return Err(Outcome::Pong),
+            _ if let Some(name) = unwanted_event(endpoint, delivery) => {
+                return Err(ignored(format!("event `{name}` is none of the endpoint's `events`")));
+            }
+            Ok(Parsed::Events(events)) => events,
+            // It concerns all that is listed, whatever it says.
+            _ if endpoint.selection.matches_all && delivery.is_json() => vec![a_call(endpoint, delivery)],
+            Ok(Parsed::Ping) => return Err(Outcome::Pong),
+            Ok(Parsed::Ignored(reason)) => return Err(ignored(reason)),
+            Err(err) => return Err(Outcome::Unreadable { why: err.to_string() }),
+        };
+        let events = endpoint.filter.narrow(events).map_err(ignored)?;
+        if endpoint.filter.paths.is_some() && !endpoint.filter.wants_files(changed_files(delivery).as_deref())
+        {
+            return Err(ignored(format!("{}: none of the endpoint's `paths` has changed", summary(&events))));
+        }
+        let facts = gather::facts(endpoint, delivery);
+        let failed = &mut |why: String| self.filter_failed(&endpoint.name, &why);
+        let events = endpoint.filter.fulfilling(events, &facts, failed).map_err(ignored)?;
+        Ok((events, facts))
+    }
+
+    async fn take(
+        &self,
+        endpoint: &Endpoint,
+        id: &DeliveryId,
+        events: Vec<Event>,
+        facts: Facts,
+        size: usize,
+    ) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => objects.take(endpoint, id, events, size).await,
+            Sink::Flux(objects) => {
+                let failed = &|why: &str| self.filter_failed(&endpoint.name, why);
+                objects.take(endpoint, id, Happened { events, facts, size }, failed).await
+            }
             Sink::FluxV1(flux) => forward(&**flux, &events).await,
         }
+    }
+
+    /// A filter came to no result, which keeps out what it was asked about.
+    fn filter_failed(&self, endpoint: &Arc<str>, why: &str) {
+        log::warn!(endpoint:% = endpoint, why:%; "a filter comes to no result, which counts as no");
+        self.metrics.filter_failed(endpoint);
     }
 
     /// Waits until no delivery waits for the objects to be known.
@@ -175,7 +211,10 @@ impl Receiver {
         let handed_out = ready.len();
         let mut matched = Vec::new();
         for (number, waiting) in ready {
-            let (found, _) = objects.find(&waiting.events, &waiting.selection);
+            let (found, _) = objects.find(&waiting.events, &waiting.selection, &waiting.facts);
+            if let Some(why) = failure(&found) {
+                self.filter_failed(&Arc::from(waiting.endpoint.as_str()), &why);
+            }
             let promise = objects.queue.want(&found.targets);
             let outcome = objects.outcome(&waiting.events, found);
             log::info!(
@@ -217,10 +256,20 @@ impl Receiver {
 }
 
 impl FluxObjects {
-    async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, events: Vec<Event>, size: usize) -> Outcome {
-        let (mut found, is_all) = self.find(&events, &endpoint.selection);
+    async fn take(
+        &self,
+        endpoint: &Endpoint,
+        id: &DeliveryId,
+        happened: Happened,
+        failed: &(dyn Fn(&str) + Sync),
+    ) -> Outcome {
+        let Happened { events, facts, .. } = &happened;
+        let (mut found, is_all) = self.find(events, &endpoint.selection, facts);
         if !is_all {
-            return self.wait_for_objects(endpoint, events, size, found.targets).await;
+            return self.wait_for_objects(endpoint, happened, found.targets).await;
+        }
+        if let Some(why) = failure(&found) {
+            failed(&why);
         }
         if let Some(limit) = &endpoint.limit
             && !self.queue.all_pending(&found.targets)
@@ -235,23 +284,19 @@ impl FluxObjects {
         if self.queue.want(&found.targets).kept().await.is_err() {
             return not_kept();
         }
-        self.outcome(&events, found)
+        self.outcome(events, found)
     }
 
     /// Keeps a delivery until the kinds that it asks for are known. What is known of them by now is
     /// asked at once: one kind may be broken for long.
-    async fn wait_for_objects(
-        &self,
-        endpoint: &Endpoint,
-        events: Vec<Event>,
-        size: usize,
-        known: Vec<Target>,
-    ) -> Outcome {
+    async fn wait_for_objects(&self, endpoint: &Endpoint, happened: Happened, known: Vec<Target>) -> Outcome {
+        let Happened { events, facts, size } = happened;
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
             selection: endpoint.selection.clone(),
             events,
+            facts,
             size,
         };
         let (event, commit) = match self.backlog.keep(delivery) {
@@ -271,9 +316,10 @@ impl FluxObjects {
     }
 
     /// The objects that are known to match, and whether these are all.
-    fn find(&self, events: &[Event], selection: &Selection) -> (matching::Matched, bool) {
+    fn find(&self, events: &[Event], selection: &Selection, facts: &Facts) -> (matching::Matched, bool) {
         let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-        (matching::find(&inventory, events, selection), matching::can_tell(&inventory, events, selection))
+        let found = matching::find(&inventory, events, selection, facts);
+        (found, matching::can_tell(&inventory, events, selection))
     }
 
     fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {
@@ -291,6 +337,29 @@ impl FluxObjects {
             dry_run: self.dry_run,
         }
     }
+}
+
+/// What an authentic delivery says, and what filters read of it.
+struct Happened {
+    events: Vec<Event>,
+    facts: Facts,
+    /// How long the body was, in bytes.
+    size: usize,
+}
+
+/// Something that the sender calls by a name and that concerns all that is listed.
+fn a_call(endpoint: &Endpoint, delivery: &Verified<'_>) -> Event {
+    let name = endpoint.provider.event_name(delivery);
+    let what = if name.is_empty() { "a call".to_owned() } else { format!("event `{name}`") };
+    Event::Anything { what }
+}
+
+/// Why filters came to no result, in a line.
+fn failure(found: &matching::Matched) -> Option<String> {
+    let (target, why) = found.failed.first()?;
+    let others = found.failed.len() - 1;
+    let others = if others == 0 { String::new() } else { format!(" (and {others} more objects)") };
+    Some(format!("resources: filter: {target}: {why}{others}"))
 }
 
 /// The name of the event, if the endpoint does not want to hear of it.

@@ -14,11 +14,12 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Rules};
 
 /// Notices that the files of a config have changed.
 pub struct Changes {
     file: PathBuf,
+    rules: Rules,
     /// What the files held when they were read last.
     seen: [u8; 32],
     touched: Arc<Notify>,
@@ -34,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(30);
 
 impl Changes {
     /// Watches the files of a config that is about to be loaded.
-    pub fn of(file: &Path) -> Changes {
+    pub fn of(file: &Path, rules: Rules) -> Changes {
         let touched = Arc::new(Notify::new());
         let tell = Arc::clone(&touched);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -45,8 +46,14 @@ impl Changes {
         let watcher = watcher
             .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", LOOK.as_secs()))
             .ok();
-        let mut changes =
-            Changes { file: file.to_owned(), seen: [0; 32], touched, watcher, watched: BTreeSet::new() };
+        let mut changes = Changes {
+            file: file.to_owned(),
+            rules,
+            seen: [0; 32],
+            touched,
+            watcher,
+            watched: BTreeSet::new(),
+        };
         changes.seen = changes.content();
         changes.watch_folders();
         changes
@@ -70,7 +77,7 @@ impl Changes {
             if content == self.seen && !asked {
                 continue;
             }
-            let loaded = config::load(&self.file);
+            let loaded = config::load(&self.file, self.rules);
             self.watch_folders();
             self.seen = self.content();
             // What changed while it was being read may be half of the one and half of the other.

@@ -181,4 +181,8 @@ impl Headers for HeaderMap {
             visit(value.as_bytes());
         }
     }
+
+    fn visit_all<'h>(&'h self, visit: &mut dyn FnMut(&'h str, &'h [u8])) {
+        self.iter().for_each(|(name, value)| visit(name.as_str(), value.as_bytes()));
+    }
 }

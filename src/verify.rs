@@ -15,10 +15,12 @@ mod standard_webhooks;
 mod token;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use self::auth::Auth;
 pub use self::hmac::{Encoding, Hash, Hmac, Signed};
@@ -115,6 +117,8 @@ pub struct Verified<'a> {
     payload: Option<Cow<'a, str>>,
     /// Which of the endpoint's keys has proved it, counted from the endpoint's own.
     pub key: usize,
+    /// The claims of the token that has proved it, if one has.
+    pub claims: Option<serde_json::Value>,
 }
 
 /// Why a delivery is not believed.
@@ -206,12 +210,43 @@ impl<'a> Verified<'a> {
             Cow::Borrowed(bytes) => text(bytes),
             Cow::Owned(bytes) => Cow::Owned(text(&bytes).into_owned()),
         });
-        Verified { delivery, payload, key }
+        Verified { delivery, payload, key, claims: None }
     }
 
     /// The value of a header that is there once.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.delivery.text(name)
+    }
+
+    /// The headers by their names in lower case, several values joined by commas; without those that
+    /// prove something or could, but for `known_good`.
+    pub fn plain_headers(&self, known_good: &[&str], secret: Option<&str>) -> BTreeMap<String, String> {
+        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        self.delivery.headers.visit_all(&mut |name, value| {
+            let name = name.to_ascii_lowercase();
+            let is_known_good = known_good.iter().any(|known| name.eq_ignore_ascii_case(known));
+            let is_secret = secret.is_some_and(|secret| name.eq_ignore_ascii_case(secret))
+                || SECRET_HEADERS.iter().any(|part| name.contains(part));
+            if is_secret && !is_known_good {
+                return;
+            }
+            let value = String::from_utf8_lossy(value);
+            headers
+                .entry(name)
+                .and_modify(|all| *all = format!("{all}, {value}"))
+                .or_insert(value.into_owned());
+        });
+        headers
+    }
+
+    /// The length of the body, in bytes.
+    pub fn body_length(&self) -> usize {
+        self.delivery.body.len()
+    }
+
+    /// Whether the payload is JSON, also out of a form.
+    pub fn is_json(&self) -> bool {
+        self.json::<IgnoredAny>().is_ok()
     }
 
     /// Reads the payload, also out of a form. Fields that `T` does not name are passed over; bytes
@@ -224,6 +259,10 @@ impl<'a> Verified<'a> {
         from_json(payload.ok_or_else(|| Unreadable("the form has no field `payload`".to_owned()))?)
     }
 }
+
+/// Parts of the names of headers that may hold a secret.
+const SECRET_HEADERS: [&str; 8] =
+    ["auth", "token", "signature", "secret", "cookie", "key", "password", "credential"];
 
 /// The bytes as text. Good text takes the check that is several times as quick as the lossy one.
 fn text(bytes: &[u8]) -> Cow<'_, str> {

@@ -22,7 +22,7 @@ fuzz_target!(|text: &str| {
     let file = FOLDER.path().join("fluxrecv.yaml");
     std::fs::write(&file, text).expect("a file");
     assert!(!config::files(&file).is_empty());
-    match config::load(&file) {
+    match config::load(&file, config::Rules::default()) {
         Ok(config) => assert!(config.endpoints.iter().count() > 0),
         Err(mistakes) => assert!(mistakes.to_string().lines().all(|line| line.contains("fluxrecv.yaml"))),
     }

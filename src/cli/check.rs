@@ -9,7 +9,7 @@ use clap::Args;
 use super::{ClusterArgs, ConfigArgs, runtime, say, with_causes};
 use crate::cluster::access::{self, Access, VERBS};
 use crate::cluster::connection::Connection;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Rules};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -26,7 +26,7 @@ pub(super) struct CheckArgs {
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config)?;
+    let config = config::load(&args.config.config, Rules::default())?;
     say(&describe_config(&config))?;
     let in_order = match &config.api {
         _ if args.no_cluster => true,

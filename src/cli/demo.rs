@@ -13,7 +13,7 @@ use clap::Args;
 use self::story::{Scene, scenes};
 use super::send::{Tampering, post};
 use super::{keygen, runtime, say, serve};
-use crate::config;
+use crate::config::{self, Rules};
 use crate::listener;
 use crate::offline::{add_manifests, known_to_be_empty};
 use crate::server::{self, Limits, Service};
@@ -37,7 +37,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("flux-recv-demo-").tempdir()?;
     let config_file = write_config(folder.path())?;
-    let config = config::load(&config_file)?;
+    let config = config::load(&config_file, Rules::default())?;
     let mut inventory = known_to_be_empty();
     add_manifests(&mut inventory, OBJECTS).context("example/objects/objects.yaml")?;
 

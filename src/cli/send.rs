@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{ConfigArgs, runtime, say, with_causes};
-use crate::config;
+use crate::config::{self, Rules};
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
 use crate::event::git_ref::GitRef;
@@ -48,7 +48,7 @@ pub(super) struct SendArgs {
 }
 
 pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config)?;
+    let config = config::load(&args.config.config, Rules::default())?;
     let Some(endpoint) = config.endpoints.named(&args.endpoint) else {
         let names: Vec<&str> = config.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
         bail!("no endpoint is called `{}`; there are {}", args.endpoint, names.join(", "));

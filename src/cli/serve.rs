@@ -18,7 +18,7 @@ use self::reloading::Reloading;
 use super::{ClusterArgs, ConfigArgs, parse_duration, runtime};
 use crate::admin::{self, Desk};
 use crate::cluster::inventory::Watches;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Rules};
 use crate::endpoint::{Endpoint, Endpoints, InForce, Serving};
 use crate::history::History;
 use crate::journal::Journal;
@@ -49,6 +49,10 @@ pub(super) struct ServeArgs {
     /// Serve against the Flux objects in a folder of YAML files instead of a cluster, and patch nothing.
     #[arg(long, value_name = "DIR", env = "FLUX_RECV_MANIFESTS", conflicts_with_all = ["kubeconfig", "context"])]
     manifests: Option<PathBuf>,
+    /// Outside of an endpoint's own namespaces, ask only for objects that name it in their annotation
+    /// `flux-recv.fluxcd.io/allow`.
+    #[arg(long, env = "FLUX_RECV_REQUIRE_OPT_IN")]
+    require_opt_in: bool,
     /// Where to keep what was accepted and not asked yet; `none` keeps it in memory only [default: the
     /// user's state folder, else /var/lib/flux-recv].
     #[arg(long, value_name = "DIR", env = "FLUX_RECV_JOURNAL")]
@@ -69,8 +73,9 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // Before the config is read, so that no change of it can fall between the two.
-    let changes = Changes::of(&args.config.config);
-    let config = config::load(&args.config.config)?;
+    let rules = Rules { require_opt_in: args.require_opt_in };
+    let changes = Changes::of(&args.config.config, rules);
+    let config = config::load(&args.config.config, rules)?;
     let bind = |address: &str, option: &str| {
         listener::bind(address).with_context(|| {
             format!(
@@ -85,7 +90,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let history = Arc::new(History::default());
         let mut backend = Backend::start(args, &config, &history, &metrics).await?;
         announce(&config, args, &backend.journal);
-        let reloading = Reloading::of(&args.config.config, changes, &config);
+        let reloading = Reloading::of(&args.config.config, changes, &config)?;
         let service = Arc::new(Service {
             in_force: InForce::new(serving(config, &metrics)),
             receiver: Receiver::new(tools(), backend.sink, Arc::clone(&metrics)),
@@ -239,6 +244,7 @@ fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Va
         "adminListen": args.admin_listen,
         "namespaces": args.cluster.namespaces(),
         "manifests": args.manifests,
+        "requireOptIn": args.require_opt_in,
         "journal": journal_folder,
         "catchUp": args.catch_up,
         "minIntervalMillis": args.min_interval.as_millis() as u64,

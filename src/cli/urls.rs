@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigArgs, say};
-use crate::config;
+use crate::config::{self, Rules};
 use crate::endpoint::Endpoint;
 use crate::verify::auth::Auth;
 
@@ -19,7 +19,7 @@ pub(super) struct UrlsArgs {
 }
 
 pub(super) fn run(args: &UrlsArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config)?;
+    let config = config::load(&args.config.config, Rules::default())?;
     let described: Vec<String> =
         config.endpoints.iter().map(|endpoint| describe(endpoint, &args.base)).collect();
     say(&described.join("\n"))?;

@@ -401,7 +401,8 @@ impl Watches {
 
     /// An object that cannot be read hides only itself; it is still there.
     fn put(&self, target: &Target, mut object: Watched) {
-        let (progress, labels) = (object.progress(), object.take_labels());
+        let progress = object.progress();
+        let (marks, details) = object.take_marks();
         let read = Spec::read(target.kind, object.spec).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = read.unwrap_or_else(|why| {
             log::warn!(object:% = target, why:%; "the object cannot be matched");
@@ -409,7 +410,8 @@ impl Watches {
         });
         self.follow_through.observe(target, &progress, object.suspended);
         object.progress = progress;
-        object.labels = labels;
+        object.marks = marks;
+        object.details = details;
         self.write().put(object);
     }
 

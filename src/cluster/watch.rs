@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
-use crate::flux::selection::Labels;
+use crate::flux::details::{self, Details};
+use crate::flux::selection::{ALLOW, Marks};
 use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 
 /// Objects per page of a list: some 4 KiB each, so a page stays below a MiB.
@@ -94,9 +95,9 @@ struct Metadata {
     #[serde(default)]
     resource_version: String,
     #[serde(default, deserialize_with = "read_or_default")]
-    annotations: HashMap<String, String>,
-    #[serde(default, deserialize_with = "read_or_default")]
     labels: HashMap<Box<str>, Box<str>>,
+    #[serde(flatten, deserialize_with = "read_or_default")]
+    others: details::Metadata,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -109,6 +110,12 @@ struct Status {
 #[derive(Debug, Clone, Deserialize)]
 struct Artifact {
     revision: Option<String>,
+}
+
+impl Status {
+    fn revision(&self) -> Option<&str> {
+        self.artifact.as_ref()?.revision.as_deref()
+    }
 }
 
 fn read_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -126,15 +133,19 @@ impl Watched {
         Target { kind, namespace: namespace.clone(), name: name.clone() }
     }
 
-    pub(super) fn take_labels(&mut self) -> Labels {
-        std::mem::take(&mut self.metadata.labels).into_iter().collect()
+    /// What it carries for those who choose among objects, and what filters read of it.
+    pub(super) fn take_marks(&mut self) -> (Marks, Details) {
+        let Metadata { labels, others, .. } = &mut self.metadata;
+        let allow = others.annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
+        let marks = Marks { labels: std::mem::take(labels).into_iter().collect(), allow };
+        (marks, Details::new(std::mem::take(others), &self.spec, self.status.revision()))
     }
 
     pub(super) fn progress(&self) -> Progress {
         Progress::new(
-            self.metadata.annotations.get(REQUESTED_AT).map(String::as_str),
+            self.metadata.others.annotations.get(REQUESTED_AT).map(String::as_str),
             self.status.last_handled_reconcile_at.as_deref(),
-            self.status.artifact.as_ref().and_then(|artifact| artifact.revision.as_deref()),
+            self.status.revision(),
         )
     }
 }

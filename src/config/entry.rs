@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_yaml::Value;
 
 use super::section::Section;
-use super::{Config, filter, keys, proof, selection, suggestion};
+use super::{Config, Rules, filter, keys, proof, selection, suggestion};
 use crate::endpoint::limit::RateLimit;
 use crate::endpoint::{Conflict, Endpoint};
 use crate::event::Subject;
@@ -39,7 +39,7 @@ pub(super) struct Entry {
 }
 
 /// The fields beside those of [`proof`].
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 17] = [
     "source",
     "keyPath",
     "acceptKeyPaths",
@@ -51,6 +51,8 @@ const FIELDS: [&str; 15] = [
     "events",
     "refs",
     "images",
+    "paths",
+    "filter",
     "pathSalt",
     "pathKeyPath",
     "maxBody",
@@ -132,7 +134,7 @@ impl Entry {
         })
     }
 
-    pub(super) fn add_to(self, name: String, config: &mut Config, mistakes: &mut Vec<String>) {
+    pub(super) fn add_to(self, name: String, rules: Rules, config: &mut Config, mistakes: &mut Vec<String>) {
         let Entry {
             place,
             provider,
@@ -162,6 +164,13 @@ impl Entry {
             all_keys.push(key);
         }
         let credentials = Credentials { keys: all_keys, expects, unsigned };
+        let selection = match rules.require_opt_in {
+            true => {
+                let own_namespaces = selection.namespaces.clone();
+                selection.with_consent(&name, own_namespaces)
+            }
+            false => selection,
+        };
         let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
         endpoint.registry_hosts = registry_hosts;
         endpoint.selection = selection;

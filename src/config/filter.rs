@@ -1,7 +1,9 @@
-//! `events`, `refs` and `images` of an endpoint.
+//! `events`, `refs`, `images`, `paths` and `filter` of an endpoint.
 
+use super::expression;
 use super::section::Section;
 use crate::event::Subject;
+use crate::facts;
 use crate::filter::{BadGlob, Filter, Globs};
 use crate::provider::Provider;
 
@@ -11,6 +13,8 @@ pub(super) fn read(entry: &mut Section<'_>) -> Filter {
         events: globs(entry, "events", Globs::of_events),
         refs: globs(entry, "refs", Globs::of_paths),
         images: globs(entry, "images", Globs::of_paths),
+        paths: globs(entry, "paths", Globs::of_paths),
+        condition: expression::read(entry, "filter", facts::OF_A_DELIVERY),
     }
 }
 
@@ -33,6 +37,12 @@ pub(super) fn check(entry: &mut Section<'_>, provider: &Provider, filter: &Filte
         ("events", filter.events.is_some(), provider.names_its_events(), "does not name its events"),
         ("refs", filter.refs.is_some(), sends(Subject::Git), "knows no Git repositories"),
         ("images", filter.images.is_some(), sends(Subject::Images), "knows no images"),
+        (
+            "paths",
+            filter.paths.is_some(),
+            provider.lists_changed_files,
+            "does not list the files that a push changes",
+        ),
     ] {
         if is_set && !is_of_use {
             entry.mistake(field, &format!("is of no use: {} {why}; remove it", provider.name));

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_yaml::Value;
 
 use super::section::Section;
-use super::suggestion;
+use super::{expression, suggestion};
+use crate::facts;
 use crate::flux::selection::{Resource, Selection};
 use crate::flux::{KINDS, Kind};
 
@@ -24,7 +25,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> Selection {
     }
     let resources =
         listed.into_iter().enumerate().filter_map(|(at, value)| resource(entry, at + 1, value)).collect();
-    Selection { namespaces, resources, matches_all }
+    Selection { namespaces, resources, matches_all, consent: None }
 }
 
 fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Resource> {
@@ -34,7 +35,8 @@ fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Reso
     let name = fields.text("name").filter(|name| name != "*");
     let namespace = fields.text("namespace");
     let labels = labels(&mut fields);
-    fields.finish(&["kind", "apiVersion", "name", "namespace", "matchLabels"]);
+    let filter = expression::read(&mut fields, "filter", facts::OF_A_RESOURCE);
+    fields.finish(&["kind", "apiVersion", "name", "namespace", "matchLabels", "filter"]);
     let kind = kind.and_then(|kind| find_kind(&mut fields, &kind));
     if let (Some(kind), Some(version)) = (kind, api_version)
         && Kind::of_manifest(&version, kind.info().name).is_none()
@@ -42,7 +44,7 @@ fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Reso
         let known = format!("{}/{}", kind.info().group, kind.info().versions[0]);
         fields.mistake("apiVersion", &format!("`{version}` is none of {kind}; write {known} or remove it"));
     }
-    Some(Resource { kind: kind?, name, namespace, labels })
+    Some(Resource { kind: kind?, name, namespace, labels, filter })
 }
 
 fn find_kind(fields: &mut Section<'_>, kind: &str) -> Option<Kind> {

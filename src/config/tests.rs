@@ -1,6 +1,14 @@
 use std::path::Path;
 
-use super::{Config, parse};
+use super::{Config, Mistakes, Rules};
+
+fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
+    super::parse(text, folder, Rules::default())
+}
+
+fn load(file: &Path) -> Result<Config, Mistakes> {
+    super::load(file, Rules::default())
+}
 
 /// A folder with keys of 24 bytes, each another one.
 fn folder(keys: &[&str]) -> tempfile::TempDir {
@@ -249,6 +257,33 @@ endpoints:
 }
 
 #[test]
+fn expressions_that_cannot_be_read_are_shown() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- source: GitHub
+  keyPath: a.key
+  filter: |
+    event.name == 'push' &&
+      evnt.refs.size() > 0
+- {source: GitHub, keyPath: b.key, filter: res.metadata.name == 'x'}
+- {source: DockerHub, keyPath: c.key, paths: apps/**}
+- source: GitHub
+  keyPath: d.key
+  resources: [{kind: GitRepository, filter: 'res.metadata.name +'}]
+",
+        &["a.key", "b.key", "c.key", "d.key"],
+        &[
+            "endpoint 1 (a.key): filter: `evnt` is not declared; known are event, req, headers, claims\n    |   evnt.refs.size() > 0\n    |   ^",
+            "endpoint 2 (b.key): filter: `res` is not declared; known are event, req, headers, claims\n    | res.metadata.name == 'x'\n    | ^",
+            "endpoint 3 (c.key): paths: is of no use: DockerHub does not list the files that a push changes; remove it",
+            "endpoint 4 (d.key): resources: 1: filter: cannot be read: mismatched input 'end' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n    | res.metadata.name +\n    |                    ^",
+        ],
+    );
+}
+
+#[test]
 fn resources_that_cannot_be_meant_are_mistakes() {
     check_mistakes(
         "
@@ -342,8 +377,14 @@ proptest::proptest! {
 fn a_mistake_is_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("fluxrecv.yaml");
-    std::fs::write(&file, "fluxRecvVersion: {a: 1, b: 2}\nendpoints: 7\n").expect("a file");
-    let mistakes = super::load(&file).err().expect("mistakes").to_string();
-    assert!(mistakes.lines().all(|line| line.contains("fluxrecv.yaml: ")), "{mistakes}");
-    assert!(mistakes.lines().count() > 1);
+    let mistakes = |text: &str| {
+        std::fs::write(&file, text).expect("a file");
+        load(&file).err().expect("mistakes").to_string()
+    };
+    let plain = mistakes("fluxRecvVersion: {a: 1, b: 2}\nendpoints: 7\n");
+    assert!(plain.lines().all(|line| line.contains("fluxrecv.yaml: ")), "{plain}");
+    assert!(plain.lines().count() > 1);
+    let shown = mistakes("fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: x, filter: 'tru'}]\n");
+    let lines: Vec<&str> = shown.lines().filter(|line| !line.contains("fluxrecv.yaml: ")).collect();
+    assert_eq!(lines, ["    | tru", "    | ^"], "{shown}");
 }

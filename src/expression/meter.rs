@@ -1,7 +1,7 @@
 //! What evaluating may cost. Every loop is paid for when it begins, by the number of its rounds; the
 //! rest of an expression is done once.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
 use cel::common::types::{CelInt, CelList, CelMap};
@@ -12,7 +12,7 @@ use super::{LENT, functions};
 
 /// How much evaluating is left to a delivery, in steps of some fifty nanoseconds.
 pub struct Budget {
-    left: Cell<u64>,
+    left: AtomicU64,
 }
 
 /// A tenth of a second or two: much more than any reasonable filter takes for one delivery, whatever
@@ -45,23 +45,23 @@ pub(super) const EACH: &str = "@each";
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { left: Cell::new(OF_A_DELIVERY) }
+        Budget { left: AtomicU64::new(OF_A_DELIVERY) }
     }
 }
 
 impl Budget {
     pub(super) fn charge(&self, steps: u64) -> Result<(), ()> {
-        let left = self.left.get();
-        self.left.set(left.saturating_sub(steps));
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(steps), Ordering::Relaxed);
         if steps > left { Err(()) } else { Ok(()) }
     }
 
     /// Lets loops that begin within `run` charge this budget; no text is longer than `longest` bytes.
     pub(super) fn lend<T>(&self, longest: u64, run: impl FnOnce() -> T) -> T {
-        LENT.set(Some(Lent { left: self.left.get(), longest }));
+        LENT.set(Some(Lent { left: self.left.load(Ordering::Relaxed), longest }));
         let result = run();
         if let Some(lent) = LENT.take() {
-            self.left.set(lent.left);
+            self.left.store(lent.left, Ordering::Relaxed);
         }
         result
     }

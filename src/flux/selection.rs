@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Target};
+use crate::expression::Expression;
 
 /// Which objects an endpoint may ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +16,24 @@ pub struct Selection {
     pub resources: Vec<Resource>,
     /// Whether a delivery concerns all that `resources` lists, whatever it is about.
     pub matches_all: bool,
+    /// Whose consent it takes; nobody's if none.
+    #[serde(default)]
+    pub consent: Option<Consent>,
 }
+
+/// Tenants stay apart: outside of its own namespaces an endpoint may ask only for objects that name
+/// it in their annotation [`ALLOW`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// What the annotation has to name: the endpoint.
+    pub endpoint: String,
+    /// Where nobody has to consent.
+    pub own_namespaces: Vec<String>,
+}
+
+/// The annotation with which an object lets endpoints of other namespaces ask for it: their names,
+/// separated by commas.
+pub const ALLOW: &str = "flux-recv.fluxcd.io/allow";
 
 /// Objects, as a Flux Receiver lists them.
 /// <https://fluxcd.io/flux/components/notification/receivers/#resources>
@@ -29,16 +47,65 @@ pub struct Resource {
     pub namespace: Option<String>,
     /// Labels that they have to carry.
     pub labels: BTreeMap<String, String>,
+    /// What has to hold of each of them.
+    #[serde(default)]
+    pub filter: Option<Expression>,
 }
 
-/// The labels of an object.
-pub type Labels = Box<[(Box<str>, Box<str>)]>;
+/// What an object carries for those who choose among objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Its labels.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// Its annotation [`ALLOW`].
+    pub allow: Option<Box<str>>,
+}
+
+/// Whether an object is chosen.
+pub enum Choice<'s> {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// If one of these holds of it.
+    If(Vec<&'s Expression>),
+}
 
 impl Selection {
-    /// Whether the object may be asked for.
-    pub fn admits(&self, target: &Target, labels: &Labels) -> bool {
-        self.admits_namespace(&target.namespace)
-            && (self.resources.is_empty() || self.resources.iter().any(|listed| listed.holds(target, labels)))
+    /// Whether the object may be asked for, as far as its name and marks tell.
+    pub fn admits(&self, target: &Target, marks: &Marks) -> bool {
+        self.admits_namespace(&target.namespace, marks)
+            && (self.resources.is_empty() || self.resources.iter().any(|listed| listed.holds(target, marks)))
+    }
+
+    /// Whether the object may be asked for, and what has to hold of it.
+    pub fn choose(&self, target: &Target, marks: &Marks) -> Choice<'_> {
+        if !self.admits_namespace(&target.namespace, marks) {
+            return Choice::No;
+        }
+        if self.resources.is_empty() {
+            return Choice::Yes;
+        }
+        let mut filters = Vec::new();
+        for listed in self.resources.iter().filter(|listed| listed.holds(target, marks)) {
+            match &listed.filter {
+                None => return Choice::Yes,
+                Some(filter) => filters.push(filter),
+            }
+        }
+        if filters.is_empty() { Choice::No } else { Choice::If(filters) }
+    }
+
+    /// The filters of all that it lists.
+    pub fn filters(&self) -> impl Iterator<Item = &Expression> {
+        self.resources.iter().filter_map(|resource| resource.filter.as_ref())
+    }
+
+    /// The same, but nothing outside of these namespaces without the object's consent.
+    pub fn with_consent(self, endpoint: &str, own_namespaces: Vec<String>) -> Selection {
+        let consent = Consent { endpoint: endpoint.to_owned(), own_namespaces };
+        // Beyond its own namespaces it reaches what lets it.
+        Selection { namespaces: Vec::new(), consent: Some(consent), ..self }
     }
 
     /// The kinds that `resources` lists.
@@ -46,22 +113,32 @@ impl Selection {
         self.resources.iter().map(|resource| resource.kind)
     }
 
-    fn admits_namespace(&self, namespace: &String) -> bool {
-        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    fn admits_namespace(&self, namespace: &String, marks: &Marks) -> bool {
+        let is_meant = self.namespaces.is_empty() || self.namespaces.contains(namespace);
+        is_meant
+            && self.consent.as_ref().is_none_or(|consent| {
+                consent.own_namespaces.contains(namespace) || marks.allows(&consent.endpoint)
+            })
     }
 }
 
 impl Resource {
-    fn holds(&self, target: &Target, labels: &Labels) -> bool {
+    fn holds(&self, target: &Target, marks: &Marks) -> bool {
         self.kind == target.kind
             && self.name.as_ref().is_none_or(|name| *name == target.name)
             && self.namespace.as_ref().is_none_or(|namespace| *namespace == target.namespace)
-            && self.labels.iter().all(|(name, value)| carries(labels, name, value))
+            && self.labels.iter().all(|(name, value)| marks.carries(name, value))
     }
 }
 
-fn carries(labels: &Labels, name: &str, value: &str) -> bool {
-    labels.iter().any(|(other, its_value)| **other == *name && **its_value == *value)
+impl Marks {
+    fn carries(&self, name: &str, value: &str) -> bool {
+        self.labels.iter().any(|(other, its_value)| **other == *name && **its_value == *value)
+    }
+
+    fn allows(&self, endpoint: &str) -> bool {
+        self.allow.as_deref().is_some_and(|names| names.split(',').any(|name| name.trim() == endpoint))
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +149,7 @@ mod tests {
         let (kind, namespace, name) = target;
         let target = Target { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let labels = labels.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
-        selection.admits(&target, &labels)
+        selection.admits(&target, &Marks { labels, allow: None })
     }
 
     #[test]
@@ -82,12 +159,14 @@ mod tests {
             name: None,
             namespace: Some("apps".to_owned()),
             labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+            filter: None,
         };
         let named = Resource {
             name: Some("charts".to_owned()),
             kind: Kind::Bucket,
             namespace: None,
             labels: BTreeMap::new(),
+            filter: None,
         };
         let selection = Selection { resources: vec![resource, named], ..Selection::default() };
         let team = [("x", "y"), ("team", "a")];
@@ -100,5 +179,23 @@ mod tests {
         let narrowed = Selection { namespaces: vec!["apps".to_owned()], ..selection };
         assert!(!admits(&narrowed, (Kind::Bucket, "other", "charts"), &[]));
         assert!(admits(&Selection::default(), (Kind::Bucket, "anywhere", "x"), &[]));
+    }
+
+    // Incident 33.
+    #[test]
+    fn consent_is_asked_outside_of_the_own_namespaces() {
+        let selection = Selection { namespaces: vec!["apps".to_owned()], ..Selection::default() };
+        let selection = selection.with_consent("github", vec!["apps".to_owned()]);
+        let admits = |namespace: &str, allow: Option<&str>| {
+            let target = Target { kind: Kind::Bucket, namespace: namespace.to_owned(), name: "x".to_owned() };
+            selection.admits(&target, &Marks { allow: allow.map(Box::from), ..Marks::default() })
+        };
+        assert!(admits("apps", None));
+        assert!(!admits("team-a", None));
+        assert!(admits("team-a", Some("github")));
+        assert!(admits("team-a", Some("harbor, github")));
+        for other in ["", "git", "github2", "*", "GitHub"] {
+            assert!(!admits("team-a", Some(other)), "{other}");
+        }
     }
 }

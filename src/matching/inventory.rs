@@ -10,7 +10,8 @@ use crate::event::image::ImageName;
 use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
 use crate::event::semver::Constraint;
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
-use crate::flux::selection::Labels;
+use crate::flux::details::Details;
+use crate::flux::selection::Marks;
 use crate::flux::{self, Kind, Progress, Spec, Target};
 
 /// The Flux objects that exist. Kept current in place, one object at a time.
@@ -43,8 +44,10 @@ pub struct Object {
     pub suspended: bool,
     /// How far Flux has come with it, as far as that is known.
     pub progress: Progress,
-    /// Its labels.
-    pub labels: Labels,
+    /// What it carries for those who choose among objects.
+    pub marks: Marks,
+    /// What else filters can read of it.
+    pub details: Details,
     pub(super) follows: Follows,
 }
 
@@ -122,7 +125,8 @@ impl Object {
             target,
             suspended: false,
             progress: Progress::default(),
-            labels: Labels::default(),
+            marks: Marks::default(),
+            details: Details::default(),
             follows: Follows::Nothing,
         }
     }
@@ -160,11 +164,17 @@ impl Object {
                 prefix: spec.prefix.clone(),
             },
         };
-        Ok(Object { target, suspended, progress: Progress::default(), labels: Labels::default(), follows })
+        let (progress, marks, details) = (Progress::default(), Marks::default(), Details::default());
+        Ok(Object { target, suspended, progress, marks, details, follows })
     }
 }
 
 impl Object {
+    /// The object as filters read it.
+    pub(super) fn view(&self) -> serde_json::Value {
+        self.details.view(&self.target, &self.marks)
+    }
+
     /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
     pub(super) fn can_be_asked(&self) -> bool {
         !self.suspended && self.is_reconciled()

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Inventory, Matched, Object, find};
+use super::{Inventory, Matched, Object};
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
@@ -10,6 +10,9 @@ use crate::event::{
     BucketEvent, BucketService, ChartEvent, CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media,
     RefChange,
 };
+use crate::expression::Expression;
+use crate::facts::{self, Facts};
+use crate::flux::details::{Details, Metadata};
 use crate::flux::selection::{Resource, Selection};
 use crate::flux::{Kind, Spec, Target};
 
@@ -47,6 +50,10 @@ fn image(reference: &str) -> ImageEvent {
         media: Media::Unknown,
         deleted: false,
     }
+}
+
+fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> Matched {
+    super::find(inventory, events, selection, &Facts::default())
 }
 
 fn names(matched: &Matched) -> Vec<String> {
@@ -167,7 +174,7 @@ fn listing(resources: Vec<Resource>) -> Selection {
 }
 
 fn resource(kind: Kind, name: Option<&str>) -> Resource {
-    Resource { kind, name: name.map(str::to_owned), namespace: None, labels: BTreeMap::new() }
+    Resource { kind, name: name.map(str::to_owned), namespace: None, labels: BTreeMap::new(), filter: None }
 }
 
 #[test]
@@ -433,4 +440,46 @@ fn objects_without_a_readable_url_are_refused() {
     let target = Target { kind: Kind::GitRepository, namespace: "default".to_owned(), name: "x".to_owned() };
     let spec = Spec::read(Kind::GitRepository, json!({"url": "nonsense"})).expect("a spec");
     assert!(Object::new(target, &spec).is_err());
+}
+
+// Incident 32: one object whose filter comes to no result stops no other.
+#[test]
+fn filters_decide_object_by_object() {
+    let mut inventory = Inventory::default();
+    for (name, team) in [("a", Some("blue")), ("b", Some("red")), ("c", None)] {
+        let spec = json!({"url": "https://github.com/org/app", "ref": {"branch": "main"}});
+        let mut object = object(Kind::GitRepository, name, spec.clone());
+        let mut metadata = Metadata::default();
+        metadata.annotations.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
+        object.details = Details::new(metadata, &spec, Some("main@sha1:11"));
+        inventory.put(object);
+    }
+    let find_with = |filter: &str| {
+        let filter = Expression::condition(filter, facts::OF_A_RESOURCE).expect("a condition");
+        let resource = Resource { filter: Some(filter), ..resource(Kind::GitRepository, None) };
+        let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"team": "blue"})));
+        let selection = Selection { resources: vec![resource], ..Selection::default() };
+        super::find(
+            &inventory,
+            &[push(&["https://github.com/org/app"], GitRef::branch("main"))],
+            &selection,
+            &facts,
+        )
+    };
+    let matched = find_with("res.metadata.annotations.team == req.team");
+    assert_eq!(names(&matched), ["a"]);
+    assert_eq!(matched.kept_out, 2);
+    assert_eq!(matched.failed.len(), 1, "c has no annotations");
+    assert_eq!(names(&find_with("res.metadata.?annotations.?team.orValue('') != req.team")), ["b", "c"]);
+    assert_eq!(
+        names(&find_with(
+            "res.spec.ref.branch == 'main' && res.status.artifact.revision.endsWith(':11') && event.refs[0].branch == 'main' && res.metadata.name > 'a'"
+        )),
+        ["b", "c"]
+    );
+    let none = find_with("res.kind == 'Bucket'");
+    assert_eq!(
+        none.why_nothing(&[]),
+        "the filters of `resources` hold of none of the 3 objects that follow this"
+    );
 }

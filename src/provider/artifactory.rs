@@ -23,6 +23,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     event_fields: &["/domain", "/event_type"],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],

@@ -21,6 +21,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Event-Key", "repo:push")),
     event_fields: &[],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],

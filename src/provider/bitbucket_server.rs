@@ -24,6 +24,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Event-Key", "repo:refs_changed")),
     event_fields: &[],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],

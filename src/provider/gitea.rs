@@ -24,6 +24,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Gitea-Event", "push")),
     event_fields: &["/action"],
+    request: None,
+    lists_changed_files: true,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],

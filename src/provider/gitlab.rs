@@ -21,6 +21,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Gitlab-Event", "Push Hook")),
     event_fields: &["/event_name"],
+    request: None,
+    lists_changed_files: true,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],

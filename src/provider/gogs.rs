@@ -17,6 +17,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Gogs-Event", "push")),
     event_fields: &["/action"],
+    request: None,
+    lists_changed_files: true,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],

@@ -16,6 +16,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     event_fields: &["/EventName"],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Buckets],

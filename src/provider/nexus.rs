@@ -23,6 +23,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("X-Nexus-Webhook-ID", "rm:repository:component")),
     event_fields: &["/action"],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: true,
     may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],

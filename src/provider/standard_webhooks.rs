@@ -13,6 +13,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose: generic::compose,
     event_header: None,
     event_fields: &["/type"],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Listed],

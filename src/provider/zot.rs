@@ -20,6 +20,8 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(("ce-type", UPDATED)),
     event_fields: &["/type"],
+    request: None,
+    lists_changed_files: false,
     needs_registry_host: true,
     may_come_unsigned: true,
     subjects: &[Subject::Images],

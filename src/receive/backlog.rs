@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::event::Event;
+use crate::facts::Facts;
 use crate::flux::selection::Selection;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
@@ -34,6 +35,9 @@ pub(super) struct Waiting {
     pub(super) source: String,
     pub(super) selection: Selection,
     pub(super) events: Vec<Event>,
+    /// What the filters of `selection` read.
+    #[serde(default)]
+    pub(super) facts: Facts,
     /// How long the body was, in bytes; events hold no more than that of it.
     pub(super) size: usize,
 }
@@ -150,7 +154,14 @@ mod tests {
 
     fn waiting(size: usize) -> Waiting {
         let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
-        Waiting { endpoint, source, selection: Selection::default(), events: Vec::new(), size }
+        Waiting {
+            endpoint,
+            source,
+            selection: Selection::default(),
+            events: Vec::new(),
+            facts: Facts::default(),
+            size,
+        }
     }
 
     fn backlog() -> Backlog {

@@ -107,7 +107,8 @@ pub struct InProcess {
 
 pub async fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProcess {
     let folder = super::running::folder(config);
-    let config = config::load(&folder.path().join("fluxrecv.yaml")).expect("a config");
+    let config =
+        config::load(&folder.path().join("fluxrecv.yaml"), config::Rules::default()).expect("a config");
     let mut inventory = Inventory::default();
     KINDS.iter().for_each(|info| inventory.know(info.kind));
     add_manifests(&mut inventory, objects).expect("objects");

@@ -6,6 +6,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod door;
+mod filters;
 mod fluxd;
 mod google;
 mod house;

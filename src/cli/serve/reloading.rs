@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use url::Url;
 
@@ -17,18 +17,23 @@ pub(super) struct Reloading {
     file: PathBuf,
     changes: Changes,
     api: Option<Url>,
+    sighup: Signal,
 }
 
 impl Reloading {
-    /// Of a config that was just loaded.
-    pub(super) fn of(file: &Path, changes: Changes, config: &Config) -> Reloading {
-        Reloading { file: file.to_owned(), changes, api: config.api.clone() }
+    /// Of a config that was just loaded. From here on SIGHUP does not end the process.
+    ///
+    /// # Errors
+    /// When the signal cannot be listened for.
+    pub(super) fn of(file: &Path, changes: Changes, config: &Config) -> std::io::Result<Reloading> {
+        let sighup = signal(SignalKind::hangup())?;
+        Ok(Reloading { file: file.to_owned(), changes, api: config.api.clone(), sighup })
     }
 
     /// Reloads whenever something has changed; never ends.
     pub(super) async fn run(mut self, service: Arc<Service>) {
         let asked = Arc::new(Notify::new());
-        tokio::spawn(on_sighup(Arc::clone(&asked)));
+        tokio::spawn(on_sighup(self.sighup, Arc::clone(&asked)));
         loop {
             let loaded = match self.changes.next(&asked).await {
                 Ok(config) if config.api == self.api => Ok(config),
@@ -50,8 +55,7 @@ impl Reloading {
     }
 }
 
-async fn on_sighup(asked: Arc<Notify>) {
-    let Ok(mut sighup) = signal(SignalKind::hangup()) else { return };
+async fn on_sighup(mut sighup: Signal, asked: Arc<Notify>) {
     while sighup.recv().await.is_some() {
         asked.notify_one();
     }

@@ -1,0 +1,180 @@
+//! What expressions read of a delivery: `event`, `req`, `headers` and `claims`. Gathered only where
+//! an expression asks for it.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::event::{Event, GitChanges};
+use crate::expression::{Budget, Expression, Failed, Variable, Variables};
+
+/// What is known about a delivery beside its events.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// What the sender calls the event.
+    name: String,
+    request: Part,
+    headers: Part,
+    claims: Part,
+    #[serde(skip)]
+    budget: Budget,
+}
+
+/// Something that expressions read, kept as JSON and made readable once.
+#[derive(Default, Serialize, Deserialize)]
+struct Part {
+    json: Option<Value>,
+    /// Why it cannot be read.
+    missing: Option<String>,
+    #[serde(skip)]
+    variable: OnceLock<Variable>,
+}
+
+/// The variables that an endpoint's own filter declares.
+pub const OF_A_DELIVERY: &[&str] = &["event", "req", "headers", "claims"];
+
+/// The variables that a resource's filter declares.
+pub const OF_A_RESOURCE: &[&str] = &["event", "req", "headers", "claims", "res"];
+
+impl Facts {
+    /// Of a delivery whose event has this name.
+    pub fn named(name: String) -> Facts {
+        Facts { name, ..Facts::default() }
+    }
+
+    /// With the body, or why filters cannot read it.
+    pub fn with_request(self, body: Result<Value, String>) -> Facts {
+        let request = match body {
+            Ok(body) => Part::of(body),
+            Err(why) => Part { missing: Some(why), ..Part::default() },
+        };
+        Facts { request, ..self }
+    }
+
+    /// With these headers, by their names in lower case.
+    pub fn with_headers(self, headers: BTreeMap<String, String>) -> Facts {
+        Facts { headers: Part::of(json!(headers)), ..self }
+    }
+
+    /// With the claims of the token that has proved the delivery.
+    pub fn with_claims(self, claims: &Value) -> Facts {
+        Facts { claims: Part::of(claims.clone()), ..self }
+    }
+
+    /// Whether the condition holds of an event, and of an object if it is about one.
+    ///
+    /// # Errors
+    /// When it comes to no result, which counts as if it did not hold.
+    pub fn hold(
+        &self,
+        condition: &Expression,
+        event: &Variable,
+        res: Option<&Variable>,
+    ) -> Result<bool, Failed> {
+        let parts = [("req", &self.request), ("headers", &self.headers), ("claims", &self.claims)];
+        let mut variables = Variables::default().with("event", event);
+        for (name, part) in parts.into_iter().filter(|(name, _)| condition.names(name)) {
+            variables = variables.with(name, part.read()?);
+        }
+        if let Some(res) = res {
+            variables = variables.with("res", res);
+        }
+        condition.holds(&variables, &self.budget)
+    }
+
+    /// An event in the form that expressions read.
+    pub fn of_event(&self, event: &Event) -> Variable {
+        Variable::of_json(&in_normal_form(event, &self.name))
+    }
+}
+
+impl Part {
+    fn of(json: Value) -> Part {
+        Part { json: Some(json), ..Part::default() }
+    }
+
+    fn read(&self) -> Result<&Variable, Failed> {
+        match &self.missing {
+            Some(why) => Err(Failed::because(why)),
+            None => {
+                Ok(self.variable.get_or_init(|| Variable::of_json(self.json.as_ref().unwrap_or(&json!({})))))
+            }
+        }
+    }
+}
+
+/// The normal form: every kind has `type` and `name`, and each kind fields of its own. What is not
+/// there is an empty text, so that filters need not ask.
+fn in_normal_form(event: &Event, name: &str) -> Value {
+    match event {
+        Event::Git(git) => {
+            let urls: Vec<String> = git.repository.iter().map(|url| url.short()).collect();
+            let refs: Vec<Value> = match &git.changes {
+                GitChanges::Unknown => Vec::new(),
+                GitChanges::Refs(refs) => refs
+                    .iter()
+                    .map(|change| {
+                        json!({
+                            "name": change.name.as_str(),
+                            "branch": change.name.as_branch().unwrap_or_default(),
+                            "tag": change.name.as_tag().unwrap_or_default(),
+                            "head": change.head.as_deref().unwrap_or_default(),
+                            "deleted": change.deleted,
+                        })
+                    })
+                    .collect(),
+            };
+            json!({"type": "git", "name": name, "repository": urls.first(), "urls": urls, "refs": refs})
+        }
+        Event::Image(image) => {
+            let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
+            json!({
+                "type": "image", "name": name, "image": names.first(), "images": names,
+                "tags": image.tags, "digest": image.digest.as_deref().unwrap_or_default(), "deleted": image.deleted,
+            })
+        }
+        Event::Chart(chart) => json!({"type": "chart", "name": name, "repository": chart.url_tail.join("/")}),
+        Event::Bucket(bucket) => {
+            json!({"type": "bucket", "name": name, "bucket": bucket.name, "endpoint": bucket.endpoint.as_deref().unwrap_or_default(), "keys": bucket.keys})
+        }
+        Event::Anything { what } => json!({"type": "anything", "name": name, "what": what}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::BucketEvent;
+    use crate::event::BucketService;
+
+    #[test]
+    fn what_cannot_be_read_is_told_to_those_who_ask() {
+        let facts = Facts::named("s3:Put".to_owned()).with_request(Err("the body is too long".to_owned()));
+        let event = facts.of_event(&Event::Bucket(BucketEvent {
+            name: "flux".to_owned(),
+            service: BucketService::Aws,
+            endpoint: None,
+            keys: vec!["a/b".to_owned()],
+        }));
+        let hold = |text: &str| {
+            let condition = Expression::condition(text, OF_A_DELIVERY).expect("a condition");
+            facts.hold(&condition, &event, None).map_err(|err| err.to_string())
+        };
+        assert_eq!(hold("event.name == 's3:Put' && event.keys.exists(key, key.startsWith('a/'))"), Ok(true));
+        assert_eq!(hold("req.x == 1"), Err("the body is too long".to_owned()));
+        assert_eq!(hold("size(headers) == 0 && size(claims) == 0"), Ok(true));
+    }
+
+    #[test]
+    fn facts_survive_being_written_down() {
+        let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"ref": "x"})));
+        let written = serde_json::to_string(&facts).expect("JSON");
+        let read: Facts = serde_json::from_str(&written).expect("facts");
+        let condition = Expression::condition("req.ref == 'x' && event.name == 'push'", OF_A_DELIVERY)
+            .expect("a condition");
+        let event = read.of_event(&Event::Anything { what: "a call".to_owned() });
+        assert_eq!(read.hold(&condition, &event, None), Ok(true));
+    }
+}

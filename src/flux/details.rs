@@ -1,0 +1,100 @@
+//! What filters read of an object beside its name and labels, kept as short as it can be.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Target;
+use super::selection::Marks;
+
+/// The part of an object that only filters read, as JSON text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details(Box<str>);
+
+/// What of `metadata` filters can read.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// Its annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
+    /// How often its spec has changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// Its identity over time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+/// A field of `spec` or an annotation that is longer is left out, in bytes: values of charts and
+/// inline patches would be kept for every object in the cluster.
+const LONGEST: usize = 1024;
+
+/// Holds the whole object again.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+impl Details {
+    /// Takes of an object what filters can read.
+    pub fn new(mut metadata: Metadata, spec: &Value, revision: Option<&str>) -> Details {
+        metadata.annotations.retain(|name, value| name != LAST_APPLIED && value.len() <= LONGEST);
+        let fields = spec.as_object().into_iter().flatten();
+        let spec: Map<String, Value> = fields
+            .filter(|(_, value)| value.to_string().len() <= LONGEST)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let mut kept = json!({"metadata": metadata, "spec": spec});
+        if let Some(revision) = revision {
+            kept["status"] = json!({"artifact": {"revision": revision}});
+        }
+        Details(kept.to_string().into())
+    }
+
+    /// The object as filters read it.
+    pub(crate) fn view(&self, target: &Target, marks: &Marks) -> Value {
+        let info = target.kind.info();
+        let mut object = serde_json::from_str(&self.0).unwrap_or_else(|_| json!({"metadata": {}}));
+        object["apiVersion"] = json!(format!("{}/{}", info.group, info.versions[0]));
+        object["kind"] = json!(info.name);
+        object["metadata"]["name"] = json!(target.name);
+        object["metadata"]["namespace"] = json!(target.namespace);
+        if !marks.labels.is_empty() {
+            object["metadata"]["labels"] =
+                marks.labels.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
+        }
+        object
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flux::Kind;
+
+    #[test]
+    fn the_view_is_the_object_without_what_is_long() {
+        let annotations =
+            [("team", "a".to_owned()), (LAST_APPLIED, "{}".to_owned()), ("long", "x".repeat(2000))];
+        let metadata = Metadata {
+            annotations: annotations.map(|(name, value)| (name.to_owned(), value)).into(),
+            generation: Some(2),
+            ..Metadata::default()
+        };
+        let spec = json!({"url": "https://example.com/a", "values": {"x": "y".repeat(2000)}});
+        let details = Details::new(metadata, &spec, Some("main@sha1:1"));
+        let target = Target { kind: Kind::GitRepository, namespace: "apps".to_owned(), name: "a".to_owned() };
+        let labels = Box::new([(Box::from("app"), Box::from("x"))]);
+        let expect = json!({
+            "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+            "metadata": {"name": "a", "namespace": "apps", "labels": {"app": "x"}, "annotations": {"team": "a"}, "generation": 2},
+            "spec": {"url": "https://example.com/a"},
+            "status": {"artifact": {"revision": "main@sha1:1"}},
+        });
+        assert_eq!(details.view(&target, &Marks { labels, allow: None }), expect);
+        let bare = Details::default().view(&target, &Marks::default());
+        assert_eq!(bare["metadata"], json!({"name": "a", "namespace": "apps"}));
+    }
+}

@@ -1,0 +1,56 @@
+//! Gathers what the expressions of an endpoint read of a delivery, and no more.
+
+use serde_json::Value;
+
+use crate::endpoint::Endpoint;
+use crate::facts::Facts;
+use crate::verify::Verified;
+use crate::verify::auth::Auth;
+
+/// A body that is longer takes too much memory to be read field by field, in bytes.
+const LONGEST_REQUEST: usize = 1 << 20;
+
+/// The facts about a delivery that the endpoint's expressions name; none if there are no expressions.
+pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
+    let mut expressions = endpoint.filter.condition.iter().chain(endpoint.selection.filters()).peekable();
+    if expressions.peek().is_none() {
+        return Facts::default();
+    }
+    let (mut event, mut request, mut headers, mut claims) = (false, false, false, false);
+    for expression in expressions {
+        event |= expression.names("event");
+        request |= expression.names("req");
+        headers |= expression.names("headers");
+        claims |= expression.names("claims");
+    }
+    let name = if event { endpoint.provider.event_name(delivery) } else { String::new() };
+    let mut facts = Facts::named(name);
+    if request {
+        facts = facts.with_request(body(endpoint, delivery));
+    }
+    if headers {
+        let event_header = endpoint.provider.event_header.map(|(name, _)| name);
+        let secret = match endpoint.credentials.header() {
+            Some(Auth::Header(name)) => Some(name.as_str()),
+            _ => None,
+        };
+        facts = facts.with_headers(delivery.plain_headers(event_header.as_slice(), secret));
+    }
+    match &delivery.claims {
+        Some(of_token) if claims => facts.with_claims(of_token),
+        _ => facts,
+    }
+}
+
+/// The body as JSON; a body that is no JSON has no fields.
+fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<Value, String> {
+    let length = delivery.body_length();
+    if length > LONGEST_REQUEST {
+        return Err(format!("the body has {length} bytes, filters read `req` of up to {LONGEST_REQUEST}"));
+    }
+    let read = match endpoint.provider.request {
+        Some(inside) => inside(delivery),
+        None => delivery.json().ok(),
+    };
+    Ok(read.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+}

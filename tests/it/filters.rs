@@ -1,0 +1,133 @@
+//! Filters of endpoints and resources, paths and consent, through the HTTP port.
+
+use serde_json::{Value, json};
+
+use super::door::{Answer, post};
+use super::running::{Running, hub_signature, test_key};
+
+const OBJECTS: &str = "
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: app, namespace: apps, annotations: {team: blue}}
+spec: {url: https://github.com/org/app, ref: {branch: main}}
+---
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: app, namespace: team-a, labels: {tier: web}, annotations: {flux-recv.fluxcd.io/allow: 'github, other'}}
+spec: {url: https://github.com/org/app, ref: {branch: main}}
+---
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {name: app, namespace: team-b}
+spec: {url: https://github.com/org/app, ref: {branch: main}}
+";
+
+fn push(extra: Value) -> Value {
+    let mut push = json!({
+        "ref": "refs/heads/main", "before": "1111", "after": "2222", "pusher": {"name": "someone"},
+        "repository": {"clone_url": "https://github.com/org/app.git"},
+        "commits": [{"id": "2222", "added": [], "modified": ["apps/web/deployment.yaml"], "removed": []}],
+    });
+    push.as_object_mut().expect("a mapping").extend(extra.as_object().expect("a mapping").clone());
+    push
+}
+
+async fn send(running: &Running, endpoint: &str, push: &Value, more: &[(&str, &str)]) -> Answer {
+    let body = push.to_string().into_bytes();
+    let signature = hub_signature(&test_key(endpoint), &body);
+    let mut headers = vec![
+        ("X-GitHub-Event", "push"),
+        ("Content-Type", "application/json"),
+        ("X-Hub-Signature-256", &signature),
+    ];
+    headers.extend_from_slice(more);
+    post(&format!("{}{}", running.base, running.path(endpoint)), &headers, body).await
+}
+
+fn targets(answer: &Answer) -> Vec<String> {
+    let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+    body["targets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_filter_decides_before_anything_is_matched() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n\
+        - {source: GitHub, keyPath: github.key, filter: \"req.pusher.name != 'robot' && event.refs.exists(r, r.branch == 'main')\"}\n\
+        - {source: GitHub, keyPath: heads.key, filter: \"headers['x-github-event'] == 'push' && headers['x-team'] == 'a' && !headers.exists(h, h.contains('signature'))\"}\n\
+        - {source: GitHub, keyPath: broken.key, filter: \"req.nothing.here == 'x'\"}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    let answer = send(&running, "github", &push(json!({})), &[]).await;
+    assert_eq!((answer.status, targets(&answer).len()), (202, 3));
+    let answer = send(&running, "github", &push(json!({"pusher": {"name": "robot"}})), &[]).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("the endpoint's `filter` does not hold"), "{}", answer.body);
+
+    assert_eq!(send(&running, "heads", &push(json!({})), &[("X-Team", "a")]).await.status, 202);
+    assert_eq!(send(&running, "heads", &push(json!({})), &[("X-Team", "b")]).await.status, 200);
+
+    let answer = send(&running, "broken", &push(json!({"secret-word": "xyzzy"})), &[]).await;
+    assert_eq!(answer.status, 200);
+    running.wait_for_log("a filter comes to no result");
+    assert_eq!(running.metric("flux_recv_filter_failures_total{endpoint=\"broken\"}").await, Some(1.0));
+    assert_eq!(running.metric("flux_recv_filter_failures_total{endpoint=\"github\"}").await, Some(0.0));
+    assert!(!running.log().contains("xyzzy"));
+
+    let long = push(json!({"filler": "x".repeat(1 << 20)}));
+    let answer = send(&running, "github", &long, &[]).await;
+    assert_eq!(answer.status, 200, "more than filters read");
+    running.wait_for_log("filters read `req` of up to 1048576");
+    assert_eq!(
+        send(&running, "heads", &long, &[("X-Team", "a")]).await.status,
+        202,
+        "`req` is not asked for"
+    );
+}
+
+#[tokio::test]
+async fn a_filter_of_a_resource_picks_objects() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n\
+        - source: GitHub\n  keyPath: github.key\n  resources:\n\
+        \x20 - {kind: GitRepository, namespace: apps, filter: \"res.metadata.annotations.team == 'blue' && res.spec.url.endsWith(req.repository.clone_url.replace('https://github.com', '').replace('.git', ''))\"}\n\
+        \x20 - {kind: GitRepository, matchLabels: {tier: web}}\n\
+        \x20 - {kind: GitRepository, namespace: team-b, filter: 'res.metadata.annotations.team == req.ref'}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    let answer = send(&running, "github", &push(json!({})), &[]).await;
+    assert_eq!(targets(&answer), ["GitRepository/apps/app", "GitRepository/team-a/app"], "{}", answer.body);
+    running.wait_for_log("there is no `annotations`");
+}
+
+#[tokio::test]
+async fn paths_hold_back_pushes_that_change_other_files() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, paths: ['infra/**', '*.md']}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    let files = |files: &[&str]| {
+        push(json!({"commits": [{"id": "2", "added": files, "modified": [], "removed": []}]}))
+    };
+    let answer = send(&running, "github", &files(&["apps/x", "docs/a.md"]), &[]).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains("none of the endpoint's `paths` has changed"), "{}", answer.body);
+    assert_eq!(send(&running, "github", &files(&["apps/x", "infra/a/b"]), &[]).await.status, 202);
+    assert_eq!(send(&running, "github", &files(&["README.md"]), &[]).await.status, 202);
+    assert_eq!(send(&running, "github", &push(json!({"commits": []})), &[]).await.status, 202, "fails open");
+    assert_eq!(send(&running, "github", &push(json!({"forced": true})), &[]).await.status, 202, "fails open");
+}
+
+// Incident 33.
+#[tokio::test]
+async fn other_namespaces_have_to_consent_where_that_is_required() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, namespaces: apps}\n- {source: GitHub, keyPath: stranger.key}\n";
+    let folder = super::running::folder(config);
+    let objects = folder.path().join("objects");
+    std::fs::create_dir(&objects).expect("a folder");
+    std::fs::write(objects.join("objects.yaml"), OBJECTS).expect("objects");
+    let running =
+        Running::in_folder(folder, &["--require-opt-in", "--manifests", &objects.display().to_string()]);
+    let answer = send(&running, "github", &push(json!({})), &[]).await;
+    assert_eq!(targets(&answer), ["GitRepository/apps/app", "GitRepository/team-a/app"]);
+    assert_eq!(send(&running, "stranger", &push(json!({})), &[]).await.status, 200, "nobody has consented");
+}
