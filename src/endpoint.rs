@@ -2,7 +2,7 @@
 
 pub mod limit;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use self::limit::RateLimit;
 
 use crate::filter::Filter;
+use crate::flux::Kind;
 use crate::flux::selection::Selection;
 use crate::provider::{Hints, Provider};
 use crate::verify::{Credentials, Proof};
@@ -126,6 +127,12 @@ impl Endpoints {
     /// The endpoint of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
         self.list.iter().find(|endpoint| &*endpoint.name == name)
+    }
+
+    /// The kinds that are to be known: those of payloads, and those that some endpoint names.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        let named = self.iter().flat_map(|endpoint| endpoint.selection.named_kinds());
+        Kind::of_payloads().chain(named).collect()
     }
 
     /// In the order of the config.

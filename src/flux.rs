@@ -24,6 +24,26 @@ pub enum Kind {
     Bucket,
     /// An image repository whose tags image-reflector-controller scans.
     ImageRepository,
+    /// What kustomize-controller applies.
+    Kustomization,
+    /// A release that helm-controller installs.
+    HelmRelease,
+    /// A choice among the tags of an image repository.
+    ImagePolicy,
+    /// Commits that image-automation-controller makes.
+    ImageUpdateAutomation,
+    /// An artifact that source-watcher puts together out of others.
+    ArtifactGenerator,
+    /// An artifact that some other controller publishes.
+    ExternalArtifact,
+    /// What flux-operator installs Flux from.
+    FluxInstance,
+    /// What flux-operator makes objects from.
+    ResourceSet,
+    /// Where flux-operator looks for the inputs of a `ResourceSet`.
+    ResourceSetInputProvider,
+    /// What tofu-controller applies.
+    Terraform,
 }
 
 /// What the API server calls a [`Kind`].
@@ -39,22 +59,25 @@ pub struct KindInfo {
     pub plural: &'static str,
     /// Versions whose fields matching can read, best first.
     pub versions: &'static [&'static str],
-    /// The fields of `spec` that matching reads, for the documentation.
-    pub reads: &'static str,
+    /// The fields of `spec` that matching reads, for the documentation. None where no payload is ever
+    /// about the kind: it is watched and asked only where an endpoint's `resources` name it.
+    pub reads: Option<&'static str>,
 }
 
 const SOURCE: &str = "source.toolkit.fluxcd.io";
 const IMAGE: &str = "image.toolkit.fluxcd.io";
+const EXTENSIONS: &str = "source.extensions.fluxcd.io";
+const OPERATOR: &str = "fluxcd.controlplane.io";
 
 /// All kinds, in the order in which they are shown.
-pub const KINDS: [KindInfo; 6] = [
+pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::GitRepository,
         name: "GitRepository",
         group: SOURCE,
         plural: "gitrepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: "url, ref, suspend",
+        reads: Some("url, ref, suspend"),
     },
     KindInfo {
         kind: Kind::OciRepository,
@@ -62,7 +85,7 @@ pub const KINDS: [KindInfo; 6] = [
         group: SOURCE,
         plural: "ocirepositories",
         versions: &["v1", "v1beta2"],
-        reads: "url, ref, suspend",
+        reads: Some("url, ref, suspend"),
     },
     KindInfo {
         kind: Kind::HelmRepository,
@@ -70,7 +93,7 @@ pub const KINDS: [KindInfo; 6] = [
         group: SOURCE,
         plural: "helmrepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: "url, type, suspend",
+        reads: Some("url, type, suspend"),
     },
     KindInfo {
         kind: Kind::HelmChart,
@@ -78,7 +101,7 @@ pub const KINDS: [KindInfo; 6] = [
         group: SOURCE,
         plural: "helmcharts",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: "chart, version, sourceRef, suspend",
+        reads: Some("chart, version, sourceRef, suspend"),
     },
     KindInfo {
         kind: Kind::Bucket,
@@ -86,7 +109,7 @@ pub const KINDS: [KindInfo; 6] = [
         group: SOURCE,
         plural: "buckets",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: "bucketName, endpoint, provider, prefix, suspend",
+        reads: Some("bucketName, endpoint, provider, prefix, suspend"),
     },
     KindInfo {
         kind: Kind::ImageRepository,
@@ -94,14 +117,74 @@ pub const KINDS: [KindInfo; 6] = [
         group: IMAGE,
         plural: "imagerepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: "image, exclusionList, suspend",
+        reads: Some("image, exclusionList, suspend"),
     },
+    only_when_named(
+        Kind::Kustomization,
+        "Kustomization",
+        "kustomize.toolkit.fluxcd.io",
+        "kustomizations",
+        &["v1", "v1beta2"],
+    ),
+    only_when_named(
+        Kind::HelmRelease,
+        "HelmRelease",
+        "helm.toolkit.fluxcd.io",
+        "helmreleases",
+        &["v2", "v2beta2"],
+    ),
+    only_when_named(Kind::ImagePolicy, "ImagePolicy", IMAGE, "imagepolicies", &["v1", "v1beta2"]),
+    only_when_named(
+        Kind::ImageUpdateAutomation,
+        "ImageUpdateAutomation",
+        IMAGE,
+        "imageupdateautomations",
+        &["v1", "v1beta2"],
+    ),
+    only_when_named(
+        Kind::ArtifactGenerator,
+        "ArtifactGenerator",
+        EXTENSIONS,
+        "artifactgenerators",
+        &["v1", "v1beta1"],
+    ),
+    only_when_named(Kind::ExternalArtifact, "ExternalArtifact", SOURCE, "externalartifacts", &["v1"]),
+    only_when_named(Kind::FluxInstance, "FluxInstance", OPERATOR, "fluxinstances", &["v1"]),
+    only_when_named(Kind::ResourceSet, "ResourceSet", OPERATOR, "resourcesets", &["v1"]),
+    only_when_named(
+        Kind::ResourceSetInputProvider,
+        "ResourceSetInputProvider",
+        OPERATOR,
+        "resourcesetinputproviders",
+        &["v1"],
+    ),
+    only_when_named(Kind::Terraform, "Terraform", "infra.contrib.fluxcd.io", "terraforms", &["v1alpha2"]),
 ];
+
+const fn only_when_named(
+    kind: Kind,
+    name: &'static str,
+    group: &'static str,
+    plural: &'static str,
+    versions: &'static [&'static str],
+) -> KindInfo {
+    KindInfo { kind, name, group, plural, versions, reads: None }
+}
 
 impl Kind {
     /// The kind's row in the table.
     pub fn info(self) -> &'static KindInfo {
         KINDS.iter().find(|info| info.kind == self).expect("KINDS has a row for every kind")
+    }
+
+    /// The kinds that payloads can be about, in the order in which they are shown.
+    pub fn of_payloads() -> impl Iterator<Item = Kind> {
+        KINDS.iter().filter(|info| info.reads.is_some()).map(|info| info.kind)
+    }
+
+    /// Whether a payload can be about an object of this kind.
+    pub fn is_of_payloads(self) -> bool {
+        self.info().reads.is_some()
     }
 
     /// The kind of this name.
@@ -194,6 +277,8 @@ pub enum Spec {
     Bucket(BucketSpec),
     /// Of an `ImageRepository`.
     ImageRepository(ImageRepositorySpec),
+    /// Of a kind that no payload is about.
+    Other(OtherSpec),
 }
 
 impl Spec {
@@ -212,6 +297,8 @@ impl Spec {
             Kind::HelmChart => Spec::HelmChart(typed(spec)?),
             Kind::Bucket => Spec::Bucket(typed(spec)?),
             Kind::ImageRepository => Spec::ImageRepository(typed(spec)?),
+            _ if spec.is_null() => Spec::Other(OtherSpec::default()),
+            _ => Spec::Other(typed(spec)?),
         })
     }
 
@@ -224,6 +311,7 @@ impl Spec {
             Spec::HelmChart(spec) => spec.suspend,
             Spec::Bucket(spec) => spec.suspend,
             Spec::ImageRepository(spec) => spec.suspend,
+            Spec::Other(spec) => spec.suspend,
         }
     }
 }
@@ -345,6 +433,14 @@ pub struct ImageRepositorySpec {
     pub image: String,
     /// Regular expressions of tags that Flux does not look at.
     pub exclusion_list: Option<Vec<String>>,
+    /// Whether Flux leaves the object alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// What is read of a kind that no payload is about.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct OtherSpec {
     /// Whether Flux leaves the object alone.
     #[serde(default)]
     pub suspend: bool,

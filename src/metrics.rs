@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::flux::{KINDS, Kind};
+use crate::flux::Kind;
 
 /// All metrics of a process.
 pub struct Metrics {
@@ -234,14 +234,7 @@ impl Metrics {
 
     /// A counter that appears with its first event hides that event from `increase()`.
     fn begin_at_zero(&self) {
-        for info in &KINDS {
-            for result in PATCH_RESULTS {
-                drop(self.patches.get_or_create(&PatchLabels { kind: info.name, result }));
-            }
-            self.inventory(info.kind, 0);
-            self.inventory_synced(info.kind, false);
-            self.inventory_seen(info.kind);
-        }
+        Kind::of_payloads().for_each(|kind| self.kind(kind));
         for result in FOLLOW_RESULTS {
             drop(self.follow_through.get_or_create(&ResultLabels { result }));
         }
@@ -250,6 +243,16 @@ impl Metrics {
             drop(self.reloads.get_or_create(&result(success)));
         }
         self.journal_writable(true);
+    }
+
+    /// Shows a kind that begins to be watched.
+    pub fn kind(&self, kind: Kind) {
+        for result in PATCH_RESULTS {
+            drop(self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result }));
+        }
+        self.inventory(kind, 0);
+        self.inventory_synced(kind, false);
+        self.inventory_seen(kind);
     }
 
     /// The text of all metrics.

@@ -1,5 +1,6 @@
 //! `flux-recv check`: would it work, and if not, why.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::{ClusterArgs, ConfigArgs, runtime, say, with_causes};
 use crate::cluster::access::{self, Access, VERBS};
 use crate::cluster::connection::Connection;
 use crate::config::{self, Config, Rules};
+use crate::flux::Kind;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -37,7 +39,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             ))?;
             true
         }
-        None => match examine(&args.cluster) {
+        None => match examine(&args.cluster, &config.endpoints.kinds()) {
             Ok(found) => {
                 let lines: String = found.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;
@@ -68,10 +70,11 @@ fn describe_config(config: &Config) -> String {
     text
 }
 
-fn examine(args: &ClusterArgs) -> anyhow::Result<Vec<Access>> {
+fn examine(args: &ClusterArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Vec<Access>> {
     runtime()?.block_on(async {
         let connection = Connection::open(args.options()).await?;
-        let found = tokio::time::timeout(TIME_LIMIT, access::examine(&connection, &args.namespaces())).await;
+        let found =
+            tokio::time::timeout(TIME_LIMIT, access::examine(&connection, kinds, &args.namespaces())).await;
         found.with_context(|| format!("no answer within {} s", TIME_LIMIT.as_secs()))?
     })
 }
@@ -90,7 +93,11 @@ fn describe(access: &Access) -> String {
     };
     let rights = match missing.as_slice() {
         [] => format!("may {}", VERBS.join(", ")),
-        missing => format!("MAY NOT {}", missing.join(", ")),
+        missing if kind.is_of_payloads() => format!("MAY NOT {}", missing.join(", ")),
+        // The base has no rights on kinds that few endpoints name.
+        missing => {
+            format!("MAY NOT {} (kustomization/components/more-kinds gives the right)", missing.join(", "))
+        }
     };
     let objects = objects.map(|count| format!(", {count} objects")).unwrap_or_default();
     format!("{kind} ({version}){place}: {rights}{objects}")

@@ -90,7 +90,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let history = Arc::new(History::default());
         let mut backend = Backend::start(args, &config, &history, &metrics).await?;
         announce(&config, args, &backend.journal);
-        let reloading = Reloading::of(&args.config.config, changes, &config)?;
+        let mut reloading = Reloading::of(&args.config.config, changes, &config)?;
+        reloading.watches.clone_from(&backend.watches);
         let service = Arc::new(Service {
             in_force: InForce::new(serving(config, &metrics)),
             receiver: Receiver::new(tools(), backend.sink, Arc::clone(&metrics)),

@@ -1,5 +1,7 @@
 //! What `flux-recv check` finds out about a cluster: served versions, rights and objects.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -10,7 +12,7 @@ use kube::{Api, Client};
 use super::connection::Connection;
 use super::describe;
 use super::resources::Resources;
-use crate::flux::{KINDS, Kind, KindInfo};
+use crate::flux::{Kind, KindInfo};
 
 /// What was found out about one kind in one place.
 #[derive(Debug)]
@@ -30,18 +32,22 @@ pub struct Access {
 /// What serving needs of each kind.
 pub const VERBS: [&str; 3] = ["list", "watch", "patch"];
 
-/// Asks about every kind, in each of the namespaces or in the whole cluster.
+/// Asks about these kinds, in each of the namespaces or in the whole cluster.
 ///
 /// # Errors
 /// When the API server does not answer.
-pub async fn examine(connection: &Connection, namespaces: &[String]) -> anyhow::Result<Vec<Access>> {
+pub async fn examine(
+    connection: &Connection,
+    kinds: &BTreeSet<Kind>,
+    namespaces: &[String],
+) -> anyhow::Result<Vec<Access>> {
     let client = connection.client();
     let places: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
         some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
     };
     let mut found = Vec::new();
-    for info in &KINDS {
+    for info in kinds.iter().map(|kind| kind.info()) {
         let resource = Resources::default().discover(&client, info.kind).await.map_err(failed)?;
         for place in &places {
             found.push(examine_kind(&client, info, resource.as_ref(), *place).await?);

@@ -1,6 +1,6 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::resources::Resources;
 use super::watch::{Scope, Seen, Watch, Watched};
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
-use crate::flux::{KINDS, Kind, Spec, Target};
+use crate::flux::{Kind, Spec, Target};
 use crate::follow_through::FollowThrough;
 use crate::matching::{Inventory, Object};
 use crate::metrics::Metrics;
@@ -36,6 +36,9 @@ pub struct Watches {
     unknown: Mutex<HashSet<(Kind, Scope)>>,
     became_known: Arc<Notify>,
     synced: Notify,
+    /// The kinds that are watched or about to be.
+    kinds: Mutex<BTreeSet<Kind>>,
+    more_kinds: Notify,
 }
 
 /// When to look again for what is missing or forbidden.
@@ -67,11 +70,12 @@ enum Ended {
 }
 
 impl Watches {
-    /// Watches for a cluster, in these namespaces or everywhere; nothing is asked until
+    /// Watches of these kinds of a cluster, in these namespaces or everywhere; nothing is asked until
     /// [`Watches::run`].
     pub fn new(
         connection: Connection,
         inventory: Arc<RwLock<Inventory>>,
+        kinds: BTreeSet<Kind>,
         namespaces: Vec<String>,
         follow_through: FollowThrough,
         metrics: Arc<Metrics>,
@@ -80,8 +84,9 @@ impl Watches {
             true => vec![Scope::Cluster],
             false => namespaces.into_iter().map(Scope::Namespace).collect(),
         };
-        let all = KINDS.iter().flat_map(|info| scopes.iter().map(|scope| (info.kind, scope.clone())));
+        let all = kinds.iter().flat_map(|kind| scopes.iter().map(|scope| (*kind, scope.clone())));
         let all: HashSet<(Kind, Scope)> = all.collect();
+        kinds.iter().for_each(|kind| metrics.kind(*kind));
         let (unsynced, unknown) = (Mutex::new(all.clone()), Mutex::new(all));
         let extent = Arc::new(Extent::new(scopes.clone()));
         Arc::new(Watches {
@@ -96,7 +101,19 @@ impl Watches {
             unknown,
             became_known: Arc::default(),
             synced: Notify::new(),
+            kinds: Mutex::new(kinds),
+            more_kinds: Notify::new(),
         })
+    }
+
+    /// Watches these kinds as well. What is watched once stays so until the process ends.
+    pub fn also_watch(&self, kinds: BTreeSet<Kind>) {
+        let mut watched = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in kinds.into_iter().filter(|kind| watched.insert(*kind)) {
+            self.metrics.kind(kind);
+            self.scopes.iter().for_each(|scope| self.unknow(kind, scope));
+        }
+        self.more_kinds.notify_one();
     }
 
     /// The writer that asks objects of this cluster.
@@ -112,19 +129,24 @@ impl Watches {
     /// Watches all kinds; never ends. A watch that panics is started again.
     pub async fn run(self: Arc<Watches>) {
         let mut tasks = JoinSet::new();
-        let mut running = HashMap::new();
+        let mut running: HashMap<Id, (Kind, Scope)> = HashMap::new();
+        let mut started = BTreeSet::new();
         let start =
             |tasks: &mut JoinSet<()>, running: &mut HashMap<Id, (Kind, Scope)>, kind, scope: Scope| {
                 let (watches, of) = (Arc::clone(&self), scope.clone());
                 let task = tasks.spawn(async move { watches.keep(kind, of).await });
                 running.insert(task.id(), (kind, scope));
             };
-        for info in &KINDS {
-            for scope in &self.scopes {
-                start(&mut tasks, &mut running, info.kind, scope.clone());
+        loop {
+            let wanted = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for kind in wanted.into_iter().filter(|kind| started.insert(*kind)) {
+                self.scopes.iter().for_each(|scope| start(&mut tasks, &mut running, kind, scope.clone()));
             }
-        }
-        while let Some(Err(err)) = tasks.join_next_with_id().await {
+            let ended = tokio::select! {
+                () = self.more_kinds.notified() => continue,
+                Some(ended) = tasks.join_next_with_id() => ended,
+            };
+            let Err(err) = ended else { continue };
             let Some((kind, scope)) = running.remove(&err.id()) else { continue };
             log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
             tokio::time::sleep(LONGEST_AFTER_FAILURES).await;

@@ -101,7 +101,20 @@ impl Entry {
         }
         if let Some(provider) = provider {
             filter::check(&mut entry, provider, &filter);
-            if provider.subjects.contains(&Subject::Listed) && !says_resources {
+            let names_listed = provider.subjects.contains(&Subject::Listed);
+            if let Some(kind) = selection.named_kinds().next()
+                && !selection.matches_all
+                && !names_listed
+            {
+                entry.mistake(
+                    "resources",
+                    &format!(
+                        "lists a {kind}, and no payload of {} is about one; set `match: all`",
+                        provider.name
+                    ),
+                );
+            }
+            if names_listed && !says_resources {
                 entry.mistake(
                     "resources",
                     &format!(

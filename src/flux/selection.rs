@@ -96,6 +96,11 @@ impl Selection {
         if filters.is_empty() { Choice::No } else { Choice::If(filters) }
     }
 
+    /// The kinds that it lists and no payload is about.
+    pub fn named_kinds(&self) -> impl Iterator<Item = Kind> {
+        self.kinds().filter(|kind| !kind.is_of_payloads())
+    }
+
     /// The filters of all that it lists.
     pub fn filters(&self) -> impl Iterator<Item = &Expression> {
         self.resources.iter().filter_map(|resource| resource.filter.as_ref())

@@ -156,7 +156,7 @@ impl Object {
                 chart: spec.chart.to_ascii_lowercase(),
                 version: spec.version.as_deref().filter(|version| !version.is_empty()).map(Range::new),
             },
-            Spec::HelmChart(_) => Follows::Nothing,
+            Spec::HelmChart(_) | Spec::Other(_) => Follows::Nothing,
             Spec::Bucket(spec) => Follows::Bucket {
                 name: spec.bucket_name.clone(),
                 provider: spec.provider.clone(),

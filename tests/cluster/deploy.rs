@@ -1,5 +1,6 @@
 //! The manifests and examples, through the real API server's eyes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use flux_recv::flux::KINDS;
@@ -228,25 +229,34 @@ pub fn the_flux_instance_makes_the_same_sidecar(bed: &Bed) {
     assert_eq!(by_instance["spec"], by_component["spec"]);
 }
 
+/// The resources that a ClusterRole grants, each with the verbs that serving needs.
+fn granted(role: &Value) -> BTreeSet<String> {
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().expect("rules") {
+        assert_eq!(rule["verbs"], json!(["get", "list", "watch", "patch"]));
+        let group = rule["apiGroups"][0].as_str().unwrap_or_default();
+        let resources = rule["resources"].as_array().expect("resources");
+        granted.extend(resources.iter().filter_map(Value::as_str).map(|name| format!("{group}/{name}")));
+    }
+    granted
+}
+
+fn resources(are_of_payloads: bool) -> BTreeSet<String> {
+    let kinds = KINDS.iter().filter(|info| info.kind.is_of_payloads() == are_of_payloads);
+    kinds.map(|info| format!("{}/{}", info.group, info.plural)).collect()
+}
+
 pub fn the_manifests_rbac_is_the_table_of_kinds_and_no_more(bed: &Bed) {
     let role = of_kind(&bed.kustomize(&project().join("kustomization")), "ClusterRole", "flux-recv");
-    let rules = role["rules"].as_array().expect("rules");
-    let mut granted: Vec<String> = Vec::new();
-    for rule in rules {
-        assert_eq!(rule["verbs"], json!(["get", "list", "watch", "patch"]));
-        for resource in rule["resources"].as_array().expect("resources") {
-            granted.push(format!(
-                "{}/{}",
-                rule["apiGroups"][0].as_str().unwrap_or_default(),
-                resource.as_str().unwrap_or_default()
-            ));
-        }
-    }
-    let mut expected: Vec<String> =
-        KINDS.iter().map(|info| format!("{}/{}", info.group, info.plural)).collect();
-    granted.sort();
-    expected.sort();
-    assert_eq!(granted, expected);
+    assert_eq!(granted(&role), resources(true));
+    let workspace = workspace();
+    let with = workspace.path().join("with-more-kinds");
+    std::fs::create_dir_all(&with).expect("a folder");
+    let text = "resources: [../kustomization]\ncomponents: [../kustomization/components/more-kinds]\n";
+    std::fs::write(with.join("kustomization.yaml"), text).expect("a kustomization");
+    let built = bed.kustomize(&with);
+    apply_dry(bed, &built);
+    assert_eq!(granted(&of_kind(&built, "ClusterRole", "flux-recv-more-kinds")), resources(false));
     let may = |verb: &str, resource: &str| {
         bed.try_kubectl(&[
             "auth",

@@ -12,6 +12,7 @@ mod costs;
 mod deploy;
 mod faults;
 mod gitea;
+mod named_kinds;
 mod process;
 mod receive;
 
@@ -57,6 +58,10 @@ const SCENARIOS: &[Scenario] = &[
     ("deliveries_before_the_sync_are_queued", receive::deliveries_before_the_sync_are_queued),
     ("sigterm_asks_for_what_was_accepted", receive::sigterm_asks_for_what_was_accepted),
     ("check_tells_rights_and_counts", receive::check_tells_rights_and_counts),
+    (
+        "kinds_that_an_endpoint_names_are_watched_and_asked",
+        named_kinds::kinds_that_an_endpoint_names_are_watched_and_asked,
+    ),
     (
         "deliveries_cost_the_api_server_a_handful_of_requests",
         costs::deliveries_cost_the_api_server_a_handful_of_requests,

@@ -161,7 +161,7 @@ pub fn git_repository(bed: &Bed, namespace: &str, name: &str, spec: Value) {
     create(bed, SOURCE, "GitRepository", "gitrepositories", namespace, name, spec);
 }
 
-fn create(bed: &Bed, api: &str, kind: &str, plural: &str, namespace: &str, name: &str, mut spec: Value) {
+pub fn create(bed: &Bed, api: &str, kind: &str, plural: &str, namespace: &str, name: &str, mut spec: Value) {
     spec["interval"] = json!("1h");
     let object = json!({"apiVersion": api.trim_start_matches("/apis/"), "kind": kind, "metadata": {"name": name}, "spec": spec});
     bed.create(&format!("{api}/namespaces/{namespace}/{plural}"), &object);
@@ -171,7 +171,7 @@ fn git_path(namespace: &str, name: &str) -> String {
     format!("{SOURCE}/namespaces/{namespace}/gitrepositories/{name}")
 }
 
-fn requested_at(object: &Value) -> Option<String> {
+pub fn requested_at(object: &Value) -> Option<String> {
     object["metadata"]["annotations"]["reconcile.fluxcd.io/requestedAt"].as_str().map(str::to_owned)
 }
 

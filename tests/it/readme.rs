@@ -168,8 +168,13 @@ fn the_table_of_kinds_is_the_table_of_flux() {
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
         .collect();
     let expected: Vec<(String, String)> =
-        KINDS.iter().map(|info| (info.name.to_owned(), info.reads.to_owned())).collect();
+        KINDS.iter().filter_map(|info| Some((info.name.to_owned(), info.reads?.to_owned()))).collect();
     assert_eq!(written, expected);
+    let named: Vec<String> =
+        table("| only when named |").into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let expected: Vec<&str> =
+        KINDS.iter().filter(|info| info.reads.is_none()).map(|info| info.name).collect();
+    assert_eq!(named, expected);
 }
 
 #[test]

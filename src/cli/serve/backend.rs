@@ -104,6 +104,7 @@ impl Backend {
         let watches = Watches::new(
             connection,
             Arc::clone(&inventory),
+            config.endpoints.kinds(),
             args.cluster.namespaces(),
             follow_through.clone(),
             Arc::clone(metrics),

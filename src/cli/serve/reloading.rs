@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use url::Url;
 
 use super::{announce_endpoints, serving};
+use crate::cluster::inventory::Watches;
 use crate::config::Config;
 use crate::reload::Changes;
 use crate::server::Service;
@@ -18,6 +19,8 @@ pub(super) struct Reloading {
     changes: Changes,
     api: Option<Url>,
     sighup: Signal,
+    /// What has to know of kinds that are named anew.
+    pub(super) watches: Option<Arc<Watches>>,
 }
 
 impl Reloading {
@@ -27,7 +30,7 @@ impl Reloading {
     /// When the signal cannot be listened for.
     pub(super) fn of(file: &Path, changes: Changes, config: &Config) -> std::io::Result<Reloading> {
         let sighup = signal(SignalKind::hangup())?;
-        Ok(Reloading { file: file.to_owned(), changes, api: config.api.clone(), sighup })
+        Ok(Reloading { file: file.to_owned(), changes, api: config.api.clone(), sighup, watches: None })
     }
 
     /// Reloads whenever something has changed; never ends.
@@ -45,7 +48,13 @@ impl Reloading {
             };
             service.metrics.reloaded(loaded.is_ok());
             match loaded {
-                Ok(config) => put_in_force(config, &service),
+                Ok(config) => {
+                    // Before deliveries ask for them: those wait until they are listed.
+                    if let Some(watches) = &self.watches {
+                        watches.also_watch(config.endpoints.kinds());
+                    }
+                    put_in_force(config, &service);
+                }
                 Err(mistakes) => {
                     mistakes.lines().for_each(|mistake| log::error!("{mistake}"));
                     log::error!("the changed config was not taken; what was in force before stays in force");
