@@ -9,6 +9,7 @@ mod expression;
 mod filter;
 mod keys;
 mod names;
+mod oidc;
 mod proof;
 mod section;
 mod selection;

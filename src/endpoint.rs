@@ -84,6 +84,12 @@ impl Endpoint {
     pub fn proves_the_sender(&self) -> bool {
         !matches!(self.provider.proof, Proof::PathOnly) && !self.credentials.unsigned
     }
+
+    /// Whether a delivery has to hold the key or something made with it.
+    pub fn proves_by_key(&self) -> bool {
+        self.proves_the_sender()
+            && !matches!(self.provider.proof, Proof::GoogleIdentity | Proof::OpenId | Proof::Sns)
+    }
 }
 
 /// All endpoints, by their paths.

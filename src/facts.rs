@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use crate::event::{Event, GitChanges};
 use crate::expression::{Budget, Expression, Failed, Variable, Variables};
 
-/// What is known about a delivery beside its events.
+/// What is known about a delivery beside its events; nothing where nobody asks.
 #[derive(Default, Serialize, Deserialize)]
-pub struct Facts {
+pub struct Facts(Option<Box<Gathered>>);
+
+#[derive(Default, Serialize, Deserialize)]
+struct Gathered {
     /// What the sender calls the event.
     name: String,
     request: Part,
@@ -41,7 +44,7 @@ pub const OF_A_RESOURCE: &[&str] = &["event", "req", "headers", "claims", "res"]
 impl Facts {
     /// Of a delivery whose event has this name.
     pub fn named(name: String) -> Facts {
-        Facts { name, ..Facts::default() }
+        Facts(Some(Box::new(Gathered { name, ..Gathered::default() })))
     }
 
     /// With the body, or why filters cannot read it.
@@ -50,17 +53,23 @@ impl Facts {
             Ok(body) => Part::of(body),
             Err(why) => Part { missing: Some(why), ..Part::default() },
         };
-        Facts { request, ..self }
+        self.with(|gathered| gathered.request = request)
     }
 
     /// With these headers, by their names in lower case.
     pub fn with_headers(self, headers: BTreeMap<String, String>) -> Facts {
-        Facts { headers: Part::of(json!(headers)), ..self }
+        self.with(|gathered| gathered.headers = Part::of(json!(headers)))
     }
 
     /// With the claims of the token that has proved the delivery.
     pub fn with_claims(self, claims: &Value) -> Facts {
-        Facts { claims: Part::of(claims.clone()), ..self }
+        self.with(|gathered| gathered.claims = Part::of(claims.clone()))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Gathered)) -> Facts {
+        let mut gathered = self.0.unwrap_or_default();
+        change(&mut gathered);
+        Facts(Some(gathered))
     }
 
     /// Whether the condition holds of an event, and of an object if it is about one.
@@ -73,7 +82,10 @@ impl Facts {
         event: &Variable,
         res: Option<&Variable>,
     ) -> Result<bool, Failed> {
-        let parts = [("req", &self.request), ("headers", &self.headers), ("claims", &self.claims)];
+        let gathered =
+            self.0.as_deref().ok_or_else(|| Failed::because("nothing is known of the delivery"))?;
+        let parts =
+            [("req", &gathered.request), ("headers", &gathered.headers), ("claims", &gathered.claims)];
         let mut variables = Variables::default().with("event", event);
         for (name, part) in parts.into_iter().filter(|(name, _)| condition.names(name)) {
             variables = variables.with(name, part.read()?);
@@ -81,12 +93,13 @@ impl Facts {
         if let Some(res) = res {
             variables = variables.with("res", res);
         }
-        condition.holds(&variables, &self.budget)
+        condition.holds(&variables, &gathered.budget)
     }
 
     /// An event in the form that expressions read.
     pub fn of_event(&self, event: &Event) -> Variable {
-        Variable::of_json(&in_normal_form(event, &self.name))
+        let name = self.0.as_deref().map(|gathered| gathered.name.as_str());
+        Variable::of_json(&in_normal_form(event, name.unwrap_or_default()))
     }
 }
 

@@ -35,6 +35,13 @@ pub enum Outcome {
     },
     /// The sender only wanted to know whether someone is here.
     Pong,
+    /// The sender's subscription was confirmed.
+    Confirmed,
+    /// The sender asked whether it may send CloudEvents.
+    Handshake {
+        /// Who asks, by its own word.
+        origin: String,
+    },
     /// Authentic, and nothing to do.
     Ignored {
         /// Why.
@@ -98,11 +105,13 @@ pub struct Skipped {
 }
 
 /// The names of all outcomes of a delivery to an endpoint.
-pub const LABELS: [&str; 14] = [
+pub const LABELS: [&str; 16] = [
     "accepted",
     "queued",
     "forwarded",
     "pong",
+    "confirmed",
+    "handshake",
     "ignored",
     "unmatched",
     "wrong_method",
@@ -123,6 +132,8 @@ impl Outcome {
             Outcome::Queued { .. } => "queued",
             Outcome::Forwarded { .. } => "forwarded",
             Outcome::Pong => "pong",
+            Outcome::Confirmed => "confirmed",
+            Outcome::Handshake { .. } => "handshake",
             Outcome::Ignored { .. } => "ignored",
             Outcome::Unmatched { .. } => "unmatched",
             Outcome::UnknownPath => "unknown_path",
@@ -178,8 +189,12 @@ impl Outcome {
             Outcome::Unavailable { why, proved, .. } => {
                 Answer { reason: Some(if *proved { why } else { "cannot be checked now" }), ..bare }
             }
-            Outcome::Pong | Outcome::Encoded | Outcome::TooMany { .. } => bare,
-            Outcome::UnknownPath | Outcome::WrongMethod | Outcome::Refused { .. } | Outcome::Incomplete => {
+            Outcome::Pong | Outcome::Confirmed | Outcome::Encoded | Outcome::TooMany { .. } => bare,
+            Outcome::UnknownPath
+            | Outcome::Handshake { .. }
+            | Outcome::WrongMethod
+            | Outcome::Refused { .. }
+            | Outcome::Incomplete => {
                 return None;
             }
         };
@@ -207,6 +222,8 @@ impl Outcome {
             Outcome::Encoded => "the body is encoded; turn compression off at the sender".to_owned(),
             Outcome::Incomplete => "the body did not arrive whole in time".to_owned(),
             Outcome::Pong => "the sender tests the connection".to_owned(),
+            Outcome::Confirmed => "the sender's subscription was confirmed".to_owned(),
+            Outcome::Handshake { .. } => "someone asks whether CloudEvents may be sent".to_owned(),
             Outcome::UnknownPath | Outcome::WrongMethod => String::new(),
         }
     }
@@ -226,6 +243,8 @@ impl Outcome {
             | Outcome::Queued { .. }
             | Outcome::Forwarded { .. }
             | Outcome::Pong
+            | Outcome::Confirmed
+            | Outcome::Handshake { .. }
             | Outcome::Ignored { .. }
             | Outcome::UnknownPath
             | Outcome::WrongMethod => false,
@@ -238,6 +257,7 @@ impl Outcome {
     pub fn strangers_cause_it(&self) -> bool {
         match self {
             Outcome::Refused { .. }
+            | Outcome::Handshake { .. }
             | Outcome::WrongMethod
             | Outcome::TooLarge { .. }
             | Outcome::Encoded

@@ -1,23 +1,27 @@
 //! Who sends webhooks: one file per sender, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge`, `cloud_event`, `changed_files` and `testing` are no senders:
-//! they are shared.)
+//! and its row into the table below. (`forge`, `cloud_event`, `aws`, `pubsub`, `changed_files` and `testing`
+//! are no senders: they are shared.)
 
 mod acr;
 mod artifactory;
+mod aws;
 mod azure_devops;
 mod bitbucket_cloud;
 mod bitbucket_server;
+mod cdevents;
 mod changed_files;
 mod cloud_event;
 mod distribution;
 mod dockerhub;
-mod ecr;
+mod event_bridge;
 mod forge;
 mod forgejo;
+mod gcs;
 mod generic;
 mod generic_hmac;
+mod generic_oidc;
 mod gitea;
 mod github;
 mod gitlab;
@@ -26,7 +30,9 @@ mod google_container_registry;
 mod harbor;
 mod minio;
 mod nexus;
+mod pubsub;
 mod quay;
+mod sns;
 mod standard_webhooks;
 mod zot;
 
@@ -42,7 +48,7 @@ use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media, Re
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
-pub const PROVIDERS: [&Provider; 22] = [
+pub const PROVIDERS: [&Provider; 26] = [
     &github::PROVIDER,
     &gitlab::PROVIDER,
     &bitbucket_cloud::PROVIDER,
@@ -57,14 +63,18 @@ pub const PROVIDERS: [&Provider; 22] = [
     &nexus::PROVIDER,
     &google_container_registry::PROVIDER,
     &acr::PROVIDER,
-    &ecr::PROVIDER,
+    &event_bridge::PROVIDER,
+    &sns::PROVIDER,
     &artifactory::PROVIDER,
     &distribution::PROVIDER,
     &zot::PROVIDER,
     &minio::PROVIDER,
+    &gcs::PROVIDER,
+    &cdevents::PROVIDER,
     &standard_webhooks::PROVIDER,
     &generic::PROVIDER,
     &generic_hmac::PROVIDER,
+    &generic_oidc::PROVIDER,
 ];
 
 /// A kind of sender: how it proves itself, and how to read what it sends.
@@ -87,6 +97,9 @@ pub struct Provider {
     pub request: Option<fn(&Verified<'_>) -> Option<Value>>,
     /// Whether its pushes list the files that they change.
     pub lists_changed_files: bool,
+    /// Whether its CloudEvents may come after a handshake.
+    /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection>
+    pub takes_cloud_events: bool,
     /// Whether the payload lacks the registry's host, so that the endpoint has to name it.
     pub needs_registry_host: bool,
     /// Whether an endpoint may say `unsigned: true`: the sender signed nothing until lately.
@@ -123,6 +136,8 @@ pub enum Parsed {
     Events(Vec<Event>),
     /// The sender tests the connection.
     Ping,
+    /// The sender goes on only when this address was asked for.
+    Confirm(String),
     /// Nothing that could concern a Flux object; the reason is for the answer.
     Ignored(String),
 }
@@ -166,6 +181,17 @@ impl Provider {
     /// The provider of this name.
     pub fn named(name: &str) -> Option<&'static Provider> {
         PROVIDERS.into_iter().find(|provider| provider.name == name)
+    }
+
+    /// Which senders bring the events of a service that is none itself.
+    pub fn carriers_of(service: &str) -> Option<&'static str> {
+        match service.to_ascii_lowercase().as_str() {
+            "ecr" | "codecommit" | "s3" => Some("`EventBridge` or `SNS`"),
+            "gcr" | "gar" | "artifactregistry" => Some("`GoogleContainerRegistry`"),
+            "svix" => Some("`StandardWebhooks`"),
+            "ghcr" => Some("`GitHub`"),
+            _ => None,
+        }
     }
 
     /// Whether its deliveries say what event they are.

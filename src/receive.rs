@@ -116,37 +116,67 @@ impl Receiver {
         if let Some(key) = &key {
             self.metrics.authentic(&endpoint.name, key);
         }
-        let outcome = match self.events(endpoint, &verified) {
-            Ok((events, facts)) => self.take(endpoint, id, events, facts, delivery.body.len()).await,
-            Err(outcome) => outcome,
+        let outcome = match self.heard(endpoint, &verified) {
+            Heard::Of(events, facts) => self.take(endpoint, id, events, facts, delivery.body.len()).await,
+            Heard::Confirm(url) => self.confirm(&url).await,
+            Heard::Nothing(outcome) => outcome,
         };
         Received { outcome, key }
     }
 
     /// What an authentic delivery says that the endpoint wants to hear of.
-    fn events(&self, endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<(Vec<Event>, Facts), Outcome> {
-        let ignored = |reason| Outcome::Ignored { reason };
-        let events = match (endpoint.provider.parse)(delivery, &endpoint.hints()) {
-            Ok(Parsed::Ping) if !endpoint.selection.matches_all => return Err(Outcome::Pong),
+    fn heard(&self, endpoint: &Endpoint, delivery: &Verified<'_>) -> Heard {
+        let ignored = |reason| Heard::Nothing(Outcome::Ignored { reason });
+        let parsed = (endpoint.provider.parse)(delivery, &endpoint.hints());
+        let events = match parsed {
+            Ok(Parsed::Confirm(url)) => return Heard::Confirm(url),
+            Ok(Parsed::Ping) if !endpoint.selection.matches_all => return Heard::Nothing(Outcome::Pong),
             _ if let Some(name) = unwanted_event(endpoint, delivery) => {
-                return Err(ignored(format!("event `{name}` is none of the endpoint's `events`")));
+                return ignored(format!("event `{name}` is none of the endpoint's `events`"));
             }
             Ok(Parsed::Events(events)) => events,
             // It concerns all that is listed, whatever it says.
             _ if endpoint.selection.matches_all && delivery.is_json() => vec![a_call(endpoint, delivery)],
-            Ok(Parsed::Ping) => return Err(Outcome::Pong),
-            Ok(Parsed::Ignored(reason)) => return Err(ignored(reason)),
-            Err(err) => return Err(Outcome::Unreadable { why: err.to_string() }),
+            Ok(Parsed::Ping) => return Heard::Nothing(Outcome::Pong),
+            Ok(Parsed::Ignored(reason)) => return ignored(reason),
+            Err(err) => return Heard::Nothing(Outcome::Unreadable { why: err.to_string() }),
         };
-        let events = endpoint.filter.narrow(events).map_err(ignored)?;
+        match self.wanted(endpoint, delivery, events) {
+            Ok((events, facts)) => Heard::Of(events, facts),
+            Err(reason) => ignored(reason),
+        }
+    }
+
+    /// Leaves of the events what the endpoint's filters want, with what other filters read; or says
+    /// why nothing is left.
+    fn wanted(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Verified<'_>,
+        events: Vec<Event>,
+    ) -> Result<(Vec<Event>, Facts), String> {
+        let events = endpoint.filter.narrow(events)?;
         if endpoint.filter.paths.is_some() && !endpoint.filter.wants_files(changed_files(delivery).as_deref())
         {
-            return Err(ignored(format!("{}: none of the endpoint's `paths` has changed", summary(&events))));
+            return Err(format!("{}: none of the endpoint's `paths` has changed", summary(&events)));
         }
         let facts = gather::facts(endpoint, delivery);
         let failed = &mut |why: String| self.filter_failed(&endpoint.name, &why);
-        let events = endpoint.filter.fulfilling(events, &facts, failed).map_err(ignored)?;
+        let events = endpoint.filter.fulfilling(events, &facts, failed)?;
         Ok((events, facts))
+    }
+
+    /// Asks for the address with which the sender wants its subscription confirmed. It holds a token,
+    /// so it is not logged.
+    async fn confirm(&self, url: &str) -> Outcome {
+        match self.tools.fetch.get(url).await {
+            Ok(_) => Outcome::Confirmed,
+            Err(err) => {
+                log::warn!(why:% = err; "a subscription could not be confirmed");
+                let why = "the address that confirms the subscription does not answer".to_owned();
+                Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true }
+            }
+        }
     }
 
     async fn take(
@@ -337,6 +367,16 @@ impl FluxObjects {
             dry_run: self.dry_run,
         }
     }
+}
+
+/// What became of the reading of an authentic delivery.
+enum Heard {
+    /// These events are to be matched.
+    Of(Vec<Event>, Facts),
+    /// This address has to be asked for.
+    Confirm(String),
+    /// There is nothing to match.
+    Nothing(Outcome),
 }
 
 /// What an authentic delivery says, and what filters read of it.

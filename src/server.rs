@@ -126,6 +126,9 @@ async fn handle(
                 Err(outcome) => Received { outcome, key: None },
             }
         }
+        Method::OPTIONS if let Some(origin) = asking_origin(&request, endpoint) => {
+            Received { outcome: Outcome::Handshake { origin }, key: None }
+        }
         _ => Received { outcome: Outcome::WrongMethod, key: None },
     };
     let response = answer(&taken.outcome);
@@ -141,6 +144,13 @@ async fn handle(
     };
     record(&service, endpoint, entry, &quiet);
     response
+}
+
+/// Who asks whether it may send CloudEvents, if this is such a question.
+/// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#41-validation-request>
+fn asking_origin(request: &HttpRequest, endpoint: &Endpoint) -> Option<String> {
+    let origin = request.headers().get("WebHook-Request-Origin")?.to_str().ok()?;
+    endpoint.provider.takes_cloud_events.then(|| origin.to_owned())
 }
 
 /// Counts, logs and remembers a delivery.

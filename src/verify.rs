@@ -6,26 +6,35 @@
 
 pub mod auth;
 pub mod fetch;
+mod google;
 mod hmac;
 mod jwt;
 pub mod key;
-mod oidc;
+mod key_sets;
+pub mod oidc;
 pub mod sign;
+pub mod sns;
 mod standard_webhooks;
 mod token;
+mod token_claims;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use self::auth::Auth;
+use self::fetch::Fetch;
+pub use self::google::GoogleAccount;
 pub use self::hmac::{Encoding, Hash, Hmac, Signed};
 use self::key::Key;
-pub use self::oidc::{GoogleAccount, GoogleKeys};
+use self::key_sets::KeySets;
+use self::oidc::Issuer;
+use self::sns::Certificates;
 use crate::delivery::Delivery;
 
 /// A way to prove oneself.
@@ -43,6 +52,10 @@ pub enum Proof {
     GitLab,
     /// A Google identity token for the configured audience and service account.
     GoogleIdentity,
+    /// A token of a configured OpenID Connect issuer that says what the endpoint expects.
+    OpenId,
+    /// The signature in a message of Amazon SNS, of a configured topic.
+    Sns,
     /// The key itself or a keyed hash under it, in one header, as the sender is set (Artifactory).
     TokenOrHmac(Hmac),
     /// A Standard Webhooks signature.
@@ -73,6 +86,10 @@ pub enum Expects {
     Header(Auth),
     /// A token of this account, for [`Proof::GoogleIdentity`].
     Google(GoogleAccount),
+    /// A token of one of these issuers, for [`Proof::OpenId`].
+    Issuers(Vec<Issuer>),
+    /// A message of one of these topics, for [`Proof::Sns`].
+    Topics(Vec<String>),
 }
 
 impl Credentials {
@@ -94,6 +111,22 @@ impl Credentials {
         }
     }
 
+    /// The issuers whose tokens are believed.
+    pub fn issuers(&self) -> &[Issuer] {
+        match &self.expects {
+            Expects::Issuers(issuers) => issuers,
+            _ => &[],
+        }
+    }
+
+    /// The topics whose messages are believed.
+    pub fn topics(&self) -> &[String] {
+        match &self.expects {
+            Expects::Topics(topics) => topics,
+            _ => &[],
+        }
+    }
+
     /// The account whose tokens are believed.
     pub fn google_account(&self) -> Option<&GoogleAccount> {
         match &self.expects {
@@ -105,10 +138,20 @@ impl Credentials {
 
 /// What checking needs from outside, handed in.
 pub struct Tools {
-    /// Google's signing keys.
-    pub google_keys: GoogleKeys,
+    /// Fetches what proofs and handshakes need from the network.
+    pub fetch: Arc<dyn Fetch>,
+    keys: KeySets,
+    certificates: Certificates,
     /// The time of day, for signatures that grow old.
-    pub now: fn() -> SystemTime,
+    now: fn() -> SystemTime,
+}
+
+impl Tools {
+    /// With this transport and this clock.
+    pub fn new(fetch: Arc<dyn Fetch>, now: fn() -> SystemTime) -> Tools {
+        let (keys, certificates) = (KeySets::new(Arc::clone(&fetch)), Certificates::new(Arc::clone(&fetch)));
+        Tools { fetch, keys, certificates, now }
+    }
 }
 
 /// A delivery that has proved itself.
@@ -154,7 +197,15 @@ pub async fn verify<'a>(
             first_good(credentials, |key| standard_webhooks::check_or_token(&delivery, key, now))?
         }
         Proof::GoogleIdentity => {
-            oidc::check(&delivery, credentials.google_account(), tools).await?;
+            google::check(&delivery, credentials.google_account(), tools).await?;
+            0
+        }
+        Proof::OpenId => {
+            let claims = oidc::check(&delivery, credentials.issuers(), tools).await?;
+            return Ok(Verified { claims: Some(claims), ..Verified::new(delivery, 0) });
+        }
+        Proof::Sns => {
+            sns::check(&delivery, credentials.topics(), tools).await?;
             0
         }
         Proof::TokenOrHmac(scheme) => first_good(credentials, |key| {

@@ -13,7 +13,7 @@ use flux_recv::event::Event;
 use flux_recv::provider::{Hints, PROVIDERS, Parsed, Provider};
 use flux_recv::verify::fetch::{FetchError, NoFetch};
 use flux_recv::verify::key::Key;
-use flux_recv::verify::{Credentials, GoogleKeys, Proof, Tools, verify};
+use flux_recv::verify::{Credentials, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let credentials = Credentials::of(Key::new(b"fuzz-key".to_vec()).expect("a key"));
     let fetch = Arc::new(NoFetch(FetchError("no network".to_owned())));
-    let tools = Tools { google_keys: GoogleKeys::new(fetch), now: SystemTime::now };
+    let tools = Tools::new(fetch, SystemTime::now);
     let delivery = Delivery { headers: &headers, body };
     let verified = futures::executor::block_on(verify(delivery, Proof::PathOnly, &credentials, &tools));
     let Ok(verified) = verified else { panic!("the path is proof enough here") };

@@ -12,7 +12,7 @@ use flux_recv::verify::auth::Auth;
 use flux_recv::verify::fetch::{FetchError, NoFetch};
 use flux_recv::verify::key::Key;
 use flux_recv::verify::sign::sign;
-use flux_recv::verify::{Credentials, Expects, GoogleAccount, GoogleKeys, Proof, Tools, verify};
+use flux_recv::verify::{Credentials, Expects, GoogleAccount, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
 const HEADERS: [&str; 15] = [
@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
         let (account, bearer) = (Expects::Google(account.clone()), Expects::Header(Auth::Bearer));
         let mut credentials = Credentials::of(key);
         let fetch = Arc::new(NoFetch(FetchError("no network".to_owned())));
-        let tools = Tools { google_keys: GoogleKeys::new(fetch), now: SystemTime::now };
+        let tools = Tools::new(fetch, SystemTime::now);
         for provider in PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::PathOnly)) {
             credentials.expects = match provider.proof {
                 Proof::GoogleIdentity => account.clone(),

@@ -31,8 +31,8 @@ use crate::queue::Queue;
 use crate::receive::Receiver;
 use crate::reload::Changes;
 use crate::server::{self, Limits, Service};
-use crate::verify::fetch::{Fetch, HttpsFetch, NoFetch};
-use crate::verify::{GoogleKeys, Tools};
+use crate::verify::Tools;
+use crate::verify::fetch::{Fetch, HttpFetch, NoFetch};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServeArgs {
@@ -198,11 +198,11 @@ const CATCH_UP_AGAIN: Duration = Duration::from_secs(10);
 
 /// What checking proofs needs from outside: the real network and the real clock.
 fn tools() -> Tools {
-    let fetch: Arc<dyn Fetch> = match HttpsFetch::new() {
+    let fetch: Arc<dyn Fetch> = match HttpFetch::new() {
         Ok(fetch) => Arc::new(fetch),
         Err(err) => Arc::new(NoFetch(err)),
     };
-    Tools { google_keys: GoogleKeys::new(fetch), now: SystemTime::now }
+    Tools::new(fetch, SystemTime::now)
 }
 
 /// The startup lines: one per endpoint, then what the operator should know.

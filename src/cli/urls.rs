@@ -37,10 +37,7 @@ fn describe(endpoint: &Endpoint, base: &str) -> String {
         lines.push(format!("  Content type: {content_type}"));
     }
     let credentials = &endpoint.credentials;
-    match credentials
-        .own_key()
-        .filter(|_| endpoint.proves_the_sender() && credentials.google_account().is_none())
-    {
+    match credentials.own_key().filter(|_| endpoint.proves_by_key()) {
         Some(key) => {
             let newline = if key.ends_in_newline() { ", without its line break" } else { "" };
             lines.push(format!("  Secret:       the content of {}{newline}", endpoint.key_file.display()));
@@ -51,6 +48,12 @@ fn describe(endpoint: &Endpoint, base: &str) -> String {
     }
     if let Some(account) = credentials.google_account() {
         lines.push(format!("                account {}, audience {}", account.email, account.audience));
+    }
+    for issuer in credentials.issuers() {
+        lines.push(format!("                issuer {}, audience {}", issuer.url, issuer.audience));
+    }
+    for topic in credentials.topics() {
+        lines.push(format!("                topic {topic}"));
     }
     lines.push(format!("  Events:       {}", settings.events));
     lines.push(String::new());

@@ -210,7 +210,10 @@ fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provi
     let found = Provider::named(source);
     if found.is_none() {
         let known = PROVIDERS.map(|provider| provider.name);
-        let mend = suggestion::mend(source, &known);
+        let mend = match Provider::carriers_of(source) {
+            Some(carriers) => format!("its events come through {carriers}"),
+            None => suggestion::mend(source, &known),
+        };
         entry.mistake("source", &format!("`{source}` is unknown; {mend}"));
     }
     found

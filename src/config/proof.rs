@@ -1,9 +1,10 @@
-//! What has to prove a delivery: `auth`, `unsigned` and `gcr` of an endpoint.
+//! What has to prove a delivery: `auth`, `unsigned`, `gcr`, `pubsub`, `oidc` and `topicArn` of an
+//! endpoint.
 
 use serde_yaml::Value;
 
-use super::auth;
 use super::section::Section;
+use super::{auth, oidc};
 use crate::provider::Provider;
 use crate::verify::auth::Auth;
 use crate::verify::{Expects, GoogleAccount, Proof};
@@ -12,20 +13,25 @@ use crate::verify::{Expects, GoogleAccount, Proof};
 pub(super) struct Written {
     says_auth: bool,
     auth: Option<Auth>,
-    account: Option<Value>,
+    /// The field and what stands in it.
+    account: Option<(&'static str, Value)>,
+    issuers: Option<Vec<Value>>,
+    topics: Vec<String>,
     /// Whether a delivery without any proof is good enough.
     pub(super) unsigned: bool,
 }
 
 /// The fields that [`read`] reads.
-pub(super) const FIELDS: [&str; 3] = ["auth", "unsigned", "gcr"];
+pub(super) const FIELDS: [&str; 6] = ["auth", "unsigned", "gcr", "pubsub", "oidc", "topicArn"];
 
 /// Reads the fields about proofs.
 pub(super) fn read(entry: &mut Section<'_>) -> Written {
     Written {
         says_auth: entry.has("auth"),
         auth: auth::read(entry),
-        account: entry.take("gcr"),
+        account: ["gcr", "pubsub"].into_iter().find_map(|field| Some((field, entry.take(field)?))),
+        issuers: entry.has("oidc").then(|| entry.filled_list("oidc")),
+        topics: entry.texts("topicArn"),
         unsigned: entry.flag("unsigned"),
     }
 }
@@ -37,9 +43,9 @@ pub(super) fn check(
     written: Written,
     accepts_more_keys: bool,
 ) -> Expects {
-    let Written { says_auth, auth, account, unsigned } = written;
+    let Written { says_auth, auth, account, issuers, topics, unsigned } = written;
     let holds_no_key = match provider.proof {
-        Proof::PathOnly | Proof::GoogleIdentity => true,
+        Proof::PathOnly | Proof::GoogleIdentity | Proof::OpenId | Proof::Sns => true,
         Proof::Chosen => unsigned,
         _ => false,
     };
@@ -50,15 +56,41 @@ pub(super) fn check(
         );
     }
     check_auth(entry, provider, says_auth, unsigned);
-    let google = match (provider.proof, account) {
-        (Proof::GoogleIdentity, account) => google_account(entry, account),
-        (_, Some(_)) => {
-            entry.mistake("gcr", "is only for GoogleContainerRegistry; remove it");
-            None
-        }
-        _ => None,
+    let for_others = |entry: &mut Section<'_>, field: &str, whose: &str| {
+        entry.mistake(field, &format!("is only for {whose}; remove it"));
     };
-    google.map(Expects::Google).or(auth.map(Expects::Header)).unwrap_or(Expects::KeyAlone)
+    if let Some((field, _)) = account.as_ref().filter(|_| !matches!(provider.proof, Proof::GoogleIdentity)) {
+        for_others(entry, field, "GoogleContainerRegistry and GCS");
+    }
+    if issuers.is_some() && !matches!(provider.proof, Proof::OpenId) {
+        for_others(entry, "oidc", "generic-oidc");
+    }
+    if !topics.is_empty() && !matches!(provider.proof, Proof::Sns) {
+        for_others(entry, "topicArn", "SNS");
+    }
+    match provider.proof {
+        Proof::GoogleIdentity => google_account(entry, account).map(Expects::Google),
+        Proof::OpenId => Some(Expects::Issuers(oidc::issuers(entry, issuers))),
+        Proof::Sns => Some(Expects::Topics(checked_topics(entry, topics))),
+        _ => auth.map(Expects::Header),
+    }
+    .unwrap_or(Expects::KeyAlone)
+}
+
+/// Anyone can have a topic of their own, signed by the same Amazon.
+fn checked_topics(entry: &mut Section<'_>, topics: Vec<String>) -> Vec<String> {
+    if topics.is_empty() {
+        entry.mistake("topicArn", "is missing; name the topic, without it anyone's topic could post here");
+    }
+    for topic in &topics {
+        if !topic.starts_with("arn:") || topic.split(':').count() != 6 {
+            entry.mistake(
+                "topicArn",
+                &format!("`{topic}` is no ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME"),
+            );
+        }
+    }
+    topics
 }
 
 fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, unsigned: bool) {
@@ -88,15 +120,15 @@ fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, uns
     }
 }
 
-fn google_account(entry: &mut Section<'_>, account: Option<Value>) -> Option<GoogleAccount> {
-    let Some(account) = account else {
+fn google_account(entry: &mut Section<'_>, account: Option<(&'static str, Value)>) -> Option<GoogleAccount> {
+    let Some((field, account)) = account else {
         entry.mistake(
-            "gcr",
+            "pubsub",
             "is missing; set `audience` and `email` of the subscription's token, without them anyone could post here",
         );
         return None;
     };
-    let mut account = entry.within("gcr", account)?;
+    let mut account = entry.within(field, account)?;
     let audience = account.required_text("audience");
     let email = account.required_text("email");
     account.finish(&["audience", "email"]);

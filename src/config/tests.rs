@@ -136,14 +136,14 @@ endpoints:
             "endpoint 2 (missing.key): regstryHost: is an unknown field; did you mean `registryHost`?",
             "endpoint 2 (missing.key): source: `Harbour` is unknown; did you mean `Harbor`?",
             "endpoint 2 (missing.key): keyPath: cannot read DIR/missing.key: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
-            "endpoint 3 (b.key): gcr: is missing; set `audience` and `email` of the subscription's token, without them anyone could post here",
+            "endpoint 3 (b.key): pubsub: is missing; set `audience` and `email` of the subscription's token, without them anyone could post here",
             "endpoint 4 (c.key): gcr: email: is missing",
             "endpoint 4 (c.key): gcr: mail: is an unknown field; did you mean `email`?",
             "endpoint 5 (empty.key/): keyPath: cannot read DIR/empty.key/: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
             "endpoint 6 (a.key): source: is missing",
             "endpoint 7: keyPath: is no text; put it in quotes",
             "endpoint 8 (a.key): unsigned: is only for senders that cannot sign, or could not until lately (BitbucketCloud); remove it",
-            "endpoint 9 (a.key): gcr: is only for GoogleContainerRegistry; remove it",
+            "endpoint 9 (a.key): gcr: is only for GoogleContainerRegistry and GCS; remove it",
             "endpoint 10: is no mapping; write `field: value` lines",
             "endpoint 9 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
         ],
@@ -207,6 +207,46 @@ endpoints:
             "endpoint 3 (a.key): gcr: audience: is missing",
             "endpoint 4 (a.key): namespaces: is an empty list; list something or remove it",
             "endpoint 4 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
+        ],
+    );
+}
+
+// Incident 15.
+#[test]
+fn proofs_of_others_need_to_say_whose() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: generic-oidc, keyPath: a.key, resources: [{kind: Bucket}]}
+- source: generic-oidc
+  keyPath: b.key
+  resources: [{kind: Bucket}]
+  oidc:
+  - {issuerURL: 'https://token.example.com', audience: x}
+  - {issuerURL: token.example.com, claims: {a: b}}
+  - {issuerURL: 'https://a.example.com', audience: x, validations: [{expression: claim.a == 'b', message: m}], variables: [{name: n, expression: '1 +'}]}
+- {source: SNS, keyPath: c.key}
+- {source: SNS, keyPath: d.key, topicArn: my-topic, auth: bearer}
+- {source: GitHub, keyPath: e.key, topicArn: 'arn:aws:sns:a:b:c', oidc: [x]}
+- {source: ECR, keyPath: f.key}
+- {source: GCS, keyPath: g.key}
+",
+        &["a.key", "b.key", "c.key", "d.key", "e.key", "f.key", "g.key"],
+        &[
+            "endpoint 1 (a.key): oidc: is missing; list at least one issuer with `issuerURL`, `audience` and `claims` or `validations`",
+            "endpoint 2 (b.key): oidc: 1: claims: is missing; say what the token has to claim (`claims: {repository: org/app}`), since public issuers give tokens to anyone",
+            "endpoint 2 (b.key): oidc: 2: audience: is missing",
+            "endpoint 2 (b.key): oidc: 2: issuerURL: `token.example.com` is no web address",
+            "endpoint 2 (b.key): oidc: 3: variables: 1: expression: cannot be read: mismatched input 'end' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n    | 1 +\n    |    ^",
+            "endpoint 2 (b.key): oidc: 3: validations: 1: expression: `claim` is not declared; known are claims, vars\n    | claim.a == 'b'\n    | ^",
+            "endpoint 3 (c.key): topicArn: is missing; name the topic, without it anyone's topic could post here",
+            "endpoint 4 (d.key): auth: is only for senders that cannot sign, and SNS proves itself in its own way; remove it",
+            "endpoint 4 (d.key): topicArn: `my-topic` is no ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME",
+            "endpoint 5 (e.key): oidc: is only for generic-oidc; remove it",
+            "endpoint 5 (e.key): topicArn: is only for SNS; remove it",
+            "endpoint 6 (f.key): source: `ECR` is unknown; its events come through `EventBridge` or `SNS`",
+            "endpoint 7 (g.key): pubsub: is missing; set `audience` and `email` of the subscription's token, without them anyone could post here",
         ],
     );
 }

@@ -30,11 +30,11 @@ impl Variable {
         Variable::of_result(of_json(json))
     }
 
-    /// Values by name.
-    pub fn of_fields(fields: impl IntoIterator<Item = (String, Variable)>) -> Variable {
+    /// A map of values by name.
+    pub fn of_fields(fields: &[(&str, Variable)]) -> Variable {
         let fields: HashMap<String, Value> = fields
-            .into_iter()
-            .map(|(name, field)| (name, Value::try_from(&*field.value).unwrap_or(Value::Null)))
+            .iter()
+            .map(|(name, field)| ((*name).to_owned(), Value::try_from(&*field.value).unwrap_or(Value::Null)))
             .collect();
         Variable::of_result(Value::from(fields))
     }

@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &["/eventType"],
     request: None,
     lists_changed_files: false,
+    takes_cloud_events: false,
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],

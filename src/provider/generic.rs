@@ -15,6 +15,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &[],
     request: None,
     lists_changed_files: false,
+    takes_cloud_events: true,
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Listed],

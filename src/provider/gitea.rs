@@ -26,6 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &["/action"],
     request: None,
     lists_changed_files: true,
+    takes_cloud_events: false,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],

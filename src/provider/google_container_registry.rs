@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event, pubsub};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
@@ -18,8 +18,9 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     event_fields: &[],
-    request: None,
+    request: Some(pubsub::request),
     lists_changed_files: false,
+    takes_cloud_events: false,
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images],
@@ -31,17 +32,6 @@ pub(super) const PROVIDER: Provider = Provider {
     },
 };
 
-/// A push wraps the message; a subscription without wrapper sends its data alone.
-#[derive(Deserialize)]
-struct Push {
-    message: Option<Message>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    data: Option<String>,
-}
-
 #[derive(Deserialize)]
 struct Notification {
     action: Option<String>,
@@ -51,20 +41,12 @@ struct Notification {
 
 const NO_NOTIFICATION: &str = "the message is no notification of a registry";
 
-impl Message {
-    /// Other messages may come over the same topic. Pub/Sub would repeat them for days if they were
-    /// an error.
-    fn notification(&self) -> Option<Notification> {
-        let data = STANDARD.decode(self.data.as_deref()?.trim()).ok()?;
-        from_json(&String::from_utf8_lossy(&data)).ok()
-    }
-}
-
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let push: Push = delivery.json()?;
-    let notification: Notification = match push.message {
+    let notification: Notification = match pubsub::message(delivery)? {
         None => delivery.json()?,
-        Some(message) => match message.notification() {
+        // Other messages may come over the same topic. Pub/Sub would repeat them for days if they were
+        // an error.
+        Some(message) => match message.text().and_then(|text| from_json(&text).ok()) {
             Some(notification) => notification,
             None => return Ok(Parsed::ignored(NO_NOTIFICATION)),
         },

@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &["/EventName"],
     request: None,
     lists_changed_files: false,
+    takes_cloud_events: false,
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Buckets],
@@ -97,7 +98,7 @@ impl Record {
 }
 
 /// Keys are written as in a form: `+` is a space.
-fn decoded(key: &str) -> String {
+pub(super) fn decoded(key: &str) -> String {
     let pair = format!("={key}");
     url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, key)| key.into_owned()).unwrap_or_default()
 }

@@ -25,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &["/action"],
     request: None,
     lists_changed_files: false,
+    takes_cloud_events: false,
     needs_registry_host: true,
     may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],

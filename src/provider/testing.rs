@@ -34,6 +34,7 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
     let delivery = Delivery { headers: &headers, body };
     match (provider.parse)(&believe(delivery), &Hints { registry_hosts: &hosts }) {
         Ok(Parsed::Ping) => "ping".to_owned(),
+        Ok(Parsed::Confirm(_)) => "confirm".to_owned(),
         Ok(Parsed::Ignored(reason)) => format!("ignored: {reason}"),
         Ok(Parsed::Events(events)) => {
             let lines: Vec<String> = events.iter().map(|event| event.summary()).collect();

@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &["/type"],
     request: None,
     lists_changed_files: false,
+    takes_cloud_events: true,
     needs_registry_host: true,
     may_come_unsigned: true,
     subjects: &[Subject::Images],

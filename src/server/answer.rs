@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::outcome::Outcome;
 
@@ -15,6 +15,12 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
         }
         Outcome::TooMany { retry_after } => {
             response.insert_header((RETRY_AFTER, retry_after.as_secs().max(1).to_string()));
+        }
+        Outcome::Handshake { origin } => {
+            response.insert_header(("WebHook-Allowed-Rate", "*")).insert_header((ALLOW, "POST"));
+            if let Ok(origin) = HeaderValue::from_str(origin) {
+                response.insert_header((HeaderName::from_static("webhook-allowed-origin"), origin));
+            }
         }
         Outcome::WrongMethod => {
             response.insert_header((ALLOW, "POST"));
@@ -39,9 +45,12 @@ pub(super) fn plain(text: &'static str) -> HttpResponse {
 fn status(outcome: &Outcome) -> StatusCode {
     match outcome {
         Outcome::Accepted { .. } | Outcome::Queued { .. } => StatusCode::ACCEPTED,
-        Outcome::Forwarded { .. } | Outcome::Pong | Outcome::Ignored { .. } | Outcome::Unmatched { .. } => {
-            StatusCode::OK
-        }
+        Outcome::Forwarded { .. }
+        | Outcome::Pong
+        | Outcome::Confirmed
+        | Outcome::Handshake { .. }
+        | Outcome::Ignored { .. }
+        | Outcome::Unmatched { .. } => StatusCode::OK,
         Outcome::UnknownPath => StatusCode::NOT_FOUND,
         Outcome::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
         Outcome::Refused { .. } => StatusCode::UNAUTHORIZED,

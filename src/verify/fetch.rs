@@ -1,10 +1,12 @@
-//! Fetching public keys: the one thing that verifying needs from the network, handed in.
+//! Fetching public keys, certificates and confirmations: the one thing that verifying needs from the
+//! network, handed in.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use reqwest::redirect::{Action, Attempt, Policy};
 
-/// Gets a document from a fixed, known address.
+/// Gets a document from an address that the config or a pinned pattern vouches for.
 pub trait Fetch: Send + Sync {
     /// The body of a successful answer.
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>>;
@@ -15,8 +17,8 @@ pub trait Fetch: Send + Sync {
 #[error("{0}")]
 pub struct FetchError(pub String);
 
-/// Fetches over HTTPS.
-pub struct HttpsFetch {
+/// Fetches over HTTP; whoever asks has seen to it that the address is a secure one where it has to be.
+pub struct HttpFetch {
     client: reqwest::Client,
 }
 
@@ -26,24 +28,38 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Key sets have a few KiB.
 const SIZE_LIMIT: usize = 1 << 20;
 
-impl HttpsFetch {
+impl HttpFetch {
     /// # Errors
     /// When the system has no CA certificates.
-    pub fn new() -> Result<HttpsFetch, FetchError> {
+    pub fn new() -> Result<HttpFetch, FetchError> {
         let client = reqwest::Client::builder()
             .timeout(TIME_LIMIT)
-            .https_only(true)
+            .redirect(Policy::custom(follow))
             .user_agent(concat!("flux-recv/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|err| FetchError(format!("cannot make an HTTPS client (no CA certificates?): {err}")))?;
-        Ok(HttpsFetch { client })
+        Ok(HttpFetch { client })
     }
 }
 
-impl Fetch for HttpsFetch {
+/// What was asked over TLS stays there.
+fn follow(attempt: Attempt<'_>) -> Action {
+    let was_secure = attempt.previous().iter().all(|url| url.scheme() == "https");
+    match attempt.previous().len() > MOST_REDIRECTS || (was_secure && attempt.url().scheme() != "https") {
+        true => attempt.stop(),
+        false => attempt.follow(),
+    }
+}
+
+const MOST_REDIRECTS: usize = 3;
+
+impl Fetch for HttpFetch {
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
         Box::pin(async move {
-            let failed = |err: reqwest::Error| FetchError(format!("cannot fetch {url}: {err}"));
+            // What stands behind the question mark may be a secret.
+            let shown = url.split('?').next().unwrap_or_default();
+            let failed =
+                |err: reqwest::Error| FetchError(format!("cannot fetch {shown}: {}", err.without_url()));
             let mut response = self
                 .client
                 .get(url)
@@ -55,7 +71,7 @@ impl Fetch for HttpsFetch {
             while let Some(chunk) = response.chunk().await.map_err(failed)? {
                 body.extend_from_slice(&chunk);
                 if body.len() > SIZE_LIMIT {
-                    return Err(FetchError(format!("{url} answers with more than {SIZE_LIMIT} bytes")));
+                    return Err(FetchError(format!("{shown} answers with more than {SIZE_LIMIT} bytes")));
                 }
             }
             Ok(body)

@@ -1,4 +1,4 @@
-//! RS256 for `jsonwebtoken`, on ring, verifying only.
+//! Signatures of tokens for `jsonwebtoken`, on ring, verifying only.
 //!
 //! The crate's own providers bring either a second TLS-grade C library or an RSA implementation
 //! with an open timing advisory; ring is here already.
@@ -9,9 +9,16 @@ use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::signature::{Error, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
+    UnparsedPublicKey, VerificationAlgorithm,
+};
 
-/// Makes RS256 known to `jsonwebtoken`; calling it again does nothing.
+use super::token_claims::ALGORITHMS;
+
+/// Makes the algorithms known to `jsonwebtoken`; calling it again does nothing.
 pub(super) fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -20,9 +27,14 @@ pub(super) fn install() {
     });
 }
 
+/// Whether signatures of this algorithm are made with a key that only the issuer has.
+pub(super) fn is_asymmetric(algorithm: Algorithm) -> bool {
+    ALGORITHMS.contains(&algorithm)
+}
+
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: no_signer,
-    verifier_factory: rs256_verifier,
+    verifier_factory: verifier,
     key_utils: KeyUtils::new_unimplemented(),
 };
 
@@ -30,30 +42,75 @@ fn no_signer(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
     Err(ErrorKind::InvalidAlgorithm.into())
 }
 
-fn rs256_verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    match (algorithm, key.kind()) {
-        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
-            Ok(Box::new(Rs256 { modulus: n.clone(), exponent: e.clone() }))
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
+    let algorithm = *algorithm;
+    match (key.kind(), rsa(algorithm), point(algorithm)) {
+        (DecodingKeyKind::RsaModulusExponent { n, e }, Some(parameters), _) => {
+            Ok(Box::new(Rsa { algorithm, parameters, modulus: n.clone(), exponent: e.clone() }))
+        }
+        (DecodingKeyKind::SecretOrDer(bytes), _, Some(curve)) => {
+            Ok(Box::new(Point { algorithm, key: UnparsedPublicKey::new(curve, bytes.clone()) }))
         }
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
 }
 
-struct Rs256 {
+fn rsa(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    match algorithm {
+        Algorithm::RS256 => Some(&RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => Some(&RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => Some(&RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => Some(&RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => Some(&RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => Some(&RSA_PSS_2048_8192_SHA512),
+        _ => None,
+    }
+}
+
+fn point(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
+    match algorithm {
+        Algorithm::ES256 => Some(&ECDSA_P256_SHA256_FIXED),
+        Algorithm::ES384 => Some(&ECDSA_P384_SHA384_FIXED),
+        Algorithm::EdDSA => Some(&ED25519),
+        _ => None,
+    }
+}
+
+struct Rsa {
+    algorithm: Algorithm,
+    parameters: &'static RsaParameters,
     modulus: Vec<u8>,
     exponent: Vec<u8>,
 }
 
-impl Verifier<Vec<u8>> for Rs256 {
+impl Verifier<Vec<u8>> for Rsa {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
         RsaPublicKeyComponents { n: &self.modulus, e: &self.exponent }
-            .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
+            .verify(self.parameters, message, signature)
             .map_err(|_| Error::new())
     }
 }
 
-impl JwtVerifier for Rs256 {
+impl JwtVerifier for Rsa {
     fn algorithm(&self) -> Algorithm {
-        Algorithm::RS256
+        self.algorithm
+    }
+}
+
+/// A key that is a point on a curve.
+struct Point {
+    algorithm: Algorithm,
+    key: UnparsedPublicKey<Vec<u8>>,
+}
+
+impl Verifier<Vec<u8>> for Point {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        self.key.verify(message, signature).map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Point {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 }

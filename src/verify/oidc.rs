@@ -1,160 +1,80 @@
-//! Google identity tokens, as Pub/Sub push subscriptions send them.
-//! <https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions>
+//! Tokens of any OpenID Connect issuer, as CI systems give them to their jobs.
+//! <https://fluxcd.io/flux/components/notification/receivers/#generic-oidc>
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use serde_json::Value;
 
-use jsonwebtoken::jwk::{Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use serde::Deserialize;
-
-use super::fetch::Fetch;
-use super::{Refusal, Tools, auth, jwt};
+use super::key_sets::Source;
+use super::token_claims::{self, Wanted};
+use super::{Refusal, Tools, auth};
 use crate::delivery::Delivery;
+use crate::expression::{Budget, Expression, Variable, Variables};
 
-/// Whom an endpoint believes.
+/// An issuer whose tokens an endpoint believes, and what they have to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GoogleAccount {
-    /// The audience of the subscription's token; by default the push endpoint's URL.
+pub struct Issuer {
+    /// Its identifier, which is also where its discovery document is.
+    pub url: String,
+    /// Whom the token has to be for.
     pub audience: String,
-    /// The service account that the subscription pushes as.
-    pub email: String,
+    /// Values that the validations read as `vars`, each of them those before it.
+    pub variables: Vec<(String, Expression)>,
+    /// What has to hold of the claims. Public issuers give tokens to anyone, so never none.
+    pub validations: Vec<Validation>,
 }
 
-/// Google's signing keys, fetched when they are needed and kept.
-pub struct GoogleKeys {
-    fetch: Arc<dyn Fetch>,
-    cache: Arc<Mutex<Cache>>,
-    /// One fetch at a time: the second waiter finds what the first one brought.
-    fetching: tokio::sync::Mutex<()>,
+/// A condition on the claims of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validation {
+    /// What has to hold.
+    pub condition: Expression,
+    /// What to say if it does not.
+    pub message: String,
 }
 
-#[derive(Default)]
-struct Cache {
-    keys: Option<Arc<JwkSet>>,
-    fetched: Option<Instant>,
-    last_try: Option<Instant>,
-    /// Why the last try brought nothing.
-    failure: Option<String>,
-}
+/// The variables that variables and validations declare.
+pub const DECLARED: &[&str] = &["claims", "vars"];
 
-/// Where Google publishes its keys (the `jwks_uri` of its discovery document).
-const KEYS_URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
-
-/// Google rotates its keys every few days and publishes new ones well before they sign.
-const FRESH: Duration = Duration::from_secs(60 * 60);
-
-/// Strangers can make up key IDs; each would be a request to Google without this pause.
-const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
-
-/// How far the clocks may be apart.
-const LEEWAY_SECONDS: u64 = 60;
-
-#[derive(Deserialize)]
-struct Claims {
-    email: Option<String>,
-    email_verified: Option<bool>,
-}
-
-/// Checks the bearer token: signature, issuer, audience, expiry, and the account behind it.
+/// Checks the bearer token against the issuer that it names; gives its claims.
 pub(super) async fn check(
     delivery: &Delivery<'_>,
-    account: Option<&GoogleAccount>,
+    issuers: &[Issuer],
     tools: &Tools,
-) -> Result<(), Refusal> {
-    let account = account.ok_or_else(|| Refusal::unproved("the endpoint names no account"))?;
+) -> Result<Value, Refusal> {
     let token = auth::credentials(delivery, "Bearer")?;
-    // Two reasons that tell the operator nothing useful are not worth the risk of a token in a log:
-    // errors of the token itself are named by kind, never quoted.
-    let header = decode_header(token).map_err(|_| Refusal::unproved("the token's header cannot be read"))?;
-    if header.alg != Algorithm::RS256 {
-        return Err(Refusal::unproved("the token is not signed with RS256"));
-    }
-    let key_id = header.kid.ok_or_else(|| Refusal::unproved("the token names no key"))?;
-    let key = tools.google_keys.find(&key_id).await?;
-    let key = DecodingKey::from_jwk(&key)
-        .map_err(|_| Refusal::CannotCheck("Google's key cannot be read".to_owned()))?;
-
-    jwt::install();
-    let mut validation = Validation::new(Algorithm::RS256);
-    validation.set_audience(&[&account.audience]);
-    validation.set_issuer(&["accounts.google.com", "https://accounts.google.com"]);
-    validation.set_required_spec_claims(&["exp", "aud", "iss"]);
-    validation.validate_nbf = true;
-    validation.leeway = LEEWAY_SECONDS;
-    let claims = decode::<Claims>(token, &key, &validation)
-        .map_err(|err| Refusal::unproved(format!("the token is not good: {:?}", err.kind())))?
-        .claims;
-    if claims.email_verified != Some(true) {
-        return Err(Refusal::unproved("the token's email is not verified"));
-    }
-    if claims.email.as_deref() != Some(account.email.as_str()) {
-        return Err(Refusal::unproved("the token is another account's than gcr.email"));
-    }
-    Ok(())
+    let named = token_claims::unverified_issuer(token)
+        .ok_or_else(|| Refusal::unproved("the token's issuer cannot be read"))?;
+    let issuer = issuers
+        .iter()
+        .find(|issuer| issuer.url == named)
+        .ok_or_else(|| Refusal::unproved("the token is of an issuer that the endpoint does not list"))?;
+    let wanted =
+        Wanted { keys: Source::IssuedBy(&issuer.url), issuers: &[&issuer.url], audience: &issuer.audience };
+    let claims = token_claims::check(token, wanted, &tools.keys).await?;
+    validate(issuer, &claims)?;
+    Ok(claims)
 }
 
-impl GoogleKeys {
-    /// Keys that will be fetched with this transport.
-    pub fn new(fetch: Arc<dyn Fetch>) -> GoogleKeys {
-        GoogleKeys { fetch, cache: Arc::default(), fetching: tokio::sync::Mutex::default() }
+fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
+    let (claims, budget) = (Variable::of_json(claims), Budget::default());
+    let mut values: Vec<(&str, Variable)> = Vec::new();
+    let failed = |what: &str, why: String| Refusal::unproved(format!("{what} comes to no result: {why}"));
+    for (name, expression) in &issuer.variables {
+        let vars = Variable::of_fields(&values);
+        let variables = Variables::default().with("claims", &claims).with("vars", &vars);
+        let value = expression.result(&variables, &budget);
+        values.push((name, value.map_err(|err| failed(&format!("the variable `{name}`"), err.to_string()))?));
     }
-
-    /// The key of this ID. Fetches the set if it is old or does not hold the key, but not more
-    /// often than every [`PAUSE_BETWEEN_FETCHES`].
-    async fn find(&self, key_id: &str) -> Result<Jwk, Refusal> {
-        if let Some(key) = self.cached(key_id) {
-            return Ok(key);
-        }
-        let _one_at_a_time = self.fetching.lock().await;
-        if let Some(key) = self.cached(key_id) {
-            return Ok(key);
-        }
-        let refreshed = self.refresh().await;
-        let cache = self.cache();
-        match (cache.keys.as_ref().and_then(|keys| keys.find(key_id)), refreshed) {
-            (Some(key), _) => Ok(key.clone()),
-            (None, Ok(())) => Err(Refusal::unproved("the token is signed with a key that is not Google's")),
-            (None, Err(why)) => Err(Refusal::CannotCheck(format!("Google's keys cannot be had: {why}"))),
+    let vars = Variable::of_fields(&values);
+    let variables = Variables::default().with("claims", &claims).with("vars", &vars);
+    let mut unmet = Vec::new();
+    for Validation { condition, message } in &issuer.validations {
+        let holds = condition.holds(&variables, &budget);
+        if !holds.map_err(|err| failed(&format!("the validation `{message}`"), err.to_string()))? {
+            unmet.push(message.as_str());
         }
     }
-
-    fn cached(&self, key_id: &str) -> Option<Jwk> {
-        let cache = self.cache();
-        let fresh = cache.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH);
-        cache.keys.as_ref().filter(|_| fresh)?.find(key_id).cloned()
+    match unmet.is_empty() && !issuer.validations.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::unproved(format!("the token's claims are not enough: {}", unmet.join("; ")))),
     }
-
-    /// Fetches the set, unless that was tried a moment ago; then the last try's result stands. What
-    /// was there stays on failure.
-    async fn refresh(&self) -> Result<(), String> {
-        {
-            let mut cache = self.cache();
-            if cache.last_try.is_some_and(|last| last.elapsed() < PAUSE_BETWEEN_FETCHES) {
-                return cache.failure.clone().map_or(Ok(()), Err);
-            }
-            cache.last_try = Some(Instant::now());
-            cache.failure = Some("they are being fetched".to_owned());
-        }
-        // On its own: a sender that hangs up takes the future of its delivery with it.
-        let (fetch, cache) = (Arc::clone(&self.fetch), Arc::clone(&self.cache));
-        let fetched = tokio::spawn(async move {
-            let fetched = fetch_keys(&*fetch).await;
-            let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-            cache.failure = fetched.as_ref().err().cloned();
-            cache.keys = Some(Arc::new(fetched?));
-            cache.fetched = Some(Instant::now());
-            Ok(())
-        });
-        fetched.await.unwrap_or_else(|err| Err(err.to_string()))
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn fetch_keys(fetch: &dyn Fetch) -> Result<JwkSet, String> {
-    let body = fetch.get(KEYS_URL).await.map_err(|err| err.to_string())?;
-    serde_json::from_slice(&body).map_err(|_| format!("{KEYS_URL} does not answer with a key set"))
 }

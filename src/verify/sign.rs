@@ -12,6 +12,12 @@ pub enum CannotSign {
     /// Only Google holds the private key.
     #[error("deliveries of this endpoint are signed by Google, nobody else can")]
     OnlyGoogle,
+    /// Only an issuer of tokens holds the private key.
+    #[error("deliveries of this endpoint carry a token of its issuer, nobody else can make one")]
+    OnlyIssuer,
+    /// Only Amazon holds the private key.
+    #[error("messages of this endpoint are signed by Amazon SNS, nobody else can")]
+    OnlyAmazon,
     /// Nothing rests on a key.
     #[error("the endpoint has no key to sign with")]
     NoKey,
@@ -45,6 +51,8 @@ pub fn sign(
             standard_webhook_headers(delivery, signing_key.as_deref().unwrap_or(key), now)
         }
         Proof::GoogleIdentity => return Err(CannotSign::OnlyGoogle),
+        Proof::OpenId => return Err(CannotSign::OnlyIssuer),
+        Proof::Sns => return Err(CannotSign::OnlyAmazon),
         Proof::Token { header } => vec![(header.to_owned(), key_text()?)],
         Proof::Hmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
         Proof::GitLab => match standard_webhooks::signing_key(own_key) {

@@ -18,8 +18,8 @@ use flux_recv::offline::{DryRun, add_manifests};
 use flux_recv::queue::{Pace, Queue};
 use flux_recv::receive::{FluxObjects, Receiver, Sink};
 use flux_recv::server::{self, Limits, Service};
+use flux_recv::verify::Tools;
 use flux_recv::verify::fetch::{Fetch, FetchError};
-use flux_recv::verify::{GoogleKeys, Tools};
 use futures::future::BoxFuture;
 use ring::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ const TEST_KEY: &str = include_str!("../fixtures/rsa-key-for-tests-only.pem");
 pub const AUDIENCE: &str = "https://recv.example.com/hook";
 pub const EMAIL: &str = "push@project.iam.gserviceaccount.com";
 
-fn test_key() -> RsaKeyPair {
+pub fn test_key() -> RsaKeyPair {
     let body: String = TEST_KEY.lines().filter(|line| !line.starts_with("-----")).collect();
     RsaKeyPair::from_der(&STANDARD.decode(body).expect("base64")).expect("an RSA key")
 }
@@ -41,17 +41,19 @@ pub struct KeyServer {
     asked: AtomicUsize,
 }
 
+/// The public half of the labelled key, as issuers publish theirs.
+pub fn key_set() -> Value {
+    let public = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(test_key().public_key());
+    let key = json!({
+        "kty": "RSA", "alg": "RS256", "use": "sig", "kid": "test-1",
+        "n": URL_SAFE_NO_PAD.encode(public.n), "e": URL_SAFE_NO_PAD.encode(public.e),
+    });
+    json!({"keys": [{"kty": "XYZ", "kid": "unknown kind"}, key]})
+}
+
 impl KeyServer {
     pub fn good() -> KeyServer {
-        let public = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(test_key().public_key());
-        let key = json!({
-            "kty": "RSA", "alg": "RS256", "use": "sig", "kid": "test-1",
-            "n": URL_SAFE_NO_PAD.encode(public.n), "e": URL_SAFE_NO_PAD.encode(public.e),
-        });
-        KeyServer {
-            answers: Ok(json!({"keys": [{"kty": "XYZ", "kid": "unknown kind"}, key]})),
-            asked: AtomicUsize::new(0),
-        }
+        KeyServer { answers: Ok(key_set()), asked: AtomicUsize::new(0) }
     }
 
     fn bad(answer: Result<Value, String>) -> KeyServer {
@@ -68,7 +70,7 @@ impl Fetch for KeyServer {
     }
 }
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs()
 }
 
@@ -93,7 +95,7 @@ pub fn good_token() -> String {
     token(&header(), &claims())
 }
 
-fn header() -> Value {
+pub fn header() -> Value {
     json!({"alg": "RS256", "kid": "test-1", "typ": "JWT"})
 }
 
@@ -105,7 +107,7 @@ pub struct InProcess {
     _folder: tempfile::TempDir,
 }
 
-pub async fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProcess {
+pub async fn serve(config: &str, objects: &str, fetch: Arc<dyn Fetch>) -> InProcess {
     let folder = super::running::folder(config);
     let config =
         config::load(&folder.path().join("fluxrecv.yaml"), config::Rules::default()).expect("a config");
@@ -116,7 +118,7 @@ pub async fn serve(config: &str, objects: &str, keys: Arc<KeyServer>) -> InProce
     let (metrics, journal, nothing) = (Metrics::new(), Journal::none(), Contents::default());
     let queue = Queue::new(Pace::default(), journal.clone(), &nothing, Arc::clone(&metrics));
     tokio::spawn(queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
-    let tools = Tools { google_keys: GoogleKeys::new(keys), now: SystemTime::now };
+    let tools = Tools::new(fetch, SystemTime::now);
     let objects = FluxObjects::new(inventory, queue, journal, &nothing, Arc::clone(&metrics));
     let receiver = Receiver::new(tools, Sink::Flux(objects), Arc::clone(&metrics));
     receiver.match_what_can_be().await;
@@ -150,7 +152,7 @@ async fn status_with(receiver: &InProcess, authorization: Option<String>) -> u16
 #[tokio::test]
 async fn only_the_configured_account_is_believed() {
     let keys = Arc::new(KeyServer::good());
-    let receiver = serve(&config_text(), "", Arc::clone(&keys)).await;
+    let receiver = serve(&config_text(), "", Arc::clone(&keys) as Arc<dyn Fetch>).await;
     let bearer = |claims: &Value| Some(format!("Bearer {}", token(&header(), claims)));
     assert_eq!(status_with(&receiver, bearer(&claims())).await, 200);
     let mut short_issuer = claims();
@@ -216,7 +218,7 @@ async fn malformed_and_foreign_tokens_are_refused() {
 #[tokio::test]
 async fn made_up_key_ids_do_not_hammer_google() {
     let keys = Arc::new(KeyServer::good());
-    let receiver = serve(&config_text(), "", Arc::clone(&keys)).await;
+    let receiver = serve(&config_text(), "", Arc::clone(&keys) as Arc<dyn Fetch>).await;
     for at in 0..20 {
         let header = json!({"alg": "RS256", "kid": format!("made-up-{at}")});
         assert_eq!(status_with(&receiver, Some(format!("Bearer {}", token(&header, &claims())))).await, 401);

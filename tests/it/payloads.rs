@@ -5,7 +5,6 @@
 //! `../shared/payloads`, or what `FLUX_RECV_PAYLOADS` names.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use flux_recv::delivery::Delivery;
@@ -17,8 +16,10 @@ use flux_recv::verify::sign::sign;
 use flux_recv::verify::{Credentials, Expects};
 use serde_json::Value;
 
-use super::google::{AUDIENCE, EMAIL, KeyServer, good_token, serve};
+use super::google::{AUDIENCE, EMAIL, good_token, key_set, serve};
 use super::running::client;
+use super::sns::{self, TOPIC};
+use super::web::with;
 
 /// Folder of the captures, and the endpoint that gets them.
 const SENDERS: &[(&str, &str)] = &[
@@ -37,7 +38,12 @@ const SENDERS: &[(&str, &str)] = &[
     ("gcr", "gcr"),
     ("azure-devops", "azure"),
     ("acr", "acr"),
-    ("ecr", "ecr"),
+    ("ecr", "bridge"),
+    ("codecommit", "bridge"),
+    ("s3", "bridge"),
+    ("sns", "sns"),
+    ("gcs", "gcs"),
+    ("cdevents", "cdevents"),
     ("distribution", "distribution"),
     ("zot", "zot"),
     ("minio", "minio"),
@@ -58,7 +64,8 @@ fn config() -> String {
          - {{source: Harbor, keyPath: harbor.key, registryHost: harbor.example.com}}\n\
          - {{source: Nexus, keyPath: nexus.key, registryHost: container.example.com}}\n\
          - {{source: AzureDevOps, keyPath: azure.key, auth: basic}}\n- {{source: ACR, keyPath: acr.key, auth: {{header: X-Key}}, registryHost: example.azurecr.io}}\n\
-         - {{source: ECR, keyPath: ecr.key, auth: {{header: X-Key}}}}\n- {{source: distribution, keyPath: distribution.key, auth: bearer}}\n\
+         - {{source: EventBridge, keyPath: bridge.key, auth: {{header: X-Key}}}}\n- {{source: SNS, keyPath: sns.key, topicArn: '{TOPIC}'}}\n\
+         - {{source: CDEvents, keyPath: cdevents.key, auth: bearer}}\n- {{source: GCS, keyPath: gcs.key, pubsub: {{audience: \"{AUDIENCE}\", email: \"{EMAIL}\"}}}}\n- {{source: distribution, keyPath: distribution.key, auth: bearer}}\n\
          - {{source: zot, keyPath: zot.key, auth: {{basic: zot}}, registryHost: zot.example.com}}\n\
          - {{source: MinIO, keyPath: minio.key, auth: bearer}}\n- {{source: StandardWebhooks, keyPath: standard.key, {LISTED}}}\n\
          - {{source: generic, keyPath: generic.key, auth: bearer, {LISTED}}}\n\
@@ -113,9 +120,28 @@ fn captures(folder: &Path, sender: &str) -> Vec<Capture> {
     captures
 }
 
+/// What a service hands to SNS comes in a message of SNS.
+fn is_handed_to_sns(name: &str) -> bool {
+    let of_service = ["codecommit/", "s3/"].iter().any(|service| name.starts_with(service));
+    name.starts_with("sns/") || (of_service && !name.contains("/eventbridge-"))
+}
+
+/// A message of SNS as Amazon would have signed it: the capture, or one that carries it.
+fn message_of_sns(body: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(body);
+    let captured: Value = serde_json::from_str(&text).unwrap_or_default();
+    match captured.get("Type").is_some() {
+        true => sns::signed(with(captured, "TopicArn", TOPIC.into())),
+        false => sns::signed(sns::notification(&text)),
+    }
+}
+
 /// Some captures were kept without the header that names the event.
-fn add_event_header(endpoint: &Endpoint, headers: &mut Vec<(String, String)>) {
-    let Some((header, usual)) = endpoint.provider.event_header else { return };
+fn add_event_header(endpoint: &Endpoint, name: &str, headers: &mut Vec<(String, String)>) {
+    // Those of objects alone are what Eventarc would send.
+    let of_object =
+        name.starts_with("gcs/object-").then_some(("ce-type", "google.cloud.storage.object.v1.finalized"));
+    let Some((header, usual)) = endpoint.provider.event_header.or(of_object) else { return };
     if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case(header)) {
         headers.push((header.to_owned(), usual.to_owned()));
     }
@@ -167,33 +193,51 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
         eprintln!("skipped: no captured payloads here");
         return;
     };
-    let receiver = serve(&config(), OBJECTS, Arc::new(KeyServer::good())).await;
+    let folders =
+        std::fs::read_dir(&folder).expect("a folder").flatten().filter(|entry| entry.path().is_dir());
+    for sender in folders.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+        assert!(SENDERS.iter().any(|(known, _)| *known == sender), "nobody takes the captures of {sender}");
+    }
+    let web = sns::web().with("https://www.googleapis.com/oauth2/v3/certs", key_set().to_string()).put_up();
+    let receiver = serve(&config(), OBJECTS, web).await;
     let stranger = |expects: &Expects| Credentials {
         expects: expects.clone(),
         ..Credentials::of(Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"))
     };
-    let mut lines = Vec::new();
+    let (mut lines, mut table) = (Vec::new(), Vec::new());
     for (sender, endpoint) in SENDERS {
         let serving = receiver.service.in_force.get();
-        let endpoint = serving.endpoints.named(endpoint).expect("an endpoint");
-        let url = format!("{}{}", receiver.base, endpoint.path());
+        let mut counts = Counts::default();
         for Capture { name, mut headers, body } in captures(&folder, sender) {
-            add_event_header(endpoint, &mut headers);
-            let good = proof(endpoint, &headers, &body, &endpoint.credentials);
-            let (status, answer) = post(&url, &headers, &good, body.clone()).await;
+            let endpoint = if is_handed_to_sns(&name) { "sns" } else { endpoint };
+            let endpoint = serving.endpoints.named(endpoint).expect("an endpoint");
+            let url = format!("{}{}", receiver.base, endpoint.path());
+            add_event_header(endpoint, &name, &mut headers);
+            let (status, answer);
+            if is_handed_to_sns(&name) {
+                let message = message_of_sns(&body);
+                (status, answer) = post(&url, &headers, &[], message.to_string().into_bytes()).await;
+                counts.refused += check_twins_of_a_message(&url, &name, &headers, &message).await;
+            } else {
+                let good = proof(endpoint, &headers, &body, &endpoint.credentials);
+                (status, answer) = post(&url, &headers, &good, body.clone()).await;
+                let stranger = stranger(&endpoint.credentials.expects);
+                counts.refused += check_twins(endpoint, &url, &name, &headers, &good, &body, &stranger).await;
+            }
+            match answer["outcome"].as_str() {
+                Some("accepted" | "unmatched") => counts.accepted += 1,
+                Some("unreadable") => counts.unreadable += 1,
+                _ => counts.ignored += 1,
+            }
             lines.push(line(&name, status, &answer));
-            check_twins(
-                endpoint,
-                &url,
-                &name,
-                &headers,
-                &good,
-                &body,
-                &stranger(&endpoint.credentials.expects),
-            )
-            .await;
         }
+        let Counts { accepted, ignored, unreadable, refused } = counts;
+        table.push(format!("| {sender} | {accepted} | {ignored} | {unreadable} | {refused} |"));
     }
+    println!(
+        "| captures of | read | ignored | unreadable | twins refused |\n| --- | --- | --- | --- | --- |\n{}",
+        table.join("\n")
+    );
     let expected: Vec<&str> = ANSWERS.lines().filter(|line| !line.is_empty()).collect();
     if lines != expected {
         let written = lines.join("\n");
@@ -206,6 +250,37 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
     }
 }
 
+/// What became of the captures of a sender, and how many of their twins were refused.
+#[derive(Default)]
+struct Counts {
+    accepted: usize,
+    ignored: usize,
+    unreadable: usize,
+    refused: usize,
+}
+
+/// The proof of a message of SNS stands in it.
+async fn check_twins_of_a_message(
+    url: &str,
+    name: &str,
+    headers: &[(String, String)],
+    message: &Value,
+) -> usize {
+    let whole = message.to_string();
+    let mut stripped = message.clone();
+    stripped.as_object_mut().expect("a mapping").remove("Signature");
+    let forged = with(message.clone(), "Message", "{\"Records\":[]}".into());
+    let foreign =
+        with(message.clone(), "SigningCertURL", "https://evil.example/SimpleNotificationService.pem".into());
+    let twins =
+        [whole[..whole.len() / 2].to_owned(), stripped.to_string(), forged.to_string(), foreign.to_string()];
+    for twin in &twins {
+        let (status, answer) = post(url, headers, &[], twin.clone().into_bytes()).await;
+        assert_eq!((status, answer), (401, Value::Null), "{name}: {twin}");
+    }
+    twins.len()
+}
+
 async fn check_twins(
     endpoint: &Endpoint,
     url: &str,
@@ -214,7 +289,8 @@ async fn check_twins(
     good: &[(String, String)],
     body: &[u8],
     stranger: &Credentials,
-) {
+) -> usize {
+    let mut refused = 2;
     let signs_the_body =
         matches!(endpoint.provider.proof, Proof::Hmac(_) | Proof::TokenOrHmac(_) | Proof::StandardWebhooks);
     let reads_the_body = !endpoint.provider.subjects.contains(&Subject::Listed);
@@ -238,6 +314,7 @@ async fn check_twins(
     }
     if signs_the_body {
         assert_eq!(post(url, headers, good, half).await.0, 401, "{name} truncated on its way");
+        refused += 1;
     }
     if endpoint.proves_the_sender() {
         let (status, answer) = post(url, headers, &[], body.to_vec()).await;
@@ -248,7 +325,9 @@ async fn check_twins(
         };
         let (status, answer) = post(url, headers, &forged, body.to_vec()).await;
         assert_eq!((status, answer), (401, Value::Null), "{name} forged");
+        refused += 2;
     }
+    refused
 }
 
 /// A ping, or an event without interest, is told by its header alone; its body is never read.

@@ -234,8 +234,10 @@ fn the_table_of_fields_and_the_example_are_read() {
         .filter_map(|line| line.split("known are ").nth(1).map(str::to_owned))
         .flat_map(|list| list.split(", ").map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    let mut documented: Vec<String> =
-        table("| field |").into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let mut documented: Vec<String> = table("| field |")
+        .into_iter()
+        .flat_map(|row| row[0].split(", ").map(|name| name.trim_matches('`').to_owned()).collect::<Vec<_>>())
+        .collect();
     let mut known = known;
     known.sort();
     documented.sort();

@@ -79,8 +79,9 @@ async fn a_call_asks_for_what_the_endpoint_lists() {
 /// `send` composes and signs for every sender; the twin under another key gets nothing.
 #[test]
 fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
-    let named: Vec<_> =
-        PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::GoogleIdentity)).collect();
+    // Only Google, Amazon and issuers of tokens can sign for the others.
+    let is_ours = |proof: Proof| !matches!(proof, Proof::GoogleIdentity | Proof::Sns | Proof::OpenId);
+    let named: Vec<_> = PROVIDERS.into_iter().filter(|provider| is_ours(provider.proof)).collect();
     let mut config = "fluxRecvVersion: 1\nendpoints:\n".to_owned();
     for provider in &named {
         let auth = if matches!(provider.proof, Proof::Chosen) { "auth: bearer, " } else { "" };
@@ -164,4 +165,34 @@ async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
     }
     let (_, config) = running.ask("/config").await;
     assert!(config.contains(r#""refs":["main","refs/tags/v*"]"#), "{config}");
+}
+
+/// CloudEvents senders that ask before they send.
+/// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection>
+#[tokio::test]
+async fn cloud_events_may_come_after_a_handshake() {
+    let config = "fluxRecvVersion: 1\nendpoints:\n- {source: CDEvents, keyPath: events.key, auth: bearer}\n- {source: GitHub, keyPath: github.key}\n";
+    let running = Running::with_objects(config, OBJECTS);
+    let ask = async |endpoint: &str, origin: Option<&str>| {
+        let url = format!("{}{}", running.base, running.path(endpoint));
+        let mut request = super::running::client().request(reqwest::Method::OPTIONS, url);
+        if let Some(origin) = origin {
+            request = request.header("WebHook-Request-Origin", origin);
+        }
+        let response = request.send().await.expect("an answer");
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        (
+            response.status().as_u16(),
+            header("webhook-allowed-origin"),
+            header("webhook-allowed-rate"),
+            header("allow"),
+        )
+    };
+    let yes = (200, "ci.example.com".to_owned(), "*".to_owned(), "POST".to_owned());
+    assert_eq!(ask("events", Some("ci.example.com")).await, yes);
+    for (endpoint, origin) in [("events", None), ("github", Some("ci.example.com"))] {
+        assert_eq!(ask(endpoint, origin).await.0, 405, "{endpoint}");
+    }
 }

@@ -1,19 +1,16 @@
-//! Amazon Elastic Container Registry, through an API destination of EventBridge.
-//! <https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html>
+//! Amazon's services (ECR, CodeCommit, S3) through an API destination of EventBridge.
+//! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-api-destinations.html>
 
-use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
-use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
-};
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, aws};
 use crate::event::Subject;
-use crate::event::image::ImageName;
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
-    name: "ECR",
-    sends: "pushes and deletions of images and charts",
+    name: "EventBridge",
+    sends: "images and charts in ECR, pushes to CodeCommit, objects in S3",
     proof: Proof::Chosen,
     parse,
     compose,
@@ -21,64 +18,24 @@ pub(super) const PROVIDER: Provider = Provider {
     event_fields: &["/detail-type", "/detail/action-type"],
     request: None,
     lists_changed_files: false,
+    takes_cloud_events: false,
     needs_registry_host: false,
     may_come_unsigned: true,
-    subjects: &[Subject::Images],
+    subjects: &[Subject::Images, Subject::Git, Subject::Buckets],
     settings: Settings {
         page: "EventBridge → API destinations → Create, with a connection that holds the header; then a rule with that target",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "the pattern {\"source\": [\"aws.ecr\"], \"detail-type\": [\"ECR Image Action\"]}, without an input transformer",
+        events: "the pattern {\"source\": [\"aws.ecr\", \"aws.codecommit\", \"aws.s3\"]} or one of them, without an input transformer",
     },
 };
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Envelope {
-    detail_type: String,
-    account: String,
-    region: String,
-    detail: Detail,
-}
-
-/// Events of other types have other details.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Detail {
-    result: Option<String>,
-    action_type: Option<String>,
-    repository_name: Option<String>,
-    image_digest: Option<String>,
-    image_tag: Option<String>,
-}
-
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let Envelope { detail_type, account, region, detail } = delivery.json()?;
-    if detail_type != "ECR Image Action" {
-        return Ok(Parsed::ignored_event(&detail_type));
+    let body: &RawValue = delivery.json()?;
+    match aws::read(body.get(), hints) {
+        Some(read) => read,
+        None => Err(Unreadable::payload("is no event of EventBridge")),
     }
-    let deleted = match (detail.action_type.as_deref(), detail.result.as_deref()) {
-        (Some("PUSH"), Some("SUCCESS")) => false,
-        (Some("DELETE"), Some("SUCCESS")) => true,
-        (action, result) => {
-            let (action, result) = (action.unwrap_or_default(), result.unwrap_or_default());
-            return Ok(Parsed::ignored(format!("the action `{action}` ended with `{result}`")));
-        }
-    };
-    let path = detail
-        .repository_name
-        .ok_or_else(|| Unreadable::payload("missing field `detail.repository-name`"))?;
-    let own = ImageName::in_registry(&registry(&account, &region), &path).map_err(Unreadable::payload)?;
-    let mut names = vec![own];
-    add_registry_hosts(&mut names, hints, &path);
-    let event = artifact_event(names, detail.image_tag, detail.image_digest, deleted);
-    Ok(Parsed::Events(event.into_iter().collect()))
-}
-
-/// The event does not name the registry, but an account has one in each region.
-fn registry(account: &str, region: &str) -> String {
-    let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-    format!("{account}.dkr.ecr.{region}.amazonaws.com{suffix}")
 }
 
 /// The account and region are those in the host, if it is one of ECR.

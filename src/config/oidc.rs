@@ -1,0 +1,105 @@
+//! `oidc` of an endpoint: whose tokens are believed, and what they have to say.
+
+use serde_yaml::Value;
+
+use super::section::Section;
+use crate::expression::Expression;
+use crate::verify::oidc::{DECLARED, Issuer, Validation};
+
+/// The issuers that are good; each needs an audience and at least one check of its claims.
+pub(super) fn issuers(entry: &mut Section<'_>, listed: Option<Vec<Value>>) -> Vec<Issuer> {
+    let Some(listed) = listed else {
+        entry.mistake(
+            "oidc",
+            "is missing; list at least one issuer with `issuerURL`, `audience` and `claims` or `validations`",
+        );
+        return Vec::new();
+    };
+    let mut issuers: Vec<Issuer> = Vec::new();
+    for (at, value) in listed.into_iter().enumerate() {
+        let Some(issuer) = issuer(entry, at + 1, value) else { continue };
+        if issuers.iter().any(|other| other.url == issuer.url) {
+            entry.mistake("oidc", &format!("lists `{}` twice; put both together", issuer.url));
+        }
+        issuers.push(issuer);
+    }
+    issuers
+}
+
+fn issuer(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Issuer> {
+    let mut fields = entry.within(&format!("oidc: {number}"), value)?;
+    let url = fields.required_text("issuerURL");
+    let audience = fields.required_text("audience");
+    let claims = claims(&mut fields);
+    let variables = fields.list("variables").unwrap_or_default();
+    let validations = fields.list("validations").unwrap_or_default();
+    fields.finish(&["issuerURL", "audience", "claims", "variables", "validations"]);
+    if let Some(url) =
+        url.as_deref().filter(|url| !url.starts_with("https://") && !url.starts_with("http://"))
+    {
+        fields.mistake("issuerURL", &format!("`{url}` is no web address"));
+    }
+    if claims.is_empty() && validations.is_empty() {
+        fields.mistake(
+            "claims",
+            "is missing; say what the token has to claim (`claims: {repository: org/app}`), since public issuers give \
+             tokens to anyone",
+        );
+    }
+    let variables: Vec<_> = variables
+        .into_iter()
+        .enumerate()
+        .filter_map(|(at, value)| variable(&mut fields, at + 1, value))
+        .collect();
+    let mut all: Vec<Validation> = claims;
+    all.extend(
+        validations.into_iter().enumerate().filter_map(|(at, value)| validation(&mut fields, at + 1, value)),
+    );
+    Some(Issuer { url: url?, audience: audience?, variables, validations: all })
+}
+
+/// `claims: {name: value}`: what has to be equal.
+fn claims(fields: &mut Section<'_>) -> Vec<Validation> {
+    let mut validations = Vec::new();
+    match fields.take("claims") {
+        None => {}
+        Some(Value::Mapping(written)) => {
+            for (name, value) in written {
+                let (Value::String(name), Value::String(value)) = (name, value) else {
+                    fields.mistake("claims", "has something that is no text; put it in quotes");
+                    continue;
+                };
+                let quoted = |text: &str| serde_json::Value::from(text).to_string();
+                let condition = format!("claims[{}] == {}", quoted(&name), quoted(&value));
+                match Expression::condition(&condition, DECLARED) {
+                    Ok(condition) => {
+                        let message = format!("the claim `{name}` is another than `{value}`");
+                        validations.push(Validation { condition, message });
+                    }
+                    Err(err) => fields.mistake("claims", &err.to_string()),
+                }
+            }
+        }
+        Some(_) => fields.mistake("claims", "is no mapping; write `claim: value` lines"),
+    }
+    validations
+}
+
+fn variable(fields: &mut Section<'_>, number: usize, value: Value) -> Option<(String, Expression)> {
+    let mut variable = fields.within(&format!("variables: {number}"), value)?;
+    let name = variable.required_text("name");
+    let text = variable.required_text("expression");
+    variable.finish(&["name", "expression"]);
+    let read = Expression::value(&text?, DECLARED);
+    Some((name?, read.map_err(|err| variable.mistake("expression", &err.to_string())).ok()?))
+}
+
+fn validation(fields: &mut Section<'_>, number: usize, value: Value) -> Option<Validation> {
+    let mut validation = fields.within(&format!("validations: {number}"), value)?;
+    let text = validation.required_text("expression");
+    let message = validation.required_text("message");
+    validation.finish(&["expression", "message"]);
+    let read = Expression::condition(&text?, DECLARED);
+    let condition = read.map_err(|err| validation.mistake("expression", &err.to_string())).ok()?;
+    Some(Validation { condition, message: message? })
+}

@@ -1,0 +1,151 @@
+//! Google Cloud Storage, through a Pub/Sub push subscription or Eventarc.
+//! <https://cloud.google.com/storage/docs/pubsub-notifications>
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, pubsub};
+use crate::event::{BucketEvent, BucketService, Event, Subject};
+use crate::verify::{Proof, Unreadable, Verified, from_json};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "GCS",
+    sends: "changes of objects in buckets",
+    proof: Proof::GoogleIdentity,
+    parse,
+    compose,
+    event_header: None,
+    event_fields: &["/message/attributes/eventType"],
+    request: Some(pubsub::request),
+    lists_changed_files: false,
+    takes_cloud_events: false,
+    needs_registry_host: false,
+    may_come_unsigned: false,
+    subjects: &[Subject::Buckets],
+    settings: Settings {
+        page: "gcloud storage buckets notifications create gs://BUCKET --topic=TOPIC; then Pub/Sub → TOPIC → Create subscription → Delivery type: Push",
+        content_type: None,
+        secret: "none; tick Enable authentication, choose the account of pubsub.email and the audience of pubsub.audience",
+        events: "OBJECT_FINALIZE and OBJECT_DELETE",
+    },
+};
+
+/// An object, as the service describes it.
+#[derive(Deserialize)]
+struct Object {
+    bucket: Option<String>,
+    name: Option<String>,
+}
+
+/// The types of Eventarc begin with this.
+const CLOUD_EVENT: &str = "google.cloud.storage.object.v1.";
+
+fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    if let Some(kind) = delivery.header("ce-type").and_then(|kind| kind.strip_prefix(CLOUD_EVENT)) {
+        let object = delivery.json()?;
+        return Ok(changed(kind, object));
+    }
+    let Some(message) = pubsub::message(delivery)? else {
+        return Ok(Parsed::ignored("the message is no notification of a bucket"));
+    };
+    let attribute = |name: &str| message.attributes.get(name).cloned();
+    let Some(kind) = attribute("eventType") else {
+        return Ok(Parsed::ignored("the message is no notification of a bucket"));
+    };
+    // The attributes are there whatever the payload's format is.
+    let described = message.text().and_then(|text| from_json::<Object>(&text).ok());
+    let described = described.unwrap_or(Object { bucket: None, name: None });
+    let object = Object {
+        bucket: attribute("bucketId").or(described.bucket),
+        name: attribute("objectId").or(described.name),
+    };
+    Ok(changed(&kind, object))
+}
+
+fn changed(kind: &str, object: Object) -> Parsed {
+    let is_change = matches!(
+        kind,
+        "OBJECT_FINALIZE" | "OBJECT_DELETE" | "OBJECT_ARCHIVE" | "finalized" | "deleted" | "archived"
+    );
+    if !is_change {
+        return Parsed::ignored_event(kind);
+    }
+    // Pub/Sub would repeat for days what is refused.
+    let Some(name) = object.bucket else { return Parsed::ignored("the notification names no bucket") };
+    let keys = object.name.into_iter().collect();
+    Parsed::Events(vec![Event::Bucket(BucketEvent {
+        name,
+        service: BucketService::Gcp,
+        endpoint: None,
+        keys,
+    })])
+}
+
+fn compose(_: &Change) -> Result<Composed, CannotCompose> {
+    let object = json!({"bucket": "flux", "name": "apps/kustomization.yaml"});
+    let message = json!({
+        "data": STANDARD.encode(object.to_string()),
+        "attributes": {"eventType": "OBJECT_FINALIZE", "bucketId": "flux", "objectId": "apps/kustomization.yaml"},
+    });
+    Ok(Composed::json(&[], &json!({"message": message})))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::testing::{self, check};
+    use super::*;
+
+    fn notification(kind: &str) -> Value {
+        json!({"message": {"data": STANDARD.encode(r#"{"bucket":"other","name":"x"}"#), "messageId": "1",
+            "attributes": {"eventType": kind, "bucketId": "flux", "objectId": "apps/a b.yaml"}}})
+    }
+
+    #[test]
+    fn notifications_are_read_from_their_attributes() {
+        check(&PROVIDER, &[], &notification("OBJECT_FINALIZE"), "change of bucket flux");
+        check(&PROVIDER, &[], &notification("OBJECT_DELETE"), "change of bucket flux");
+        check(
+            &PROVIDER,
+            &[],
+            &notification("OBJECT_METADATA_UPDATE"),
+            "ignored: event `OBJECT_METADATA_UPDATE` is none that flux-recv acts on",
+        );
+        testing::check_malformed(&PROVIDER, &[], &notification("OBJECT_FINALIZE"));
+    }
+
+    #[test]
+    fn what_is_no_notification_is_ignored() {
+        check(
+            &PROVIDER,
+            &[],
+            &json!({"message": {"data": "e30="}}),
+            "ignored: the message is no notification of a bucket",
+        );
+        let bare = json!({"message": {"attributes": {"eventType": "OBJECT_FINALIZE"}}});
+        check(&PROVIDER, &[], &bare, "ignored: the notification names no bucket");
+    }
+
+    #[test]
+    fn cloud_events_are_read() {
+        let object = json!({"bucket": "flux", "name": "apps/a.yaml"});
+        let header = |kind: &'static str| [("ce-type", kind)];
+        check(
+            &PROVIDER,
+            &header("google.cloud.storage.object.v1.finalized"),
+            &object,
+            "change of bucket flux",
+        );
+        let other = "google.cloud.storage.object.v1.metadataUpdated";
+        check(
+            &PROVIDER,
+            &header(other),
+            &object,
+            "ignored: event `metadataUpdated` is none that flux-recv acts on",
+        );
+        assert!(compose(&Change::Ping).is_ok());
+    }
+}

@@ -1,0 +1,47 @@
+//! Google Pub/Sub push subscriptions: what several services of Google send through.
+//! <https://cloud.google.com/pubsub/docs/push#receive_push>
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::verify::{Unreadable, Verified};
+
+/// A push wraps the message; a subscription without wrapper sends its data alone.
+#[derive(Deserialize)]
+struct Push {
+    message: Option<Message>,
+}
+
+/// A message as it is wrapped.
+#[derive(Deserialize)]
+pub(super) struct Message {
+    data: Option<String>,
+    /// What the service says about it.
+    #[serde(default)]
+    pub(super) attributes: BTreeMap<String, String>,
+}
+
+/// The wrapped message, if there is a wrapper.
+pub(super) fn message(delivery: &Verified<'_>) -> Result<Option<Message>, Unreadable> {
+    Ok(delivery.json::<Push>()?.message)
+}
+
+/// What filters read: the data of the message, as Flux's own receiver gives it to them.
+pub(super) fn request(delivery: &Verified<'_>) -> Option<Value> {
+    match message(delivery).ok()? {
+        Some(message) => serde_json::from_str(&message.text()?).ok(),
+        None => delivery.json().ok(),
+    }
+}
+
+impl Message {
+    /// The data, as text.
+    pub(super) fn text(&self) -> Option<String> {
+        let data = STANDARD.decode(self.data.as_deref()?.trim()).ok()?;
+        Some(String::from_utf8_lossy(&data).into_owned())
+    }
+}

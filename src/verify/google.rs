@@ -1,0 +1,42 @@
+//! Google identity tokens, as Pub/Sub push subscriptions send them.
+//! <https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions>
+
+use super::key_sets::Source;
+use super::token_claims::{self, Wanted};
+use super::{Refusal, Tools, auth};
+use crate::delivery::Delivery;
+
+/// Whom an endpoint believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoogleAccount {
+    /// The audience of the subscription's token; by default the push endpoint's URL.
+    pub audience: String,
+    /// The service account that the subscription pushes as.
+    pub email: String,
+}
+
+/// Where Google publishes its keys (the `jwks_uri` of its discovery document).
+const KEYS_URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+/// Checks the bearer token: signature, issuer, audience, expiry, and the account behind it.
+pub(super) async fn check(
+    delivery: &Delivery<'_>,
+    account: Option<&GoogleAccount>,
+    tools: &Tools,
+) -> Result<(), Refusal> {
+    let account = account.ok_or_else(|| Refusal::unproved("the endpoint names no account"))?;
+    let token = auth::credentials(delivery, "Bearer")?;
+    let wanted = Wanted {
+        keys: Source::At(KEYS_URL),
+        issuers: &["accounts.google.com", "https://accounts.google.com"],
+        audience: &account.audience,
+    };
+    let claims = token_claims::check(token, wanted, &tools.keys).await?;
+    if claims["email_verified"] != true {
+        return Err(Refusal::unproved("the token's email is not verified"));
+    }
+    if claims["email"].as_str() != Some(account.email.as_str()) {
+        return Err(Refusal::unproved("the token is another account's than gcr.email"));
+    }
+    Ok(())
+}

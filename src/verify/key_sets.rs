@@ -1,0 +1,161 @@
+//! The public keys of token issuers, fetched when they are needed and kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::Refusal;
+use super::fetch::Fetch;
+
+/// The key sets of all issuers that endpoints believe.
+pub struct KeySets {
+    fetch: Arc<dyn Fetch>,
+    /// By address; the addresses come out of the config, so there are few.
+    sets: Mutex<HashMap<String, Arc<KeySet>>>,
+}
+
+/// Where a key set is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'s> {
+    /// At this address.
+    At(&'s str),
+    /// Where this issuer's discovery document says.
+    /// <https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig>
+    IssuedBy(&'s str),
+}
+
+#[derive(Default)]
+struct KeySet {
+    cache: Arc<Mutex<Cache>>,
+    /// One fetch at a time: the second waiter finds what the first one brought.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Cache {
+    keys: Option<Arc<JwkSet>>,
+    fetched: Option<Instant>,
+    last_try: Option<Instant>,
+    /// Why the last try brought nothing.
+    failure: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+}
+
+/// Issuers rotate their keys every few days or weeks and publish new ones well before they sign.
+const FRESH: Duration = Duration::from_secs(60 * 60);
+
+/// Strangers can make up key IDs; each would be a request to the issuer without this pause.
+const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+
+impl KeySets {
+    /// Key sets that will be fetched with this transport.
+    pub fn new(fetch: Arc<dyn Fetch>) -> KeySets {
+        KeySets { fetch, sets: Mutex::default() }
+    }
+
+    /// The key of this ID, or the only one if a token names none. Fetches the set if it is old or does
+    /// not hold the key, but not more often than every [`PAUSE_BETWEEN_FETCHES`].
+    pub(super) async fn find(&self, source: Source<'_>, key_id: Option<&str>) -> Result<Jwk, Refusal> {
+        let set = self.set(source);
+        if let Some(key) = set.cached(key_id) {
+            return Ok(key);
+        }
+        let _one_at_a_time = set.fetching.lock().await;
+        if let Some(key) = set.cached(key_id) {
+            return Ok(key);
+        }
+        let refreshed = set.refresh(&self.fetch, source).await;
+        let cache = lock(&set.cache);
+        match (cache.keys.as_ref().and_then(|keys| pick(keys, key_id)), refreshed) {
+            (Some(key), _) => Ok(key.clone()),
+            (None, Ok(())) => {
+                Err(Refusal::unproved("the token is signed with a key that is not its issuer's"))
+            }
+            (None, Err(why)) => Err(Refusal::CannotCheck(format!("the issuer's keys cannot be had: {why}"))),
+        }
+    }
+
+    fn set(&self, source: Source<'_>) -> Arc<KeySet> {
+        let (Source::At(address) | Source::IssuedBy(address)) = source;
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sets.entry(address.to_owned()).or_default())
+    }
+}
+
+impl KeySet {
+    fn cached(&self, key_id: Option<&str>) -> Option<Jwk> {
+        let cache = lock(&self.cache);
+        let fresh = cache.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH);
+        pick(cache.keys.as_ref().filter(|_| fresh)?, key_id).cloned()
+    }
+
+    /// Fetches the set, unless that was tried a moment ago; then the last try's result stands. What
+    /// was there stays on failure.
+    async fn refresh(&self, fetch: &Arc<dyn Fetch>, source: Source<'_>) -> Result<(), String> {
+        {
+            let mut cache = lock(&self.cache);
+            if cache.last_try.is_some_and(|last| last.elapsed() < PAUSE_BETWEEN_FETCHES) {
+                return cache.failure.clone().map_or(Ok(()), Err);
+            }
+            cache.last_try = Some(Instant::now());
+            cache.failure = Some("they are being fetched".to_owned());
+        }
+        // On its own: a sender that hangs up takes the future of its delivery with it.
+        let (fetch, cache) = (Arc::clone(fetch), Arc::clone(&self.cache));
+        let (is_known, address) = match source {
+            Source::At(address) => (true, address.to_owned()),
+            Source::IssuedBy(issuer) => (false, issuer.to_owned()),
+        };
+        let fetched = tokio::spawn(async move {
+            let fetched = match is_known {
+                true => get(&*fetch, &address).await,
+                false => discover(&*fetch, &address).await,
+            };
+            let mut cache = lock(&cache);
+            cache.failure = fetched.as_ref().err().cloned();
+            cache.keys = Some(Arc::new(fetched?));
+            cache.fetched = Some(Instant::now());
+            Ok(())
+        });
+        fetched.await.unwrap_or_else(|err| Err(err.to_string()))
+    }
+}
+
+fn pick<'k>(keys: &'k JwkSet, key_id: Option<&str>) -> Option<&'k Jwk> {
+    match key_id {
+        Some(key_id) => keys.find(key_id),
+        None if keys.keys.len() == 1 => keys.keys.first(),
+        None => None,
+    }
+}
+
+/// An issuer that is reached over TLS has its keys there as well.
+async fn discover(fetch: &dyn Fetch, issuer: &str) -> Result<JwkSet, String> {
+    let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let document: Discovery = get(fetch, &url).await?;
+    if document.issuer != issuer {
+        return Err(format!("{url} is the document of another issuer"));
+    }
+    if issuer.starts_with("https://") && !document.jwks_uri.starts_with("https://") {
+        return Err(format!("{url} names keys that are not served over TLS"));
+    }
+    get(fetch, &document.jwks_uri).await
+}
+
+async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str) -> Result<T, String> {
+    let body = fetch.get(url).await.map_err(|err| err.to_string())?;
+    serde_json::from_slice(&body).map_err(|_| format!("{url} answers with something else"))
+}
+
+fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,66 @@
+//! Signed tokens (JWT, RFC 7519): signature, issuer, audience and times. Who they speak for is up to
+//! whoever asks.
+
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
+use serde_json::Value;
+
+use super::key_sets::{KeySets, Source};
+use super::{Refusal, jwt};
+
+/// Whose tokens are good, and for whom.
+pub(super) struct Wanted<'w> {
+    /// Where the issuer's keys are.
+    pub(super) keys: Source<'w>,
+    /// How the issuer may call itself.
+    pub(super) issuers: &'w [&'w str],
+    /// Whom the token has to be for.
+    pub(super) audience: &'w str,
+}
+
+/// How far the clocks may be apart.
+const LEEWAY_SECONDS: u64 = 60;
+
+/// Checks a token; gives its claims. Errors name what is wrong by its kind and never quote the token.
+pub(super) async fn check(token: &str, wanted: Wanted<'_>, keys: &KeySets) -> Result<Value, Refusal> {
+    let header = decode_header(token).map_err(|_| Refusal::unproved("the token's header cannot be read"))?;
+    if !jwt::is_asymmetric(header.alg) {
+        return Err(Refusal::unproved("the token is not signed with a private key"));
+    }
+    let key = keys.find(wanted.keys, header.kid.as_deref()).await?;
+    let key = DecodingKey::from_jwk(&key)
+        .map_err(|_| Refusal::CannotCheck("the issuer's key cannot be read".to_owned()))?;
+    claims(token, &header, &key, &wanted)
+}
+
+fn claims(token: &str, header: &Header, key: &DecodingKey, wanted: &Wanted<'_>) -> Result<Value, Refusal> {
+    jwt::install();
+    let mut validation = Validation::new(header.alg);
+    validation.set_audience(&[wanted.audience]);
+    validation.set_issuer(wanted.issuers);
+    validation.set_required_spec_claims(&["exp", "aud", "iss"]);
+    validation.validate_nbf = true;
+    validation.leeway = LEEWAY_SECONDS;
+    let decoded = decode::<Value>(token, key, &validation);
+    decoded
+        .map(|token| token.claims)
+        .map_err(|err| Refusal::unproved(format!("the token is not good: {:?}", err.kind())))
+}
+
+/// What a token says of itself before anything is proved: only good to find out whom to ask.
+pub(super) fn unverified_issuer(token: &str) -> Option<String> {
+    let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(token).ok()?.claims;
+    claims.get("iss")?.as_str().map(str::to_owned)
+}
+
+/// Algorithms that issuers use; a symmetric one would take the public key for a secret.
+pub(super) const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
