@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod convert;
 mod demo;
 mod keygen;
 mod send;
@@ -44,6 +45,8 @@ enum Command {
     Send(Box<send::SendArgs>),
     /// Watch real, signed webhooks become reconcile requests, without a cluster.
     Demo(demo::DemoArgs),
+    /// Turn Flux's Receivers into a config file that keeps their URLs.
+    Convert(convert::ConvertArgs),
     /// Print completions for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -81,6 +84,34 @@ impl ClusterArgs {
     }
 }
 
+/// Whether Flux's own Receivers are served.
+#[derive(Debug, Clone, Args)]
+struct ReceiverArgs {
+    /// Serve Flux's Receiver objects as well, at their own paths; only those in these namespaces, if any
+    /// are given [default: not].
+    #[arg(
+        long, value_name = "NAME,…", value_delimiter = ',', num_args = 0.., require_equals = true,
+        default_missing_value = "all", env = "FLUX_RECV_RECEIVERS"
+    )]
+    receivers: Option<Vec<String>>,
+    /// Let a Receiver reach objects of its own namespace only, as the option of this name of Flux's
+    /// controllers does.
+    #[arg(long, env = "FLUX_RECV_NO_CROSS_NAMESPACE_REFS")]
+    no_cross_namespace_refs: bool,
+}
+
+impl ReceiverArgs {
+    /// The namespaces whose Receivers are served, none named for all; nothing if none are served.
+    fn namespaces(&self) -> Option<Vec<String>> {
+        let names: Vec<String> = self.receivers.as_ref()?.iter().map(|name| name.trim().to_owned()).collect();
+        match names.iter().all(String::is_empty) || names == ["false"] {
+            true => None,
+            false if names == ["all"] || names == ["true"] => Some(Vec::new()),
+            false => Some(names.into_iter().filter(|name| !name.is_empty()).collect()),
+        }
+    }
+}
+
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -104,6 +135,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Keygen(args)) => keygen::run(&args),
         Some(Command::Send(args)) => send::run(&args),
         Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Convert(args)) => convert::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
     }
 }

@@ -4,9 +4,11 @@ pub mod limit;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use self::limit::RateLimit;
 
@@ -38,8 +40,14 @@ pub struct Endpoint {
     pub max_body: Option<usize>,
     /// How many deliveries it takes, if there is a limit.
     pub limit: Option<RateLimit>,
+    /// Whether authentic deliveries are to be left alone.
+    pub suspended: bool,
+    /// Whether a delivery need not be a POST.
+    pub takes_any_method: bool,
     /// The last segment of its path. A secret.
     digest: String,
+    /// The last segment of another path at which it is served as well. A secret.
+    second_digest: Option<String>,
 }
 
 /// What hook paths start with.
@@ -65,8 +73,17 @@ impl Endpoint {
             key_names: Vec::new(),
             max_body: None,
             limit: None,
+            suspended: false,
+            takes_any_method: false,
             digest,
+            second_digest: None,
         }
+    }
+
+    /// The same, served at another path as well.
+    pub fn also_at(self, digest: String) -> Endpoint {
+        let second_digest = Some(digest).filter(|digest| *digest != self.digest);
+        Endpoint { second_digest, ..self }
     }
 
     /// The path that the sender posts to. A secret: for the startup line and the commands that
@@ -112,15 +129,18 @@ impl Endpoints {
     ///
     /// # Errors
     /// When another endpoint has this path or this name.
-    pub fn add(&mut self, endpoint: Endpoint) -> Result<(), Conflict> {
-        if let Some(at) = self.by_digest.get(&endpoint.digest) {
+    pub fn add(&mut self, endpoint: Arc<Endpoint>) -> Result<(), Conflict> {
+        let digests = || std::iter::once(&endpoint.digest).chain(&endpoint.second_digest);
+        if let Some(at) = digests().find_map(|digest| self.by_digest.get(digest)) {
             return Err(Conflict::Path(Arc::clone(&self.list[*at])));
         }
         if let Some(other) = self.named(&endpoint.name) {
             return Err(Conflict::Name(Arc::clone(other)));
         }
-        self.by_digest.insert(endpoint.digest.clone(), self.list.len());
-        self.list.push(Arc::new(endpoint));
+        for digest in digests() {
+            self.by_digest.insert(digest.clone(), self.list.len());
+        }
+        self.list.push(endpoint);
         Ok(())
     }
 
@@ -156,15 +176,32 @@ pub struct Serving {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// What is in force now; can be replaced while deliveries are being taken.
+/// What is in force now; can be replaced while deliveries are being taken. Endpoints come out of the
+/// config and out of Flux's Receivers; each of the two can be replaced without the other.
 pub struct InForce {
     serving: RwLock<Arc<Serving>>,
+    parts: Mutex<Parts>,
+    /// Whether the Receivers are known, or nobody asks for them.
+    receivers_known: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Parts {
+    of_config: Vec<Arc<Endpoint>>,
+    trusted_proxies: Vec<IpNet>,
+    of_receivers: Vec<Arc<Endpoint>>,
 }
 
 impl InForce {
-    /// Puts it in force.
+    /// Puts a config in force.
     pub fn new(serving: Serving) -> InForce {
-        InForce { serving: RwLock::new(Arc::new(serving)) }
+        let in_force = InForce {
+            serving: RwLock::default(),
+            parts: Mutex::default(),
+            receivers_known: watch::Sender::new(true),
+        };
+        in_force.replace(serving);
+        in_force
     }
 
     /// What is in force; stays whole for whoever holds it.
@@ -172,8 +209,47 @@ impl InForce {
         Arc::clone(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts something else in force.
+    /// Puts another config in force.
     pub fn replace(&self, serving: Serving) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.of_config = serving.endpoints.list;
+        parts.trusted_proxies = serving.trusted_proxies;
+        self.put(&parts);
+    }
+
+    /// Puts other Receivers in force; gives those that cannot be served, since another endpoint is in
+    /// their way.
+    pub fn replace_receivers(&self, endpoints: Vec<Arc<Endpoint>>) -> Vec<(Arc<Endpoint>, Conflict)> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.of_receivers = endpoints;
+        let conflicts = self.put(&parts);
+        self.receivers_known.send_replace(true);
+        conflicts
+    }
+
+    /// From now on there may be endpoints that are not known yet, until
+    /// [`InForce::replace_receivers`].
+    pub fn expect_receivers(&self) {
+        self.receivers_known.send_replace(false);
+    }
+
+    /// Waits until all endpoints are known, but no longer than this; says whether they are.
+    pub async fn all_known(&self, limit: Duration) -> bool {
+        let mut known = self.receivers_known.subscribe();
+        tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
+    }
+
+    fn put(&self, parts: &Parts) -> Vec<(Arc<Endpoint>, Conflict)> {
+        let mut endpoints = Endpoints::default();
+        let mut conflicts = Vec::new();
+        // The config comes first: what it says does not depend on what the cluster holds.
+        for endpoint in parts.of_config.iter().chain(&parts.of_receivers) {
+            if let Err(conflict) = endpoints.add(Arc::clone(endpoint)) {
+                conflicts.push((Arc::clone(endpoint), conflict));
+            }
+        }
+        let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
+        conflicts
     }
 }

@@ -11,6 +11,7 @@ pub mod expression;
 pub mod facts;
 pub mod filter;
 pub mod flux;
+pub mod flux_receiver;
 pub mod fluxd;
 pub mod follow_through;
 pub mod history;

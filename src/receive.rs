@@ -130,6 +130,7 @@ impl Receiver {
         let parsed = (endpoint.provider.parse)(delivery, &endpoint.hints());
         let events = match parsed {
             Ok(Parsed::Confirm(url)) => return Heard::Confirm(url),
+            _ if endpoint.suspended => return ignored("the endpoint is suspended".to_owned()),
             Ok(Parsed::Ping) if !endpoint.selection.matches_all => return Heard::Nothing(Outcome::Pong),
             _ if let Some(name) = unwanted_event(endpoint, delivery) => {
                 return ignored(format!("event `{name}` is none of the endpoint's `events`"));

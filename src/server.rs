@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use self::answer::{answer, plain};
 use self::quiet::Quiet;
 use crate::delivery::{Delivery, Headers};
-use crate::endpoint::{Endpoint, InForce};
+use crate::endpoint::{Endpoint, HOOK_PREFIX, InForce};
 use crate::history::{Entry, History};
 use crate::listener::Running;
 use crate::metrics::Metrics;
@@ -108,7 +108,14 @@ async fn handle(
     if path == "/health" {
         return plain("OK");
     }
-    let serving = service.in_force.get();
+    let mut serving = service.in_force.get();
+    if serving.endpoints.at_path(path).is_none() && path.starts_with(HOOK_PREFIX) {
+        // Just after the start it may be one that is not known yet.
+        if !service.in_force.all_known(WAIT_FOR_RECEIVERS).await {
+            return answer(&not_known_yet());
+        }
+        serving = service.in_force.get();
+    }
     let Some(endpoint) = serving.endpoints.at_path(path) else {
         log::debug!("a request for a path that nobody serves");
         service.metrics.unknown_path();
@@ -116,7 +123,10 @@ async fn handle(
     };
     let id = service.history.new_delivery(&endpoint.name);
     let taken = match *request.method() {
-        Method::POST => {
+        Method::OPTIONS if let Some(origin) = asking_origin(&request, endpoint) => {
+            Received { outcome: Outcome::Handshake { origin }, key: None }
+        }
+        _ if endpoint.takes_any_method || *request.method() == Method::POST => {
             let most = endpoint.max_body.unwrap_or(service.limits.body);
             match body::read(&request, payload, Limits { body: most, ..service.limits }, &shares).await {
                 Ok(body) => {
@@ -125,9 +135,6 @@ async fn handle(
                 }
                 Err(outcome) => Received { outcome, key: None },
             }
-        }
-        Method::OPTIONS if let Some(origin) = asking_origin(&request, endpoint) => {
-            Received { outcome: Outcome::Handshake { origin }, key: None }
         }
         _ => Received { outcome: Outcome::WrongMethod, key: None },
     };
@@ -144,6 +151,15 @@ async fn handle(
     };
     record(&service, endpoint, entry, &quiet);
     response
+}
+
+/// How long a delivery waits for its endpoint to become known; senders wait longer.
+const WAIT_FOR_RECEIVERS: Duration = Duration::from_secs(4);
+
+/// There may be such an endpoint, but the cluster has not told yet.
+fn not_known_yet() -> Outcome {
+    let why = "the Receivers of the cluster are not known yet".to_owned();
+    Outcome::Unavailable { why, retry_after: WAIT_FOR_RECEIVERS, proved: false }
 }
 
 /// Who asks whether it may send CloudEvents, if this is such a question.

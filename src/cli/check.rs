@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::{ClusterArgs, ConfigArgs, runtime, say, with_causes};
+use super::{ClusterArgs, ConfigArgs, ReceiverArgs, runtime, say, with_causes};
 use crate::cluster::access::{self, Access, VERBS};
 use crate::cluster::connection::Connection;
+use crate::cluster::receivers;
 use crate::config::{self, Config, Rules};
 use crate::flux::Kind;
+use crate::flux_receiver;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -19,6 +21,8 @@ pub(super) struct CheckArgs {
     config: ConfigArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
+    #[command(flatten)]
+    receivers: ReceiverArgs,
     /// Check the config and the keys only.
     #[arg(long)]
     no_cluster: bool,
@@ -39,11 +43,15 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             ))?;
             true
         }
-        None => match examine(&args.cluster, &config.endpoints.kinds()) {
-            Ok(found) => {
-                let lines: String = found.iter().map(|access| format!("  {}\n", describe(access))).collect();
+        None => match examine(args, &config.endpoints.kinds()) {
+            Ok(Found { kinds, receivers }) => {
+                let lines: String = kinds.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;
-                found.iter().all(is_good) && found.iter().any(|access| access.version.is_some())
+                let (lines, all_are_served) = receivers.unwrap_or_else(|| (Vec::new(), true));
+                lines.iter().try_for_each(|line| say(&format!("  {line}\n")))?;
+                all_are_served
+                    && kinds.iter().all(is_good)
+                    && kinds.iter().any(|access| access.version.is_some())
             }
             Err(err) => {
                 say(&format!("\ncluster: {}\n", with_causes(&err)))?;
@@ -70,11 +78,35 @@ fn describe_config(config: &Config) -> String {
     text
 }
 
-fn examine(args: &ClusterArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Vec<Access>> {
+/// What was found out about a cluster.
+struct Found {
+    kinds: Vec<Access>,
+    /// A line for each Receiver, and whether all of them are served; none if nobody asks.
+    receivers: Option<(Vec<String>, bool)>,
+}
+
+fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
+    let examining = async {
+        let connection = Connection::open(args.cluster.options()).await?;
+        let kinds = access::examine(&connection, kinds, &args.cluster.namespaces()).await?;
+        let receivers = match args.receivers.namespaces() {
+            None => None,
+            Some(namespaces) => {
+                let namespaces = if namespaces.is_empty() { args.cluster.namespaces() } else { namespaces };
+                let rules = flux_receiver::Rules {
+                    no_cross_namespace_refs: args.receivers.no_cross_namespace_refs,
+                    ..flux_receiver::Rules::default()
+                };
+                let found = receivers::examine(&connection, &namespaces, rules).await;
+                let found =
+                    found.context("the Receivers (kustomization/components/receivers gives the rights)");
+                Some(found.unwrap_or_else(|err| (vec![with_causes(&err)], false)))
+            }
+        };
+        Ok(Found { kinds, receivers })
+    };
     runtime()?.block_on(async {
-        let connection = Connection::open(args.options()).await?;
-        let found =
-            tokio::time::timeout(TIME_LIMIT, access::examine(&connection, kinds, &args.namespaces())).await;
+        let found = tokio::time::timeout(TIME_LIMIT, examining).await;
         found.with_context(|| format!("no answer within {} s", TIME_LIMIT.as_secs()))?
     })
 }

@@ -1,6 +1,7 @@
 //! `flux-recv`: serves.
 
 mod backend;
+mod receivers;
 mod reloading;
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::backend::Backend;
 use self::reloading::Reloading;
-use super::{ClusterArgs, ConfigArgs, parse_duration, runtime};
+use super::{ClusterArgs, ConfigArgs, ReceiverArgs, parse_duration, runtime};
 use crate::admin::{self, Desk};
 use crate::cluster::inventory::Watches;
 use crate::config::{self, Config, Rules};
@@ -53,6 +54,8 @@ pub(super) struct ServeArgs {
     /// `flux-recv.fluxcd.io/allow`.
     #[arg(long, env = "FLUX_RECV_REQUIRE_OPT_IN")]
     require_opt_in: bool,
+    #[command(flatten)]
+    receivers: ReceiverArgs,
     /// Where to keep what was accepted and not asked yet; `none` keeps it in memory only [default: the
     /// user's state folder, else /var/lib/flux-recv].
     #[arg(long, value_name = "DIR", env = "FLUX_RECV_JOURNAL")]
@@ -111,6 +114,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             }
             None => service.receiver.match_what_can_be().await,
         }
+        if let Some(receivers) = backend.receivers {
+            service.in_force.expect_receivers();
+            let put_in_force = receivers::put_in_force(Arc::clone(&service), reloading.watches.clone());
+            backend.tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
+        }
         backend.tasks.spawn("the reloading", reloading.run(Arc::clone(&service)));
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sigint = signal(SignalKind::interrupt())?;
@@ -164,10 +172,12 @@ pub(super) async fn offline_service(config: Config, inventory: Inventory, limits
 
 /// What of a config can be put in force.
 fn serving(config: Config, metrics: &Metrics) -> Serving {
-    for Endpoint { name, provider, key_names, .. } in config.endpoints.iter().map(|endpoint| &**endpoint) {
-        metrics.endpoint(name, provider.name, &outcome::LABELS, key_names);
-    }
+    config.endpoints.iter().for_each(|endpoint| show_in_metrics(endpoint, metrics));
     Serving { endpoints: config.endpoints, trusted_proxies: config.trusted_proxies }
+}
+
+fn show_in_metrics(endpoint: &Endpoint, metrics: &Metrics) {
+    metrics.endpoint(&endpoint.name, endpoint.provider.name, &outcome::LABELS, &endpoint.key_names);
 }
 
 /// Says that all objects are known, and catches up if that has to be; never ends.
@@ -232,10 +242,12 @@ fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
 
 /// At startup and after a reload; the only lines that hold hook paths.
 fn announce_endpoints(endpoints: &Endpoints) {
-    for endpoint in endpoints.iter() {
-        let Endpoint { name, provider, key_file, .. } = &**endpoint;
-        log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
-    }
+    endpoints.iter().for_each(|endpoint| announce_endpoint(endpoint));
+}
+
+fn announce_endpoint(endpoint: &Endpoint) {
+    let Endpoint { name, provider, key_file, .. } = endpoint;
+    log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
 }
 
 fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Value {
@@ -246,6 +258,7 @@ fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Va
         "namespaces": args.cluster.namespaces(),
         "manifests": args.manifests,
         "requireOptIn": args.require_opt_in,
+        "receivers": args.receivers.namespaces(),
         "journal": journal_folder,
         "catchUp": args.catch_up,
         "minIntervalMillis": args.min_interval.as_millis() as u64,

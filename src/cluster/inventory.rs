@@ -387,7 +387,7 @@ impl Watches {
     }
 
     /// Applies what was seen; says whether it ended a list. What a list does not hold any more is gone.
-    fn apply(&self, kind: Kind, scope: &Scope, seen: Seen, listed: &mut HashSet<Target>) -> bool {
+    fn apply(&self, kind: Kind, scope: &Scope, seen: Seen<Watched>, listed: &mut HashSet<Target>) -> bool {
         let mut is_complete = false;
         match seen {
             Seen::Unchanged => {}

@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, Request, Resource};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -44,7 +45,7 @@ impl Scope {
         }
     }
 
-    fn namespace(&self) -> Option<&str> {
+    pub(super) fn namespace(&self) -> Option<&str> {
         match self {
             Scope::Cluster => None,
             Scope::Namespace(namespace) => Some(namespace),
@@ -58,20 +59,26 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What a watch sees.
-pub(super) enum Seen {
+/// What a watch sees of objects of one kind.
+pub(super) enum Seen<T> {
     /// A list begins.
     Listing,
     /// The list holds this object.
-    Listed(Watched),
+    Listed(T),
     /// The list is complete: what it did not hold is gone.
     Complete,
     /// The object is new or has changed.
-    Changed(Watched),
+    Changed(T),
     /// The object is gone.
-    Gone(Watched),
+    Gone(T),
     /// Nothing has changed, and the server is there.
     Unchanged,
+}
+
+/// What can be watched.
+pub(super) trait Watchable: DeserializeOwned + Clone + Send + 'static {
+    /// The version to go on from after this object.
+    fn resource_version(&self) -> &str;
 }
 
 /// An object as it comes: spec and status stay untyped, so that decoding a list never fails over one
@@ -121,10 +128,16 @@ impl Status {
 fn read_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
-    T: Default + serde::de::DeserializeOwned,
+    T: Default + DeserializeOwned,
 {
     let value = Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(value).unwrap_or_default())
+}
+
+impl Watchable for Watched {
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 impl Watched {
@@ -151,9 +164,9 @@ impl Watched {
 }
 
 #[derive(Deserialize)]
-struct Page {
+struct Page<T> {
     metadata: PageMetadata,
-    items: VecDeque<Watched>,
+    items: VecDeque<T>,
 }
 
 #[derive(Deserialize)]
@@ -167,18 +180,20 @@ struct PageMetadata {
 
 /// A watch of one kind in one scope. After an error [`Watch::next`] goes on where it makes sense; it
 /// does not wait, which is up to whoever reads the errors.
-pub(super) struct Watch {
+pub(super) struct Watch<T> {
     client: Client,
     url: String,
-    state: State,
+    /// Only objects of this name.
+    name: Option<String>,
+    state: State<T>,
     short_watches: u32,
 }
 
-enum State {
+enum State<T> {
     /// A list has to be asked for.
     Outdated,
     Listing {
-        page: VecDeque<Watched>,
+        page: VecDeque<T>,
         next_page: String,
         version: String,
     },
@@ -188,12 +203,12 @@ enum State {
     },
     Watching {
         version: String,
-        events: Events,
+        events: Events<T>,
         since: Instant,
     },
 }
 
-type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Watched>, kube::Error>> + Send>>;
+type Events<T> = Pin<Box<dyn Stream<Item = Result<WatchEvent<T>, kube::Error>> + Send>>;
 
 /// Why a watch was interrupted.
 #[derive(Debug)]
@@ -212,10 +227,16 @@ impl From<kube::Error> for Interruption {
 /// The version to go on from is too old, the server says.
 const EXPIRED: u16 = 410;
 
-impl Watch {
-    pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch {
+impl<T: Watchable> Watch<T> {
+    pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch<T> {
         let url = DynamicObject::url_path(resource, scope.namespace());
-        Watch { client, url, state: State::Outdated, short_watches: 0 }
+        Watch { client, url, name: None, state: State::Outdated, short_watches: 0 }
+    }
+
+    /// Only the object of this name: the way in which RBAC lets one be watched by its name.
+    /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources>
+    pub(super) fn of_name(self, name: &str) -> Watch<T> {
+        Watch { name: Some(format!("metadata.name={name}")), ..self }
     }
 
     /// Whether an answer is due: a list has to come in time, a watch may be silent.
@@ -223,7 +244,7 @@ impl Watch {
         matches!(self.state, State::Outdated | State::Listing { .. })
     }
 
-    pub(super) async fn next(&mut self) -> Result<Seen, Interruption> {
+    pub(super) async fn next(&mut self) -> Result<Seen<T>, Interruption> {
         loop {
             match &mut self.state {
                 State::Outdated => {
@@ -264,6 +285,9 @@ impl Watch {
     async fn list(&mut self, next_page: &str, version: String) -> Result<(), Interruption> {
         self.state = State::Outdated;
         let mut parameters = ListParams::default().limit(PAGE_SIZE);
+        if let Some(name) = &self.name {
+            parameters = parameters.fields(name);
+        }
         if !next_page.is_empty() {
             parameters = parameters.continue_token(next_page);
         }
@@ -281,8 +305,11 @@ impl Watch {
                 growing_pause(AFTER_A_SHORT_WATCH, LONGEST_AFTER_SHORT_WATCHES, self.short_watches - 1);
             tokio::time::sleep(pause).await;
         }
-        let request =
-            Request::new(self.url.as_str()).watch(&WatchParams::default(), &version).map_err(unaskable)?;
+        let parameters = match &self.name {
+            Some(name) => WatchParams::default().fields(name),
+            None => WatchParams::default(),
+        };
+        let request = Request::new(self.url.as_str()).watch(&parameters, &version).map_err(unaskable)?;
         let since = Instant::now();
         match self.client.request_events(request).await {
             Ok(events) => {
@@ -299,12 +326,12 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, event: WatchEvent<Watched>) -> Result<Seen, Interruption> {
+    fn take(&mut self, event: WatchEvent<T>) -> Result<Seen<T>, Interruption> {
         let (now_at, seen) = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                (object.metadata.resource_version.clone(), Seen::Changed(object))
+                (object.resource_version().to_owned(), Seen::Changed(object))
             }
-            WatchEvent::Deleted(object) => (object.metadata.resource_version.clone(), Seen::Gone(object)),
+            WatchEvent::Deleted(object) => (object.resource_version().to_owned(), Seen::Gone(object)),
             WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, Seen::Unchanged),
             WatchEvent::Error(status) => {
                 // Whatever it is, going on from this version would bring it again.

@@ -34,12 +34,13 @@ pub(super) struct Entry {
     filter: Filter,
     max_body: Option<usize>,
     max_per_minute: Option<u32>,
+    suspended: bool,
     expects: Expects,
     unsigned: bool,
 }
 
 /// The fields beside those of [`proof`].
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "source",
     "keyPath",
     "acceptKeyPaths",
@@ -57,6 +58,7 @@ const FIELDS: [&str; 17] = [
     "pathKeyPath",
     "maxBody",
     "maxPerMinute",
+    "suspend",
 ];
 
 /// All bodies that are read at a time have this much room.
@@ -86,6 +88,7 @@ impl Entry {
         let unsigned = proof.unsigned;
         let max_body = entry.bytes("maxBody", LONGEST_BODY);
         let max_per_minute = entry.count("maxPerMinute");
+        let suspended = entry.flag("suspend");
         let accept_key_paths = entry.texts("acceptKeyPaths");
         entry.finish(&[&FIELDS[..], &proof::FIELDS].concat());
         let provider = source.and_then(|source| find_provider(&mut entry, &source));
@@ -142,6 +145,7 @@ impl Entry {
             filter,
             max_body,
             max_per_minute,
+            suspended,
             expects: expects?,
             unsigned,
         })
@@ -162,6 +166,7 @@ impl Entry {
             filter,
             max_body,
             max_per_minute,
+            suspended,
             expects,
             unsigned,
             ..
@@ -190,8 +195,9 @@ impl Entry {
         endpoint.filter = filter;
         endpoint.key_names = key_names;
         endpoint.max_body = max_body;
+        endpoint.suspended = suspended;
         endpoint.limit = max_per_minute.map(RateLimit::new);
-        mistakes.extend(config.endpoints.add(endpoint).err().map(|conflict| match conflict {
+        mistakes.extend(config.endpoints.add(Arc::new(endpoint)).err().map(|conflict| match conflict {
             Conflict::Path(other) => format!(
                 "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
                  with `flux-recv keygen`, or set `pathSalt` on one of them",

@@ -61,11 +61,16 @@ impl Key {
     /// sha256 over the raw bytes of the file and the salt, in hex: what makes the hook path, as in
     /// flux-recv for Flux v1.
     pub fn digest(&self, salt: &str) -> String {
-        let mut hasher = Sha256::new();
-        hasher.update(self.bytes.as_slice());
-        hasher.update(salt.as_bytes());
-        hex::encode(hasher.finalize())
+        digest_of(&self.bytes, salt)
     }
+}
+
+/// The same for bytes that need not be a key: a Receiver without a Secret has none in its path.
+pub fn digest_of(bytes: &[u8], salt: &str) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(bytes);
+    hasher.update(salt.as_bytes());
+    hex::encode(hasher.finalize())
 }
 
 #[cfg(test)]

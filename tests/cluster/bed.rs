@@ -30,8 +30,15 @@ impl Parts {
         let mut needed: Vec<PathBuf> =
             ["kube-apiserver", "etcd", "kubectl"].map(|name| assets.join(name)).to_vec();
         needed.extend(
-            ["bin/source-controller", "bin/gitea", "crds", "manifests/kustomize-controller"]
-                .map(|name| cache.join(name)),
+            [
+                "bin/source-controller",
+                "bin/notification-controller",
+                "bin/registry",
+                "bin/gitea",
+                "crds",
+                "manifests/kustomize-controller",
+            ]
+            .map(|name| cache.join(name)),
         );
         match needed.iter().find(|part| !part.exists()) {
             Some(part) => Err(part.file_name().unwrap_or_default().to_string_lossy().into_owned()),

@@ -89,7 +89,7 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         apply_dry(bed, &text);
         built.push((name, text));
     }
-    for component in ["ingress", "httproute", "volume-claim"] {
+    for component in ["ingress", "httproute", "volume-claim", "receivers", "receivers-in-namespace"] {
         let with = folder.join(format!("with-{component}"));
         std::fs::create_dir_all(&with).expect("a folder");
         let text =
@@ -97,7 +97,12 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         std::fs::write(with.join("kustomization.yaml"), text).expect("a kustomization");
         let text = bed.kustomize(&with);
         apply_dry(bed, &text);
-        let tell_tale = if component == "volume-claim" { "claimName: flux-recv-journal" } else { "/hook/" };
+        let tell_tale = match component {
+            "volume-claim" => "claimName: flux-recv-journal",
+            "receivers" => "value: all",
+            "receivers-in-namespace" => "namespace: apps\nrules:",
+            _ => "/hook/",
+        };
         assert!(text.contains(tell_tale), "{component} does what it is for");
         assert_eq!(text.contains("sizeLimit"), component != "volume-claim", "one volume for the journal");
     }
@@ -142,7 +147,10 @@ fn readmes_kubectl_lines_work(bed: &Bed, folder: &Path) {
                 *word = word.replace("example/", &format!("{}/example/", folder.display()));
             }
         }
-        words.push("--dry-run=server".to_owned());
+        words.truncate(words.iter().position(|word| word == ">").unwrap_or(words.len()));
+        if words.first().is_none_or(|verb| verb != "get") {
+            words.push("--dry-run=server".to_owned());
+        }
         bed.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>());
         run += 1;
     }

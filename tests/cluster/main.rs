@@ -12,9 +12,12 @@ mod costs;
 mod deploy;
 mod faults;
 mod gitea;
+mod issuer;
 mod named_kinds;
 mod process;
 mod receive;
+mod receivers;
+mod registry;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -62,6 +65,16 @@ const SCENARIOS: &[Scenario] = &[
         "kinds_that_an_endpoint_names_are_watched_and_asked",
         named_kinds::kinds_that_an_endpoint_names_are_watched_and_asked,
     ),
+    (
+        "receivers_are_served_as_notification_controller_serves_them",
+        receivers::receivers_are_served_as_notification_controller_serves_them,
+    ),
+    (
+        "a_registrys_notifications_reach_the_oci_repository",
+        registry::a_registrys_notifications_reach_the_oci_repository,
+    ),
+    ("receivers_and_their_secrets_are_followed", receivers::receivers_and_their_secrets_are_followed),
+    ("a_role_that_names_its_secrets_is_enough", receivers::a_role_that_names_its_secrets_is_enough),
     (
         "deliveries_cost_the_api_server_a_handful_of_requests",
         costs::deliveries_cost_the_api_server_a_handful_of_requests,

@@ -15,7 +15,7 @@ const ROOMS: &[&[&str]] = &[
     &["server", "cluster", "offline", "fluxd"],
     &["receive"],
     &["follow_through"],
-    &["queue", "history", "matching", "config"],
+    &["queue", "history", "matching", "config", "flux_receiver"],
     &["journal"],
     &["endpoint"],
     &["provider", "filter"],

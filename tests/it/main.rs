@@ -5,6 +5,7 @@ mod api_server;
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod convert;
 mod door;
 mod filters;
 mod fluxd;

@@ -77,6 +77,19 @@ fn every_command_line_that_can_be_run_works() {
                 check_serves(&[rest, &["--manifests", "example/objects"]].concat(), folder);
             }
             ["flux-recv", rest @ ..] if rest.contains(&"--listen") => check_serves(rest, folder),
+            ["flux-recv", "check", rest @ ..] => {
+                let output =
+                    flux_recv().arg("check").arg("--no-cluster").args(rest).current_dir(folder).output();
+                let output = output.expect("it runs");
+                assert!(output.status.success(), "{line}: {}", stderr(&output));
+            }
+            ["flux-recv", "convert", file, "--keys", keys, ">", _] => {
+                let receiver = "kind: Receiver\nmetadata: {name: a, namespace: b}\nspec: {type: github, secretRef: {name: s}, resources: [{kind: Bucket, name: b}]}\n";
+                std::fs::write(folder.join(file), receiver).expect("a file");
+                let output = flux_recv().args(["convert", file, "--keys", keys]).current_dir(folder).output();
+                let output = output.expect("it runs");
+                assert!(output.status.success(), "{line}: {}", stderr(&output));
+            }
             ["flux-recv", rest @ ..] => {
                 let output = flux_recv().args(rest).current_dir(folder).output().expect("it runs");
                 assert!(output.status.success(), "{line}: {}", stderr(&output));
@@ -87,7 +100,7 @@ fn every_command_line_that_can_be_run_works() {
             ["printf", "%s", _, ">", path] => {
                 assert!(project().join(path).parent().is_some_and(Path::is_dir), "{line}")
             }
-            ["kubectl", "-n", "flux-system", "create", "secret", ..] => {}
+            ["kubectl", "-n", "flux-system", "create", "secret", ..] | ["kubectl", "get", ..] => {}
             ["tests/testbed/build"] => assert!(project().join(words[0]).exists()),
             // The suite that this test is part of; a container engine; a tunnel to the internet.
             ["cargo", "test"] | ["docker", ..] | ["ngrok", "http", "8080"] => {}
@@ -184,8 +197,9 @@ fn the_table_of_options_is_the_command_line() {
     let rows = table("| option |");
     for row in &rows {
         let [option, variable, default] = [0, 1, 2].map(|at| row[at].trim_matches('`').to_owned());
-        let about =
-            flat.split(&format!(" {option} ")).nth(1).unwrap_or_else(|| panic!("{option} is not in --help"));
+        let with_value = format!(" {option}[=");
+        let about = flat.split(&format!(" {option} ")).nth(1).or_else(|| flat.split(&with_value).nth(1));
+        let about = about.unwrap_or_else(|| panic!("{option} is not in --help"));
         let about = about.split(" --").next().unwrap_or_default();
         assert!(about.contains(&format!("[env: {variable}=")), "{option}: {about}");
         let is_value = row[2].starts_with('`') && !row[2].contains(',');

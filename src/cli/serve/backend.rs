@@ -8,7 +8,9 @@ use tokio::task::JoinSet;
 use super::ServeArgs;
 use crate::cluster::connection::Connection;
 use crate::cluster::inventory::Watches;
+use crate::cluster::receivers::Receivers;
 use crate::config::Config;
+use crate::flux_receiver::Rules;
 use crate::fluxd::Fluxd;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
@@ -31,6 +33,8 @@ pub(super) struct Backend {
     pub(super) tasks: Tasks,
     /// The watches that tell when all objects are known; none if they are known already.
     pub(super) watches: Option<Arc<Watches>>,
+    /// The Receivers of the cluster, if they are to be served.
+    pub(super) receivers: Option<Receivers>,
     /// Whether it is unknown what this start has missed, and that matters.
     pub(super) must_catch_up: bool,
 }
@@ -101,6 +105,14 @@ impl Backend {
         let connection = Connection::open(args.cluster.options()).await?;
         let inventory = Arc::new(RwLock::new(Inventory::default()));
         let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
+        let receivers = args.receivers.namespaces().map(|namespaces| {
+            let namespaces = if namespaces.is_empty() { args.cluster.namespaces() } else { namespaces };
+            let rules = Rules {
+                no_cross_namespace_refs: args.receivers.no_cross_namespace_refs,
+                require_opt_in: args.require_opt_in,
+            };
+            Receivers::new(connection.clone(), namespaces, rules)
+        });
         let watches = Watches::new(
             connection,
             Arc::clone(&inventory),
@@ -117,7 +129,7 @@ impl Backend {
             FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
         objects.follow_through = Some(follow_through);
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
-        Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, must_catch_up })
+        Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, receivers, must_catch_up })
     }
 
     /// Over objects from files; keeps nothing, since nothing is asked.
@@ -137,6 +149,7 @@ impl Backend {
             journal_folder: None,
             tasks,
             watches: None,
+            receivers: None,
             must_catch_up: false,
         }
     }

@@ -10,6 +10,7 @@ use url::Url;
 use super::{announce_endpoints, serving};
 use crate::cluster::inventory::Watches;
 use crate::config::Config;
+use crate::endpoint::Serving;
 use crate::reload::Changes;
 use crate::server::Service;
 
@@ -75,12 +76,17 @@ fn put_in_force(config: Config, service: &Service) {
         log::warn!("{warning}");
     }
     announce_endpoints(&config.endpoints);
+    let endpoints = config.endpoints.iter().count();
     let before = service.in_force.get();
-    let now = serving(config, &service.metrics);
+    service.in_force.replace(serving(config, &service.metrics));
+    forget_what_is_gone(service, &before);
+    log::info!(endpoints; "the config was reloaded");
+}
+
+/// Forgets the endpoints that were served before and are no more.
+pub(super) fn forget_what_is_gone(service: &Service, before: &Serving) {
+    let now = service.in_force.get();
     let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
     gone.for_each(|endpoint| service.metrics.forget_endpoint(&endpoint.name));
     service.history.retain(|name| now.endpoints.named(name).is_some());
-    let endpoints = now.endpoints.iter().count();
-    service.in_force.replace(now);
-    log::info!(endpoints; "the config was reloaded");
 }

@@ -1,0 +1,212 @@
+//! Flux's own Receiver objects: each becomes an [`Endpoint`] like an entry of the config, or an entry
+//! of a config file that keeps its URL.
+//! <https://fluxcd.io/flux/components/notification/receivers/>
+
+mod to_config;
+mod to_endpoint;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+pub use self::to_config::{Converted, convert};
+pub use self::to_endpoint::{Made, Rules, endpoint};
+
+/// A Receiver, as far as serving reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FluxReceiver {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub spec: Spec,
+    /// Where notification-controller serves it, if it has said so.
+    pub webhook_path: Option<String>,
+}
+
+/// `spec` of a Receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// Who sends.
+    pub r#type: String,
+    /// Only these events.
+    #[serde(default)]
+    pub events: Vec<String>,
+    /// What is asked.
+    #[serde(default)]
+    pub resources: Vec<Resource>,
+    /// What has to hold of all of them.
+    #[serde(default)]
+    pub resource_filter: String,
+    /// The Secret with the token; none for `generic-oidc`.
+    pub secret_ref: Option<SecretRef>,
+    /// The issuers of `generic-oidc`.
+    #[serde(default)]
+    pub oidc_providers: Vec<OidcProvider>,
+    /// Whether deliveries are left alone.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// An object that a Receiver asks, or all of a kind with some labels.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource {
+    /// The API version, where the kind has no usual one.
+    #[serde(default)]
+    pub api_version: String,
+    /// The kind.
+    pub kind: String,
+    /// The name, or `*` for all with the labels.
+    pub name: String,
+    /// The namespace; the Receiver's own if there is none.
+    #[serde(default)]
+    pub namespace: String,
+    /// What all of them have to carry; counts only with the name `*`.
+    #[serde(default)]
+    pub match_labels: BTreeMap<String, String>,
+    /// What has to hold of each.
+    #[serde(default)]
+    pub filter: String,
+}
+
+/// A Secret of the Receiver's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SecretRef {
+    /// Its name.
+    pub name: String,
+}
+
+/// An issuer of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OidcProvider {
+    /// Its identifier.
+    #[serde(rename = "issuerURL")]
+    pub issuer_url: String,
+    /// Whom tokens have to be for; `notification-controller` if there is none.
+    #[serde(default)]
+    pub audience: String,
+    /// Values that the validations read.
+    #[serde(default)]
+    pub variables: Vec<OidcVariable>,
+    /// What has to hold of the claims.
+    #[serde(default)]
+    pub validations: Vec<OidcValidation>,
+}
+
+/// A value that validations read as `vars.<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OidcVariable {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub expression: String,
+}
+
+/// A condition on the claims.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OidcValidation {
+    /// What has to hold.
+    pub expression: String,
+    /// What to say if it does not.
+    pub message: String,
+}
+
+/// What is read of the Secret that a Receiver names.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// `token`: the key.
+    pub token: Option<Zeroizing<Vec<u8>>>,
+    /// `email`, for `gcr`.
+    pub email: Option<String>,
+    /// `audience`, for `gcr`.
+    pub audience: Option<String>,
+}
+
+/// A type of Receiver, and the sender that it stands for.
+struct Type {
+    name: &'static str,
+    source: &'static str,
+    /// Whether notification-controller checks nothing but the path.
+    proves_nothing: bool,
+    /// Whether it looks at `events`.
+    has_events: bool,
+}
+
+/// All types of notification-controller 1.9.
+const TYPES: [Type; 13] = [
+    known("generic", "generic").without_proof(),
+    known("generic-hmac", "generic-hmac"),
+    known("generic-oidc", "generic-oidc"),
+    known("github", "GitHub").with_events(),
+    known("gitlab", "GitLab").with_events(),
+    known("bitbucket", "BitbucketServer").with_events(),
+    known("harbor", "Harbor"),
+    known("dockerhub", "DockerHub"),
+    known("quay", "Quay"),
+    known("gcr", "GoogleContainerRegistry"),
+    known("nexus", "Nexus"),
+    known("acr", "ACR").without_proof(),
+    known("cdevents", "CDEvents").without_proof().with_events(),
+];
+
+/// The audience of tokens where a Receiver names none.
+const USUAL_AUDIENCE: &str = "notification-controller";
+
+const fn known(name: &'static str, source: &'static str) -> Type {
+    Type { name, source, proves_nothing: false, has_events: false }
+}
+
+impl Type {
+    const fn without_proof(self) -> Type {
+        Type { proves_nothing: true, ..self }
+    }
+
+    const fn with_events(self) -> Type {
+        Type { has_events: true, ..self }
+    }
+
+    fn named(name: &str) -> Result<&'static Type, String> {
+        let known = || TYPES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+        let found = TYPES.iter().find(|known| known.name == name);
+        found.ok_or_else(|| format!("spec.type: `{name}` is unknown; known are {}", known()))
+    }
+}
+
+impl FluxReceiver {
+    /// How the endpoint is called in logs, metrics and pages.
+    pub fn endpoint_name(&self) -> String {
+        format!("Receiver/{}/{}", self.namespace, self.name)
+    }
+
+    /// What goes behind the token into the hash that makes the path.
+    fn path_salt(&self) -> String {
+        format!("{}{}", self.name, self.namespace)
+    }
+
+    /// The Secret that it names, for messages.
+    fn secret_name(&self) -> String {
+        match &self.spec.secret_ref {
+            Some(secret) => format!("Secret/{}/{}", self.namespace, secret.name),
+            None => "none".to_owned(),
+        }
+    }
+}
+
+impl Resource {
+    /// The filter of the Receiver and its own: both have to hold.
+    fn whole_filter(&self, of_receiver: &str) -> Option<String> {
+        match (of_receiver.trim(), self.filter.trim()) {
+            ("", "") => None,
+            (filter, "") | ("", filter) => Some(filter.to_owned()),
+            // A comment ends with its line.
+            (first, second) => Some(format!("({first}\n) && ({second}\n)")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

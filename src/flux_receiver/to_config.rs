@@ -1,0 +1,122 @@
+//! A Receiver → an entry of a `fluxRecvVersion: 1` file that keeps its URL.
+
+use serde_json::{Map, Value, json};
+
+use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
+use crate::flux::Kind;
+
+/// An entry for a config file.
+pub struct Converted {
+    /// The entry.
+    pub entry: Map<String, Value>,
+    /// The file that the entry names as its key; what has to be in it is `token` of the Secret.
+    pub key_path: String,
+    /// What does not map, or has to be filled in.
+    pub notes: Vec<String>,
+}
+
+/// Turns a Receiver into an entry; its key has to be put beside the file. What is known of its Secret is
+/// filled in.
+///
+/// # Errors
+/// Why there is no such entry.
+pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Converted, String> {
+    let spec = &receiver.spec;
+    let of_type = Type::named(&spec.r#type)?;
+    let mut notes = Vec::new();
+    let key_path = format!("{}-{}.key", receiver.namespace, receiver.name);
+    let mut entry = Map::new();
+    let mut set = |field: &str, value: Value| entry.insert(field.to_owned(), value);
+    set("source", json!(of_type.source));
+    set("keyPath", json!(key_path));
+    set("name", json!(receiver.endpoint_name()));
+    set("pathSalt", json!(receiver.path_salt()));
+    if of_type.proves_nothing {
+        set("unsigned", json!(true));
+        notes.push("rests on the secret path alone, as the Receiver did; `auth` is better".to_owned());
+    }
+    if spec.secret_ref.is_none() {
+        notes.push(
+            "the URL changes: a Receiver without a Secret has none in its path, an endpoint has; make a key with \
+             `flux-recv keygen`"
+                .to_owned(),
+        );
+    }
+    if of_type.name == "gcr" {
+        let known = |value: Option<&String>| json!(value.map_or("FILL-IN", String::as_str));
+        let (audience, email) =
+            secret.map(|secret| (secret.audience.as_ref(), secret.email.as_ref())).unwrap_or_default();
+        set("gcr", json!({"audience": known(audience), "email": known(email)}));
+        if audience.is_none() || email.is_none() {
+            notes.push("gcr: take `audience` and `email` out of the Secret".to_owned());
+        }
+    }
+    if !spec.oidc_providers.is_empty() {
+        set("oidc", spec.oidc_providers.iter().map(issuer).collect());
+    }
+    match (spec.events.is_empty(), of_type.has_events) {
+        (true, _) => {}
+        (false, true) => {
+            // Here they are globs.
+            set("events", spec.events.iter().map(|event| globset::escape(event)).collect());
+        }
+        (false, false) => {
+            notes.push("events: this type does not look at them, so they are left out".to_owned())
+        }
+    }
+    let resources: Vec<Value> = spec
+        .resources
+        .iter()
+        .enumerate()
+        .filter_map(|(at, resource)| {
+            let place = format!("resources[{at}]");
+            if Kind::named(&resource.kind).is_none() {
+                notes.push(format!(
+                    "{place}: `{}` is no kind that flux-recv asks, so it is left out",
+                    resource.kind
+                ));
+                return None;
+            }
+            if resource.name == "*" && resource.match_labels.is_empty() {
+                notes.push(format!("{place}: `*` without matchLabels asked for nothing, so it is left out"));
+                return None;
+            }
+            let namespace =
+                if resource.namespace.is_empty() { &receiver.namespace } else { &resource.namespace };
+            let mut listed = json!({"kind": resource.kind, "name": resource.name, "namespace": namespace});
+            if resource.name == "*" {
+                listed["matchLabels"] = json!(resource.match_labels);
+            }
+            if let Some(filter) = resource.whole_filter(&spec.resource_filter) {
+                listed["filter"] = json!(filter);
+            }
+            Some(listed)
+        })
+        .collect();
+    if resources.is_empty() {
+        return Err("none of its resources can be asked".to_owned());
+    }
+    set("match", json!("all"));
+    set("resources", Value::Array(resources));
+    if spec.suspend {
+        set("suspend", json!(true));
+    }
+    Ok(Converted { entry, key_path, notes })
+}
+
+fn issuer(provider: &OidcProvider) -> Value {
+    let audience = Some(provider.audience.as_str()).filter(|audience| !audience.is_empty());
+    let mut issuer =
+        json!({"issuerURL": provider.issuer_url, "audience": audience.unwrap_or(USUAL_AUDIENCE)});
+    if !provider.variables.is_empty() {
+        let variables = provider.variables.iter();
+        issuer["variables"] = variables
+            .map(|variable| json!({"name": variable.name, "expression": variable.expression}))
+            .collect();
+    }
+    let validations = provider.validations.iter();
+    issuer["validations"] = validations
+        .map(|validation| json!({"expression": validation.expression, "message": validation.message}))
+        .collect();
+    issuer
+}

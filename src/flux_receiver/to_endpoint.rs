@@ -1,0 +1,202 @@
+//! A Receiver and its Secret → an endpoint at the same path, which asks for the same objects.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{FluxReceiver, OidcProvider, Resource, Secret, Type, USUAL_AUDIENCE};
+use crate::endpoint::{Endpoint, HOOK_PREFIX};
+use crate::expression::Expression;
+use crate::facts;
+use crate::filter::{Filter, Globs};
+use crate::flux::Kind;
+use crate::flux::selection::{self, Selection};
+use crate::provider::Provider;
+use crate::verify::key::{Key, digest_of};
+use crate::verify::oidc::{DECLARED, Issuer, Validation};
+use crate::verify::{Credentials, Expects, GoogleAccount};
+
+/// What the command line says about all Receivers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules {
+    /// Whether a Receiver reaches its own namespace only.
+    pub no_cross_namespace_refs: bool,
+    /// Whether objects outside of its namespace have to consent.
+    pub require_opt_in: bool,
+}
+
+/// An endpoint out of a Receiver.
+pub struct Made {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// What of the Receiver has no effect, and what to do about it.
+    pub without_effect: Vec<String>,
+}
+
+/// Makes the endpoint that a Receiver describes.
+///
+/// # Errors
+/// Why it cannot be served, with the field.
+pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) -> Result<Made, String> {
+    let spec = &receiver.spec;
+    let of_type = Type::named(&spec.r#type)?;
+    let provider = Provider::named(of_type.source).expect("the table of types names senders");
+    let keys = keys(receiver, secret)?;
+    let expects = expects(receiver, of_type, secret)?;
+    let mut without_effect = Vec::new();
+    let selection = selection(receiver, rules, &mut without_effect)?;
+    if selection.resources.is_empty() {
+        return Err(format!("spec.resources: nothing is left to ask: {}", without_effect.join("; ")));
+    }
+    let salt = receiver.path_salt();
+    let digest = keys.first().map_or_else(|| digest_of(&[], &salt), |key| key.digest(&salt));
+    let credentials = Credentials { keys, expects, unsigned: of_type.proves_nothing };
+    let name = receiver.endpoint_name();
+    let mut endpoint =
+        Endpoint::new(name, provider, PathBuf::from(receiver.secret_name()), credentials, digest);
+    endpoint.selection = selection;
+    endpoint.suspended = spec.suspend;
+    endpoint.takes_any_method = of_type.name == "generic";
+    if !endpoint.credentials.keys.is_empty() {
+        endpoint.key_names = vec![Arc::from(receiver.secret_name())];
+    }
+    if of_type.has_events && !spec.events.is_empty() {
+        let events = spec.events.iter().map(|event| globset::escape(event)).collect();
+        let events = Globs::of_events(events).map_err(|err| format!("spec.events: {err}"))?;
+        endpoint.filter = Filter { events: Some(events), ..Filter::default() };
+    }
+    // A changed token changes the path only when notification-controller says so in the status.
+    let of_status = receiver.webhook_path.as_deref().and_then(|path| path.strip_prefix(HOOK_PREFIX));
+    if let Some(of_status) = of_status.filter(|of_status| !of_status.is_empty()) {
+        endpoint = endpoint.also_at(of_status.to_owned());
+    }
+    Ok(Made { endpoint, without_effect })
+}
+
+/// The token as the Secret has it; tokens that prove nothing make the path all the same.
+fn keys(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Vec<Key>, String> {
+    if receiver.spec.secret_ref.is_none() {
+        return match receiver.spec.r#type.as_str() {
+            "generic-oidc" => Ok(Vec::new()),
+            _ => Err("spec.secretRef: is missing; name a Secret with the key `token`".to_owned()),
+        };
+    }
+    let name = receiver.secret_name();
+    let secret = secret.ok_or_else(|| format!("spec.secretRef: {name} is not there, or may not be read"))?;
+    let token = secret.token.as_ref().ok_or_else(|| format!("spec.secretRef: {name} has no key `token`"))?;
+    let key = Key::new(token.to_vec()).map_err(|err| format!("spec.secretRef: `token` of {name} {err}"))?;
+    Ok(vec![key])
+}
+
+fn expects(receiver: &FluxReceiver, of_type: &Type, secret: Option<&Secret>) -> Result<Expects, String> {
+    match of_type.name {
+        "gcr" => {
+            let field = |value: Option<&String>, name: &str| {
+                value
+                    .filter(|value| !value.is_empty())
+                    .cloned()
+                    .ok_or_else(|| format!("spec.secretRef: {} has no key `{name}`", receiver.secret_name()))
+            };
+            let email = field(secret.and_then(|secret| secret.email.as_ref()), "email")?;
+            let audience = field(secret.and_then(|secret| secret.audience.as_ref()), "audience")?;
+            Ok(Expects::Google(GoogleAccount { audience, email }))
+        }
+        "generic-oidc" if receiver.spec.oidc_providers.is_empty() => {
+            Err("spec.oidcProviders: is empty; list at least one issuer".to_owned())
+        }
+        "generic-oidc" => {
+            let issuers = receiver.spec.oidc_providers.iter().enumerate();
+            let issuers = issuers.map(|(at, provider)| {
+                issuer(provider).map_err(|why| format!("spec.oidcProviders[{at}].{why}"))
+            });
+            Ok(Expects::Issuers(issuers.collect::<Result<_, _>>()?))
+        }
+        _ => Ok(Expects::KeyAlone),
+    }
+}
+
+fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
+    if provider.validations.is_empty() {
+        return Err("validations: is empty; public issuers give tokens to anyone".to_owned());
+    }
+    let variables = provider.variables.iter().enumerate().map(|(at, variable)| {
+        let read = Expression::value(&variable.expression, DECLARED);
+        let read = read.map_err(|err| format!("variables[{at}].expression: {err}"));
+        read.map(|expression| (variable.name.clone(), expression))
+    });
+    let validations = provider.validations.iter().enumerate().map(|(at, validation)| {
+        let read = Expression::condition(&validation.expression, DECLARED);
+        let read = read.map_err(|err| format!("validations[{at}].expression: {err}"));
+        read.map(|condition| Validation { condition, message: validation.message.clone() })
+    });
+    let audience = Some(&provider.audience).filter(|audience| !audience.is_empty());
+    Ok(Issuer {
+        url: provider.issuer_url.clone(),
+        audience: audience.map_or_else(|| USUAL_AUDIENCE.to_owned(), String::clone),
+        variables: variables.collect::<Result<_, _>>()?,
+        validations: validations.collect::<Result<_, _>>()?,
+    })
+}
+
+fn selection(
+    receiver: &FluxReceiver,
+    rules: Rules,
+    without_effect: &mut Vec<String>,
+) -> Result<Selection, String> {
+    let mut resources = Vec::new();
+    for (at, listed) in receiver.spec.resources.iter().enumerate() {
+        let place = format!("spec.resources[{at}]");
+        let namespace = if listed.namespace.is_empty() { &receiver.namespace } else { &listed.namespace };
+        if rules.no_cross_namespace_refs && *namespace != receiver.namespace {
+            without_effect.push(format!("{place}.namespace: references to other namespaces are not allowed"));
+            continue;
+        }
+        match resource(listed, namespace, &receiver.spec.resource_filter) {
+            Ok(resource) => resources.push(resource),
+            Err(Hindrance::NotAsked(why)) => without_effect.push(format!("{place}.{why}")),
+            Err(Hindrance::Unreadable(why)) => return Err(format!("{place}.{why}")),
+        }
+    }
+    let selection = Selection { resources, matches_all: true, ..Selection::default() };
+    Ok(match rules.require_opt_in {
+        true => selection.with_consent(&receiver.endpoint_name(), vec![receiver.namespace.clone()]),
+        false => selection,
+    })
+}
+
+/// What is in the way of a resource.
+enum Hindrance {
+    /// notification-controller does not ask it either, or flux-recv does not know its kind.
+    NotAsked(String),
+    /// The whole Receiver would not be ready.
+    Unreadable(String),
+}
+
+fn resource(
+    listed: &Resource,
+    namespace: &str,
+    filter_of_receiver: &str,
+) -> Result<selection::Resource, Hindrance> {
+    let kind = Kind::named(&listed.kind).ok_or_else(|| {
+        Hindrance::NotAsked(format!("kind: `{}` is no kind that flux-recv asks", listed.kind))
+    })?;
+    let group = listed.api_version.split_once('/').map(|(group, _)| group);
+    if group.is_some_and(|group| group != kind.info().group) {
+        let why = format!("apiVersion: `{}` is none of {kind}", listed.api_version);
+        return Err(Hindrance::NotAsked(why));
+    }
+    let is_wildcard = listed.name == "*";
+    if is_wildcard && listed.match_labels.is_empty() {
+        let why = "matchLabels: is missing, without it the name `*` asks for nothing".to_owned();
+        return Err(Hindrance::NotAsked(why));
+    }
+    let filter = listed.whole_filter(filter_of_receiver);
+    let filter = filter.map(|text| Expression::condition(&text, facts::OF_A_RESOURCE)).transpose();
+    Ok(selection::Resource {
+        kind,
+        name: (!is_wildcard).then(|| listed.name.clone()),
+        namespace: Some(namespace.to_owned()),
+        // With a name of its own an object need not carry them.
+        labels: if is_wildcard { listed.match_labels.clone() } else { Default::default() },
+        filter: filter.map_err(|err| Hindrance::Unreadable(format!("filter: {err}")))?,
+    })
+}

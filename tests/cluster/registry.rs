@@ -1,0 +1,135 @@
+//! A real CNCF registry whose notifications reach an OCIRepository.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::bed::Bed;
+use super::costs::hook_url;
+use super::process::{Process, free_port, wait_for};
+use super::receive::{FluxRecv, create, own_token, requested_at};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const CONFIG: &str = "fluxRecvVersion: 1
+endpoints:
+- {source: distribution, keyPath: harbor.key, name: registry, auth: bearer}
+";
+
+/// A registry that notifies flux-recv with the time limit that it has by itself.
+fn start_registry(bed: &Bed, url: &str, key: &str) -> (Process, String) {
+    let host = format!("127.0.0.1:{}", free_port());
+    let config = json!({
+        "version": "0.1",
+        "log": {"level": "info"},
+        "storage": {"inmemory": {}, "delete": {"enabled": true}},
+        "http": {"addr": host},
+        "notifications": {"endpoints": [{
+            "name": "flux-recv", "url": url, "headers": {"Authorization": [format!("Bearer {key}")]},
+            "timeout": "1s", "threshold": 5, "backoff": "1s", "ignore": {"actions": ["pull"]},
+        }]},
+    });
+    let file = bed.path("registry.yaml");
+    std::fs::write(&file, config.to_string()).expect("a config");
+    let mut command = Command::new(bed.parts.cache.join("bin/registry"));
+    command.arg("serve").arg(&file).env("OTEL_TRACES_EXPORTER", "none");
+    let process = Process::spawn(&mut command, &bed.path("registry.log"));
+    let base = format!("http://{host}");
+    wait_for("the registry", PATIENCE, || bed.block_on(reqwest::get(format!("{base}/v2/"))).ok());
+    (process, base)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+async fn upload(base: &str, repository: &str, blob: &[u8]) {
+    let client = reqwest::Client::new();
+    let started =
+        client.post(format!("{base}/v2/{repository}/blobs/uploads/")).send().await.expect("an answer");
+    let place = started.headers()["location"].to_str().expect("an address").to_owned();
+    let place = if place.starts_with('/') { format!("{base}{place}") } else { place };
+    let separator = if place.contains('?') { '&' } else { '?' };
+    let url = format!("{place}{separator}digest={}", digest(blob));
+    let put =
+        client.put(url).header("Content-Type", "application/octet-stream").body(blob.to_vec()).send().await;
+    assert_eq!(put.expect("an answer").status().as_u16(), 201);
+}
+
+/// Pushes an artifact as `flux push artifact` does; gives the manifest's digest.
+async fn push(base: &str, repository: &str, tag: &str, content: &str) -> String {
+    let (config, layer) = (b"{}".as_slice(), content.as_bytes());
+    upload(base, repository, config).await;
+    upload(base, repository, layer).await;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.cncf.flux.config.v1+json", "digest": digest(config), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.cncf.flux.content.v1.tar+gzip", "digest": digest(layer), "size": layer.len()}],
+    })
+    .to_string();
+    let put = reqwest::Client::new()
+        .put(format!("{base}/v2/{repository}/manifests/{tag}"))
+        .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+        .body(manifest.clone())
+        .send()
+        .await;
+    assert_eq!(put.expect("an answer").status().as_u16(), 201);
+    digest(manifest.as_bytes())
+}
+
+pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("fluxrecv.yaml"), CONFIG).expect("a config");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+    let mut running = FluxRecv::start_in(folder, kubeconfig, &["--min-interval", "0"]);
+    running.wait_until_synced();
+    let (_registry, base) =
+        start_registry(bed, &hook_url(&running, "registry"), "test-key-of-the-cluster-suite-harbor");
+    let host = base.trim_start_matches("http://");
+    let api = "/apis/source.toolkit.fluxcd.io/v1";
+    for (name, repository, tag) in
+        [("pushed", "fleet/app", "v1"), ("other-tag", "fleet/app", "v2"), ("other", "fleet/other", "v1")]
+    {
+        let spec =
+            json!({"url": format!("oci://{host}/{repository}"), "ref": {"tag": tag}, "insecure": true});
+        create(bed, api, "OCIRepository", "ocirepositories", "apps", name, spec);
+    }
+    let asked = |name: &str| requested_at(&bed.get(&format!("{api}/namespaces/apps/ocirepositories/{name}")));
+    wait_for("the objects to be known", PATIENCE, || {
+        let text = bed.block_on(async {
+            reqwest::get(format!("{}/metrics", running.admin)).await.ok()?.text().await.ok()
+        })?;
+        text.contains("flux_recv_inventory_objects{kind=\"OCIRepository\"} 3").then_some(())
+    });
+
+    bed.block_on(push(&base, "fleet/app", "v1", "first"));
+    let first = wait_for("the OCIRepository to be asked", PATIENCE, || asked("pushed"));
+    // The registry sends in order, so the second push shows that nothing got stuck behind the first.
+    let digest = bed.block_on(push(&base, "fleet/app", "v1", "second"));
+    wait_for("the OCIRepository to be asked again", PATIENCE, || {
+        asked("pushed").filter(|again| *again != first)
+    });
+    bed.block_on(async {
+        let client = reqwest::Client::new();
+        let deleted = client.delete(format!("{base}/v2/fleet/app/manifests/{digest}")).send().await;
+        assert_eq!(deleted.expect("an answer").status().as_u16(), 202);
+    });
+    wait_for("the deletion", PATIENCE, || running.process.output().contains("deletion of ").then_some(()));
+    assert_eq!((asked("other-tag"), asked("other")), (None, None));
+    let log = running.process.output();
+    let answers: Vec<&str> = log.lines().filter(|line| line.contains("delivery: ")).collect();
+    assert!(
+        answers.iter().all(|line| line.contains("status=202") || line.contains("status=200")),
+        "{answers:#?}"
+    );
+    let slowest =
+        answers.iter().filter_map(|line| line.split("micros=").nth(1)?.trim().parse::<u64>().ok()).max();
+    println!(
+        "  {} notifications of a real registry, the slowest answered after {} µs",
+        answers.len(),
+        slowest.unwrap_or_default()
+    );
+}
