@@ -233,6 +233,11 @@ impl InForce {
         self.receivers_known.send_replace(false);
     }
 
+    /// Whether all endpoints are known.
+    pub fn knows_all(&self) -> bool {
+        *self.receivers_known.borrow()
+    }
+
     /// Waits until all endpoints are known, but no longer than this; says whether they are.
     pub async fn all_known(&self, limit: Duration) -> bool {
         let mut known = self.receivers_known.subscribe();

@@ -109,7 +109,10 @@ async fn handle(
         return plain("OK");
     }
     let mut serving = service.in_force.get();
-    if serving.endpoints.at_path(path).is_none() && path.starts_with(HOOK_PREFIX) {
+    if !service.in_force.knows_all()
+        && serving.endpoints.at_path(path).is_none()
+        && path.starts_with(HOOK_PREFIX)
+    {
         // Just after the start it may be one that is not known yet.
         if !service.in_force.all_known(WAIT_FOR_RECEIVERS).await {
             return answer(&not_known_yet());
