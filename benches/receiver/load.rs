@@ -12,28 +12,43 @@ use tokio::net::TcpStream;
 use super::server::{KEY, Server, url};
 
 pub const CONNECTIONS: usize = 16;
-const BODY: usize = 8 << 10;
 
 /// A push of 8 KiB, as GitHub sends it with a few commits.
-fn push(repository: usize) -> String {
+pub const WITH_COMMITS: Size = Size { commits: 24, bytes: 8 << 10 };
+/// The shortest there is.
+pub const SHORT: Size = Size { commits: 1, bytes: 0 };
+
+/// What a push consists of.
+#[derive(Clone, Copy)]
+pub struct Size {
+    commits: usize,
+    /// The least length of the body.
+    bytes: usize,
+}
+
+fn push(repository: usize, size: Size) -> String {
     let commit = |at: usize| json!({"id": format!("{at:040x}"), "message": "Change something", "timestamp": "2026-01-01T00:00:00Z", "author": {"name": "A", "email": "a@example.com"}, "added": [], "removed": [], "modified": ["apps/values.yaml"]});
     let mut body = json!({
         "ref": "refs/heads/main", "before": "0".repeat(39) + "1", "after": format!("{:040x}", repository + 1),
         "repository": {"id": 1, "full_name": "example-org/repository", "clone_url": url(repository), "ssh_url": "git@github.com:example-org/x.git", "html_url": url(repository), "default_branch": "main"},
         "pusher": {"name": "a", "email": "a@example.com"}, "commits": [], "head_commit": commit(repository),
     });
-    let commits: Vec<_> = (0..24).map(commit).collect();
+    let commits: Vec<_> = (0..size.commits).map(commit).collect();
     body["commits"] = json!(commits);
     let text = body.to_string();
-    body["padding"] = json!("x".repeat(BODY.saturating_sub(text.len())));
+    body["padding"] = json!("x".repeat(size.bytes.saturating_sub(text.len())));
     body.to_string()
 }
 
 /// Requests to a path: verified ones about each of the repositories in turn, or forged ones.
 pub fn requests(path: &str, repositories: usize, forged: bool) -> Vec<Vec<u8>> {
+    requests_of(WITH_COMMITS, path, repositories, forged)
+}
+
+pub fn requests_of(size: Size, path: &str, repositories: usize, forged: bool) -> Vec<Vec<u8>> {
     let key = if forged { "another-key" } else { KEY };
     let request = |repository| {
-        let body = push(repository);
+        let body = push(repository, size);
         let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(key.as_bytes()).expect("a key");
         mac.update(body.as_bytes());
         let signature = hex::encode(mac.finalize().into_bytes());

@@ -6,7 +6,8 @@
 //!
 //! Servers are pinned to one core, load and doubles to another, and what is compared runs in turns, so
 //! that the ratios hold on a noisy machine. The table goes to stdout, the figures as JSON to
-//! `target/bench.json`. The rows with a real kube-apiserver need what `tests/testbed/build` builds.
+//! `target/bench.json`. The rows with a real kube-apiserver need what `tests/testbed/build` builds, those
+//! that count instructions need valgrind and, in `FLUX_RECV_BENCH_BASE`, an older binary to compare with.
 
 mod api_double;
 mod baseline;
@@ -14,6 +15,7 @@ mod baseline;
 #[allow(dead_code)]
 mod bed;
 mod cluster_rows;
+mod instruction_rows;
 mod load;
 mod memory_rows;
 #[path = "../../tests/cluster/process.rs"]
@@ -53,6 +55,8 @@ fn main() {
     for (group, measure) in [
         ("matching", rate_rows::matching as fn() -> Vec<Row>),
         ("rate", rate_rows::rates),
+        ("filter", rate_rows::filtered),
+        ("instructions", instruction_rows::instructions),
         ("memory", memory_rows::memory),
         ("start", memory_rows::start),
         ("cluster", cluster_rows::cluster),

@@ -20,6 +20,36 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 const REPOSITORIES: usize = 1000;
 
+/// The same sender twice, the second time with a filter that reads the whole body.
+const WITH_FILTER: &str = "
+fluxRecvVersion: 1
+endpoints:
+- source: GitHub
+  keyPath: github.key
+- source: GitHub
+  keyPath: github.key
+  pathSalt: filtered
+  name: filtered
+  filter: |
+    req.repository.full_name.startsWith('example-org/') &&
+      req.commits.exists(commit, commit.modified.exists(file, file.endsWith('values.yaml')))
+";
+
+pub fn filtered() -> Vec<Row> {
+    let api = Server::api_double(REPOSITORIES);
+    let receiver =
+        Server::flux_recv_with_config(&api, WITH_FILTER).when_it_knows_all_objects().when_it_listens();
+    let (plain, filtered) = (receiver.path_of(0), receiver.path_of(1));
+    let requests = |path: &str| requests(path, REPOSITORIES, false);
+    run(&receiver, &requests(&plain), 202, |_, elapsed| elapsed > ROUND);
+    vec![compare(
+        "with a CEL filter over `req` : without",
+        0.25,
+        (&receiver, requests(&filtered), 202),
+        (&receiver, requests(&plain), 202),
+    )]
+}
+
 pub fn rates() -> Vec<Row> {
     let api = Server::api_double(REPOSITORIES);
     let receiver = Server::flux_recv(&api).when_it_knows_all_objects().when_it_listens();

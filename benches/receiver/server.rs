@@ -8,6 +8,9 @@ use super::process::free_port;
 
 pub const KEY: &str = "bench-key-0123456789-0123456789";
 
+/// What is measured, if nothing else is said.
+const ONE_ENDPOINT: &str = "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: github.key}]\n";
+
 /// The core of what is measured, and the core of everything else.
 pub const SERVER_CORE: &str = "0";
 pub const OTHER_CORE: &str = "1";
@@ -36,6 +39,13 @@ fn pinned(core: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", core]).arg(program).stdin(Stdio::null());
     command
+}
+
+/// The build that is measured.
+pub fn measured() -> PathBuf {
+    std::env::var_os("FLUX_RECV_BENCH_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_flux-recv").into())
+        .into()
 }
 
 fn own_program() -> PathBuf {
@@ -70,19 +80,27 @@ impl Server {
         Server::flux_recv_with(&kubeconfig(api.port), &[])
     }
 
+    pub fn flux_recv_with_config(api: &Server, config: &str) -> Server {
+        Server::start(pinned(SERVER_CORE, &measured()), &kubeconfig(api.port), config, &[])
+    }
+
     pub fn flux_recv_with(kubeconfig: &str, arguments: &[&str]) -> Server {
+        Server::start(pinned(SERVER_CORE, &measured()), kubeconfig, ONE_ENDPOINT, arguments)
+    }
+
+    /// Any build of the binary, with its instructions counted; they are told at its end.
+    pub fn counted(program: &Path, api: &Server, arguments: &[&str]) -> Server {
+        let mut command = pinned(SERVER_CORE, Path::new("valgrind"));
+        command.args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]).arg(program);
+        Server::start(command, &kubeconfig(api.port), ONE_ENDPOINT, arguments)
+    }
+
+    fn start(mut command: Command, kubeconfig: &str, config: &str, arguments: &[&str]) -> Server {
         let (port, folder) = (free_port(), folder());
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("github.key"), KEY).expect("a key");
         std::fs::write(file("kubeconfig"), kubeconfig).expect("a kubeconfig");
-        std::fs::write(
-            file("fluxrecv.yaml"),
-            "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: github.key}]\n",
-        )
-        .expect("a config");
-        let program = std::env::var_os("FLUX_RECV_BENCH_BINARY").map(PathBuf::from);
-        let mut command =
-            pinned(SERVER_CORE, &program.unwrap_or_else(|| env!("CARGO_BIN_EXE_flux-recv").into()));
+        std::fs::write(file("fluxrecv.yaml"), config).expect("a config");
         command.arg("--config").arg(file("fluxrecv.yaml")).arg("--kubeconfig").arg(file("kubeconfig"));
         command.arg("--journal").arg(file("journal")).args([
             "--admin-listen",
@@ -118,11 +136,28 @@ impl Server {
         std::fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
-    /// The hook path of the one endpoint.
+    /// The hook path of the first endpoint.
     pub fn path(&self) -> String {
+        self.path_of(0)
+    }
+
+    /// The hook path of the endpoint at this place of the config.
+    pub fn path_of(&self, endpoint: usize) -> String {
         let log = self.log();
-        let digest = log.split("/hook/").nth(1).expect("a path");
+        let digest = log.split("/hook/").nth(endpoint + 1).expect("a path");
         format!("/hook/{}", digest.chars().take_while(char::is_ascii_hexdigit).collect::<String>())
+    }
+
+    /// Ends a server whose instructions are counted, and tells how many there were.
+    pub fn end_and_count(mut self) -> u64 {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+        self.child.wait().expect("a status");
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("I refs:") || line.contains("I   refs:"));
+        let count: String =
+            line.unwrap_or_else(|| panic!("no count: {log}")).split("refs:").skip(1).collect();
+        count.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("a count")
     }
 
     /// CPU time so far, of all threads.

@@ -34,7 +34,9 @@ struct Records {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
+    #[serde(default)]
     event_source: String,
+    #[serde(default)]
     event_name: String,
     #[serde(rename = "eventSourceARN")]
     arn: Option<String>,
@@ -107,12 +109,13 @@ struct TransformedImage {
     registry_id: Option<String>,
 }
 
-/// Reads an event of a service; none if the text is none of those that are known.
+/// Reads an event of a service; none if the text comes from none of those that are known.
 pub(super) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unreadable>> {
     let value: Value = serde_json::from_str(text).ok()?;
     let says = |field: &str, word: &str| value[field] == word;
-    if value.pointer("/Records/0/eventSource").is_some() {
-        return Some(from_json(text).and_then(records));
+    if let Some(service) = value.pointer("/Records/0/eventSource") {
+        let is_known = service == "aws:codecommit" || service == "aws:s3";
+        return is_known.then(|| from_json(text).and_then(records));
     }
     if says("Service", "Amazon S3") && says("Event", "s3:TestEvent") {
         return Some(Ok(Parsed::Ping));
@@ -120,7 +123,9 @@ pub(super) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unrea
     if says("type", "com.amazon.ecr.image.push") {
         return Some(from_json(text).and_then(|event| transformed(event, hints)));
     }
-    if value.get("detail-type").is_some() && value.get("source").is_some() {
+    let is_of_a_known_service =
+        ["aws.ecr", "aws.codecommit", "aws.s3"].iter().any(|known| says("source", known));
+    if value.get("detail-type").is_some() && is_of_a_known_service {
         return Some(from_json(text).and_then(|envelope| event(envelope, hints)));
     }
     None

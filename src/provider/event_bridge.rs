@@ -1,6 +1,7 @@
 //! Amazon's services (ECR, CodeCommit, S3) through an API destination of EventBridge.
 //! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-api-destinations.html>
 
+use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -34,8 +35,18 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     let body: &RawValue = delivery.json()?;
     match aws::read(body.get(), hints) {
         Some(read) => read,
-        None => Err(Unreadable::payload("is no event of EventBridge")),
+        None => {
+            let other: Envelope = delivery.json()?;
+            Ok(Parsed::ignored_event(&other.detail_type))
+        }
     }
+}
+
+/// An event of a service that is none of those that are known.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Envelope {
+    detail_type: String,
 }
 
 /// The account and region are those in the host, if it is one of ECR.

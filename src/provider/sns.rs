@@ -15,8 +15,9 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Sns,
     parse,
     compose,
-    event_header: Some(("x-amz-sns-message-type", "Notification")),
-    event_fields: &["/Subject"],
+    // The header says it as well, but is not signed.
+    event_header: None,
+    event_fields: &["/Type", "/Subject"],
     request: Some(request),
     lists_changed_files: false,
     takes_cloud_events: false,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use reqwest::redirect::{Action, Attempt, Policy};
 
+use super::sns::of_sns;
+
 /// Gets a document from an address that the config or a pinned pattern vouches for.
 pub trait Fetch: Send + Sync {
     /// The body of a successful answer.
@@ -42,10 +44,13 @@ impl HttpFetch {
     }
 }
 
-/// What was asked over TLS stays there.
+/// What was asked over TLS stays there, and what was asked of SNS at SNS.
 fn follow(attempt: Attempt<'_>) -> Action {
     let was_secure = attempt.previous().iter().all(|url| url.scheme() == "https");
-    match attempt.previous().len() > MOST_REDIRECTS || (was_secure && attempt.url().scheme() != "https") {
+    let leaves_tls = was_secure && attempt.url().scheme() != "https";
+    let was_sns = attempt.previous().first().is_some_and(|url| of_sns(url.as_str()).is_some());
+    let leaves_sns = was_sns && of_sns(attempt.url().as_str()).is_none();
+    match attempt.previous().len() > MOST_REDIRECTS || leaves_tls || leaves_sns {
         true => attempt.stop(),
         false => attempt.follow(),
     }

@@ -14,8 +14,8 @@ use super::fetch::Fetch;
 /// The key sets of all issuers that endpoints believe.
 pub struct KeySets {
     fetch: Arc<dyn Fetch>,
-    /// By address; the addresses come out of the config, so there are few.
-    sets: Mutex<HashMap<String, Arc<KeySet>>>,
+    /// The sources come out of the config, so there are few.
+    sets: Mutex<HashMap<(bool, String), Arc<KeySet>>>,
 }
 
 /// Where a key set is.
@@ -85,9 +85,13 @@ impl KeySets {
     }
 
     fn set(&self, source: Source<'_>) -> Arc<KeySet> {
-        let (Source::At(address) | Source::IssuedBy(address)) = source;
+        // An issuer may call itself by the address of another one's keys.
+        let (is_issuer, address) = match source {
+            Source::At(address) => (false, address),
+            Source::IssuedBy(address) => (true, address),
+        };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(sets.entry(address.to_owned()).or_default())
+        Arc::clone(sets.entry((is_issuer, address.to_owned())).or_default())
     }
 }
 

@@ -3,7 +3,7 @@
 //! <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -27,13 +27,16 @@ use crate::delivery::Delivery;
 /// The certificates that SNS signs with, by their addresses.
 pub struct Certificates {
     fetch: Arc<dyn Fetch>,
-    state: Mutex<State>,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
+/// What is at an address.
 #[derive(Default)]
-struct State {
-    kept: HashMap<String, Arc<CertificateDer<'static>>>,
-    last_fetch: Option<Instant>,
+struct Slot {
+    certificate: OnceLock<CertificateDer<'static>>,
+    /// When it was last fetched in vain. One fetch at a time: the second waiter finds what the first
+    /// one brought.
+    failed: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// What of a message is signed, by the names of SNS.
@@ -55,10 +58,11 @@ struct Message {
     subscribe_url: Option<String>,
 }
 
-/// Strangers can name any address of SNS; each would be a request without this pause.
-const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(5);
+/// How long an address without a certificate is not asked again.
+const PAUSE_AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
-/// One for each region that topics are in.
+/// One for each region that topics are in; those who know a hook path could name any number of
+/// addresses, and each would be a request.
 const MOST_CERTIFICATES: usize = 32;
 
 /// Checks that the message is of one of these topics and signed by SNS.
@@ -68,7 +72,9 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
             "the subscription delivers raw messages, which nobody signs; turn raw message delivery off",
         ));
     }
-    let message: Message = serde_json::from_slice(delivery.body)
+    // The very text that is read afterwards: of a form that would be one of its fields.
+    let payload = delivery.payload().unwrap_or_default();
+    let message: Message = serde_json::from_slice(&payload)
         .map_err(|_| Refusal::unproved("the body is no signed message of SNS"))?;
     if !topics.contains(&message.topic_arn) {
         return Err(Refusal::unproved("the message is of a topic that the endpoint does not list"));
@@ -85,7 +91,8 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
         _ => return Err(Refusal::unproved("the signature is of a version that is not known")),
     };
     let certificate = tools.certificates.get(&message.signing_cert_url).await?;
-    let certificate = EndEntityCert::try_from(&*certificate)
+    let certificate = certificate.certificate.get().ok_or_else(|| cannot("it was not fetched"))?;
+    let certificate = EndEntityCert::try_from(certificate)
         .map_err(|_| Refusal::CannotCheck("the certificate of SNS cannot be read".to_owned()))?;
     certificate.verify_signature(&algorithm, message.signed_text().as_bytes(), &signature).map_err(|_| {
         Refusal::unproved("the signature is not that of this message under the certificate of SNS")
@@ -136,35 +143,57 @@ impl Message {
 impl Certificates {
     /// Certificates that will be fetched with this transport.
     pub fn new(fetch: Arc<dyn Fetch>) -> Certificates {
-        Certificates { fetch, state: Mutex::default() }
+        Certificates { fetch, slots: Mutex::default() }
     }
 
-    async fn get(&self, url: &str) -> Result<Arc<CertificateDer<'static>>, Refusal> {
-        let cannot =
-            |why: String| Refusal::CannotCheck(format!("the certificate of SNS cannot be had: {why}"));
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(kept) = state.kept.get(url) {
-                return Ok(Arc::clone(kept));
-            }
-            if state.last_fetch.is_some_and(|last| last.elapsed() < PAUSE_BETWEEN_FETCHES) {
-                return Err(cannot("another one was fetched a moment ago".to_owned()));
-            }
-            state.last_fetch = Some(Instant::now());
+    /// The slot of an address, with its certificate in it.
+    async fn get(&self, url: &str) -> Result<Arc<Slot>, Refusal> {
+        let slot = self.slot(url)?;
+        if slot.certificate.get().is_some() {
+            return Ok(slot);
         }
-        let pem = self.fetch.get(url).await.map_err(|err| cannot(err.to_string()))?;
-        let certificate = CertificateDer::from_pem_slice(&pem)
-            .map_err(|_| cannot("its address answers with something else".to_owned()))?;
-        let certificate = Arc::new(certificate);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only what was good is kept, and does not stand in the way of the next.
-        state.last_fetch = None;
-        if state.kept.len() >= MOST_CERTIFICATES {
-            state.kept.clear();
+        let mut failed = slot.failed.lock().await;
+        if slot.certificate.get().is_none() {
+            if failed.is_some_and(|failed| failed.elapsed() < PAUSE_AFTER_A_FAILURE) {
+                return Err(cannot("its address brought none a moment ago"));
+            }
+            // Stands until the fetch is through, also for a sender that hangs up.
+            *failed = Some(Instant::now());
+            let pem = self.fetch.get(url).await.map_err(|err| cannot(&err.to_string()))?;
+            let certificate = CertificateDer::from_pem_slice(&pem)
+                .map_err(|_| cannot("its address answers with something else"))?;
+            let _ = slot.certificate.set(certificate);
         }
-        state.kept.insert(url.to_owned(), Arc::clone(&certificate));
-        Ok(certificate)
+        drop(failed);
+        Ok(slot)
     }
+
+    fn slot(&self, url: &str) -> Result<Arc<Slot>, Refusal> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(url) {
+            return Ok(Arc::clone(slot));
+        }
+        if slots.len() >= MOST_CERTIFICATES {
+            slots.retain(|_, slot| slot.is_of_use());
+        }
+        if slots.len() >= MOST_CERTIFICATES {
+            return Err(cannot("too many addresses were named that have none"));
+        }
+        Ok(Arc::clone(slots.entry(url.to_owned()).or_default()))
+    }
+}
+
+impl Slot {
+    /// Whether it holds a certificate, or the memory of a failure that is not long ago.
+    fn is_of_use(&self) -> bool {
+        let is_recent =
+            |failed: &Option<Instant>| failed.is_some_and(|failed| failed.elapsed() < PAUSE_AFTER_A_FAILURE);
+        self.certificate.get().is_some() || self.failed.try_lock().map_or(true, |failed| is_recent(&failed))
+    }
+}
+
+fn cannot(why: &str) -> Refusal {
+    Refusal::CannotCheck(format!("the certificate of SNS cannot be had: {why}"))
 }
 
 /// The two ways in which SNS signs; the first is still its default.

@@ -140,11 +140,41 @@ async fn messages_are_believed_under_the_certificate_of_amazon_and_no_other() {
     assert_eq!(post(&receiver, "sns", &good.to_string()[1..], false).await.0, 401);
 }
 
+/// What is signed is what is read: a field that nobody signs can hold a whole form.
+#[tokio::test]
+async fn a_message_within_a_form_within_a_message_is_not_read() {
+    let receiver = serve(&config(), OBJECTS, web().put_up()).await;
+    let forged = notification(&json!({"Records": []}).to_string()).to_string();
+    let field: String = url::form_urlencoded::byte_serialize(forged.as_bytes()).collect();
+    let mut carrier = signed(push());
+    carrier["aaa"] = json!(format!("&payload={field}&"));
+    let path = receiver.service.in_force.get().endpoints.named("sns").expect("the endpoint").path();
+    let request = client().post(format!("{}{path}", receiver.base)).body(carrier.to_string());
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(request.send().await.expect("an answer").status().as_u16(), 401);
+    // As a form a signed message is as good as any.
+    let form = format!(
+        "payload={}",
+        url::form_urlencoded::byte_serialize(signed(push()).to_string().as_bytes()).collect::<String>()
+    );
+    let request = client().post(format!("{}{path}", receiver.base)).body(form);
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(request.send().await.expect("an answer").status().as_u16(), 202);
+}
+
 #[tokio::test]
 async fn other_messages_ask_what_the_endpoint_lists() {
     let receiver = serve(&config(), OBJECTS, web().put_up()).await;
     let hello = signed(notification("Hello world!")).to_string();
-    assert_eq!(post(&receiver, "listed", &hello, false).await.1["targets"], json!(["Bucket/apps/flux"]));
+    let pipeline = json!({"source": "aws.codepipeline", "detail-type": "CodePipeline Pipeline Execution State Change", "detail": {"state": "SUCCEEDED"}});
+    let record = json!({"Records": [{"eventSource": "aws:ses", "ses": {}}]});
+    for other in [
+        hello.clone(),
+        signed(notification(&pipeline.to_string())).to_string(),
+        signed(notification(&record.to_string())).to_string(),
+    ] {
+        assert_eq!(post(&receiver, "listed", &other, false).await.1["targets"], json!(["Bucket/apps/flux"]));
+    }
     assert_eq!(post(&receiver, "sns", &hello, false).await.1["outcome"], json!("unmatched"));
 }
 
