@@ -2,10 +2,10 @@
 //! config or a Receiver.
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 //!
-//! The evaluator cannot be interrupted, so nothing is evaluated that could hold a thread: length and
-//! nesting are bounded when an expression is read, and while it is evaluated every loop is paid for
-//! before it begins ([`meter`]) and no text grows beyond a limit ([`growth`]). Functions and types are
-//! those of Flux's own filters.
+//! The evaluator cannot be interrupted, so nothing is evaluated that could hold a thread or take much
+//! memory: length and nesting are bounded when an expression is read, no text can grow beyond a limit
+//! ([`growth`]), and while it is evaluated every loop, and everything that reads, copies or makes a
+//! value, pays for it before ([`meter`]). Functions and types are those of Flux's own filters.
 
 mod check;
 mod functions;
@@ -37,7 +37,8 @@ struct Compiled {
     text: String,
     /// With its loops metered.
     root: IdedExpr,
-    weight: meter::Weight,
+    /// Steps of a run without its loops and values.
+    steps: u64,
     /// The variables that it names.
     named: Vec<&'static str>,
 }
@@ -79,9 +80,7 @@ impl Expression {
     /// When it cannot be read, names something that is not declared, is none that can be true or
     /// false, or is larger than what may be evaluated.
     pub fn condition(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
-        let expression = Expression::value(text, declared)?;
-        let bad = check::is_condition(&expression.compiled.root);
-        bad.map(|()| expression).map_err(|why| BadExpression::without_place(text, why))
+        read_apart(text, declared, true)
     }
 
     /// Reads an expression of any type over these variables.
@@ -89,20 +88,7 @@ impl Expression {
     /// # Errors
     /// As for [`Expression::condition`].
     pub fn value(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
-        if text.len() > LONGEST {
-            let why = format!("is longer than {LONGEST} bytes");
-            return Err(BadExpression { why, place: None, text: String::new() });
-        }
-        // The parser goes as deep as the text nests, and no stack of a worker is made for that.
-        std::thread::scope(|scope| {
-            let reading = std::thread::Builder::new().stack_size(STACK);
-            let read = reading.spawn_scoped(scope, || read(text, declared)).map(|read| read.join());
-            // Older versions of the parser panicked on some input.
-            let Ok(Ok(read)) = read else {
-                return Err(BadExpression::without_place(text, "cannot be read".to_owned()));
-            };
-            read
-        })
+        read_apart(text, declared, false)
     }
 
     /// Whether it names this variable.
@@ -135,14 +121,15 @@ impl Expression {
     }
 
     fn evaluate(&self, variables: &Variables<'_>, budget: &Budget) -> Result<cel::Value, Failed> {
-        let Compiled { root, weight, named, .. } = &*self.compiled;
-        let size = variables.size(named);
-        let longest = growth::longest_text(root, size).ok_or_else(|| {
-            Failed("could make texts that are too long out of a payload of this size".to_owned())
-        })?;
-        budget.charge(weight.of_one_run(longest)).map_err(|()| too_much())?;
-        let evaluated = budget.lend(longest, || {
+        let Compiled { root, steps, named, text } = &*self.compiled;
+        if !growth::is_bounded(root, variables.size(named)) {
+            return Err(Failed(
+                "could make texts that are too long out of a payload of this size".to_owned(),
+            ));
+        }
+        let evaluated = budget.lend(|| {
             catch_unwind(AssertUnwindSafe(|| {
+                meter::pay(*steps)?;
                 let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
                 context.set_variable_resolver(variables as &dyn VariableResolver);
                 cel::Value::resolve(root, &context)
@@ -150,13 +137,34 @@ impl Expression {
         });
         match evaluated {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(err)) => Err(describe(&err)),
+            Ok(Err(err)) => Err(describe(&err, text)),
             Err(_) => Err(Failed("ended in a panic; please report this".to_owned())),
         }
     }
 }
 
-fn read(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
+/// The parser goes as deep as the text nests, and no stack of a worker is made for that.
+fn read_apart(
+    text: &str,
+    declared: &[&'static str],
+    is_condition: bool,
+) -> Result<Expression, BadExpression> {
+    if text.len() > LONGEST {
+        let why = format!("is longer than {LONGEST} bytes");
+        return Err(BadExpression { why, place: None, text: String::new() });
+    }
+    std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new().stack_size(STACK);
+        let read = reading.spawn_scoped(scope, || read(text, declared, is_condition)).map(|read| read.join());
+        // Older versions of the parser panicked on some input.
+        let Ok(Ok(read)) = read else {
+            return Err(BadExpression::without_place(text, "cannot be read".to_owned()));
+        };
+        read
+    })
+}
+
+fn read(text: &str, declared: &[&'static str], is_condition: bool) -> Result<Expression, BadExpression> {
     check::brackets(text).map_err(|why| BadExpression::without_place(text, why))?;
     let program = ENVIRONMENT.compile(text).map_err(|errors| BadExpression::of_parser(text, &errors))?;
     let named = check::names(&program, declared).map_err(|mistake| {
@@ -164,8 +172,11 @@ fn read(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpressi
         BadExpression { why: mistake.why, place, text: text.to_owned() }
     })?;
     let mut root = program.expression().clone();
-    let weight = meter::install(&mut root);
-    Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, weight, named }) })
+    if is_condition {
+        check::is_condition(&root).map_err(|why| BadExpression::without_place(text, why))?;
+    }
+    let steps = meter::install(&mut root);
+    Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, steps, named }) })
 }
 
 fn too_much() -> Failed {
@@ -173,9 +184,13 @@ fn too_much() -> Failed {
 }
 
 /// An error without the values that it was about: they are a stranger's words.
-fn describe(err: &ExecutionError) -> Failed {
+fn describe(err: &ExecutionError, text: &str) -> Failed {
     Failed(match err {
-        ExecutionError::NoSuchKey(key) => format!("there is no `{key}` (use `has(…)` or `.?`)"),
+        // A key may be computed.
+        ExecutionError::NoSuchKey(key) if text.contains(key.as_str()) => {
+            format!("there is no `{key}` (use `has(…)` or `.?`)")
+        }
+        ExecutionError::NoSuchKey(_) => "there is no such field (use `has(…)` or `.?`)".to_owned(),
         ExecutionError::NoSuchOverload(_) | ExecutionError::UndeclaredReference(_) => err.to_string(),
         ExecutionError::UnexpectedType { got, want } => format!("a {got} where a {want} is expected"),
         ExecutionError::FunctionError { function, .. } if function == meter::EACH => return too_much(),

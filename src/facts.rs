@@ -21,14 +21,12 @@ struct Gathered {
     request: Part,
     headers: Part,
     claims: Part,
-    #[serde(skip)]
-    budget: Budget,
 }
 
-/// Something that expressions read, kept as JSON and made readable once.
+/// Something that expressions read, kept as JSON text and made readable once.
 #[derive(Default, Serialize, Deserialize)]
 struct Part {
-    json: Option<Value>,
+    json: Option<String>,
     /// Why it cannot be read.
     missing: Option<String>,
     #[serde(skip)]
@@ -47,10 +45,10 @@ impl Facts {
         Facts(Some(Box::new(Gathered { name, ..Gathered::default() })))
     }
 
-    /// With the body, or why filters cannot read it.
-    pub fn with_request(self, body: Result<Value, String>) -> Facts {
+    /// With the body as JSON text, or why filters cannot read it.
+    pub fn with_request(self, body: Result<String, String>) -> Facts {
         let request = match body {
-            Ok(body) => Part::of(body),
+            Ok(json) => Part { json: Some(json), ..Part::default() },
             Err(why) => Part { missing: Some(why), ..Part::default() },
         };
         self.with(|gathered| gathered.request = request)
@@ -58,12 +56,42 @@ impl Facts {
 
     /// With these headers, by their names in lower case.
     pub fn with_headers(self, headers: BTreeMap<String, String>) -> Facts {
-        self.with(|gathered| gathered.headers = Part::of(json!(headers)))
+        self.with(|gathered| gathered.headers = Part::of(&json!(headers)))
     }
 
     /// With the claims of the token that has proved the delivery.
     pub fn with_claims(self, claims: &Value) -> Facts {
-        self.with(|gathered| gathered.claims = Part::of(claims.clone()))
+        self.with(|gathered| gathered.claims = Part::of(claims))
+    }
+
+    /// What these conditions read, for as long as the delivery waits.
+    pub fn at_rest<'e>(self, conditions: impl Iterator<Item = &'e Expression>) -> Facts {
+        let Some(gathered) = self.0 else { return Facts(None) };
+        let Gathered { name, request, headers, claims } = *gathered;
+        let mut kept = Gathered { name, ..Gathered::default() };
+        let mut parts = [("req", request), ("headers", headers), ("claims", claims)];
+        for condition in conditions {
+            for (name, part) in parts.iter_mut().filter(|(name, _)| condition.names(name)) {
+                let at = match *name {
+                    "req" => &mut kept.request,
+                    "headers" => &mut kept.headers,
+                    _ => &mut kept.claims,
+                };
+                if at.json.is_none() && at.missing.is_none() {
+                    *at = Part { variable: OnceLock::new(), ..std::mem::take(part) };
+                }
+            }
+        }
+        Facts(Some(Box::new(kept)))
+    }
+
+    /// How much of it has to be kept, in bytes.
+    pub fn size(&self) -> usize {
+        let parts = |gathered: &Gathered| {
+            let parts = [&gathered.request, &gathered.headers, &gathered.claims];
+            parts.iter().filter_map(|part| part.json.as_ref()).map(String::len).sum()
+        };
+        self.0.as_deref().map_or(0, parts)
     }
 
     fn with(self, change: impl FnOnce(&mut Gathered)) -> Facts {
@@ -72,7 +100,8 @@ impl Facts {
         Facts(Some(gathered))
     }
 
-    /// Whether the condition holds of an event, and of an object if it is about one.
+    /// Whether the condition holds of an event, and of an object if it is about one. Charges the budget
+    /// of this condition.
     ///
     /// # Errors
     /// When it comes to no result, which counts as if it did not hold.
@@ -81,6 +110,7 @@ impl Facts {
         condition: &Expression,
         event: &Variable,
         res: Option<&Variable>,
+        budget: &Budget,
     ) -> Result<bool, Failed> {
         let gathered =
             self.0.as_deref().ok_or_else(|| Failed::because("nothing is known of the delivery"))?;
@@ -93,7 +123,7 @@ impl Facts {
         if let Some(res) = res {
             variables = variables.with("res", res);
         }
-        condition.holds(&variables, &gathered.budget)
+        condition.holds(&variables, budget)
     }
 
     /// An event in the form that expressions read.
@@ -104,16 +134,17 @@ impl Facts {
 }
 
 impl Part {
-    fn of(json: Value) -> Part {
-        Part { json: Some(json), ..Part::default() }
+    fn of(json: &Value) -> Part {
+        Part { json: Some(json.to_string()), ..Part::default() }
     }
 
     fn read(&self) -> Result<&Variable, Failed> {
         match &self.missing {
             Some(why) => Err(Failed::because(why)),
-            None => {
-                Ok(self.variable.get_or_init(|| Variable::of_json(self.json.as_ref().unwrap_or(&json!({})))))
-            }
+            None => Ok(self.variable.get_or_init(|| {
+                let json = self.json.as_deref().and_then(|json| serde_json::from_str(json).ok());
+                Variable::of_json(&json.unwrap_or_else(|| json!({})))
+            })),
         }
     }
 }
@@ -173,7 +204,7 @@ mod tests {
         }));
         let hold = |text: &str| {
             let condition = Expression::condition(text, OF_A_DELIVERY).expect("a condition");
-            facts.hold(&condition, &event, None).map_err(|err| err.to_string())
+            facts.hold(&condition, &event, None, &Budget::default()).map_err(|err| err.to_string())
         };
         assert_eq!(hold("event.name == 's3:Put' && event.keys.exists(key, key.startsWith('a/'))"), Ok(true));
         assert_eq!(hold("req.x == 1"), Err("the body is too long".to_owned()));
@@ -182,12 +213,12 @@ mod tests {
 
     #[test]
     fn facts_survive_being_written_down() {
-        let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"ref": "x"})));
+        let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"ref": "x"}).to_string()));
         let written = serde_json::to_string(&facts).expect("JSON");
         let read: Facts = serde_json::from_str(&written).expect("facts");
         let condition = Expression::condition("req.ref == 'x' && event.name == 'push'", OF_A_DELIVERY)
             .expect("a condition");
         let event = read.of_event(&Event::Anything { what: "a call".to_owned() });
-        assert_eq!(read.hold(&condition, &event, None), Ok(true));
+        assert_eq!(read.hold(&condition, &event, None, &Budget::default()), Ok(true));
     }
 }

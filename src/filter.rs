@@ -3,7 +3,7 @@
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
-use crate::expression::Expression;
+use crate::expression::{Budget, Expression};
 use crate::facts::Facts;
 
 /// What an endpoint wants to hear of; empty parts want everything.
@@ -111,8 +111,9 @@ impl Filter {
     ) -> Result<Vec<Event>, String> {
         let Some(condition) = &self.condition else { return Ok(events) };
         let summary = events.first().map(Event::summary).unwrap_or_default();
+        let budget = Budget::default();
         let mut holds = |event: &Event| {
-            facts.hold(condition, &facts.of_event(event), None).unwrap_or_else(|err| {
+            facts.hold(condition, &facts.of_event(event), None, &budget).unwrap_or_else(|err| {
                 failed(format!("filter: {err}"));
                 false
             })

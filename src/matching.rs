@@ -10,7 +10,7 @@ mod inventory;
 pub use inventory::{Inventory, Object};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
-use crate::expression::Variable;
+use crate::expression::{Budget, Expression, Variable};
 use crate::facts::Facts;
 use crate::flux::selection::{Choice, Selection};
 use crate::flux::{Kind, Progress, Target};
@@ -29,8 +29,11 @@ pub struct Matched {
     pub follow_something_else: usize,
     /// How many objects follow the event, but not the filters of the endpoint's `resources`.
     pub kept_out: usize,
-    /// Why filters came to no result; nobody waits for those objects.
-    pub failed: Vec<(Target, String)>,
+    /// Why a filter came to no result, and about which object, the first time; nobody waits for those
+    /// objects.
+    pub failed: Option<(Target, String)>,
+    /// How many times that happened.
+    pub failures: usize,
 }
 
 /// What an object should show after a push.
@@ -58,8 +61,12 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, fact
     let mut matched = Matched::default();
     let mut following: Vec<Following<'_, '_>> = Vec::new();
     let mut elsewhere: Vec<&Object> = Vec::new();
+    // All that is listed is asked once, unless filters tell the events apart.
+    let tells_apart = selection.filters().any(|filter| filter.names("event"));
+    let mut asks_all_listed = false;
     for (at, event) in events.iter().enumerate() {
-        if concerns_all_listed(event, selection) {
+        if concerns_all_listed(event, selection) && (tells_apart || !asks_all_listed) {
+            asks_all_listed = true;
             let listed = listed(inventory, selection);
             following.extend(listed.map(|object| Following { object, event: at, brings: None }));
         }
@@ -125,6 +132,10 @@ fn keep_what_filters_let_through(
     matched: &mut Matched,
 ) {
     let events: Vec<Variable> = events.iter().map(|event| facts.of_event(event)).collect();
+    // A filter that takes all that it may leaves the others theirs.
+    let filters = selection.filters().count();
+    let budgets: Vec<(&Expression, Budget)> =
+        selection.filters().map(|filter| (filter, Budget::shared_by(filters))).collect();
     following.retain(|Following { object, event, .. }| {
         let filters = match selection.choose(&object.target, &object.marks) {
             Choice::Yes => return true,
@@ -133,8 +144,12 @@ fn keep_what_filters_let_through(
         };
         let res = Variable::of_json(&object.view());
         let lets_through = filters.into_iter().any(|filter| {
-            facts.hold(filter, &events[*event], Some(&res)).unwrap_or_else(|err| {
-                matched.failed.push((object.target.clone(), err.to_string()));
+            let Some((_, budget)) = budgets.iter().find(|(of, _)| std::ptr::eq(*of, filter)) else {
+                return false;
+            };
+            facts.hold(filter, &events[*event], Some(&res), budget).unwrap_or_else(|err| {
+                matched.failures += 1;
+                matched.failed.get_or_insert_with(|| (object.target.clone(), err.to_string()));
                 false
             })
         });

@@ -322,6 +322,8 @@ impl FluxObjects {
     /// asked at once: one kind may be broken for long.
     async fn wait_for_objects(&self, endpoint: &Endpoint, happened: Happened, known: Vec<Target>) -> Outcome {
         let Happened { events, facts, size } = happened;
+        let facts = facts.at_rest(endpoint.selection.filters());
+        let size = size.saturating_add(facts.size());
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
@@ -397,9 +399,9 @@ fn a_call(endpoint: &Endpoint, delivery: &Verified<'_>) -> Event {
 
 /// Why filters came to no result, in a line.
 fn failure(found: &matching::Matched) -> Option<String> {
-    let (target, why) = found.failed.first()?;
-    let others = found.failed.len() - 1;
-    let others = if others == 0 { String::new() } else { format!(" (and {others} more objects)") };
+    let (target, why) = found.failed.as_ref()?;
+    let others = found.failures - 1;
+    let others = if others == 0 { String::new() } else { format!(" (and {others} more times)") };
     Some(format!("resources: filter: {target}: {why}{others}"))
 }
 

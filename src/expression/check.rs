@@ -20,7 +20,8 @@ const DEEPEST: usize = 64;
 /// Loops in loops in loops are never a filter.
 const LOOPS_IN_LOOPS: usize = 3;
 
-/// Brackets within brackets, before anything is parsed; those in texts count as well.
+/// Brackets within brackets, before anything is parsed; those in texts count as well, but texts hold
+/// few that stay open.
 ///
 /// # Errors
 /// When there are too many.
@@ -91,6 +92,10 @@ impl<'e> Walk<'e> {
                 if self.loops > LOOPS_IN_LOOPS {
                     return mistake(node, format!("has more than {LOOPS_IN_LOOPS} loops in one another"));
                 }
+                if functions::is_library(&comprehension.iter_var) {
+                    let why = format!("`{}` is the name of a library", comprehension.iter_var);
+                    return mistake(node, why);
+                }
                 let outside = self.bound.len();
                 self.bound.extend([comprehension.iter_var.as_str(), comprehension.accu_var.as_str()]);
                 self.bound.extend(comprehension.iter_var2.as_deref());
@@ -137,7 +142,7 @@ impl<'e> Walk<'e> {
         if call.func_name == "matches"
             && let Some(pattern) = call.args.last()
             && let Expr::Literal(LiteralValue::String(text)) = &pattern.expr
-            && let Err(why) = functions::regex(text.inner())
+            && let Err(why) = functions::check_regex(text.inner())
         {
             return mistake(pattern, format!("is no regular expression: {why}"));
         }

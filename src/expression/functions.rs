@@ -5,81 +5,29 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use cel::common::types::{CelBool, CelList, CelOptional, CelString, LIST_TYPE, STRING_TYPE};
+use cel::common::types::{
+    CelBool, CelInt, CelList, CelOptional, CelString, INT_TYPE, LIST_TYPE, STRING_TYPE,
+};
 use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError, extensions};
 use regex::{Regex, RegexBuilder};
 
 use super::meter;
 
-/// Operators, which no source writes by these names.
-const OPERATORS: [&str; 21] = [
+/// Operators and functions that cost the same whatever they are given. No source writes operators by
+/// these names; functions of a library have its name before a dot.
+const PLAIN: [&str; 23] = [
     "_?_:_",
     "_&&_",
     "_||_",
     "!_",
     "_-_",
-    "_+_",
     "_*_",
     "_/_",
     "_%_",
-    "_==_",
-    "_!=_",
-    "_>=_",
-    "_<=_",
-    "_>_",
-    "_<_",
     "-_",
-    "_[_]",
-    "_[?_]",
-    "_?._",
     "@not_strictly_false",
-    "@in",
-];
-
-/// Functions that read a text, or compare a list, to its end.
-const READING: [&str; 29] = [
-    "_==_",
-    "_!=_",
-    "_+_",
-    "@in",
-    "contains",
-    "startsWith",
-    "endsWith",
-    "matches",
-    "size",
-    "charAt",
-    "indexOf",
-    "lastIndexOf",
-    "join",
-    "lowerAscii",
-    "upperAscii",
-    "trim",
-    "replace",
-    "split",
-    "substring",
-    "format",
-    "strings.quote",
-    "reverse",
-    "base64.encode",
-    "base64.decode",
-    "sets.contains",
-    "sets.equivalent",
-    "sets.intersects",
-    "string",
-    "bytes",
-];
-
-/// The other functions.
-const OTHERS: [&str; 31] = [
-    "int",
-    "uint",
-    "double",
-    "bool",
-    "dyn",
     "type",
-    "duration",
-    "timestamp",
     "getDate",
     "getDayOfMonth",
     "getDayOfWeek",
@@ -90,29 +38,127 @@ const OTHERS: [&str; 31] = [
     "getMinutes",
     "getMonth",
     "getSeconds",
+    "optional.none",
+    "hasValue",
+];
+
+/// Those that read what they are given to its end.
+const READING: [&str; 23] = [
+    "_==_",
+    "_!=_",
+    "_>=_",
+    "_<=_",
+    "_>_",
+    "_<_",
+    "@in",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "size",
+    "indexOf",
+    "lastIndexOf",
+    "sets.contains",
+    "sets.equivalent",
+    "sets.intersects",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "duration",
+    "timestamp",
+];
+
+/// Those that make something new out of it.
+const MAKING: [&str; 14] = [
+    "charAt",
+    "join",
+    "lowerAscii",
+    "upperAscii",
+    "trim",
+    "replace",
+    "substring",
+    "format",
+    "strings.quote",
+    "reverse",
+    "base64.encode",
+    "base64.decode",
+    "string",
+    "bytes",
+];
+
+/// Those that copy a part of it.
+const COPYING: [&str; 12] = [
+    "_?._",
+    "_[?_]",
     "optional.of",
     "optional.ofNonZeroValue",
-    "optional.none",
+    "optional.unwrap",
+    "unwrapOpt",
     "value",
-    "hasValue",
     "or",
     "orValue",
     "first",
     "last",
-    "optMap",
-    "optFlatMap",
-    "has",
-    "all",
+    "dyn",
 ];
 
-/// Whether there is such a function or operator; functions of a library have its name before a dot.
-pub(super) fn is_known(name: &str) -> bool {
-    OPERATORS.contains(&name) || READING.contains(&name) || OTHERS.contains(&name)
+/// Those that are paid for in a way of their own.
+const OTHERS: [(&str, Needs); 3] =
+    [("_+_", Needs::ToCopy), ("_[_]", Needs::ToLookUp), ("split", Needs::ToSplit)];
+
+/// What a function does with what it is given, which has to be paid for before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing that depends on its size.
+    Nothing,
+    /// It reads all of it.
+    ToRead,
+    /// It copies all of it.
+    ToCopy,
+    /// It looks up the second in the first.
+    ToLookUp,
+    /// It makes pieces of the first.
+    ToSplit,
 }
 
-/// Whether the function, as a call names it (without its library), reads a text to its end.
-pub(super) fn reads_texts_whole(name: &str) -> bool {
-    READING.iter().any(|known| known.rsplit('.').next() == Some(name))
+const LIBRARIES: [&str; 4] = ["strings", "sets", "base64", "optional"];
+
+/// Whether there is such a function or operator.
+pub(super) fn is_known(name: &str) -> bool {
+    let is_other = OTHERS.iter().any(|(other, _)| *other == name);
+    is_other || [PLAIN.as_slice(), &READING, &MAKING, &COPYING].iter().any(|list| list.contains(&name))
+}
+
+/// Whether functions stand behind this name and a dot.
+pub(super) fn is_library(name: &str) -> bool {
+    LIBRARIES.contains(&name)
+}
+
+/// What a function needs of its arguments, by its name as a call has it, without its library.
+pub(super) fn needs(name: &str) -> Needs {
+    if let Some((_, needs)) = OTHERS.iter().find(|(other, _)| *other == name) {
+        return *needs;
+    }
+    if is_among(&READING, name) || is_among(&MAKING, name) { Needs::ToRead } else { Needs::Nothing }
+}
+
+/// Whether its result is something new, which takes memory.
+pub(super) fn makes_something(name: &str) -> bool {
+    is_among(&MAKING, name) || is_among(&COPYING, name)
+}
+
+fn is_among(list: &[&str], name: &str) -> bool {
+    list.iter().any(|known| *known == name || known.rsplit_once('.').is_some_and(|(_, known)| known == name))
+}
+
+/// The name of the function that stands in for one of the evaluator.
+pub(super) fn own(name: &str) -> Option<&'static str> {
+    match name {
+        "indexOf" => Some("@indexOf"),
+        "lastIndexOf" => Some("@lastIndexOf"),
+        _ => None,
+    }
 }
 
 /// What expressions are compiled for and run in.
@@ -138,48 +184,142 @@ pub(super) fn environment() -> Env {
     for (name, function) in sets {
         env.add_overload(name, name, vec![LIST_TYPE, LIST_TYPE], function).expect(NO_CLASH);
     }
+    env.add_overload("optional.unwrap", "optional_unwrap", vec![LIST_TYPE], unwrap).expect(NO_CLASH);
+    env.add_member_overload("unwrapOpt", "list_unwrap", LIST_TYPE, vec![], unwrap).expect(NO_CLASH);
+    for (name, find) in
+        [("@indexOf", index_of as cel::common::functions::Function), ("@lastIndexOf", last_index_of)]
+    {
+        for more in [vec![STRING_TYPE], vec![STRING_TYPE, INT_TYPE]] {
+            let id = format!("{name}_{}", more.len());
+            env.add_member_overload(name, &id, STRING_TYPE, more, find).expect(NO_CLASH);
+        }
+    }
     meter::declare(&mut env);
     env
 }
 
-/// A regular expression for `matches`.
+/// Checks a regular expression for `matches`.
 ///
 /// # Errors
 /// Why it is none, in a line.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(pattern).size_limit(LARGEST_REGEX).dfa_size_limit(LARGEST_REGEX).build();
-    built.map_err(|err| match err {
-        regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
-        err => err.to_string().lines().last().unwrap_or_default().trim().to_owned(),
-    })
+pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
+    Made::new(pattern).map(drop)
 }
 
+/// A regular expression, and what it may cost.
+struct Made {
+    regex: Regex,
+    /// Steps for each byte of a text, at the worst.
+    per_byte: u64,
+}
+
+/// Bounds of the size of an automaton, in bytes. In the worst case all of its states are visited at each
+/// byte.
+const SIZES: [usize; 5] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, LARGEST];
+
 /// Some hundred KiB hold every expression that people write, and take a millisecond to make.
-const LARGEST_REGEX: usize = 256 << 10;
+const LARGEST: usize = 256 << 10;
+
+/// Longer ones are not read, in bytes.
+const LONGEST_PATTERN: usize = 4096;
+
+/// What making one costs, in steps.
+const TO_MAKE: u64 = 20_000;
 
 /// How many are kept on a thread: those of the filters in force.
-const KEPT: usize = 64;
+const KEPT: usize = 32;
+
+impl Made {
+    fn new(pattern: &str) -> Result<Made, String> {
+        if pattern.len() > LONGEST_PATTERN {
+            return Err(TOO_LARGE.to_owned());
+        }
+        for size in SIZES {
+            match RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(LARGEST).build() {
+                Ok(regex) => return Ok(Made { regex, per_byte: (size / SIZES[0]) as u64 }),
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(err) => return Err(err.to_string().lines().last().unwrap_or_default().trim().to_owned()),
+            }
+        }
+        Err(TOO_LARGE.to_owned())
+    }
+}
+
+const TOO_LARGE: &str = "the regular expression is too large";
 
 /// `text.matches(pattern)`: RE2 syntax, anywhere in the text. Patterns are made once.
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     thread_local! {
-        static MADE: RefCell<HashMap<String, Regex>> = RefCell::default();
+        static MADE: RefCell<HashMap<String, Made>> = RefCell::default();
     }
     let (text, pattern) = (text(&args, 0, "matches")?, text(&args, 1, "matches")?);
-    let holds = MADE.with_borrow_mut(|made| {
-        if let Some(regex) = made.get(pattern) {
-            return Ok(regex.is_match(text));
+    let holds = MADE.with_borrow_mut(|kept| {
+        if !kept.contains_key(pattern) {
+            meter::pay(TO_MAKE)?;
+            let made = Made::new(pattern).map_err(|why| ExecutionError::function_error("matches", why))?;
+            if kept.len() >= KEPT {
+                kept.clear();
+            }
+            kept.insert(pattern.to_owned(), made);
         }
-        let regex = regex(pattern)?;
-        let holds = regex.is_match(text);
-        if made.len() >= KEPT {
-            made.clear();
-        }
-        made.insert(pattern.to_owned(), regex);
-        Ok(holds)
+        let Some(made) = kept.get(pattern) else { return Ok(false) };
+        meter::pay((text.len() as u64).saturating_mul(made.per_byte))?;
+        Ok::<bool, ExecutionError>(made.regex.is_match(text))
     });
-    let holds: bool = holds.map_err(|why: String| ExecutionError::function_error("matches", why))?;
-    Ok(CowVal::owned(CelBool::from(holds)))
+    Ok(CowVal::owned(CelBool::from(holds?)))
+}
+
+/// The place of the first occurrence, in characters; from a place on if one is given. The evaluator's own
+/// compares at every place.
+fn index_of<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let (text, wanted) = (text(&args, 0, "indexOf")?, text(&args, 1, "indexOf")?);
+    let start = place(&args, text, wanted, "indexOf")?.unwrap_or(0);
+    Ok(in_characters(text, text[start..].find(wanted).map(|found| start + found)))
+}
+
+/// The place of the last occurrence, in characters; not behind a place if one is given.
+fn last_index_of<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let (text, wanted) = (text(&args, 0, "lastIndexOf")?, text(&args, 1, "lastIndexOf")?);
+    let start = place(&args, text, wanted, "lastIndexOf")?;
+    let searched = match start.map(|start| start + wanted.len()).filter(|end| *end < text.len()) {
+        // An end within a character is before the end of no occurrence that begins up to there.
+        Some(end) => &text[..(0..=end).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0)],
+        None => text,
+    };
+    Ok(in_characters(text, searched.rfind(wanted)))
+}
+
+/// The third argument as a place in bytes. It has to be within the text, unless nothing is looked for.
+fn place(
+    args: &[CowVal<'_, '_>],
+    text: &str,
+    wanted: &str,
+    function: &str,
+) -> Result<Option<usize>, ExecutionError> {
+    let Some(place) = args.get(2).and_then(|arg| arg.downcast_ref::<CelInt>()) else { return Ok(None) };
+    let found = usize::try_from(*place.inner()).ok().map(|place| text.char_indices().nth(place));
+    match found {
+        Some(Some((place, _))) => Ok(Some(place)),
+        Some(None) if wanted.is_empty() => Ok(Some(text.len())),
+        _ => Err(ExecutionError::function_error(function, "the place is outside of the text")),
+    }
+}
+
+fn in_characters<'b, 'v>(text: &str, place: Option<usize>) -> CowVal<'b, 'v> {
+    let place = place.map_or(-1, |place| text[..place].chars().count() as i64);
+    CowVal::owned(CelInt::from(place))
+}
+
+/// The values of those optional values that have one.
+fn unwrap<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let mut values = Vec::new();
+    for part in list(&args, 0, "unwrap")? {
+        let optional = part.downcast_ref::<CelOptional<'_>>();
+        let optional =
+            optional.ok_or_else(|| ExecutionError::function_error("unwrap", "takes optional values"))?;
+        values.extend(optional.inner().map(|value| value.clone_as_boxed()));
+    }
+    Ok(CowVal::owned(CelList::from(values)))
 }
 
 type Element<'v> = Box<dyn Val + 'v>;
@@ -202,8 +342,11 @@ fn sets<'b, 'v>(
     holds: fn(&[Element<'v>], &[Element<'v>]) -> bool,
 ) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let (left, right) = (list(args, 0, "sets")?, list(args, 1, "sets")?);
-    let comparisons = (left.len() as u64).saturating_mul(right.len() as u64);
-    meter::pay(comparisons)?;
+    let steps = |of: &[Element<'v>]| {
+        of.iter().map(|part| meter::Extent::of(&**part, u64::MAX).steps()).fold(0, u64::saturating_add)
+    };
+    let by = |steps: u64, others: &[Element<'v>]| steps.saturating_mul(others.len() as u64);
+    meter::pay(by(steps(left), right).saturating_add(by(steps(right), left)))?;
     Ok(CowVal::owned(CelBool::from(holds(left, right))))
 }
 

@@ -17,8 +17,8 @@ pub(super) struct Size {
     longest: u64,
 }
 
-/// The longest text, and the longest list, that an expression may make.
-const LONGEST_TEXT: u64 = 16 << 20;
+/// The longest text that an expression may make, in bytes.
+const LONGEST_TEXT: u64 = 8 << 20;
 
 impl Size {
     pub(super) fn of(value: &Value) -> Size {
@@ -50,11 +50,11 @@ impl Size {
     }
 }
 
-/// The longest text that evaluating comes across; none if that could be more than is allowed.
-pub(super) fn longest_text(root: &IdedExpr, variables: Size) -> Option<u64> {
+/// Whether no text can get longer than is allowed.
+pub(super) fn is_bounded(root: &IdedExpr, variables: Size) -> bool {
     let mut analysis = Analysis { variables, bound: HashMap::new(), longest: variables.longest };
     analysis.size(root);
-    (analysis.longest <= LONGEST_TEXT).then_some(analysis.longest)
+    analysis.longest <= LONGEST_TEXT
 }
 
 struct Analysis<'e> {
@@ -107,7 +107,7 @@ impl<'e> Analysis<'e> {
                 result
             }
         };
-        self.longest = self.longest.max(size.longest).max(size.elements);
+        self.longest = self.longest.max(size.longest);
         size
     }
 

@@ -1,47 +1,55 @@
-//! What evaluating may cost. Every loop is paid for when it begins, by the number of its rounds; the
-//! rest of an expression is done once.
+//! What evaluating may cost. Calls and operators pay for what they read, copy and make by its size
+//! when they get it, and a loop for all its rounds when it begins.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
-use cel::common::types::{CelInt, CelList, CelMap};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
+use cel::common::types::{CelBytes, CelInt, CelList, CelMap, CelOptional, CelString};
 use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError};
 
+use super::functions::Needs;
 use super::{LENT, functions};
 
-/// How much evaluating is left to a delivery, in steps of some fifty nanoseconds.
+/// How much evaluating is left to a filter for all events and objects of a delivery, in steps of some
+/// fifty nanoseconds.
 pub struct Budget {
     left: AtomicU64,
 }
 
-/// A tenth of a second or two: much more than any reasonable filter takes for one delivery, whatever
-/// the number of objects it looks at.
-const OF_A_DELIVERY: u64 = 2_000_000;
+/// A quarter of a second or two.
+const OF_A_DELIVERY: u64 = 5_000_000;
 
-/// The part of a budget that the running evaluation charges.
-pub(super) struct Lent {
-    left: u64,
-    longest: u64,
-}
+/// Of that, what one evaluation may take: much more than any reasonable filter does.
+const OF_AN_EVALUATION: u64 = 1_000_000;
 
-/// What one run of an expression costs without its loops.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Weight {
-    /// Steps.
-    steps: u64,
-    /// Calls that read a text to its end.
-    scans: u64,
-}
+/// What one evaluation may copy and make, in bytes.
+const MEMORY: u64 = 16 << 20;
+
+/// What a value takes beside its text, in bytes.
+const OF_A_VALUE: u64 = 64;
 
 /// Bytes of a text that are read in a step.
 const BYTES_PER_STEP: u64 = 64;
 
-/// What a regular expression that is made while evaluating may cost.
-const MADE_REGEX: u64 = 20_000;
+/// What the running evaluation may still take.
+pub(super) struct Lent {
+    steps: u64,
+    memory: u64,
+}
 
-/// The function that stands around what a loop runs over; no source can call it.
+// The functions that are put around parts of an expression; no source can call them.
+
+/// Around what a loop runs over, with what a round costs.
 pub(super) const EACH: &str = "@each";
+/// Around what is read to its end.
+const READ: &str = "@read";
+/// Around what is copied or was made.
+const KEEP: &str = "@keep";
+/// The variable of a loop that gathers.
+const GATHERED: &str = "@result";
+/// Around a text that is split, with the separator.
+const PIECES: &str = "@pieces";
 
 impl Default for Budget {
     fn default() -> Budget {
@@ -50,144 +58,241 @@ impl Default for Budget {
 }
 
 impl Budget {
-    pub(super) fn charge(&self, steps: u64) -> Result<(), ()> {
-        let left = self.left.load(Ordering::Relaxed);
-        self.left.store(left.saturating_sub(steps), Ordering::Relaxed);
-        if steps > left { Err(()) } else { Ok(()) }
+    /// The budget of one filter of so many.
+    pub fn shared_by(filters: usize) -> Budget {
+        Budget { left: AtomicU64::new(OF_A_DELIVERY / filters.max(1) as u64) }
     }
 
-    /// Lets loops that begin within `run` charge this budget; no text is longer than `longest` bytes.
-    pub(super) fn lend<T>(&self, longest: u64, run: impl FnOnce() -> T) -> T {
-        LENT.set(Some(Lent { left: self.left.load(Ordering::Relaxed), longest }));
+    /// Lets what is evaluated within `run` charge this budget.
+    pub(super) fn lend<T>(&self, run: impl FnOnce() -> T) -> T {
+        let left = self.left.load(Ordering::Relaxed);
+        let lent = left.min(OF_AN_EVALUATION);
+        LENT.set(Some(Lent { steps: lent, memory: MEMORY }));
         let result = run();
-        if let Some(lent) = LENT.take() {
-            self.left.store(lent.left, Ordering::Relaxed);
-        }
+        let rest = LENT.take().map_or(0, |lent| lent.steps);
+        self.left.store(left - lent + rest.min(lent), Ordering::Relaxed);
         result
     }
 }
 
-impl Weight {
-    pub(super) fn of_one_run(self, longest: u64) -> u64 {
-        self.steps.saturating_add(self.scans.saturating_mul(1 + longest / BYTES_PER_STEP))
+/// How large a value is.
+#[derive(Default)]
+pub(super) struct Extent {
+    values: u64,
+    bytes: u64,
+}
+
+impl Extent {
+    /// Of a value and all in it, counted up to `most` values.
+    pub(super) fn of(value: &dyn Val, most: u64) -> Extent {
+        let mut extent = Extent::default();
+        extent.add(value, most);
+        extent
     }
 
-    fn and(self, other: Weight) -> Weight {
-        Weight {
-            steps: self.steps.saturating_add(other.steps),
-            scans: self.scans.saturating_add(other.scans),
+    fn add(&mut self, value: &dyn Val, most: u64) {
+        self.values += 1;
+        if self.values > most {
+            return;
         }
+        if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+            self.bytes += text.inner().len() as u64;
+        } else if let Some(bytes) = value.downcast_ref::<CelBytes<'_>>() {
+            self.bytes += bytes.inner().len() as u64;
+        } else if let Some(list) = value.downcast_ref::<CelList<'_>>() {
+            for part in list.inner() {
+                self.add(&**part, most);
+            }
+        } else if let Some(map) = value.downcast_ref::<CelMap<'_>>() {
+            for part in map.inner().values() {
+                // With its key.
+                self.bytes += OF_A_VALUE;
+                self.add(&**part, most);
+            }
+        } else if let Some(inner) = value.downcast_ref::<CelOptional<'_>>().and_then(|some| some.inner()) {
+            self.add(inner, most);
+        }
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        self.values.saturating_add(self.bytes / BYTES_PER_STEP)
+    }
+
+    fn memory(&self) -> u64 {
+        self.values.saturating_mul(OF_A_VALUE).saturating_add(self.bytes)
     }
 }
 
-/// Puts [`EACH`] around what each loop runs over; says what a run costs without the loops.
-pub(super) fn install(node: &mut IdedExpr) -> Weight {
-    let own = Weight { steps: 1, scans: 0 };
+/// Meters an expression; says what a run costs without its loops and the values in it.
+pub(super) fn install(node: &mut IdedExpr) -> u64 {
     match &mut node.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => own,
-        Expr::Select(select) => own.and(install(&mut select.operand)),
-        Expr::List(list) => list.elements.iter_mut().map(install).fold(own, Weight::and),
-        Expr::Map(map) => map.entries.iter_mut().fold(own, |weight, entry| match &mut entry.expr {
-            cel::common::ast::EntryExpr::MapEntry(entry) => {
-                weight.and(install(&mut entry.key)).and(install(&mut entry.value))
-            }
-            cel::common::ast::EntryExpr::StructField(field) => weight.and(install(&mut field.value)),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => 1,
+        Expr::Select(select) => 1 + install(&mut select.operand),
+        Expr::List(list) => list.elements.iter_mut().fold(1, |steps, part| steps + kept(part)),
+        Expr::Map(map) => map.entries.iter_mut().fold(1, |steps, entry| match &mut entry.expr {
+            EntryExpr::MapEntry(entry) => steps + kept(&mut entry.key) + kept(&mut entry.value),
+            EntryExpr::StructField(field) => steps + kept(&mut field.value),
         }),
         Expr::Call(call) => {
-            let of_call = own.and(weight_of_call(call));
-            let parts = call.target.as_deref_mut().into_iter().chain(call.args.iter_mut());
-            parts.map(install).fold(of_call, Weight::and)
+            let makes = functions::makes_something(&call.func_name);
+            let steps = 1 + install_in_call(call);
+            if makes {
+                put_around(node, KEEP, Vec::new());
+            }
+            steps
         }
-        Expr::Comprehension(comprehension) => {
-            let once = [&mut comprehension.accu_init, &mut comprehension.result]
-                .into_iter()
-                .map(install)
-                .fold(own, Weight::and);
-            let a_round = install(&mut comprehension.loop_cond).and(install(&mut comprehension.loop_step));
-            let range = install(&mut comprehension.iter_range);
-            let of_loop = std::mem::take(&mut comprehension.iter_range);
-            comprehension.iter_range = metered(of_loop, a_round);
-            once.and(range)
-        }
+        Expr::Comprehension(comprehension) => install_in_loop(comprehension),
     }
 }
 
-fn weight_of_call(call: &CallExpr) -> Weight {
-    let scans = u64::from(functions::reads_texts_whole(&call.func_name));
-    let makes_a_regex = call.func_name == "matches"
-        && !call.args.last().is_some_and(|pattern| matches!(pattern.expr, Expr::Literal(_)));
-    Weight { steps: if makes_a_regex { MADE_REGEX } else { 0 }, scans }
+fn kept(node: &mut IdedExpr) -> u64 {
+    let steps = install(node);
+    if !matches!(node.expr, Expr::Literal(_)) {
+        put_around(node, KEEP, Vec::new());
+    }
+    steps
 }
 
-fn metered(range: IdedExpr, a_round: Weight) -> IdedExpr {
-    let id = range.id;
-    let number = |number: u64| IdedExpr {
-        id,
-        expr: Expr::Literal(LiteralValue::Int(i64::try_from(number).unwrap_or(i64::MAX).into())),
-    };
-    let args = vec![number(a_round.steps), number(a_round.scans)];
-    let call = CallExpr {
-        func_name: EACH.to_owned(),
-        target: None,
-        args: std::iter::once(range).chain(args).collect(),
-    };
-    IdedExpr { id, expr: Expr::Call(call) }
+fn install_in_call(call: &mut CallExpr) -> u64 {
+    let around = functions::needs(&call.func_name);
+    if let Some(own) = functions::own(&call.func_name) {
+        own.clone_into(&mut call.func_name);
+    }
+    // The name of a library is no value.
+    let is_of_a_library =
+        |target: &IdedExpr| matches!(&target.expr, Expr::Ident(name) if functions::is_library(name));
+    let separator = call.args.first().map(|separator| separator.expr.clone());
+    let target = call.target.as_deref_mut().filter(|target| !is_of_a_library(target));
+    let mut steps = 0;
+    for (at, part) in target.into_iter().chain(call.args.iter_mut()).enumerate() {
+        // What a loop gathers is not copied when something is added to it.
+        let is_gathered = matches!(&part.expr, Expr::Ident(name) if name == GATHERED);
+        steps += install(part);
+        if is_gathered || matches!(part.expr, Expr::Literal(_)) {
+            continue;
+        }
+        match around {
+            Needs::Nothing => {}
+            Needs::ToRead => put_around(part, READ, Vec::new()),
+            Needs::ToCopy => put_around(part, KEEP, Vec::new()),
+            Needs::ToSplit if at == 0 => {
+                // A separator that is not known yet may be empty, which makes the most pieces.
+                let separator = match &separator {
+                    Some(Expr::Literal(LiteralValue::String(text))) => text.clone(),
+                    _ => String::new().into(),
+                };
+                put_around(part, PIECES, vec![Expr::Literal(LiteralValue::String(separator))]);
+            }
+            Needs::ToLookUp if at == 0 => {}
+            Needs::ToSplit | Needs::ToLookUp => put_around(part, READ, Vec::new()),
+        }
+    }
+    steps
 }
 
-/// Makes [`EACH`] known.
+fn install_in_loop(comprehension: &mut ComprehensionExpr) -> u64 {
+    let once = 1 + kept_unless_empty(&mut comprehension.accu_init) + install(&mut comprehension.result);
+    let a_round = 1 + install(&mut comprehension.loop_cond) + install(&mut comprehension.loop_step);
+    let range = install(&mut comprehension.iter_range);
+    let a_round = i64::try_from(a_round).unwrap_or(i64::MAX);
+    put_around(&mut comprehension.iter_range, EACH, vec![Expr::Literal(LiteralValue::Int(a_round.into()))]);
+    once + range
+}
+
+/// Loops that gather into an empty list are known to the evaluator by it.
+fn kept_unless_empty(node: &mut IdedExpr) -> u64 {
+    match &node.expr {
+        Expr::List(list) if list.elements.is_empty() => 1,
+        _ => kept(node),
+    }
+}
+
+fn put_around(node: &mut IdedExpr, function: &str, args: Vec<Expr>) {
+    let id = node.id;
+    let args = args.into_iter().map(|expr| IdedExpr { id, expr });
+    let args = std::iter::once(std::mem::take(node)).chain(args).collect();
+    *node =
+        IdedExpr { id, expr: Expr::Call(CallExpr { func_name: function.to_owned(), target: None, args }) };
+}
+
+/// Makes the functions known.
 pub(super) fn declare(env: &mut Env) {
-    use cel::common::types::{INT_TYPE, LIST_TYPE, MAP_TYPE};
-    for (id, range) in [("each_list", LIST_TYPE), ("each_map", MAP_TYPE)] {
-        env.add_overload(EACH, id, vec![range, INT_TYPE, INT_TYPE], each)
-            .expect("nothing else has this name");
-    }
+    use cel::common::types::{DYN_TYPE, INT_TYPE, STRING_TYPE};
+    const ALONE: &str = "nothing else has this name";
+    env.add_overload(EACH, "each", vec![DYN_TYPE, INT_TYPE], each).expect(ALONE);
+    env.add_overload(READ, "read", vec![DYN_TYPE], read).expect(ALONE);
+    env.add_overload(KEEP, "keep", vec![DYN_TYPE], keep).expect(ALONE);
+    env.add_overload(PIECES, "pieces", vec![DYN_TYPE, STRING_TYPE], pieces).expect(ALONE);
 }
 
-/// Pays for a loop over the first argument, which it gives back: each round copies an element and
-/// does the steps and scans that the other arguments name.
+/// Pays for a loop over the first argument: each round copies an element and does as many steps as the
+/// second one says.
 fn each<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let number = |at: usize| {
-        let number = args.get(at).and_then(|arg| arg.downcast_ref::<CelInt>()).map(|number| *number.inner());
-        u64::try_from(number.unwrap_or(i64::MAX)).unwrap_or(u64::MAX)
-    };
-    let a_round = Weight { steps: number(1), scans: number(2) };
-    let (left, longest) =
-        LENT.with_borrow(|lent| lent.as_ref().map_or((0, 0), |lent| (lent.left, lent.longest)));
-    let rounds = args.first().map_or(0, |range| rounds(&**range));
-    let copying = args.first().map_or(0, |range| nodes(&**range, left));
-    pay(rounds.saturating_mul(a_round.of_one_run(longest)).saturating_add(copying))?;
-    Ok(args.swap_remove(0))
+    let a_round = args.get(1).and_then(|arg| arg.downcast_ref::<CelInt>()).map(|number| *number.inner());
+    let a_round = u64::try_from(a_round.unwrap_or(i64::MAX)).unwrap_or(u64::MAX);
+    let range = args.swap_remove(0);
+    pay(rounds(&*range).saturating_mul(a_round).saturating_add(Extent::of(&*range, left()).steps()))?;
+    Ok(range)
 }
 
-/// Pays for work that a function is about to do.
+fn read<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let value = args.swap_remove(0);
+    pay(Extent::of(&*value, left()).steps())?;
+    Ok(value)
+}
+
+fn keep<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let value = args.swap_remove(0);
+    let extent = Extent::of(&*value, left());
+    pay(extent.steps())?;
+    take(extent.memory())?;
+    Ok(value)
+}
+
+fn pieces<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let value = args.swap_remove(0);
+    let separator = args.first().and_then(|arg| arg.downcast_ref::<CelString<'_>>());
+    if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+        let length = text.inner().len() as u64;
+        pay(length / BYTES_PER_STEP)?;
+        let values = match separator.map(CelString::inner).filter(|separator| !separator.is_empty()) {
+            Some(separator) => 1 + text.inner().matches(separator).count() as u64,
+            None => length,
+        };
+        let made = Extent { values, bytes: length };
+        pay(made.steps())?;
+        take(made.memory())?;
+    }
+    Ok(value)
+}
+
+fn left() -> u64 {
+    LENT.with_borrow(|lent| lent.as_ref().map_or(0, |lent| lent.steps))
+}
+
+/// Pays for work that is about to be done.
 pub(super) fn pay(steps: u64) -> Result<(), ExecutionError> {
-    let paid = LENT.with_borrow_mut(|lent| {
+    charge(|lent| &mut lent.steps, steps)
+}
+
+/// Takes memory for what is about to be copied, or was made just now.
+fn take(bytes: u64) -> Result<(), ExecutionError> {
+    charge(|lent| &mut lent.memory, bytes)
+}
+
+fn charge(of: fn(&mut Lent) -> &mut u64, amount: u64) -> Result<(), ExecutionError> {
+    let is_left = LENT.with_borrow_mut(|lent| {
         let Some(lent) = lent else { return false };
-        let left = lent.left;
-        lent.left = left.saturating_sub(steps);
-        steps <= left
+        let left = of(lent);
+        let is_left = amount <= *left;
+        *left = left.saturating_sub(amount);
+        is_left
     });
-    if paid { Ok(()) } else { Err(ExecutionError::function_error(EACH, "the budget is used up")) }
+    if is_left { Ok(()) } else { Err(ExecutionError::function_error(EACH, "the budget is used up")) }
 }
 
 fn rounds(range: &dyn Val) -> u64 {
     let list = range.downcast_ref::<CelList<'_>>().map(|list| list.inner().len());
     let map = || range.downcast_ref::<CelMap<'_>>().map(|map| map.inner().len());
     list.or_else(map).unwrap_or_default() as u64
-}
-
-/// How many values there are in a value, counted up to `most`.
-fn nodes(value: &dyn Val, most: u64) -> u64 {
-    let mut count = 1;
-    let mut add = |part: &dyn Val| {
-        if count < most {
-            count += nodes(part, most - count);
-        }
-    };
-    if let Some(list) = value.downcast_ref::<CelList<'_>>() {
-        list.inner().iter().for_each(|part| add(&**part));
-    } else if let Some(map) = value.downcast_ref::<CelMap<'_>>() {
-        map.inner().values().for_each(|part| add(&**part));
-    }
-    count
 }

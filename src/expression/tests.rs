@@ -13,6 +13,11 @@ fn evaluate(text: &str, req: &Value, res: &Value) -> Result<bool, String> {
     expression.holds(&variables, &Budget::default()).map_err(|err| err.to_string())
 }
 
+fn with(mut object: Value, field: &str, value: Value) -> Value {
+    object[field] = value;
+    object
+}
+
 #[track_caller]
 fn check(text: &str, req: Value, expect: Result<bool, &str>) {
     assert_eq!(evaluate(text, &req, &Value::Null), expect.map_err(str::to_owned), "{text}");
@@ -58,6 +63,10 @@ fn functions_of_the_libraries_are_there() {
         "timestamp(req.t).getFullYear() == 2026 && duration('1h') > duration('1m')",
         "req.?missing.hasValue() == false && req.?missing.orValue('x') == 'x' && req.l[?7].orValue('z') == 'z'",
         "optional.of(1.0).optMap(x, x + 1.0).value() == 2.0",
+        "'größe'.indexOf('e') == 4 && 'abcabc'.indexOf('b', 2) == 4 && 'abc'.indexOf('') == 0 && 'abc'.indexOf('', 2) == 2",
+        "'ßbcßbc'.lastIndexOf('b') == 4 && 'ßbcßbc'.lastIndexOf('ßb', 2) == 0 && 'abc'.lastIndexOf('z') == -1 && 'abc'.lastIndexOf('') == 3",
+        "optional.unwrap([optional.of(1), optional.none()]) == [1] && [optional.of('a')].unwrapOpt() == ['a']",
+        "'a,b,c'.split(',', 2) == ['a', 'b,c'] && 'abc'.split('') == ['a', 'b', 'c'] && 'a/b'.split(req.s.charAt(4)) == ['a', 'b']",
         "'a' in req.l && !('z' in req) && has(req.s) && !has(req.q) && req.l.first().value() == 'a'",
         "matches(req.s, 'V1') && req.n >= 5 && req.n == 5 && (req.n > 4 ? true : false)",
     ] {
@@ -135,6 +144,23 @@ fn hostile_expressions_come_to_an_end() {
     let patterns = "req.k.exists(x, req.k.exists(y, 'a'.matches(x + y + 'z{1,900}')))";
     let sum = format!("{} == ''", vec!["req.s"; 30].join(" + "));
     let concat = format!("({}).size() == 1", vec!["req.l"; 50].join(" + "));
+    let copies = format!("[{}].size() > 0", vec!["req.s"; 500].join(", "));
+    let twice = "'".to_owned() + &"a".repeat(1500) + "'";
+    let pieces = format!("{twice}.replace('a', {twice}).split('').size() > 0");
+    let found = format!(
+        "'{0}'.replace('a', '{0}').indexOf('{1}'.replace('a', '{0}') + 'b') >= 0",
+        "a".repeat(1000),
+        "a".repeat(500)
+    );
+    let nested: Vec<Vec<Vec<u8>>> = vec![vec![vec![1; 74]; 74]; 74];
+    let letters: String = (0..1_000_000_u32)
+        .map(|n| if n.wrapping_mul(2_654_435_761) >> 16 & 1 == 0 { 'a' } else { 'b' })
+        .collect();
+    let req = with(with(req, "n", json!(nested)), "t", json!(letters));
+    let readable = Variable::of_json(&req);
+    let same = "[1, 2, 3, 4, 5, 6, 7, 8, 9].all(x, [1, 2, 3, 4, 5, 6, 7, 8, 9].all(y, [1, 2, 3, 4, 5, 6, 7, 8, 9].all(z, req.n == req.n)))";
+    let many: String = (0..70).map(|n| format!("!'{n}'.matches('x{n}')&&")).collect();
+    let makes = format!("req.l.all(x, {many}true)");
     let hostile = [
         "req.l.all(a, req.l.all(b, req.l.all(c, a + b + c >= 0.0)))",
         "req.l.exists(a, req.l.exists(b, a + b < 0.0))",
@@ -151,20 +177,38 @@ fn hostile_expressions_come_to_an_end() {
         &product,
         &sum,
         &concat,
+        &copies,
+        &pieces,
+        &found,
+        "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20].map(x, req).size() == 1",
+        "'x'.matches(req.s)",
+        "req.t.matches('a[ab]{4000}[c-z]')",
+        "req.t.matches('a[ab]{100}[c-z]')",
+        same,
+        &makes,
+        "req.l.all(x, req.?s.hasValue())",
+        "req.l.all(x, optional.of(req).hasValue())",
+        "req.l.all(x, req.s < req.s + 'x')",
+        "req.l.all(x, {req.s: 1}[req.s] == 1)",
     ];
+    let hold = |text: &str| {
+        let expression = Expression::condition(text, DECLARED).map_err(|err| err.to_string())?;
+        let variables = Variables::default().with("req", &readable);
+        expression.holds(&variables, &Budget::default()).map_err(|err| err.to_string())
+    };
     for text in hostile {
         let started = Instant::now();
-        let result = evaluate(text, &req, &Value::Null);
+        let result = hold(text);
         let took = started.elapsed();
-        // Making the payload of 2 MB readable is part of it, and the machine may be busy.
-        assert!(took < Duration::from_secs(10), "{took:?} for {text}: {result:?}");
+        // The machine may be busy, and this is not an optimized build.
+        assert!(took < Duration::from_secs(5), "{took:?} for {text}: {result:?}");
     }
     for text in &hostile[..6] {
-        let why = evaluate(text, &req, &Value::Null).expect_err("more than the budget");
+        let why = hold(text).expect_err("more than the budget");
         assert!(why.contains("of this size"), "{text}: {why}");
     }
     for text in [&doubled, &product, &sum] {
-        let why = evaluate(text, &req, &Value::Null).expect_err("too long");
+        let why = hold(text).expect_err("too long");
         assert_eq!(why, "could make texts that are too long out of a payload of this size", "{text}");
     }
 }
@@ -190,7 +234,7 @@ fn one_budget_serves_all_objects_of_a_delivery() {
     let variables = Variables::default().with("req", &req);
     let budget = Budget::default();
     let taken = (0..100_000).take_while(|_| expression.holds(&variables, &budget).is_ok()).count();
-    assert!((50..1000).contains(&taken), "{taken}");
+    assert!((100..5000).contains(&taken), "{taken}");
 }
 
 #[test]

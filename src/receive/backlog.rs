@@ -38,7 +38,7 @@ pub(super) struct Waiting {
     /// What the filters of `selection` read.
     #[serde(default)]
     pub(super) facts: Facts,
-    /// How long the body was, in bytes; events hold no more than that of it.
+    /// How long the body was and what filters read, in bytes; events hold no more than that of it.
     pub(super) size: usize,
 }
 

@@ -1,6 +1,6 @@
 //! Gathers what the expressions of an endpoint read of a delivery, and no more.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::endpoint::Endpoint;
 use crate::facts::Facts;
@@ -42,15 +42,23 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
     }
 }
 
-/// The body as JSON; a body that is no JSON has no fields.
-fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<Value, String> {
+/// More values take too much memory to be read one by one.
+const MOST_VALUES: usize = 200_000;
+
+/// The body as JSON text; a body that is no JSON has no fields.
+fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, String> {
     let length = delivery.body_length();
     if length > LONGEST_REQUEST {
         return Err(format!("the body has {length} bytes, filters read `req` of up to {LONGEST_REQUEST}"));
     }
     let read = match endpoint.provider.request {
-        Some(inside) => inside(delivery),
-        None => delivery.json().ok(),
+        Some(inside) => inside(delivery).map(|inside| inside.to_string()),
+        None => delivery.json().map(|body: Box<RawValue>| body.get().to_owned()).ok(),
     };
-    Ok(read.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+    let text = read.unwrap_or_else(|| "{}".to_owned());
+    // A comma for each but the first of a list or an object.
+    match text.bytes().filter(|byte| *byte == b',' || *byte == b'[' || *byte == b'{').count() > MOST_VALUES {
+        true => Err(format!("the body has more than {MOST_VALUES} values")),
+        false => Ok(text),
+    }
 }
