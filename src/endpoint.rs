@@ -44,6 +44,8 @@ pub struct Endpoint {
     pub suspended: bool,
     /// Whether a delivery need not be a POST.
     pub takes_any_method: bool,
+    /// Whether a delivery counts whatever its body is.
+    pub takes_any_body: bool,
     /// The last segment of its path. A secret.
     digest: String,
     /// The last segment of another path at which it is served as well. A secret.
@@ -75,6 +77,7 @@ impl Endpoint {
             limit: None,
             suspended: false,
             takes_any_method: false,
+            takes_any_body: false,
             digest,
             second_digest: None,
         }
@@ -130,18 +133,25 @@ impl Endpoints {
     /// # Errors
     /// When another endpoint has this path or this name.
     pub fn add(&mut self, endpoint: Arc<Endpoint>) -> Result<(), Conflict> {
-        let digests = || std::iter::once(&endpoint.digest).chain(&endpoint.second_digest);
-        if let Some(at) = digests().find_map(|digest| self.by_digest.get(digest)) {
+        if let Some(at) = self.by_digest.get(&endpoint.digest) {
             return Err(Conflict::Path(Arc::clone(&self.list[*at])));
         }
         if let Some(other) = self.named(&endpoint.name) {
             return Err(Conflict::Name(Arc::clone(other)));
         }
-        for digest in digests() {
-            self.by_digest.insert(digest.clone(), self.list.len());
-        }
+        self.by_digest.insert(endpoint.digest.clone(), self.list.len());
         self.list.push(endpoint);
         Ok(())
+    }
+
+    /// Serves endpoints at their second paths too, where these are free. Comes when all are added: whoever
+    /// may write the status of a Receiver must not be able to take the path of another endpoint.
+    fn add_second_paths(&mut self) {
+        for (at, endpoint) in self.list.iter().enumerate() {
+            if let Some(digest) = &endpoint.second_digest {
+                self.by_digest.entry(digest.clone()).or_insert(at);
+            }
+        }
     }
 
     /// The endpoint at this path, which has to be exact.
@@ -253,6 +263,7 @@ impl InForce {
                 conflicts.push((Arc::clone(endpoint), conflict));
             }
         }
+        endpoints.add_second_paths();
         let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
         conflicts

@@ -65,9 +65,9 @@ pub struct Resource {
     /// The namespace; the Receiver's own if there is none.
     #[serde(default)]
     pub namespace: String,
-    /// What all of them have to carry; counts only with the name `*`.
-    #[serde(default)]
-    pub match_labels: BTreeMap<String, String>,
+    /// What all of them have to carry; counts only with the name `*`, which asks for nothing without it
+    /// and for everything if it is empty.
+    pub match_labels: Option<BTreeMap<String, String>>,
     /// What has to hold of each.
     #[serde(default)]
     pub filter: String,
@@ -134,6 +134,8 @@ struct Type {
     proves_nothing: bool,
     /// Whether it looks at `events`.
     has_events: bool,
+    /// Whether it reads the body, so that the body has to be what the sender would send.
+    reads_body: bool,
 }
 
 /// All types of notification-controller 1.9.
@@ -145,19 +147,19 @@ const TYPES: [Type; 13] = [
     known("gitlab", "GitLab").with_events(),
     known("bitbucket", "BitbucketServer").with_events(),
     known("harbor", "Harbor"),
-    known("dockerhub", "DockerHub"),
-    known("quay", "Quay"),
-    known("gcr", "GoogleContainerRegistry"),
-    known("nexus", "Nexus"),
-    known("acr", "ACR").without_proof(),
-    known("cdevents", "CDEvents").without_proof().with_events(),
+    known("dockerhub", "DockerHub").reading_the_body(),
+    known("quay", "Quay").reading_the_body(),
+    known("gcr", "GoogleContainerRegistry").reading_the_body(),
+    known("nexus", "Nexus").reading_the_body(),
+    known("acr", "ACR").without_proof().reading_the_body(),
+    known("cdevents", "CDEvents").without_proof().with_events().reading_the_body(),
 ];
 
 /// The audience of tokens where a Receiver names none.
 const USUAL_AUDIENCE: &str = "notification-controller";
 
 const fn known(name: &'static str, source: &'static str) -> Type {
-    Type { name, source, proves_nothing: false, has_events: false }
+    Type { name, source, proves_nothing: false, has_events: false, reads_body: false }
 }
 
 impl Type {
@@ -167,6 +169,10 @@ impl Type {
 
     const fn with_events(self) -> Type {
         Type { has_events: true, ..self }
+    }
+
+    const fn reading_the_body(self) -> Type {
+        Type { reads_body: true, ..self }
     }
 
     fn named(name: &str) -> Result<&'static Type, String> {

@@ -137,7 +137,9 @@ impl Receiver {
             }
             Ok(Parsed::Events(events)) => events,
             // It concerns all that is listed, whatever it says.
-            _ if endpoint.selection.matches_all && delivery.is_json() => vec![a_call(endpoint, delivery)],
+            _ if endpoint.selection.matches_all && (delivery.is_json() || endpoint.takes_any_body) => {
+                vec![a_call(endpoint, delivery)]
+            }
             Ok(Parsed::Ping) => return Heard::Nothing(Outcome::Pong),
             Ok(Parsed::Ignored(reason)) => return ignored(reason),
             Err(err) => return Heard::Nothing(Outcome::Unreadable { why: err.to_string() }),

@@ -88,7 +88,7 @@ struct Found {
 fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
     let examining = async {
         let connection = Connection::open(args.cluster.options()).await?;
-        let kinds = access::examine(&connection, kinds, &args.cluster.namespaces()).await?;
+        let mut kinds = kinds.clone();
         let receivers = match args.receivers.namespaces() {
             None => None,
             Some(namespaces) => {
@@ -100,9 +100,16 @@ fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
                 let found = receivers::examine(&connection, &namespaces, rules).await;
                 let found =
                     found.context("the Receivers (kustomization/components/receivers gives the rights)");
-                Some(found.unwrap_or_else(|err| (vec![with_causes(&err)], false)))
+                match found {
+                    Ok(found) => {
+                        kinds.extend(found.kinds);
+                        Some((found.lines, found.is_good))
+                    }
+                    Err(err) => Some((vec![with_causes(&err)], false)),
+                }
             }
         };
+        let kinds = access::examine(&connection, &kinds, &args.cluster.namespaces()).await?;
         Ok(Found { kinds, receivers })
     };
     runtime()?.block_on(async {

@@ -185,9 +185,11 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
     watches.synced().await;
     log::info!("all objects are known; deliveries are matched at once");
     if catch_up {
-        let is_all = watches.is_all_known();
+        let is_all = watches.is_all_known() && service.in_force.knows_all();
         catch_up_with(&service).await;
         if !is_all {
+            // Receivers can name kinds that nobody has watched before.
+            service.in_force.all_known(Duration::MAX).await;
             watches.all_known().await;
             catch_up_with(&service).await;
         }

@@ -23,6 +23,7 @@ use super::describe;
 use super::watch::{Scope, Seen, Watch, Watchable};
 use crate::backoff::growing_pause;
 use crate::endpoint::Endpoint;
+use crate::flux::Kind;
 use crate::flux_receiver::{self, FluxReceiver, Rules, Secret, Spec};
 
 /// Watches Receivers in these namespaces, or everywhere.
@@ -42,8 +43,10 @@ enum Change {
     ReceiverGone(Name),
     /// What is listed in the scope is all there is; none if it may not be listed.
     Listed(Scope, Option<BTreeSet<Name>>),
-    /// A Secret is there, or is not, or may not be read.
+    /// A Secret is there, or is not.
     Secret(Name, Option<Secret>),
+    /// A Secret cannot be read, which does not mean that it is gone.
+    UnreadableSecret(Name),
 }
 
 /// What was made of a Receiver, and out of what.
@@ -68,10 +71,11 @@ struct State {
 /// Changes that come together are put in force together.
 const SETTLE: Duration = Duration::from_millis(50);
 
-const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(2);
 const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
 
-/// How often "forbidden" may be the slip of an API server that has just started.
+/// So many refusals or errors of an API server that answers are no slip of one that has just started.
+/// One Secret that cannot be read must not hold back the Receivers that name others.
 const SLIPS: u32 = 3;
 
 /// How long a list may be silent.
@@ -110,7 +114,17 @@ impl Receivers {
     }
 }
 
-/// What `flux-recv check` finds out about Receivers: a line each, and whether all is well.
+/// What `flux-recv check` finds out about Receivers.
+pub struct Examined {
+    /// A line each.
+    pub lines: Vec<String>,
+    /// Whether all is well.
+    pub is_good: bool,
+    /// The kinds that they list.
+    pub kinds: BTreeSet<Kind>,
+}
+
+/// Finds out about the Receivers in these namespaces, or everywhere.
 ///
 /// # Errors
 /// When the API server does not answer, or the Receivers may not be listed.
@@ -118,24 +132,29 @@ pub async fn examine(
     connection: &Connection,
     namespaces: &[String],
     rules: Rules,
-) -> anyhow::Result<(Vec<String>, bool)> {
+) -> anyhow::Result<Examined> {
     let scopes: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
         some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
     };
-    let (mut lines, mut is_good) = (Vec::new(), true);
+    let mut found = Examined { lines: Vec::new(), is_good: true, kinds: BTreeSet::new() };
     for scope in scopes {
         let listed: Listed<ReceiverObject> = get(connection, &receivers(), scope, None).await?;
         for object in listed.items {
-            let (line, is_served) = examine_one(connection, object, rules).await;
-            is_good &= is_served;
-            lines.push(line);
+            let (line, is_served) = examine_one(connection, object, rules, &mut found.kinds).await;
+            found.is_good &= is_served;
+            found.lines.push(line);
         }
     }
-    Ok((lines, is_good))
+    Ok(found)
 }
 
-async fn examine_one(connection: &Connection, object: ReceiverObject, rules: Rules) -> (String, bool) {
+async fn examine_one(
+    connection: &Connection,
+    object: ReceiverObject,
+    rules: Rules,
+    kinds: &mut BTreeSet<Kind>,
+) -> (String, bool) {
     let name = format!("Receiver/{}/{}", object.metadata.namespace, object.metadata.name);
     let not_served = |why: String| (format!("{name}: is NOT served: {why}"), false);
     let receiver = match object.read() {
@@ -156,6 +175,7 @@ async fn examine_one(connection: &Connection, object: ReceiverObject, rules: Rul
     match flux_receiver::endpoint(&receiver, secret.as_ref(), rules) {
         Err(why) => not_served(why),
         Ok(made) => {
+            kinds.extend(made.endpoint.selection.kinds());
             let of_status = match &receiver.webhook_path {
                 None => "its status names no path yet",
                 Some(path) if *path == made.endpoint.path() => "at the path of its status",
@@ -212,6 +232,11 @@ impl State {
             Change::Secret(name, secret) => {
                 if self.watched_secrets.contains_key(&name) {
                     self.secrets.insert(name, secret);
+                }
+            }
+            Change::UnreadableSecret(name) => {
+                if self.watched_secrets.contains_key(&name) {
+                    self.secrets.entry(name).or_default();
                 }
             }
         }
@@ -409,14 +434,15 @@ async fn watch_secret(connection: &Connection, name: Name, tell: &UnboundedSende
             vec![Change::Secret(name.clone(), Some(secret.read()))]
         }
         Some(Seen::Complete) if is_there => Vec::new(),
-        None | Some(Seen::Complete | Seen::Gone(_)) => vec![Change::Secret(name.clone(), None)],
+        None => vec![Change::UnreadableSecret(name.clone())],
+        Some(Seen::Complete | Seen::Gone(_)) => vec![Change::Secret(name.clone(), None)],
     };
     let what = format!("Secret {}", name.1);
     keep(connection, &what, &secrets(), &scope, Some(&secret_name), tell, see).await;
 }
 
-/// Watches and goes on after whatever interrupts it. `see` is given none when it is forbidden for
-/// good, or there is no such kind; that is looked at again all the same.
+/// Watches and goes on after whatever interrupts it. `see` is given none when the answers are errors for
+/// good; that is looked at again all the same.
 async fn keep<T: Watchable>(
     connection: &Connection,
     what: &str,
@@ -426,41 +452,49 @@ async fn keep<T: Watchable>(
     tell: &UnboundedSender<Change>,
     mut see: impl FnMut(Option<Seen<T>>) -> Vec<Change>,
 ) {
-    let (mut failures, mut refusals) = (0_u32, 0_u32);
-    loop {
-        let mut watch = Watch::new(connection.client(), resource, scope);
-        if let Some(name) = name {
-            watch = watch.of_name(name);
+    let open = || {
+        let watch = Watch::new(connection.client(), resource, scope);
+        match name {
+            Some(name) => watch.of_name(name),
+            None => watch,
         }
-        let interruption = loop {
-            let next = match watch.is_listing() {
-                true => tokio::time::timeout(ANSWER_LIMIT, watch.next()).await.ok(),
-                false => Some(watch.next().await),
-            };
-            match next {
-                Some(Ok(seen)) => {
-                    if !matches!(seen, Seen::Listing) {
-                        (failures, refusals) = (0, 0);
-                    }
-                    see(Some(seen)).into_iter().for_each(|change| drop(tell.send(change)));
+    };
+    let (mut watch, mut failures, mut answered_failures) = (open(), 0_u32, 0_u32);
+    loop {
+        let next = match watch.is_listing() {
+            true => tokio::time::timeout(ANSWER_LIMIT, watch.next()).await.ok(),
+            false => Some(watch.next().await),
+        };
+        let interruption = match next {
+            Some(Ok(seen)) => {
+                // A list that may be had says nothing about the watch behind it.
+                if matches!(seen, Seen::Unchanged | Seen::Changed(_) | Seen::Gone(_)) {
+                    (failures, answered_failures) = (0, 0);
                 }
-                Some(Err(interruption)) => break Some(interruption),
-                None => break None,
+                see(Some(seen)).into_iter().for_each(|change| drop(tell.send(change)));
+                continue;
             }
+            Some(Err(interruption)) => Some(interruption),
+            None => None,
         };
         failures = failures.saturating_add(1);
         let code = interruption.as_ref().and_then(|interruption| interruption.code);
         let why = interruption.map_or_else(|| "no answer".to_owned(), |interruption| interruption.why);
+        answered_failures = answered_failures.saturating_add(u32::from(code.is_some()));
+        // A name that no object can have is asked for in vain.
+        if answered_failures == SLIPS || (code == Some(400) && answered_failures == 1) {
+            see(None).into_iter().for_each(|change| drop(tell.send(change)));
+        }
         match code {
-            Some(401) => connection.reload_credentials().await,
-            Some(403 | 404) => {
-                refusals = refusals.saturating_add(1);
-                if refusals == SLIPS {
-                    log::warn!(what, scope:%, why:%; "may not be listed and watched; kustomization/components/receivers gives the right");
-                    see(None).into_iter().for_each(|change| drop(tell.send(change)));
-                }
+            Some(401) => {
+                connection.reload_credentials().await;
+                watch = open();
             }
-            _ if failures == 1 => {
+            Some(403 | 404) if answered_failures == SLIPS => {
+                log::warn!(what, scope:%, why:%; "may not be listed and watched; kustomization/components/receivers gives the right");
+            }
+            Some(403 | 404) => {}
+            _ if failures == 1 || answered_failures == SLIPS => {
                 log::warn!(what, scope:%, why:%; "the watch was interrupted; it goes on by itself")
             }
             _ => {}

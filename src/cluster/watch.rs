@@ -148,7 +148,8 @@ impl Watched {
 
     /// What it carries for those who choose among objects, and what filters read of it.
     pub(super) fn take_marks(&mut self) -> (Marks, Details) {
-        let Metadata { labels, others, .. } = &mut self.metadata;
+        let Metadata { labels, others, resource_version, .. } = &mut self.metadata;
+        others.resource_version = Some(resource_version.clone());
         let allow = others.annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
         let marks = Marks { labels: std::mem::take(labels).into_iter().collect(), allow };
         (marks, Details::new(std::mem::take(others), &self.spec, self.status.revision()))

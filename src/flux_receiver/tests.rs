@@ -56,6 +56,17 @@ fn what_hinders_a_receiver_names_the_field() {
     assert_eq!(why_not(json!({}), Some(&nothing)), "spec.secretRef: Secret/apps/s has no key `token`");
 }
 
+#[test]
+fn no_labels_are_none_and_an_empty_list_of_them_is_met_by_all() {
+    let listed =
+        |labels: Value| json!({"resources": [{"kind": "GitRepository", "name": "*", "matchLabels": labels}]});
+    let made = endpoint(&receiver(listed(json!({}))), Some(&secret("token")), Rules::default());
+    let resource = &made.expect("an endpoint").endpoint.selection.resources[0];
+    assert!(resource.name.is_none() && resource.labels.is_empty());
+    let why = why_not(listed(Value::Null), Some(&secret("token")));
+    assert!(why.contains("spec.resources[0].matchLabels: is missing"), "{why}");
+}
+
 // Incident 33.
 #[test]
 fn other_namespaces_can_be_ruled_out() {
@@ -88,7 +99,7 @@ fn an_entry_keeps_the_url_and_says_what_does_not_map() {
     assert_eq!(
         Value::Object(converted.entry),
         json!({
-            "source": "GitHub", "keyPath": "apps-hook.key", "name": "Receiver/apps/hook", "pathSalt": "hookapps",
+            "source": "GitHub", "keyPath": "apps.hook.key", "name": "Receiver/apps/hook", "pathSalt": "hookapps",
             "events": ["push"], "match": "all",
             "resources": [{"kind": "GitRepository", "name": "*", "namespace": "apps", "matchLabels": {"a": "b"}, "filter": "true"}],
         })

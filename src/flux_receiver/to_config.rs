@@ -24,7 +24,8 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
     let spec = &receiver.spec;
     let of_type = Type::named(&spec.r#type)?;
     let mut notes = Vec::new();
-    let key_path = format!("{}-{}.key", receiver.namespace, receiver.name);
+    // Namespaces hold no dots, so no two Receivers have one file.
+    let key_path = format!("{}.{}.key", receiver.namespace, receiver.name);
     let mut entry = Map::new();
     let mut set = |field: &str, value: Value| entry.insert(field.to_owned(), value);
     set("source", json!(of_type.source));
@@ -77,14 +78,15 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
                 ));
                 return None;
             }
-            if resource.name == "*" && resource.match_labels.is_empty() {
+            if resource.name == "*" && resource.match_labels.is_none() {
                 notes.push(format!("{place}: `*` without matchLabels asked for nothing, so it is left out"));
                 return None;
             }
             let namespace =
                 if resource.namespace.is_empty() { &receiver.namespace } else { &resource.namespace };
             let mut listed = json!({"kind": resource.kind, "name": resource.name, "namespace": namespace});
-            if resource.name == "*" {
+            if resource.name == "*" && resource.match_labels.as_ref().is_some_and(|labels| !labels.is_empty())
+            {
                 listed["matchLabels"] = json!(resource.match_labels);
             }
             if let Some(filter) = resource.whole_filter(&spec.resource_filter) {

@@ -55,7 +55,8 @@ pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) 
         Endpoint::new(name, provider, PathBuf::from(receiver.secret_name()), credentials, digest);
     endpoint.selection = selection;
     endpoint.suspended = spec.suspend;
-    endpoint.takes_any_method = of_type.name == "generic";
+    endpoint.takes_any_method = true;
+    endpoint.takes_any_body = !of_type.reads_body;
     if !endpoint.credentials.keys.is_empty() {
         endpoint.key_names = vec![Arc::from(receiver.secret_name())];
     }
@@ -185,7 +186,7 @@ fn resource(
         return Err(Hindrance::NotAsked(why));
     }
     let is_wildcard = listed.name == "*";
-    if is_wildcard && listed.match_labels.is_empty() {
+    if is_wildcard && listed.match_labels.is_none() {
         let why = "matchLabels: is missing, without it the name `*` asks for nothing".to_owned();
         return Err(Hindrance::NotAsked(why));
     }
@@ -196,7 +197,7 @@ fn resource(
         name: (!is_wildcard).then(|| listed.name.clone()),
         namespace: Some(namespace.to_owned()),
         // With a name of its own an object need not carry them.
-        labels: if is_wildcard { listed.match_labels.clone() } else { Default::default() },
+        labels: listed.match_labels.clone().filter(|_| is_wildcard).unwrap_or_default(),
         filter: filter.map_err(|err| Hindrance::Unreadable(format!("filter: {err}")))?,
     })
 }

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event, pubsub};
 use crate::event::{Event, ImageEvent, Subject};
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: None,
     event_fields: &[],
-    request: Some(pubsub::request),
+    request: Some(request),
     lists_changed_files: false,
     takes_cloud_events: false,
     needs_registry_host: false,
@@ -37,6 +37,16 @@ struct Notification {
     action: Option<String>,
     digest: Option<String>,
     tag: Option<String>,
+}
+
+/// What filters read: the notification with all of its fields, as Flux's own receiver gives it to them.
+fn request(delivery: &Verified<'_>) -> Option<Value> {
+    let mut notification = pubsub::request(delivery)?;
+    let fields = notification.as_object_mut()?;
+    for field in ["action", "digest", "tag"] {
+        fields.entry(field).or_insert_with(|| Value::String(String::new()));
+    }
+    Some(notification)
 }
 
 const NO_NOTIFICATION: &str = "the message is no notification of a registry";

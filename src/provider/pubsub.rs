@@ -30,7 +30,7 @@ pub(super) fn message(delivery: &Verified<'_>) -> Result<Option<Message>, Unread
     Ok(delivery.json::<Push>()?.message)
 }
 
-/// What filters read: the data of the message, as Flux's own receiver gives it to them.
+/// What filters read: the data of the message.
 pub(super) fn request(delivery: &Verified<'_>) -> Option<Value> {
     match message(delivery).ok()? {
         Some(message) => serde_json::from_str(&message.text()?).ok(),

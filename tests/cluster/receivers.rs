@@ -302,9 +302,12 @@ fn requests_to_both(issuer: &Issuer) -> Vec<Request> {
         gitlab("an event that is not listed", "Issue Hook", TOKEN),
         gitlab("forged", "Push Hook", "another-key"),
         request("gitlab", "without token", &[("X-Gitlab-Event", "Push Hook".to_owned())], &push),
+        gitlab("no JSON", "Push Hook", TOKEN).body(b"hello"),
+        gitlab("nothing, with GET", "Push Hook", TOKEN).body(b"").method("GET"),
         bitbucket("push", "repo:refs_changed", TOKEN),
         bitbucket("an event that is not listed", "pr:opened", TOKEN),
         bitbucket("forged", "repo:refs_changed", "another-key"),
+        request("harbor", "no body", &[("Authorization", TOKEN.to_owned())], &json!({})).body(b""),
         request("harbor", "push", &[("Authorization", TOKEN.to_owned())], &json!({"type": "PUSH_ARTIFACT"})),
         request(
             "harbor",

@@ -85,9 +85,9 @@ async fn a_converted_receiver_is_served_at_its_old_url() {
 fn without_the_secrets_it_says_how_to_get_the_keys() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = stdout(&convert(folder.path(), false));
-    let line = "kubectl -n apps get secret token -o jsonpath='{.data.token}' | base64 -d > apps-hook.key";
+    let line = "kubectl -n apps get secret token -o jsonpath='{.data.token}' | base64 -d > apps.hook.key";
     assert!(text.contains(line), "{text}");
-    assert!(!folder.path().join("apps-hook.key").exists());
+    assert!(!folder.path().join("apps.hook.key").exists());
 }
 
 #[test]
