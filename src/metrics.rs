@@ -289,9 +289,24 @@ impl Metrics {
         }
     }
 
-    /// Forgets an endpoint that is served no more.
-    pub fn forget_endpoint(&self, endpoint: &Arc<str>) {
-        self.last_delivery.remove(&EndpointLabels { endpoint: Arc::clone(endpoint) });
+    /// Forgets an endpoint that is served no more. Receivers come and go, and each has a name of its own.
+    pub fn forget_endpoint(
+        &self,
+        endpoint: &Arc<str>,
+        source: &'static str,
+        outcomes: &[&'static str],
+        keys: &[Arc<str>],
+    ) {
+        for outcome in outcomes {
+            self.deliveries.remove(&DeliveryLabels { endpoint: Arc::clone(endpoint), source, outcome });
+        }
+        for key in keys {
+            self.keys.remove(&KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) });
+        }
+        let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
+        self.answer_time.remove(&labels);
+        self.filter_failures.remove(&labels);
+        self.last_delivery.remove(&labels);
     }
 
     /// A delivery to an endpoint was answered.

@@ -36,6 +36,9 @@ mod sns;
 mod standard_webhooks;
 mod zot;
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -201,17 +204,32 @@ impl Provider {
 
     /// What the sender calls the event, with its action behind a dot: `release.published`.
     pub fn event_name(&self, delivery: &Verified<'_>) -> String {
-        let header = self.event_header.and_then(|(name, _)| delivery.header(name));
+        let header = self.event_header.and_then(|(name, _)| {
+            let of_package = || delivery.header(PACKAGE_EVENT).filter(|_| name.ends_with("-event"));
+            delivery.header(name).filter(|name| !name.is_empty()).or_else(of_package)
+        });
         let mut parts: Vec<String> = header.map(str::to_owned).into_iter().collect();
         if !self.event_fields.is_empty()
-            && let Ok(body) = delivery.json::<Value>()
+            && let Ok(body) = delivery.json::<Box<RawValue>>()
         {
-            let fields = self.event_fields.iter().filter_map(|field| body.pointer(field)?.as_str());
-            parts.extend(fields.map(str::to_owned));
+            parts.extend(self.event_fields.iter().filter_map(|field| text_at(&body, field)));
         }
         parts.join(".")
     }
 }
+
+/// The text at a JSON pointer. Only what is on the way there is read: bodies can be long.
+fn text_at(body: &RawValue, pointer: &str) -> Option<String> {
+    let mut at = body.get();
+    for field in pointer.split('/').skip(1) {
+        let fields: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(at).ok()?;
+        at = fields.get(field)?.get();
+    }
+    serde_json::from_str(at).ok()
+}
+
+/// Some versions of Gitea name the events of packages here, and leave the usual header empty.
+const PACKAGE_EVENT: &str = "x-gitea-event-type";
 
 impl Composed {
     fn json(headers: &[(&str, &str)], body: &Value) -> Composed {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::{SHORT, Size, WITH_COMMITS, requests_of, run};
+use super::load::{SHORT, Size, WITH_COMMITS, requests_of, run, unknown};
 use super::server::{Server, measured};
 use super::table::{Must, Row};
 
@@ -20,33 +20,38 @@ pub fn instructions() -> Vec<Row> {
         return Vec::new();
     };
     let api = Server::api_double(REPOSITORIES);
-    let compare = |what: &'static str, size: Size, path: Option<&str>, forged: bool, status: u16| {
-        let count = |program: &Path| per_delivery(program, &api, size, path, forged, status);
+    let compare = |what: &'static str, sent: Sent, status: u16| {
+        let count = |program: &Path| per_delivery(program, &api, sent, status);
         let (ours, theirs) = (count(&measured()), count(&base));
         let figures = format!("{ours:.0} : {theirs:.0}");
         println!("{what}: {figures}");
         Row { what, figures, value: ours / theirs, must: Must::AtMost(1.05) }
     };
     vec![
-        compare("instructions per push of 8 KiB : the older build", WITH_COMMITS, None, false, 202),
-        compare("instructions per push of 1 KiB : the older build", SHORT, None, false, 202),
-        compare("instructions per forged push : the older build", SHORT, None, true, 401),
-        compare("instructions per unknown path : the older build", SHORT, Some("/hook/nobody"), false, 404),
+        compare("instructions per push of 8 KiB : the older build", Sent::Push(WITH_COMMITS), 202),
+        compare("instructions per push of 1 KiB : the older build", Sent::Push(SHORT), 202),
+        compare("instructions per forged push : the older build", Sent::Forged, 401),
+        compare("instructions per unknown path : the older build", Sent::Nothing, 404),
     ]
 }
 
-fn per_delivery(
-    program: &Path,
-    api: &Server,
-    size: Size,
-    path: Option<&str>,
-    forged: bool,
-    status: u16,
-) -> f64 {
+#[derive(Clone, Copy)]
+enum Sent {
+    Push(Size),
+    Forged,
+    /// To a path that nobody knows.
+    Nothing,
+}
+
+fn per_delivery(program: &Path, api: &Server, sent: Sent, status: u16) -> f64 {
     let after = |deliveries: u64| {
         let server = Server::counted(program, api, &ARGUMENTS).when_it_knows_all_objects().when_it_listens();
-        let path = path.map_or_else(|| server.path(), str::to_owned);
-        let requests = requests_of(size, &path, REPOSITORIES, forged);
+        let path = server.path();
+        let requests = match sent {
+            Sent::Push(size) => requests_of(size, &path, REPOSITORIES, false),
+            Sent::Forged => requests_of(SHORT, &path, REPOSITORIES, true),
+            Sent::Nothing => unknown(),
+        };
         let sent = run(&server, &requests, status, |count, _| count >= deliveries).requests;
         (server.end_and_count(), sent)
     };

@@ -63,6 +63,11 @@ pub fn requests_of(size: Size, path: &str, repositories: usize, forged: bool) ->
     (0..repositories).map(request).collect()
 }
 
+/// Requests to a path that nobody knows.
+pub fn unknown() -> Vec<Vec<u8>> {
+    vec![b"POST /hook/nobody HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_vec(); CONNECTIONS]
+}
+
 /// What came out of a round of load.
 pub struct Round {
     pub requests: u64,

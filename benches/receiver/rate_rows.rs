@@ -12,7 +12,7 @@ use flux_recv::flux::{Kind, Spec, Target};
 use flux_recv::matching::{self, Inventory, Object};
 use serde_json::json;
 
-use super::load::{Round, requests, run};
+use super::load::{Round, requests, run, unknown};
 use super::server::{Server, url};
 use super::table::{Must, Row, median};
 
@@ -57,8 +57,6 @@ pub fn rates() -> Vec<Row> {
     let path = receiver.path();
     let verified = |path: &str| requests(path, REPOSITORIES, false);
     let forged = |path: &str| requests(path, REPOSITORIES, true);
-    let unknown =
-        |_: &str| vec![b"POST /hook/nobody HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_vec(); 16];
     // Warm up: journal, connections and caches are what they are in a process that has been running.
     let warm = verified(&path);
     run(&receiver, &warm, 202, |_, elapsed| elapsed > ROUND);
@@ -78,8 +76,8 @@ pub fn rates() -> Vec<Row> {
         compare(
             "unknown path : a handler that returns 404",
             0.9,
-            (&receiver, unknown(""), 404),
-            (&baseline, unknown(""), 404),
+            (&receiver, unknown(), 404),
+            (&baseline, unknown(), 404),
         ),
     ]
 }

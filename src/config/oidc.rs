@@ -65,12 +65,18 @@ fn claims(fields: &mut Section<'_>) -> Vec<Validation> {
         None => {}
         Some(Value::Mapping(written)) => {
             for (name, value) in written {
-                let (Value::String(name), Value::String(value)) = (name, value) else {
-                    fields.mistake("claims", "has something that is no text; put it in quotes");
-                    continue;
-                };
                 let quoted = |text: &str| serde_json::Value::from(text).to_string();
-                let condition = format!("claims[{}] == {}", quoted(&name), quoted(&value));
+                let (name, value) = match (name, value) {
+                    (Value::String(name), Value::String(value)) => (name, quoted(&value)),
+                    (Value::String(name), Value::Bool(value)) => (name, value.to_string()),
+                    // Numbers of tokens are doubles to expressions.
+                    (Value::String(name), Value::Number(value)) => (name, format!("double({value})")),
+                    _ => {
+                        fields.mistake("claims", "has something that is no text, number, true or false");
+                        continue;
+                    }
+                };
+                let condition = format!("claims[{}] == {value}", quoted(&name));
                 match Expression::condition(&condition, DECLARED) {
                     Ok(condition) => {
                         let message = format!("the claim `{name}` is another than `{value}`");

@@ -18,7 +18,8 @@ pub(super) const PROVIDER: Provider = Provider {
     event_header: Some(("X-Gogs-Event", "push")),
     event_fields: &["/action"],
     request: None,
-    lists_changed_files: true,
+    // It cuts the list of commits short and does not say so.
+    lists_changed_files: false,
     takes_cloud_events: false,
     needs_registry_host: false,
     may_come_unsigned: false,

@@ -17,6 +17,7 @@ mod oidc;
 mod operators;
 mod payloads;
 mod readme;
+mod recipes;
 mod reload;
 mod running;
 mod senders;

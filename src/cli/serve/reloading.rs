@@ -11,6 +11,7 @@ use super::{announce_endpoints, serving};
 use crate::cluster::inventory::Watches;
 use crate::config::Config;
 use crate::endpoint::Serving;
+use crate::outcome;
 use crate::reload::Changes;
 use crate::server::Service;
 
@@ -87,6 +88,9 @@ fn put_in_force(config: Config, service: &Service) {
 pub(super) fn forget_what_is_gone(service: &Service, before: &Serving) {
     let now = service.in_force.get();
     let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
-    gone.for_each(|endpoint| service.metrics.forget_endpoint(&endpoint.name));
+    gone.for_each(|endpoint| {
+        let source = endpoint.provider.name;
+        service.metrics.forget_endpoint(&endpoint.name, source, &outcome::LABELS, &endpoint.key_names);
+    });
     service.history.retain(|name| now.endpoints.named(name).is_some());
 }
