@@ -275,6 +275,24 @@ impl Parsed {
     }
 }
 
+/// What a delivery of many events says: what some of them say, where others are of no interest or
+/// cannot be read.
+fn of_batch(parts: impl Iterator<Item = Result<Parsed, Unreadable>>) -> Result<Parsed, Unreadable> {
+    let (mut events, mut other, mut unreadable) = (Vec::new(), None, None);
+    for part in parts {
+        match part {
+            Ok(Parsed::Events(of_part)) => events.extend(of_part),
+            Ok(part) => other = Some(part),
+            Err(err) => drop(unreadable.get_or_insert(err)),
+        }
+    }
+    match (events.is_empty(), unreadable) {
+        (false, _) => Ok(Parsed::Events(events)),
+        (true, Some(err)) => Err(err),
+        (true, None) => Ok(other.unwrap_or_else(|| Parsed::ignored("the batch is empty"))),
+    }
+}
+
 /// The header that names the event; a delivery without it cannot be read.
 fn required_header<'a>(delivery: &Verified<'a>, name: &str) -> Result<&'a str, Unreadable> {
     delivery.header(name).ok_or_else(|| Unreadable(format!("the header {name} is missing")))

@@ -226,6 +226,9 @@ fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    if args.receivers.namespaces().is_some() && (config.api.is_some() || args.manifests.is_some()) {
+        log::warn!("--receivers has no effect with `api:` or --manifests: Receivers are in a cluster");
+    }
     match (&config.api, &args.manifests) {
         (Some(api), _) => log::info!(api:% = without_password(api); "handing events to fluxd (Flux v1)"),
         (None, Some(folder)) => {

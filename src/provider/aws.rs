@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::minio::decoded;
-use super::{Hints, Parsed, add_registry_hosts, artifact_event, git_event, pushed_ref};
+use super::{Hints, Parsed, add_registry_hosts, artifact_event, git_event, of_batch, pushed_ref};
 use crate::event::image::ImageName;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges};
 use crate::verify::{Unreadable, from_json};
@@ -218,26 +218,20 @@ fn repository_url(name: &str, region: &str) -> String {
 }
 
 fn records(records: Records) -> Result<Parsed, Unreadable> {
-    let (mut events, mut ignored) = (Vec::new(), None);
-    for record in records.records {
-        match (record.event_source.as_str(), record.event_name.as_str()) {
-            ("aws:codecommit", "TriggerEventTest") => return Ok(Parsed::Ping),
-            ("aws:codecommit", "ReferenceChange") => match references(record)? {
-                Parsed::Events(of_record) => events.extend(of_record),
-                other => return Ok(other),
-            },
-            ("aws:s3", name) if name.starts_with("ObjectCreated:") || name.starts_with("ObjectRemoved:") => {
-                let S3 { bucket, object } =
-                    record.s3.ok_or_else(|| Unreadable::payload("missing field `Records[].s3`"))?;
-                events.push(bucket_event(bucket, object.map(|object| decoded(&object.key))));
-            }
-            (_, name) => ignored = Some(name.to_owned()),
+    of_batch(records.records.into_iter().map(record))
+}
+
+fn record(record: Record) -> Result<Parsed, Unreadable> {
+    match (record.event_source.as_str(), record.event_name.as_str()) {
+        ("aws:codecommit", "TriggerEventTest") => Ok(Parsed::Ping),
+        ("aws:codecommit", "ReferenceChange") => references(record),
+        ("aws:s3", name) if name.starts_with("ObjectCreated:") || name.starts_with("ObjectRemoved:") => {
+            let S3 { bucket, object } =
+                record.s3.ok_or_else(|| Unreadable::payload("missing field `Records[].s3`"))?;
+            let key = object.map(|object| decoded(&object.key));
+            Ok(Parsed::Events(vec![bucket_event(bucket, key)]))
         }
-    }
-    match (events.is_empty(), ignored) {
-        (true, Some(name)) => Ok(Parsed::ignored_event(&name)),
-        (true, None) => Ok(Parsed::ignored("the message has no records")),
-        (false, _) => Ok(Parsed::Events(events)),
+        (_, name) => Ok(Parsed::ignored_event(name)),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, artifact_event, cloud_event,
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, artifact_event, cloud_event, of_batch,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
@@ -93,18 +93,7 @@ struct PeekedContext {
 }
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let (mut events, mut ignored) = (Vec::new(), None);
-    for event in cloud_event::read(delivery)? {
-        match one(&event.data)? {
-            Parsed::Events(of_one) => events.extend(of_one),
-            other => ignored = Some(other),
-        }
-    }
-    match (events.is_empty(), ignored) {
-        (true, Some(ignored)) => Ok(ignored),
-        (true, None) => Ok(Parsed::ignored("the batch is empty")),
-        (false, _) => Ok(Parsed::Events(events)),
-    }
+    of_batch(cloud_event::read(delivery)?.iter().map(|event| one(&event.data)))
 }
 
 fn one(data: &str) -> Result<Parsed, Unreadable> {
@@ -313,6 +302,16 @@ mod tests {
         newer.as_object_mut().expect("a mapping").remove("type");
         check_event(&event("change.merged.0.3.0", "0.5.1", newer), "push to git.example.com/org/app");
         testing::check_malformed(&PROVIDER, &BINARY, &event("change.merged.0.2.0", "0.4.1", subject));
+    }
+
+    #[test]
+    fn one_bad_event_costs_its_batch_nothing() {
+        let wrapped = |event: Value| json!({"specversion": "1.0", "type": event["context"]["type"], "id": "a", "source": "/ci", "data": event});
+        let good =
+            wrapped(event("change.merged.0.2.0", "0.4.1", repository("org/app", "https://git.example.com")));
+        let bad = wrapped(event("change.merged.0.2.0", "0.4.1", json!({"id": 7})));
+        let header = [("Content-Type", "application/cloudevents-batch+json")];
+        check(&PROVIDER, &header, &json!([bad, good]), "push to git.example.com/org/app");
     }
 
     #[test]

@@ -47,8 +47,23 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
         let object = delivery.json()?;
         return Ok(changed(kind, object));
     }
+    // A subscription without wrapper writes the attributes into headers, if it is told to.
+    if let Some(kind) = delivery.header("x-goog-pubsub-eventtype") {
+        let described: Object = delivery.json().unwrap_or(Object { bucket: None, name: None });
+        let attribute = |name: &str| delivery.header(name).map(str::to_owned);
+        let object = Object {
+            bucket: attribute("x-goog-pubsub-bucketid").or(described.bucket),
+            name: attribute("x-goog-pubsub-objectid").or(described.name),
+        };
+        return Ok(changed(kind, object));
+    }
     let Some(message) = pubsub::message(delivery)? else {
-        return Ok(Parsed::ignored("the message is no notification of a bucket"));
+        // Without wrapper and without attributes: the object, and not what has become of it.
+        let object: Object = delivery.json()?;
+        return Ok(match object.bucket {
+            Some(_) => changed("OBJECT_FINALIZE", object),
+            None => Parsed::ignored("the message is no notification of a bucket"),
+        });
     };
     let attribute = |name: &str| message.attributes.get(name).cloned();
     let Some(kind) = attribute("eventType") else {
@@ -127,6 +142,23 @@ mod tests {
         );
         let bare = json!({"message": {"attributes": {"eventType": "OBJECT_FINALIZE"}}});
         check(&PROVIDER, &[], &bare, "ignored: the notification names no bucket");
+    }
+
+    #[test]
+    fn messages_without_a_wrapper_are_read() {
+        let object = json!({"kind": "storage#object", "bucket": "flux", "name": "apps/a.yaml"});
+        check(&PROVIDER, &[], &object, "change of bucket flux");
+        let header = |kind: &'static str| {
+            [
+                ("x-goog-pubsub-eventType", kind),
+                ("x-goog-pubsub-bucketId", "flux"),
+                ("x-goog-pubsub-objectId", "a"),
+            ]
+        };
+        check(&PROVIDER, &header("OBJECT_DELETE"), &json!({}), "change of bucket flux");
+        let updated = "ignored: event `OBJECT_METADATA_UPDATE` is none that flux-recv acts on";
+        check(&PROVIDER, &header("OBJECT_METADATA_UPDATE"), &object, updated);
+        check(&PROVIDER, &[], &json!({"a": 1}), "ignored: the message is no notification of a bucket");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
-    cloud_event,
+    cloud_event, of_batch,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -46,20 +46,15 @@ struct Image {
 
 /// The payload does not say under which host the registry is reached.
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let mut events = Vec::new();
-    let mut ignored = None;
-    for event in cloud_event::read(delivery)? {
-        match &*event.kind {
-            UPDATED => events.push(image(from_json(&event.data)?, false, hints)?),
-            DELETED => events.push(image(from_json(&event.data)?, true, hints)?),
-            other => ignored = Some(other.to_owned()),
-        }
-    }
-    match (events.is_empty(), ignored) {
-        (true, Some(kind)) => Ok(Parsed::ignored_event(&kind)),
-        (true, None) => Ok(Parsed::ignored("the batch is empty")),
-        (false, _) => Ok(Parsed::Events(events)),
-    }
+    let read = cloud_event::read(delivery)?;
+    of_batch(read.iter().map(|event| {
+        let deleted = match &*event.kind {
+            UPDATED => false,
+            DELETED => true,
+            other => return Ok(Parsed::ignored_event(other)),
+        };
+        Ok(Parsed::Events(vec![image(from_json(&event.data)?, deleted, hints)?]))
+    }))
 }
 
 fn image(image: Image, deleted: bool, hints: &Hints<'_>) -> Result<Event, Unreadable> {
