@@ -37,7 +37,8 @@ fuzz_target!(|input: &[u8]| {
     let Some(end) = input.iter().position(|byte| *byte == 0) else { return };
     let (Ok(lines), body) = (std::str::from_utf8(&input[..end]), &input[end + 1..]) else { return };
     let account = GoogleAccount { audience: "fuzz".to_owned(), email: "fuzz@example.com".to_owned() };
-    for text in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="] {
+    for text in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="]
+    {
         let key = Key::new(text.as_bytes().to_vec()).expect("a key");
         let (account, bearer) = (Expects::Google(account.clone()), Expects::Header(Auth::Bearer));
         let mut credentials = Credentials::of(key);
@@ -50,10 +51,13 @@ fuzz_target!(|input: &[u8]| {
             };
             for line in lines.lines().take(4) {
                 let names = HEADERS.iter().copied().chain(["Authorization"]);
-                let headers: Vec<(String, String)> = names.map(|name| (name.to_owned(), line.to_owned())).collect();
+                let headers: Vec<(String, String)> =
+                    names.map(|name| (name.to_owned(), line.to_owned())).collect();
                 let delivery = Delivery { headers: &headers, body };
-                let result = futures::executor::block_on(verify(delivery, provider.proof, &credentials, &tools));
-                let real = sign(&delivery, provider.proof, &credentials, SystemTime::now()).unwrap_or_default();
+                let result =
+                    futures::executor::block_on(verify(delivery, provider.proof, &credentials, &tools));
+                let real =
+                    sign(&delivery, provider.proof, &credentials, SystemTime::now()).unwrap_or_default();
                 // More than one space behind a scheme is as good.
                 let written = line.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
                 let is_real = real.iter().any(|(_, value)| written.contains(&value.to_lowercase()));

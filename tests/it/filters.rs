@@ -131,3 +131,47 @@ async fn other_namespaces_have_to_consent_where_that_is_required() {
     assert_eq!(targets(&answer), ["GitRepository/apps/app", "GitRepository/team-a/app"]);
     assert_eq!(send(&running, "stranger", &push(json!({})), &[]).await.status, 200, "nobody has consented");
 }
+
+/// Whoever may write filters cannot take the memory of the process, nor hold up other endpoints, whatever
+/// authentic bodies come.
+#[tokio::test]
+async fn hostile_filters_cost_little_memory_and_nobody_else_anything() {
+    let hostile = [
+        format!("[{}].size() > 0", vec!["req.s"; 400].join(", ")),
+        "req.l.map(x, req.l).size() == 1".to_owned(),
+        "req.s.split('').map(x, req.s.split('')).size() == 1".to_owned(),
+        "req.l.all(x, req.s.matches('a[ab]{400}[c-z]'))".to_owned(),
+        "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(x, req).size() == 1".to_owned(),
+        "req.s.replace('a', 'aaaaaaa') + req.s == req.s.replace('a', 'aaaaaa')".to_owned(),
+    ];
+    let mut config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key}\n".to_owned();
+    for (at, filter) in hostile.iter().enumerate() {
+        config.push_str(&format!("- {{source: GitHub, keyPath: h{at}.key, filter: \"{filter}\"}}\n"));
+    }
+    let running = Running::with_objects(&config, OBJECTS);
+    let lists: Vec<u32> = (0..50_000).collect();
+    let body = push(json!({"s": "a".repeat(600_000), "l": lists}));
+    // What a process takes that has read such a body at all.
+    for _ in 0..4 {
+        assert_eq!(send(&running, "github", &body, &[]).await.status, 202);
+    }
+    let before = running.metric("flux_recv_resident_memory_bytes").await.expect("the metric");
+    let small = push(json!({}));
+    for _ in 0..3 {
+        let names: Vec<String> = (0..hostile.len()).map(|at| format!("h{at}")).collect();
+        let all = names.iter().map(|name| send(&running, name, &body, &[]));
+        let others = futures::future::join_all(all);
+        let (answers, other) = tokio::join!(others, send(&running, "github", &small, &[]));
+        assert_eq!(other.status, 202);
+        for answer in answers {
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+    }
+    let after = running.metric("flux_recv_resident_memory_bytes").await.expect("the metric");
+    let grown = (after - before) / 1e6;
+    assert!(grown < 160.0, "{grown:.0} MB more than before");
+    let failures = |at: usize| format!("flux_recv_filter_failures_total{{endpoint=\"h{at}\"}}");
+    for at in 0..5 {
+        assert_eq!(running.metric(&failures(at)).await, Some(3.0), "{}", hostile[at]);
+    }
+}

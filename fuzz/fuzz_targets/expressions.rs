@@ -1,0 +1,21 @@
+//! No text of a filter and no payload makes reading or evaluating panic, or take long.
+
+#![no_main]
+
+use std::time::{Duration, Instant};
+
+use flux_recv::expression::{Budget, Expression, Variable, Variables};
+use flux_recv::facts::OF_A_RESOURCE;
+use libfuzzer_sys::fuzz_target;
+
+// An expression up to the first zero byte, behind it the JSON of `req`.
+fuzz_target!(|data: &[u8]| {
+    let text = String::from_utf8_lossy(data);
+    let (expression, request) = text.split_once('\0').unwrap_or((&text, r#"{"a":["b",1,{"c":null}]}"#));
+    let Ok(expression) = Expression::condition(expression, OF_A_RESOURCE) else { return };
+    let request = Variable::of_json(&serde_json::from_str(request).unwrap_or_default());
+    let variables = Variables::default().with("req", &request).with("res", &request).with("event", &request);
+    let started = Instant::now();
+    let _ = expression.holds(&variables, &Budget::default());
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+});
