@@ -1,11 +1,14 @@
 //! Which Flux objects an event concerns.
 //!
-//! Reads nothing but an [`Inventory`]: no I/O, no clock. Every look-up goes through an index, so its
-//! cost does not grow with the number of objects. When in doubt an object matches: one reconcile
+//! Reads nothing but an [`Inventory`]: no I/O, no clock. What an event is about is looked up through an
+//! index, so that its cost does not grow with the number of objects; only what an endpoint lists is gone
+//! through. When in doubt an object matches: one reconcile
 //! too many is cheap, one missed costs an interval.
 
 mod follow;
 mod inventory;
+
+use std::sync::Arc;
 
 pub use inventory::{Inventory, Object};
 
@@ -48,19 +51,31 @@ pub struct Expected {
 }
 
 /// An object that follows an event.
-struct Following<'i, 'e> {
-    object: &'i Object,
+struct Following<'e> {
+    object: Arc<Object>,
     /// Which of the events.
     event: usize,
     /// The revision that the event brings to it.
     brings: Option<&'e str>,
 }
 
+/// The objects that events concern, before any filter has looked at them.
+pub struct Candidates<'e> {
+    following: Vec<Following<'e>>,
+    /// Objects that follow something else of what the events are about.
+    elsewhere: Vec<Arc<Object>>,
+}
+
 /// Finds the objects of the selection that these events concern.
 pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
-    let mut matched = Matched::default();
-    let mut following: Vec<Following<'_, '_>> = Vec::new();
-    let mut elsewhere: Vec<&Object> = Vec::new();
+    candidates(inventory, events, selection).decide(events, selection, facts)
+}
+
+/// The part of [`find`] that reads the inventory. Filters take longer than that may be held up, so they
+/// come afterwards.
+pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Selection) -> Candidates<'e> {
+    let mut following: Vec<Following<'_>> = Vec::new();
+    let mut elsewhere: Vec<Arc<Object>> = Vec::new();
     // All that is listed is asked once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names("event"));
     let mut asks_all_listed = false;
@@ -68,7 +83,11 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, fact
         if concerns_all_listed(event, selection) && (tells_apart || !asks_all_listed) {
             asks_all_listed = true;
             let listed = listed(inventory, selection);
-            following.extend(listed.map(|object| Following { object, event: at, brings: None }));
+            following.extend(listed.map(|object| Following {
+                object: Arc::clone(object),
+                event: at,
+                brings: None,
+            }));
         }
         inventory.candidates(event, &mut |object| {
             if !selection.admits(&object.target, &object.marks) {
@@ -83,49 +102,58 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, fact
             match follows {
                 true => {
                     let brings = follow::brings(object, event);
-                    following.push(Following { object, event: at, brings });
+                    following.push(Following { object: Arc::clone(object), event: at, brings });
                 }
-                false => elsewhere.push(object),
+                false => elsewhere.push(Arc::clone(object)),
             }
         });
     }
-    if selection.filters().next().is_some() {
-        keep_what_filters_let_through(&mut following, events, selection, facts, &mut matched);
-    }
-    following.sort_by_key(|following| &following.object.target);
-    following.dedup_by(|later, first| {
-        let is_same = later.object.target == first.object.target;
-        if is_same {
-            first.brings = later.brings.or(first.brings);
+    Candidates { following, elsewhere }
+}
+
+impl Candidates<'_> {
+    /// Leaves those that the filters of the selection let through.
+    pub fn decide(self, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
+        let Candidates { mut following, mut elsewhere } = self;
+        let mut matched = Matched::default();
+        if selection.filters().next().is_some() {
+            keep_what_filters_let_through(&mut following, events, selection, facts, &mut matched);
         }
-        is_same
-    });
-    elsewhere.sort_unstable_by_key(|object| &object.target);
-    elsewhere.dedup_by_key(|object| &object.target);
-    for Following { object, brings, .. } in &following {
-        match object.suspended {
-            false => {
-                matched.targets.push(object.target.clone());
-                matched.expected.extend(brings.map(|revision| Expected {
-                    target: object.target.clone(),
-                    revision: revision.to_owned(),
-                    progress: object.progress.clone(),
-                }));
+        following.sort_by(|first, later| first.object.target.cmp(&later.object.target));
+        following.dedup_by(|later, first| {
+            let is_same = later.object.target == first.object.target;
+            if is_same {
+                first.brings = later.brings.or(first.brings);
             }
-            true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
+            is_same
+        });
+        elsewhere.sort_unstable_by(|first, later| first.target.cmp(&later.target));
+        elsewhere.dedup_by(|later, first| later.target == first.target);
+        for Following { object, brings, .. } in &following {
+            match object.suspended {
+                false => {
+                    matched.targets.push(object.target.clone());
+                    matched.expected.extend(brings.map(|revision| Expected {
+                        target: object.target.clone(),
+                        revision: revision.to_owned(),
+                        progress: object.progress.clone(),
+                    }));
+                }
+                true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
+            }
         }
+        let follows = |object: &&Arc<Object>| {
+            following.binary_search_by(|following| following.object.target.cmp(&object.target)).is_ok()
+        };
+        matched.follow_something_else = elsewhere.iter().filter(|object| !follows(object)).count();
+        matched
     }
-    let follows = |object: &&&Object| {
-        following.binary_search_by_key(&&object.target, |following| &following.object.target).is_ok()
-    };
-    matched.follow_something_else = elsewhere.iter().filter(|object| !follows(object)).count();
-    matched
 }
 
 /// Leaves the objects that no filter keeps out. A filter without a result keeps its object out and
 /// no other.
 fn keep_what_filters_let_through(
-    following: &mut Vec<Following<'_, '_>>,
+    following: &mut Vec<Following<'_>>,
     events: &[Event],
     selection: &Selection,
     facts: &Facts,
@@ -164,7 +192,7 @@ fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
 }
 
 /// The objects that the selection lists, whatever they follow.
-fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Object> {
+fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Arc<Object>> {
     inventory
         .objects()
         .filter(|object| object.is_reconciled() && selection.admits(&object.target, &object.marks))

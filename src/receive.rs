@@ -352,9 +352,12 @@ impl FluxObjects {
 
     /// The objects that are known to match, and whether these are all.
     fn find(&self, events: &[Event], selection: &Selection, facts: &Facts) -> (matching::Matched, bool) {
-        let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-        let found = matching::find(&inventory, events, selection, facts);
-        (found, matching::can_tell(&inventory, events, selection))
+        let (candidates, is_all) = {
+            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            let candidates = matching::candidates(&inventory, events, selection);
+            (candidates, matching::can_tell(&inventory, events, selection))
+        };
+        (candidates.decide(events, selection, facts), is_all)
     }
 
     fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {

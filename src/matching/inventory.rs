@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use regex::Regex;
 
@@ -17,7 +18,8 @@ use crate::flux::{self, Kind, Progress, Spec, Target};
 /// The Flux objects that exist. Kept current in place, one object at a time.
 #[derive(Default)]
 pub struct Inventory {
-    objects: Vec<Option<Object>>,
+    /// Shared, so that whoever looks longer at an object holds no lock for that.
+    objects: Vec<Option<Arc<Object>>>,
     free: Vec<Id>,
     ids: HashMap<Target, Id>,
     counts: HashMap<Kind, usize>,
@@ -197,7 +199,7 @@ impl Inventory {
         self.ids.insert(object.target.clone(), id);
         *self.counts.entry(object.target.kind).or_default() += 1;
         self.index(&object, id, true);
-        self.objects[id as usize] = Some(object);
+        self.objects[id as usize] = Some(Arc::new(object));
     }
 
     /// From now on this is all there is of the kind, but for what is put and removed.
@@ -240,7 +242,7 @@ impl Inventory {
     }
 
     /// All objects.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.iter().flatten()
     }
 
@@ -269,7 +271,7 @@ impl Inventory {
 
     /// Visits the objects that follow what the event is about, whatever part of it. An object may
     /// be visited more than once.
-    pub(super) fn candidates<'a>(&'a self, event: &Event, visit: &mut dyn FnMut(&'a Object)) {
+    pub(super) fn candidates<'a>(&'a self, event: &Event, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         match event {
             Event::Git(event) => {
                 self.git_candidates(event, visit);
@@ -283,7 +285,7 @@ impl Inventory {
     }
 
     /// Distinct URLs of one event may share a key; each object is visited once for it.
-    fn git_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Object)) {
+    fn git_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         for (at, url) in event.repository.iter().enumerate() {
             let seen = event.repository[..at].iter().any(|earlier| earlier.key() == url.key());
             if seen {
@@ -300,7 +302,7 @@ impl Inventory {
     }
 
     /// A push to `gh-pages` of `github.com/owner/repo` publishes `https://owner.github.io/repo`.
-    fn pages_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Object)) {
+    fn pages_candidates<'a>(&'a self, event: &GitEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         if !may_publish_pages(event) {
             return;
         }
@@ -317,7 +319,7 @@ impl Inventory {
         });
     }
 
-    fn image_candidates<'a>(&'a self, event: &ImageEvent, visit: &mut dyn FnMut(&'a Object)) {
+    fn image_candidates<'a>(&'a self, event: &ImageEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         for name in &event.names {
             self.get(&self.images, name, visit);
             for (prefix, chart) in registry_prefixes(name) {
@@ -333,7 +335,7 @@ impl Inventory {
         }
     }
 
-    fn chart_candidates<'a>(&'a self, event: &ChartEvent, visit: &mut dyn FnMut(&'a Object)) {
+    fn chart_candidates<'a>(&'a self, event: &ChartEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         let Some(last) = event.url_tail.last() else { return };
         self.get(&self.chart_indexes, last, &mut |object| {
             if matches!(&object.follows, Follows::ChartIndex { path, .. } if path.ends_with(&event.url_tail))
@@ -343,7 +345,7 @@ impl Inventory {
         });
     }
 
-    fn get<'a, K, Q>(&'a self, index: &'a Index<K>, key: &Q, visit: &mut dyn FnMut(&'a Object))
+    fn get<'a, K, Q>(&'a self, index: &'a Index<K>, key: &Q, visit: &mut dyn FnMut(&'a Arc<Object>))
     where
         K: Eq + Hash + std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
