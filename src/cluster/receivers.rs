@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kube::api::{DynamicObject, GetParams, ListParams};
+use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind, Request, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -164,10 +164,10 @@ async fn examine_one(
     let secret = match &receiver.spec.secret_ref {
         None => None,
         Some(named) => {
-            match get::<SecretObject>(connection, &secrets(), Some(&receiver.namespace), Some(&named.name))
-                .await
-            {
-                Ok(secret) => Some(secret.read()),
+            let (secrets, namespace) = (secrets(), Some(receiver.namespace.as_str()));
+            match get::<Listed<SecretObject>>(connection, &secrets, namespace, Some(&named.name)).await {
+                // One that is not there is told of below.
+                Ok(listed) => listed.items.first().map(SecretObject::read),
                 Err(err) => return not_served(format!("spec.secretRef: {err}")),
             }
         }
@@ -196,7 +196,7 @@ struct Listed<T> {
     items: Vec<T>,
 }
 
-/// One object, or the list of all.
+/// The list of all, or of the one with this name: it takes the right that a watch of it takes.
 async fn get<T: DeserializeOwned>(
     connection: &Connection,
     resource: &ApiResource,
@@ -204,10 +204,11 @@ async fn get<T: DeserializeOwned>(
     name: Option<&str>,
 ) -> anyhow::Result<T> {
     let request = Request::new(DynamicObject::url_path(resource, namespace));
-    let request = match name {
-        Some(name) => request.get(name, &GetParams::default())?,
-        None => request.list(&ListParams::default())?,
+    let which = match name {
+        Some(name) => ListParams::default().fields(&format!("metadata.name={name}")),
+        None => ListParams::default(),
     };
+    let request = request.list(&which)?;
     let answer = connection.client().request(request).await;
     answer.map_err(|err| anyhow::anyhow!("the API server: {}", describe(&err)))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, aws};
 use crate::event::{Event, Subject};
-use crate::verify::sns::of_sns;
+use crate::verify::sns_address::of_sns;
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use reqwest::redirect::{Action, Attempt, Policy};
 
-use super::sns::of_sns;
+use super::sns_address::of_sns;
 
 /// Gets a document from an address that the config or a pinned pattern vouches for.
 pub trait Fetch: Send + Sync {

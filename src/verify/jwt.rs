@@ -16,8 +16,6 @@ use ring::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 
-use super::token_claims::ALGORITHMS;
-
 /// Makes the algorithms known to `jsonwebtoken`; calling it again does nothing.
 pub(super) fn install() {
     static INSTALLED: Once = Once::new();
@@ -26,6 +24,19 @@ pub(super) fn install() {
         let _ = PROVIDER.install_default();
     });
 }
+
+/// Algorithms that issuers use; a symmetric one would take the public key for a secret.
+const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
 
 /// Whether signatures of this algorithm are made with a key that only the issuer has.
 pub(super) fn is_asymmetric(algorithm: Algorithm) -> bool {

@@ -3,12 +3,11 @@
 //! <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use regex::Regex;
 use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
 };
@@ -17,10 +16,10 @@ use rustls_pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
 };
 use serde::Deserialize;
-use url::Url;
 use webpki::EndEntityCert;
 
 use super::fetch::Fetch;
+use super::sns_address::of_sns;
 use super::{Refusal, Tools};
 use crate::delivery::Delivery;
 
@@ -101,20 +100,6 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
 
 fn is_certificate(url: &str) -> bool {
     of_sns(url).is_some_and(|url| url.query().is_none() && url.path().ends_with(".pem"))
-}
-
-/// The address, if it is one of SNS itself, over TLS.
-pub fn of_sns(url: &str) -> Option<Url> {
-    static HOST: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^sns\.[a-zA-Z0-9-]{3,}\.amazonaws\.com(\.cn)?$").expect("the expression is a constant")
-    });
-    Url::parse(url).ok().filter(|url| {
-        url.scheme() == "https"
-            && url.port().is_none()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.host_str().is_some_and(|host| HOST.is_match(host))
-    })
 }
 
 impl Message {

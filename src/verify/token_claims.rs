@@ -1,7 +1,7 @@
 //! Signed tokens (JWT, RFC 7519): signature, issuer, audience and times. Who they speak for is up to
 //! whoever asks.
 
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
+use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header};
 use serde_json::Value;
 
 use super::key_sets::{KeySets, Source};
@@ -51,16 +51,3 @@ pub(super) fn unverified_issuer(token: &str) -> Option<String> {
     let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(token).ok()?.claims;
     claims.get("iss")?.as_str().map(str::to_owned)
 }
-
-/// Algorithms that issuers use; a symmetric one would take the public key for a secret.
-pub(super) const ALGORITHMS: [Algorithm; 9] = [
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-    Algorithm::ES256,
-    Algorithm::ES384,
-    Algorithm::EdDSA,
-];

@@ -170,8 +170,8 @@ async fn hostile_filters_cost_little_memory_and_nobody_else_anything() {
     let after = running.metric("flux_recv_resident_memory_bytes").await.expect("the metric");
     let grown = (after - before) / 1e6;
     assert!(grown < 160.0, "{grown:.0} MB more than before");
-    let failures = |at: usize| format!("flux_recv_filter_failures_total{{endpoint=\"h{at}\"}}");
-    for at in 0..5 {
-        assert_eq!(running.metric(&failures(at)).await, Some(3.0), "{}", hostile[at]);
+    for (at, filter) in hostile.iter().enumerate().take(5) {
+        let failures = format!("flux_recv_filter_failures_total{{endpoint=\"h{at}\"}}");
+        assert_eq!(running.metric(&failures).await, Some(3.0), "{filter}");
     }
 }
