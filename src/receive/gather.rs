@@ -8,7 +8,7 @@ use crate::verify::Verified;
 use crate::verify::auth::Auth;
 
 /// A body that is longer takes too much memory to be read field by field, in bytes.
-const LONGEST_REQUEST: usize = 1 << 20;
+const LONGEST_REQUEST: usize = 3 << 20;
 
 /// The facts about a delivery that the endpoint's expressions name; none if there are no expressions.
 pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {

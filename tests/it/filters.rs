@@ -77,10 +77,10 @@ async fn a_filter_decides_before_anything_is_matched() {
     assert_eq!(running.metric("flux_recv_filter_failures_total{endpoint=\"github\"}").await, Some(0.0));
     assert!(!running.log().contains("xyzzy"));
 
-    let long = push(json!({"filler": "x".repeat(1 << 20)}));
+    let long = push(json!({"filler": "x".repeat(3 << 20)}));
     let answer = send(&running, "github", &long, &[]).await;
     assert_eq!(answer.status, 200, "more than filters read");
-    running.wait_for_log("filters read `req` of up to 1048576");
+    running.wait_for_log("filters read `req` of up to 3145728");
     assert_eq!(
         send(&running, "heads", &long, &[("X-Team", "a")]).await.status,
         202,
