@@ -4,8 +4,8 @@
 //!
 //! The evaluator cannot be interrupted, so nothing is evaluated that could hold a thread or take much
 //! memory: length and nesting are bounded when an expression is read, no text can grow beyond a limit
-//! ([`growth`]), and while it is evaluated every loop, and everything that reads, copies or makes a
-//! value, pays for it before ([`meter`]). Functions and types are those of Flux's own filters.
+//! (`growth`), and while it is evaluated every loop, and everything that reads, copies or makes a
+//! value, pays for it before (`meter`). Functions and types are those of Flux's own filters.
 
 mod check;
 mod functions;

@@ -1,4 +1,4 @@
-//! Flux's own Receiver objects: each becomes an [`Endpoint`] like an entry of the config, or an entry
+//! Flux's own Receiver objects: each becomes an `Endpoint` like an entry of the config, or an entry
 //! of a config file that keeps its URL.
 //! <https://fluxcd.io/flux/components/notification/receivers/>
 

@@ -44,7 +44,7 @@ pub fn filtered() -> Vec<Row> {
     run(&receiver, &requests(&plain), 202, |_, elapsed| elapsed > ROUND);
     vec![compare(
         "with a CEL filter over `req` : without",
-        0.25,
+        0.1,
         (&receiver, requests(&filtered), 202),
         (&receiver, requests(&plain), 202),
     )]
