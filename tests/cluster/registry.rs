@@ -98,11 +98,15 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
         create(bed, api, "OCIRepository", "ocirepositories", "apps", name, spec);
     }
     let asked = |name: &str| requested_at(&bed.get(&format!("{api}/namespaces/apps/ocirepositories/{name}")));
+    // Others may have left some of theirs.
+    let listed = bed.get(&format!("{api}/ocirepositories"));
+    let all = listed["items"].as_array().map_or(0, Vec::len);
     wait_for("the objects to be known", PATIENCE, || {
         let text = bed.block_on(async {
             reqwest::get(format!("{}/metrics", running.admin)).await.ok()?.text().await.ok()
         })?;
-        text.contains("flux_recv_inventory_objects{kind=\"OCIRepository\"} 3").then_some(())
+        let known = format!("flux_recv_inventory_objects{{kind=\"OCIRepository\"}} {all}\n");
+        text.contains(&known).then_some(())
     });
 
     bed.block_on(push(&base, "fleet/app", "v1", "first"));
