@@ -7,6 +7,8 @@ mod to_endpoint;
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -124,6 +126,15 @@ pub struct Secret {
     pub email: Option<String>,
     /// `audience`, for `gcr`.
     pub audience: Option<String>,
+}
+
+impl Secret {
+    /// Reads it out of the data of a Secret, which is in Base64, by the key of a value.
+    pub fn of_data<'d>(data: impl Fn(&str) -> Option<&'d str>) -> Secret {
+        let bytes = |key: &str| Some(Zeroizing::new(STANDARD.decode(data(key)?).ok()?));
+        let text = |key: &str| String::from_utf8(bytes(key)?.to_vec()).ok();
+        Secret { token: bytes("token"), email: text("email"), audience: text("audience") }
+    }
 }
 
 /// A type of Receiver, and the sender that it stands for.

@@ -7,12 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::say;
 use crate::flux_receiver::{self, Converted, FluxReceiver, Secret};
@@ -81,10 +78,7 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
             }
             Err(why) => {
                 is_whole = false;
-                text.push_str(&format!(
-                    "# left out: Receiver/{}/{}: {why}\n",
-                    receiver.namespace, receiver.name
-                ));
+                text.push_str(&format!("# left out: {}: {why}\n", receiver.endpoint_name()));
             }
         }
     }
@@ -125,9 +119,7 @@ fn collect(
             });
         }
         "Secret" => {
-            let bytes = |key: &str| Some(Zeroizing::new(STANDARD.decode(data.get(key)?).ok()?));
-            let text = |key: &str| String::from_utf8(bytes(key)?.to_vec()).ok();
-            let secret = Secret { token: bytes("token"), email: text("email"), audience: text("audience") };
+            let secret = Secret::of_data(|key| Some(data.get(key)?.as_str()));
             secrets.insert((namespace, name), secret);
         }
         _ => items.into_iter().for_each(|item| collect(item, receivers, secrets)),
@@ -142,7 +134,7 @@ fn comments(
     args: &ConvertArgs,
     secret: Option<&Secret>,
 ) -> anyhow::Result<String> {
-    let name = format!("Receiver/{}/{}", receiver.namespace, receiver.name);
+    let name = receiver.endpoint_name();
     let mut text: String = converted.notes.iter().map(|note| format!("# {name}: {note}\n")).collect();
     let key = secret.and_then(|secret| secret.token.as_ref());
     match (&args.keys, key, secret_name) {

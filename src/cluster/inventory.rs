@@ -80,10 +80,7 @@ impl Watches {
         follow_through: FollowThrough,
         metrics: Arc<Metrics>,
     ) -> Arc<Watches> {
-        let scopes: Vec<Scope> = match namespaces.is_empty() {
-            true => vec![Scope::Cluster],
-            false => namespaces.into_iter().map(Scope::Namespace).collect(),
-        };
+        let scopes = Scope::of(namespaces);
         let all = kinds.iter().flat_map(|kind| scopes.iter().map(|scope| (*kind, scope.clone())));
         let all: HashSet<(Kind, Scope)> = all.collect();
         kinds.iter().for_each(|kind| metrics.kind(*kind));

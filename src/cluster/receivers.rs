@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind, Request, Resource};
 use serde::Deserialize;
@@ -84,11 +82,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 impl Receivers {
     /// Nothing is asked until [`Receivers::run`].
     pub fn new(connection: Connection, namespaces: Vec<String>, rules: Rules) -> Receivers {
-        let scopes = match namespaces.is_empty() {
-            true => vec![Scope::Cluster],
-            false => namespaces.into_iter().map(Scope::Namespace).collect(),
-        };
-        Receivers { connection, scopes, rules }
+        Receivers { connection, scopes: Scope::of(namespaces), rules }
     }
 
     /// Watches, and hands over all endpoints whenever one of them has changed, for the first time
@@ -384,9 +378,7 @@ impl ReceiverObject {
 
 impl SecretObject {
     fn read(&self) -> Secret {
-        let bytes = |key: &str| Some(Zeroizing::new(STANDARD.decode(self.data.get(key)?.as_bytes()).ok()?));
-        let text = |key: &str| String::from_utf8(bytes(key)?.to_vec()).ok();
-        Secret { token: bytes("token"), email: text("email"), audience: text("audience") }
+        Secret::of_data(|key| Some(self.data.get(key)?.as_str()))
     }
 }
 

@@ -38,6 +38,14 @@ pub(super) enum Scope {
 }
 
 impl Scope {
+    /// These namespaces, or the whole cluster if there are none.
+    pub(super) fn of(namespaces: Vec<String>) -> Vec<Scope> {
+        match namespaces.is_empty() {
+            true => vec![Scope::Cluster],
+            false => namespaces.into_iter().map(Scope::Namespace).collect(),
+        }
+    }
+
     pub(super) fn covers(&self, target: &Target) -> bool {
         match self {
             Scope::Cluster => true,
