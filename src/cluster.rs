@@ -5,6 +5,7 @@ pub mod annotate;
 pub mod connection;
 mod extent;
 pub mod inventory;
+mod knowledge;
 pub mod receivers;
 mod resources;
 mod watch;

@@ -2,7 +2,7 @@
 
 pub mod limit;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use self::limit::RateLimit;
 
 use crate::filter::Filter;
-use crate::flux::Kind;
+use crate::flux::needs::Needs;
 use crate::flux::selection::Selection;
 use crate::provider::{Hints, Provider};
 use crate::verify::{Credentials, Proof};
@@ -165,10 +165,9 @@ impl Endpoints {
         self.list.iter().find(|endpoint| &*endpoint.name == name)
     }
 
-    /// The kinds that are to be known: those of payloads, and those that some endpoint names.
-    pub fn kinds(&self) -> BTreeSet<Kind> {
-        let named = self.iter().flat_map(|endpoint| endpoint.selection.named_kinds());
-        Kind::of_payloads().chain(named).collect()
+    /// What has to be known of a cluster.
+    pub fn needs(&self) -> Needs {
+        Needs::of(self.iter().map(|endpoint| &endpoint.selection))
     }
 
     /// In the order of the config.

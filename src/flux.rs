@@ -3,6 +3,7 @@
 //! Watches, access checks, the RBAC test and README's table are made from it.
 
 pub mod details;
+pub mod needs;
 pub mod selection;
 
 use std::fmt;

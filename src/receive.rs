@@ -18,6 +18,7 @@ use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
 use crate::facts::Facts;
 use crate::flux::Target;
+use crate::flux::needs::Needs;
 use crate::flux::selection::Selection;
 use crate::follow_through::FollowThrough;
 use crate::history::DeliveryId;
@@ -289,6 +290,12 @@ impl Receiver {
 }
 
 impl FluxObjects {
+    /// What has to be known of the cluster so that what waits can be matched, whatever endpoints there
+    /// are by now.
+    pub fn needs(&self) -> Needs {
+        self.backlog.needs()
+    }
+
     async fn take(
         &self,
         endpoint: &Endpoint,

@@ -43,7 +43,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             ))?;
             true
         }
-        None => match examine(args, &config.endpoints.kinds()) {
+        None => match examine(args, &config.endpoints.needs().kinds) {
             Ok(Found { kinds, receivers }) => {
                 let lines: String = kinds.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;

@@ -1,22 +1,24 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use kube::api::{DynamicObject, ListParams};
 use kube::core::ApiResource;
 use kube::{Api, Client};
 use tokio::sync::Notify;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::annotate::Annotator;
 use super::connection::Connection;
 use super::extent::Extent;
+use super::knowledge::Knowledge;
 use super::resources::Resources;
 use super::watch::{Scope, Seen, Watch, Watched};
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
+use crate::flux::needs::Needs;
 use crate::flux::{Kind, Spec, Target};
 use crate::follow_through::FollowThrough;
 use crate::matching::{Inventory, Object};
@@ -31,14 +33,12 @@ pub struct Watches {
     extent: Arc<Extent>,
     follow_through: FollowThrough,
     metrics: Arc<Metrics>,
-    unsynced: Mutex<HashSet<(Kind, Scope)>>,
-    /// Where it is unknown which objects there are.
-    unknown: Mutex<HashSet<(Kind, Scope)>>,
-    became_known: Arc<Notify>,
-    synced: Notify,
-    /// The kinds that are watched or about to be.
-    kinds: Mutex<BTreeSet<Kind>>,
-    more_kinds: Notify,
+    knowledge: Knowledge,
+    /// What is watched or about to be.
+    needs: Mutex<Needs>,
+    /// The kinds that were listed before filters read their objects.
+    outdated: Mutex<BTreeSet<Kind>>,
+    more_needs: Notify,
 }
 
 /// When to look again for what is missing or forbidden.
@@ -70,47 +70,47 @@ enum Ended {
 }
 
 impl Watches {
-    /// Watches of these kinds of a cluster, in these namespaces or everywhere; nothing is asked until
+    /// Watches of a cluster, in these namespaces or everywhere; nothing is asked until
     /// [`Watches::run`].
     pub fn new(
         connection: Connection,
         inventory: Arc<RwLock<Inventory>>,
-        kinds: BTreeSet<Kind>,
+        needs: Needs,
         namespaces: Vec<String>,
         follow_through: FollowThrough,
         metrics: Arc<Metrics>,
     ) -> Arc<Watches> {
         let scopes = Scope::of(namespaces);
-        let all = kinds.iter().flat_map(|kind| scopes.iter().map(|scope| (*kind, scope.clone())));
-        let all: HashSet<(Kind, Scope)> = all.collect();
-        kinds.iter().for_each(|kind| metrics.kind(*kind));
-        let (unsynced, unknown) = (Mutex::new(all.clone()), Mutex::new(all));
-        let extent = Arc::new(Extent::new(scopes.clone()));
-        Arc::new(Watches {
+        let watches = Watches {
             connection,
             resources: Arc::default(),
-            inventory,
+            extent: Arc::new(Extent::new(scopes.clone())),
             scopes,
-            extent,
             follow_through,
+            knowledge: Knowledge::new(Arc::clone(&inventory), Arc::clone(&metrics)),
+            inventory,
             metrics,
-            unsynced,
-            unknown,
-            became_known: Arc::default(),
-            synced: Notify::new(),
-            kinds: Mutex::new(kinds),
-            more_kinds: Notify::new(),
-        })
+            needs: Mutex::default(),
+            outdated: Mutex::default(),
+            more_needs: Notify::new(),
+        };
+        watches.also_watch(needs);
+        Arc::new(watches)
     }
 
-    /// Watches these kinds as well. What is watched once stays so until the process ends.
-    pub fn also_watch(&self, kinds: BTreeSet<Kind>) {
-        let mut watched = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        for kind in kinds.into_iter().filter(|kind| watched.insert(*kind)) {
-            self.metrics.kind(kind);
-            self.scopes.iter().for_each(|scope| self.unknow(kind, scope));
+    /// Watches this as well. What is watched once stays so until the process ends. From here on
+    /// deliveries wait for what of it is not known yet.
+    pub fn also_watch(&self, more: Needs) {
+        let mut needs = lock(&self.needs);
+        for kind in more.kinds.into_iter().filter(|kind| needs.kinds.insert(*kind)) {
+            self.scopes.iter().for_each(|scope| self.knowledge.expect(kind, scope));
         }
-        self.more_kinds.notify_one();
+        for kind in more.read_by_filters.into_iter().filter(|kind| needs.read_by_filters.insert(*kind)) {
+            self.scopes.iter().for_each(|scope| self.knowledge.unknow(kind, scope));
+            lock(&self.outdated).insert(kind);
+        }
+        drop(needs);
+        self.more_needs.notify_one();
     }
 
     /// The writer that asks objects of this cluster.
@@ -123,31 +123,38 @@ impl Watches {
         }
     }
 
-    /// Watches all kinds; never ends. A watch that panics is started again.
+    /// Watches all kinds; never ends. A watch that panics is started again, and so is one that has to
+    /// list once more what filters read.
     pub async fn run(self: Arc<Watches>) {
         let mut tasks = JoinSet::new();
-        let mut running: HashMap<Id, (Kind, Scope)> = HashMap::new();
-        let mut started = BTreeSet::new();
-        let start =
-            |tasks: &mut JoinSet<()>, running: &mut HashMap<Id, (Kind, Scope)>, kind, scope: Scope| {
-                let (watches, of) = (Arc::clone(&self), scope.clone());
-                let task = tasks.spawn(async move { watches.keep(kind, of).await });
-                running.insert(task.id(), (kind, scope));
-            };
+        let mut running: HashMap<Id, Running> = HashMap::new();
+        let start = |tasks: &mut JoinSet<()>, kind: Kind, scope: Scope| {
+            let (watches, of) = (Arc::clone(&self), scope.clone());
+            let task = tasks.spawn(async move { watches.keep(kind, of).await });
+            (task.id(), Running { kind, scope, task })
+        };
         loop {
-            let wanted = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for kind in wanted.into_iter().filter(|kind| started.insert(*kind)) {
-                self.scopes.iter().for_each(|scope| start(&mut tasks, &mut running, kind, scope.clone()));
+            let outdated = std::mem::take(&mut *lock(&self.outdated));
+            let to_end = running.values().filter(|watch| outdated.contains(&watch.kind));
+            to_end.for_each(|watch| watch.task.abort());
+            let wanted = lock(&self.needs).kinds.clone();
+            for kind in wanted {
+                if !running.values().any(|watch| watch.kind == kind) {
+                    let scopes = self.scopes.iter().cloned();
+                    running.extend(scopes.map(|scope| start(&mut tasks, kind, scope)));
+                }
             }
             let ended = tokio::select! {
-                () = self.more_kinds.notified() => continue,
+                () = self.more_needs.notified() => continue,
                 Some(ended) = tasks.join_next_with_id() => ended,
             };
             let Err(err) = ended else { continue };
-            let Some((kind, scope)) = running.remove(&err.id()) else { continue };
-            log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
-            tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
-            start(&mut tasks, &mut running, kind, scope);
+            let Some(Running { kind, scope, .. }) = running.remove(&err.id()) else { continue };
+            if err.is_panic() {
+                log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
+                tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
+            }
+            running.extend([start(&mut tasks, kind, scope)]);
         }
     }
 
@@ -161,23 +168,17 @@ impl Watches {
 
     /// Whether [`Watches::all_known`] would end at once.
     pub fn is_all_known(&self) -> bool {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.knowledge.is_all_known()
     }
 
     /// Tells whenever more is known than before.
     pub fn became_known(&self) -> Arc<Notify> {
-        Arc::clone(&self.became_known)
+        self.knowledge.became_known()
     }
 
     /// Waits until every kind is known, missing, forbidden or broken.
     pub async fn synced(&self) {
-        loop {
-            let synced = self.synced.notified();
-            if self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
-                return;
-            }
-            synced.await;
-        }
+        self.knowledge.all_settled().await;
     }
 
     async fn keep(&self, kind: Kind, scope: Scope) {
@@ -228,22 +229,6 @@ impl Watches {
         if self.extent.was_listed(kind, scope) { SLIPS + 1 } else { SLIPS }
     }
 
-    /// A kind that was missing or forbidden is there now: until its list is complete, its deliveries
-    /// wait again.
-    fn unknow(&self, kind: Kind, scope: &Scope) {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, scope.clone()));
-        self.write().unknow(kind);
-    }
-
-    /// Which objects there are of the kind is known now, or that nobody may know.
-    fn known(&self, kind: Kind, scope: &Scope) {
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if unknown.remove(&(kind, scope.clone())) && !unknown.iter().any(|(other, _)| *other == kind) {
-            self.write().know(kind);
-            self.became_known.notify_one();
-        }
-    }
-
     async fn discover(&self, client: &Client, kind: Kind) -> Result<Option<ApiResource>, Failure> {
         match tokio::time::timeout(ANSWER_LIMIT, self.resources.discover(client, kind)).await {
             Ok(found) => found.map_err(|err| Failure { code: status_code(&err), why: describe(&err) }),
@@ -255,8 +240,7 @@ impl Watches {
 
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
         log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
-        self.known(kind, stands_for);
-        self.settled(kind, stands_for);
+        self.knowledge.known(kind, stands_for);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -298,11 +282,10 @@ impl Watches {
         if times <= SLIPS {
             tokio::time::sleep(TRY_SOON * 2_u32.saturating_pow(times - 1)).await;
             if times > 1 {
-                self.settled(kind, scope);
+                self.knowledge.settled(kind, scope);
             }
             return;
         }
-        self.known(kind, scope);
         if times == SLIPS + 1 {
             log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
         } else {
@@ -310,7 +293,7 @@ impl Watches {
             self.extent.absent(kind, scope);
             self.count(kind);
         }
-        self.settled(kind, scope);
+        self.knowledge.known(kind, scope);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -337,6 +320,8 @@ impl Watches {
     ) -> Ended {
         let mut watch = Watch::new(client.clone(), resource, scope);
         let mut listed = HashSet::new();
+        // Of the list, from its beginning: filters may come to read the kind in its middle.
+        let mut with_details = false;
         loop {
             let seen = match watch.is_listing() {
                 true => match tokio::time::timeout(ANSWER_LIMIT, watch.next()).await {
@@ -355,14 +340,18 @@ impl Watches {
                     if !matches!(seen, Seen::Listing) {
                         *trouble = Trouble::default();
                     }
-                    if matches!(seen, Seen::Listing) && !self.extent.was_listed(kind, scope) {
-                        self.unknow(kind, stands_for);
+                    if matches!(seen, Seen::Listing) {
+                        with_details = self.keeps_details(kind);
+                        // A kind that was missing or forbidden is there now.
+                        if !self.extent.was_listed(kind, scope) {
+                            self.knowledge.unknow(kind, stands_for);
+                        }
                     }
-                    if self.apply(kind, scope, seen, &mut listed) {
+                    if self.apply(kind, scope, seen, &mut listed) && with_details == self.keeps_details(kind)
+                    {
                         self.extent.listed(kind, scope);
                         // The own namespace stands for the cluster only once that is sure to be forbidden.
-                        self.known(kind, stands_for);
-                        self.settled(kind, stands_for);
+                        self.knowledge.known(kind, stands_for);
                     }
                 }
                 Err(interruption) => {
@@ -421,7 +410,8 @@ impl Watches {
     /// An object that cannot be read hides only itself; it is still there.
     fn put(&self, target: &Target, mut object: Watched) {
         let progress = object.progress();
-        let (marks, details) = object.take_marks();
+        let details = self.keeps_details(target.kind).then(|| object.details());
+        let marks = object.take_marks();
         let read = Spec::read(target.kind, object.spec).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = read.unwrap_or_else(|why| {
             log::warn!(object:% = target, why:%; "the object cannot be matched");
@@ -430,39 +420,31 @@ impl Watches {
         self.follow_through.observe(target, &progress, object.suspended);
         object.progress = progress;
         object.marks = marks;
-        object.details = details;
+        object.details = details.unwrap_or_default();
         self.write().put(object);
     }
 
     fn settle_if_broken(&self, kind: Kind, scope: &Scope, answered_failures: u32) {
-        if answered_failures >= BROKEN_AFTER && !self.is_settled(kind, scope) {
+        if answered_failures >= BROKEN_AFTER && !self.knowledge.is_settled(kind, scope) {
             log::error!(kind:%, scope:%; "the API server does not give the kind; the others no longer wait for it");
-            self.settled(kind, scope);
+            self.knowledge.settled(kind, scope);
         }
     }
 
-    fn is_settled(&self, kind: Kind, scope: &Scope) -> bool {
-        let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        !unsynced.contains(&(kind, scope.clone()))
-    }
-
-    fn settled(&self, kind: Kind, scope: &Scope) {
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        if unsynced.remove(&(kind, scope.clone())) {
-            if !unsynced.iter().any(|(other, _)| *other == kind) {
-                self.metrics.inventory_synced(kind, true);
-            }
-            let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
-            log::info!(kind:%, scope:%, objects; "objects are known");
-            if unsynced.is_empty() {
-                self.synced.notify_waiters();
-            }
-        }
+    fn keeps_details(&self, kind: Kind) -> bool {
+        lock(&self.needs).read_by_filters.contains(&kind)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Inventory> {
         self.inventory.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A watch of one kind in one scope.
+struct Running {
+    kind: Kind,
+    scope: Scope,
+    task: AbortHandle,
 }
 
 /// What has gone wrong with a kind since it was last listed.
@@ -487,4 +469,8 @@ impl Trouble {
 struct Failure {
     code: Option<u16>,
     why: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

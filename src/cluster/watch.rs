@@ -154,13 +154,19 @@ impl Watched {
         Target { kind, namespace: namespace.clone(), name: name.clone() }
     }
 
-    /// What it carries for those who choose among objects, and what filters read of it.
-    pub(super) fn take_marks(&mut self) -> (Marks, Details) {
-        let Metadata { labels, others, resource_version, .. } = &mut self.metadata;
-        others.resource_version = Some(resource_version.clone());
+    /// What it carries for those who choose among objects.
+    pub(super) fn take_marks(&mut self) -> Marks {
+        let Metadata { labels, others, .. } = &mut self.metadata;
         let allow = others.annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
-        let marks = Marks { labels: std::mem::take(labels).into_iter().collect(), allow };
-        (marks, Details::new(std::mem::take(others), &self.spec, self.status.revision()))
+        Marks { labels: std::mem::take(labels).into_iter().collect(), allow }
+    }
+
+    /// What filters read of it.
+    pub(super) fn details(&self) -> Details {
+        let Metadata { others, resource_version, .. } = &self.metadata;
+        let resource_version = Some(resource_version.clone());
+        let metadata = details::Metadata { resource_version, ..others.clone() };
+        Details::new(metadata, &self.spec, self.status.revision())
     }
 
     pub(super) fn progress(&self) -> Progress {

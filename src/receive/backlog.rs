@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::event::Event;
 use crate::facts::Facts;
+use crate::flux::needs::Needs;
 use crate::flux::selection::Selection;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
@@ -116,6 +117,11 @@ impl Backlog {
         state.waiting.extend(back);
         self.metrics.waiting_deliveries(state.waiting.len());
         self.opened.notify_waiters();
+    }
+
+    /// What has to be known so that all that waits can be matched.
+    pub(super) fn needs(&self) -> Needs {
+        Needs::of(self.lock().waiting.iter().map(|(_, waiting)| &waiting.selection))
     }
 
     /// Whether anything waits.

@@ -28,6 +28,8 @@ struct Double {
     watches: Watches,
     /// Whether lists of GitRepositories fail.
     lists_fail: AtomicBool,
+    /// Whether they take a second.
+    lists_are_slow: AtomicBool,
     /// Requests to list and to watch GitRepositories.
     lists: AtomicUsize,
     watched: AtomicUsize,
@@ -92,7 +94,10 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
             return HttpResponse::InternalServerError().body("etcd is down");
         }
         let lists = double.lists.fetch_add(1, Ordering::Relaxed);
-        let good = json!({"metadata": {"name": "app", "namespace": "apps"}, "spec": {"url": "https://github.com/org/app", "ref": {"branch": "main"}}});
+        if double.lists_are_slow.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let good = json!({"metadata": {"name": "app", "namespace": "apps", "annotations": {"team": "a"}}, "spec": {"url": "https://github.com/org/app", "ref": {"branch": "main"}}});
         let later = json!({"metadata": {"name": "later", "namespace": "apps"}, "spec": {"url": "https://github.com/org/later", "ref": {"branch": "main"}}});
         let grown = (double.watches == Watches::Expired && lists > 0).then_some(&later);
         let items: Vec<&Value> = double.extra.iter().chain([&good]).chain(grown).collect();
@@ -305,4 +310,41 @@ async fn deliveries_wait_for_a_broken_kind_of_their_own() {
     assert_eq!(bed.patches().len(), 0);
     bed.double.lists_fail.store(false, Ordering::Relaxed);
     bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+}
+
+/// What only filters read of objects is kept only where one does.
+#[actix_web::test]
+async fn the_first_filter_over_objects_has_them_listed_again_and_deliveries_wait_for_that() {
+    let bed = start(Double::default());
+    assert!(bed.push().await.starts_with("202 "));
+    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.double.lists_are_slow.store(true, Ordering::Relaxed);
+    let filtered = "fluxRecvVersion: 1
+endpoints:
+- source: GitHub
+  keyPath: github.key
+  resources: [{kind: GitRepository, filter: 'res.metadata.annotations[\"team\"] == \"a\"'}]
+";
+    let config = bed.running.folder.path().join("fluxrecv.yaml");
+    std::fs::write(&config, filtered).expect("a config");
+    bed.wait_for_log("the config was reloaded").await;
+    let early = bed.push_now("https://github.com/org/app");
+    assert!(early.contains("\"outcome\":\"queued\""), "{early}");
+    bed.wait_for_log("queued delivery").await;
+    let log = bed.running.log();
+    assert!(!log.contains("came to no result"), "{log}");
+    assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
+    let late = bed.push_now("https://github.com/org/app");
+    assert!(late.contains("\"targets\":[\"GitRepository/apps/app\"]"), "{late}");
+
+    // The same filter again: it reads what is there.
+    std::fs::write(&config, filtered.replace("\"a\"", "\"b\"")).expect("a config");
+    let started = Instant::now();
+    while bed.running.log().matches("the config was reloaded").count() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", bed.running.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let other = bed.push_now("https://github.com/org/app");
+    assert!(other.contains("hold of none of the 1 objects"), "{other}");
+    assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
 }

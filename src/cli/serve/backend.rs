@@ -116,7 +116,7 @@ impl Backend {
         let watches = Watches::new(
             connection,
             Arc::clone(&inventory),
-            config.endpoints.kinds(),
+            config.endpoints.needs(),
             args.cluster.namespaces(),
             follow_through.clone(),
             Arc::clone(metrics),
@@ -127,6 +127,7 @@ impl Backend {
         tasks.spawn("the follow-through", follow_through.clone().run());
         let mut objects =
             FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
+        watches.also_watch(objects.needs());
         objects.follow_through = Some(follow_through);
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
         Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, receivers, must_catch_up })

@@ -53,7 +53,7 @@ impl Reloading {
                 Ok(config) => {
                     // Before deliveries ask for them: those wait until they are listed.
                     if let Some(watches) = &self.watches {
-                        watches.also_watch(config.endpoints.kinds());
+                        watches.also_watch(config.endpoints.needs());
                     }
                     put_in_force(config, &service);
                 }

@@ -1,0 +1,103 @@
+//! Of which kinds it is known which objects there are.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::Notify;
+
+use super::watch::Scope;
+use crate::flux::Kind;
+use crate::matching::Inventory;
+use crate::metrics::Metrics;
+
+/// What is known of a cluster. Deliveries wait for what is unknown, the start waits for what is
+/// unsettled; a kind that is broken is settled and yet unknown.
+pub(super) struct Knowledge {
+    inventory: Arc<RwLock<Inventory>>,
+    metrics: Arc<Metrics>,
+    unknown: Mutex<HashSet<(Kind, Scope)>>,
+    unsettled: Mutex<HashSet<(Kind, Scope)>>,
+    became_known: Arc<Notify>,
+    all_settled: Notify,
+}
+
+impl Knowledge {
+    pub(super) fn new(inventory: Arc<RwLock<Inventory>>, metrics: Arc<Metrics>) -> Knowledge {
+        Knowledge {
+            inventory,
+            metrics,
+            unknown: Mutex::default(),
+            unsettled: Mutex::default(),
+            became_known: Arc::default(),
+            all_settled: Notify::new(),
+        }
+    }
+
+    /// Nothing is known of the kind there.
+    pub(super) fn expect(&self, kind: Kind, scope: &Scope) {
+        self.metrics.kind(kind);
+        lock(&self.unsettled).insert((kind, scope.clone()));
+        self.unknow(kind, scope);
+    }
+
+    /// More can be known of the kind than is: until its list is complete, its deliveries wait again.
+    pub(super) fn unknow(&self, kind: Kind, scope: &Scope) {
+        lock(&self.unknown).insert((kind, scope.clone()));
+        self.inventory.write().unwrap_or_else(PoisonError::into_inner).unknow(kind);
+    }
+
+    /// Which objects there are of the kind is known now, or that nobody may know.
+    pub(super) fn known(&self, kind: Kind, scope: &Scope) {
+        let mut unknown = lock(&self.unknown);
+        if unknown.remove(&(kind, scope.clone())) && !unknown.iter().any(|(other, _)| *other == kind) {
+            self.inventory.write().unwrap_or_else(PoisonError::into_inner).know(kind);
+            self.became_known.notify_one();
+        }
+        drop(unknown);
+        self.settled(kind, scope);
+    }
+
+    /// Nobody waits for the kind there any longer, known or not.
+    pub(super) fn settled(&self, kind: Kind, scope: &Scope) {
+        let mut unsettled = lock(&self.unsettled);
+        if !unsettled.remove(&(kind, scope.clone())) {
+            return;
+        }
+        if !unsettled.iter().any(|(other, _)| *other == kind) {
+            self.metrics.inventory_synced(kind, true);
+        }
+        let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
+        log::info!(kind:%, scope:%, objects; "objects are known");
+        if unsettled.is_empty() {
+            self.all_settled.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_settled(&self, kind: Kind, scope: &Scope) -> bool {
+        !lock(&self.unsettled).contains(&(kind, scope.clone()))
+    }
+
+    pub(super) fn is_all_known(&self) -> bool {
+        lock(&self.unknown).is_empty()
+    }
+
+    /// Tells whenever more is known than before.
+    pub(super) fn became_known(&self) -> Arc<Notify> {
+        Arc::clone(&self.became_known)
+    }
+
+    /// Waits until every kind is settled.
+    pub(super) async fn all_settled(&self) {
+        loop {
+            let settled = self.all_settled.notified();
+            if lock(&self.unsettled).is_empty() {
+                return;
+            }
+            settled.await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,59 @@
+//! What has to be known of a cluster so that endpoints can match.
+
+use std::collections::BTreeSet;
+
+use super::Kind;
+use super::selection::Selection;
+
+/// What has to be known of a cluster so that endpoints can match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The kinds whose objects are to be known.
+    pub kinds: BTreeSet<Kind>,
+    /// Those whose objects filters read, so that more of them has to be kept.
+    pub read_by_filters: BTreeSet<Kind>,
+}
+
+impl Needs {
+    /// What it takes to match by these selections: the kinds of payloads, and what is listed.
+    pub fn of<'s>(selections: impl IntoIterator<Item = &'s Selection>) -> Needs {
+        let mut needs = Needs { kinds: Kind::of_payloads().collect(), ..Needs::default() };
+        for listed in selections.into_iter().flat_map(|selection| &selection.resources) {
+            needs.kinds.insert(listed.kind);
+            if listed.filter.as_ref().is_some_and(|filter| filter.names("res")) {
+                needs.read_by_filters.insert(listed.kind);
+            }
+        }
+        needs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::selection::Resource;
+    use super::*;
+    use crate::expression::Expression;
+
+    #[test]
+    fn filters_that_name_the_object_need_more_of_it() {
+        let listed = |kind, filter: Option<&str>| {
+            let filter = filter.map(|text| Expression::condition(text, &["event", "res"]).expect("a filter"));
+            Resource { kind, name: None, namespace: None, labels: BTreeMap::new(), filter }
+        };
+        let resources = vec![
+            listed(Kind::GitRepository, Some("res.metadata.name == 'a'")),
+            listed(Kind::Kustomization, None),
+            listed(Kind::HelmRelease, Some("event.kind == 'git'")),
+        ];
+        let selection = Selection { resources, ..Selection::default() };
+        let needs = Needs::of([&selection, &Selection::default()]);
+        assert_eq!(needs.read_by_filters, BTreeSet::from([Kind::GitRepository]));
+        let named = [Kind::Kustomization, Kind::HelmRelease];
+        assert_eq!(needs.kinds, Kind::of_payloads().chain(named).collect());
+        let nobodys = Needs::of([]);
+        assert_eq!(nobodys.kinds, Kind::of_payloads().collect());
+        assert!(nobodys.read_by_filters.is_empty());
+    }
+}
