@@ -218,16 +218,16 @@ impl InForce {
         Arc::clone(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another config in force.
-    pub fn replace(&self, serving: Serving) {
+    /// Puts another config in force; gives the Receivers that cannot be served, since another endpoint
+    /// is in their way.
+    pub fn replace(&self, serving: Serving) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.of_config = serving.endpoints.list;
         parts.trusted_proxies = serving.trusted_proxies;
-        self.put(&parts);
+        self.put(&parts)
     }
 
-    /// Puts other Receivers in force; gives those that cannot be served, since another endpoint is in
-    /// their way.
+    /// Puts other Receivers in force; gives those that cannot be served.
     pub fn replace_receivers(&self, endpoints: Vec<Arc<Endpoint>>) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.of_receivers = endpoints;
@@ -266,5 +266,58 @@ impl InForce {
         let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
         conflicts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::Expects;
+
+    fn endpoint(name: &str, digest: &str) -> Arc<Endpoint> {
+        let provider = Provider::named("GitHub").expect("a sender");
+        let credentials = Credentials { keys: Vec::new(), expects: Expects::KeyAlone, unsigned: false };
+        Arc::new(Endpoint::new(name.to_owned(), provider, PathBuf::new(), credentials, digest.to_owned()))
+    }
+
+    fn config(endpoints: &[Arc<Endpoint>]) -> Serving {
+        let mut serving = Serving::default();
+        for endpoint in endpoints {
+            assert!(serving.endpoints.add(Arc::clone(endpoint)).is_ok());
+        }
+        serving
+    }
+
+    #[test]
+    fn the_config_wins_and_what_is_in_its_way_is_told_of_whichever_came_first() {
+        let in_force = InForce::new(config(&[endpoint("a", "1")]));
+        let receivers = vec![endpoint("a", "2"), endpoint("b", "1"), endpoint("c", "3")];
+        let conflicts = in_force.replace_receivers(receivers);
+        assert!(
+            matches!(&conflicts[..], [(a, Conflict::Name(_)), (b, Conflict::Path(_))] if &*a.name == "a" && &*b.name == "b")
+        );
+        assert!(in_force.get().endpoints.at_path("/hook/3").is_some());
+
+        let conflicts = in_force.replace(config(&[endpoint("d", "3")]));
+        assert!(matches!(&conflicts[..], [(c, Conflict::Path(d))] if &*c.name == "c" && &*d.name == "d"));
+        let serving = in_force.get();
+        let at = |path| serving.endpoints.at_path(path).map(|endpoint| endpoint.name.to_string());
+        assert_eq!(
+            [at("/hook/1"), at("/hook/2"), at("/hook/3")].map(Option::unwrap_or_default),
+            ["b", "a", "d"]
+        );
+    }
+
+    #[test]
+    fn a_second_path_takes_nobody_elses() {
+        let provider = Provider::named("GitHub").expect("a sender");
+        let credentials = Credentials { keys: Vec::new(), expects: Expects::KeyAlone, unsigned: false };
+        let moved = Endpoint::new("a".to_owned(), provider, PathBuf::new(), credentials, "1".to_owned());
+        let forged = Arc::new(moved.also_at("2".to_owned()));
+        let in_force = InForce::new(Serving::default());
+        in_force.replace_receivers(vec![forged, endpoint("b", "2")]);
+        let serving = in_force.get();
+        assert_eq!(serving.endpoints.at_path("/hook/2").map(|endpoint| &*endpoint.name), Some("b"));
+        assert_eq!(serving.endpoints.at_path("/hook/1").map(|endpoint| &*endpoint.name), Some("a"));
     }
 }

@@ -2,6 +2,7 @@
 //! of a config file that keeps its URL.
 //! <https://fluxcd.io/flux/components/notification/receivers/>
 
+mod listed;
 mod to_config;
 mod to_endpoint;
 
@@ -214,14 +215,9 @@ impl FluxReceiver {
 }
 
 impl Resource {
-    /// The filter of the Receiver and its own: both have to hold.
-    fn whole_filter(&self, of_receiver: &str) -> Option<String> {
-        match (of_receiver.trim(), self.filter.trim()) {
-            ("", "") => None,
-            (filter, "") | ("", filter) => Some(filter.to_owned()),
-            // A comment ends with its line.
-            (first, second) => Some(format!("({first}\n) && ({second}\n)")),
-        }
+    /// Where it is.
+    fn namespace<'r>(&'r self, receiver: &'r FluxReceiver) -> &'r str {
+        if self.namespace.is_empty() { &receiver.namespace } else { &self.namespace }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `flux-recv`: serves.
 
 mod backend;
+mod change;
 mod receivers;
 mod reloading;
 
@@ -33,7 +34,7 @@ use crate::receive::Receiver;
 use crate::reload::Changes;
 use crate::server::{self, Limits, Service};
 use crate::verify::Tools;
-use crate::verify::fetch::{Fetch, HttpFetch, NoFetch};
+use crate::verify::fetch::HttpFetch;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServeArgs {
@@ -210,11 +211,7 @@ const CATCH_UP_AGAIN: Duration = Duration::from_secs(10);
 
 /// What checking proofs needs from outside: the real network and the real clock.
 fn tools() -> Tools {
-    let fetch: Arc<dyn Fetch> = match HttpFetch::new() {
-        Ok(fetch) => Arc::new(fetch),
-        Err(err) => Arc::new(NoFetch(err)),
-    };
-    Tools::new(fetch, SystemTime::now)
+    Tools::new(Arc::new(HttpFetch::default()), SystemTime::now)
 }
 
 /// The startup lines: one per endpoint, then what the operator should know.

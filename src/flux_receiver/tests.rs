@@ -34,7 +34,11 @@ fn what_hinders_a_receiver_names_the_field() {
     for (spec, expect) in [
         (json!({"type": "gogs"}), "spec.type: `gogs` is unknown; known are "),
         (json!({"secretRef": null}), "spec.secretRef: is missing"),
-        (json!({"resourceFilter": "res.x =="}), "spec.resources[0].filter: cannot be read"),
+        (json!({"resourceFilter": "res.x =="}), "spec.resourceFilter: cannot be read"),
+        (
+            json!({"resources": [{"kind": "Bucket", "name": "x", "filter": "res.x =="}]}),
+            "spec.resources[0].filter: cannot be read",
+        ),
         (
             json!({"resources": [{"kind": "Deployment", "name": "x"}]}),
             "spec.resources: nothing is left to ask: spec.resources[0].kind: `Deployment`",
@@ -94,6 +98,7 @@ fn an_entry_keeps_the_url_and_says_what_does_not_map() {
         {"kind": "GitRepository", "name": "*", "matchLabels": {"a": "b"}, "filter": "true"},
         {"kind": "Deployment", "name": "x"},
         {"kind": "Bucket", "name": "*"},
+        {"apiVersion": "example.com/v1", "kind": "Bucket", "name": "x"},
     ]});
     let converted = convert(&receiver(spec), None).expect("an entry");
     assert_eq!(
@@ -107,8 +112,20 @@ fn an_entry_keeps_the_url_and_says_what_does_not_map() {
     assert_eq!(
         converted.notes,
         [
-            "resources[1]: `Deployment` is no kind that flux-recv asks, so it is left out",
-            "resources[2]: `*` without matchLabels asked for nothing, so it is left out",
+            "spec.resources[1].kind: `Deployment` is no kind that flux-recv asks, so it is left out",
+            "spec.resources[2].matchLabels: is missing, without it the name `*` asks for nothing, so it is left out",
+            "spec.resources[3].apiVersion: `example.com/v1` is none of Bucket, so it is left out",
         ]
     );
+}
+
+#[test]
+fn what_cannot_be_served_makes_no_entry() {
+    for (spec, expect) in [
+        (json!({"resourceFilter": "res.x =="}), "spec.resourceFilter: cannot be read"),
+        (json!({"type": "generic-oidc", "secretRef": null}), "spec.oidcProviders: is empty"),
+    ] {
+        let why = convert(&receiver(spec), None).err().expect("a reason");
+        assert!(why.starts_with(expect), "{why}");
+    }
 }

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::listed::{self, Hindrance};
+use super::to_endpoint::issuers;
 use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
-use crate::flux::Kind;
+use crate::flux::selection::Resource;
 
 /// An entry for a config file.
 pub struct Converted {
@@ -36,6 +38,9 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
         set("unsigned", json!(true));
         notes.push("rests on the secret path alone, as the Receiver did; `auth` is better".to_owned());
     }
+    if of_type.name == "generic" {
+        notes.push("takes POST alone, where the Receiver took any method".to_owned());
+    }
     if spec.secret_ref.is_none() {
         notes.push(
             "the URL changes: a Receiver without a Secret has none in its path, an endpoint has; make a key with \
@@ -52,7 +57,8 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("gcr: take `audience` and `email` out of the Secret".to_owned());
         }
     }
-    if !spec.oidc_providers.is_empty() {
+    if of_type.name == "generic-oidc" {
+        issuers(&spec.oidc_providers)?;
         set("oidc", spec.oidc_providers.iter().map(issuer).collect());
     }
     match (spec.events.is_empty(), of_type.has_events) {
@@ -65,36 +71,14 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("events: this type does not look at them, so they are left out".to_owned())
         }
     }
-    let resources: Vec<Value> = spec
-        .resources
-        .iter()
-        .enumerate()
-        .filter_map(|(at, resource)| {
-            let place = format!("resources[{at}]");
-            if Kind::named(&resource.kind).is_none() {
-                notes.push(format!(
-                    "{place}: `{}` is no kind that flux-recv asks, so it is left out",
-                    resource.kind
-                ));
-                return None;
-            }
-            if resource.name == "*" && resource.match_labels.is_none() {
-                notes.push(format!("{place}: `*` without matchLabels asked for nothing, so it is left out"));
-                return None;
-            }
-            let namespace =
-                if resource.namespace.is_empty() { &receiver.namespace } else { &resource.namespace };
-            let mut listed = json!({"kind": resource.kind, "name": resource.name, "namespace": namespace});
-            if resource.name == "*" && resource.match_labels.as_ref().is_some_and(|labels| !labels.is_empty())
-            {
-                listed["matchLabels"] = json!(resource.match_labels);
-            }
-            if let Some(filter) = resource.whole_filter(&spec.resource_filter) {
-                listed["filter"] = json!(filter);
-            }
-            Some(listed)
-        })
-        .collect();
+    let mut resources = Vec::new();
+    for (at, resource) in spec.resources.iter().enumerate() {
+        match listed::read(receiver, resource, &format!("spec.resources[{at}]")) {
+            Ok(resource) => resources.push(entry_of(&resource)),
+            Err(Hindrance::NotAsked(why)) => notes.push(format!("{why}, so it is left out")),
+            Err(Hindrance::Unreadable(why)) => return Err(why),
+        }
+    }
     if resources.is_empty() {
         return Err("none of its resources can be asked".to_owned());
     }
@@ -104,6 +88,19 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
         set("suspend", json!(true));
     }
     Ok(Converted { entry, key_path, notes })
+}
+
+fn entry_of(resource: &Resource) -> Value {
+    let Resource { kind, name, namespace, labels, filter } = resource;
+    let name = name.as_deref().unwrap_or("*");
+    let mut entry = json!({"kind": kind.info().name, "name": name, "namespace": namespace});
+    if !labels.is_empty() {
+        entry["matchLabels"] = json!(labels);
+    }
+    if let Some(filter) = filter {
+        entry["filter"] = json!(filter.text());
+    }
+    entry
 }
 
 fn issuer(provider: &OidcProvider) -> Value {

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{FluxReceiver, OidcProvider, Resource, Secret, Type, USUAL_AUDIENCE};
+use super::listed::{self, Hindrance};
+use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
 use crate::endpoint::{Endpoint, HOOK_PREFIX};
 use crate::expression::Expression;
-use crate::facts;
 use crate::filter::{Filter, Globs};
-use crate::flux::Kind;
-use crate::flux::selection::{self, Selection};
+use crate::flux::selection::Selection;
 use crate::provider::Provider;
 use crate::verify::key::{Key, digest_of};
 use crate::verify::oidc::{DECLARED, Issuer, Validation};
@@ -101,18 +100,21 @@ fn expects(receiver: &FluxReceiver, of_type: &Type, secret: Option<&Secret>) -> 
             let audience = field(secret.and_then(|secret| secret.audience.as_ref()), "audience")?;
             Ok(Expects::Google(GoogleAccount { audience, email }))
         }
-        "generic-oidc" if receiver.spec.oidc_providers.is_empty() => {
-            Err("spec.oidcProviders: is empty; list at least one issuer".to_owned())
-        }
-        "generic-oidc" => {
-            let issuers = receiver.spec.oidc_providers.iter().enumerate();
-            let issuers = issuers.map(|(at, provider)| {
-                issuer(provider).map_err(|why| format!("spec.oidcProviders[{at}].{why}"))
-            });
-            Ok(Expects::Issuers(issuers.collect::<Result<_, _>>()?))
-        }
+        "generic-oidc" => issuers(&receiver.spec.oidc_providers).map(Expects::Issuers),
         _ => Ok(Expects::KeyAlone),
     }
+}
+
+/// The issuers that a Receiver lists.
+///
+/// # Errors
+/// When there is none, or one cannot be asked; names the field.
+pub(super) fn issuers(listed: &[OidcProvider]) -> Result<Vec<Issuer>, String> {
+    if listed.is_empty() {
+        return Err("spec.oidcProviders: is empty; list at least one issuer".to_owned());
+    }
+    let read = |(at, provider)| issuer(provider).map_err(|why| format!("spec.oidcProviders[{at}].{why}"));
+    listed.iter().enumerate().map(read).collect()
 }
 
 fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
@@ -144,60 +146,21 @@ fn selection(
     without_effect: &mut Vec<String>,
 ) -> Result<Selection, String> {
     let mut resources = Vec::new();
-    for (at, listed) in receiver.spec.resources.iter().enumerate() {
+    for (at, resource) in receiver.spec.resources.iter().enumerate() {
         let place = format!("spec.resources[{at}]");
-        let namespace = if listed.namespace.is_empty() { &receiver.namespace } else { &listed.namespace };
-        if rules.no_cross_namespace_refs && *namespace != receiver.namespace {
+        if rules.no_cross_namespace_refs && resource.namespace(receiver) != receiver.namespace {
             without_effect.push(format!("{place}.namespace: references to other namespaces are not allowed"));
             continue;
         }
-        match resource(listed, namespace, &receiver.spec.resource_filter) {
+        match listed::read(receiver, resource, &place) {
             Ok(resource) => resources.push(resource),
-            Err(Hindrance::NotAsked(why)) => without_effect.push(format!("{place}.{why}")),
-            Err(Hindrance::Unreadable(why)) => return Err(format!("{place}.{why}")),
+            Err(Hindrance::NotAsked(why)) => without_effect.push(why),
+            Err(Hindrance::Unreadable(why)) => return Err(why),
         }
     }
     let selection = Selection { resources, matches_all: true, ..Selection::default() };
     Ok(match rules.require_opt_in {
         true => selection.with_consent(&receiver.endpoint_name(), vec![receiver.namespace.clone()]),
         false => selection,
-    })
-}
-
-/// What is in the way of a resource.
-enum Hindrance {
-    /// notification-controller does not ask it either, or flux-recv does not know its kind.
-    NotAsked(String),
-    /// The whole Receiver would not be ready.
-    Unreadable(String),
-}
-
-fn resource(
-    listed: &Resource,
-    namespace: &str,
-    filter_of_receiver: &str,
-) -> Result<selection::Resource, Hindrance> {
-    let kind = Kind::named(&listed.kind).ok_or_else(|| {
-        Hindrance::NotAsked(format!("kind: `{}` is no kind that flux-recv asks", listed.kind))
-    })?;
-    let group = listed.api_version.split_once('/').map(|(group, _)| group);
-    if group.is_some_and(|group| group != kind.info().group) {
-        let why = format!("apiVersion: `{}` is none of {kind}", listed.api_version);
-        return Err(Hindrance::NotAsked(why));
-    }
-    let is_wildcard = listed.name == "*";
-    if is_wildcard && listed.match_labels.is_none() {
-        let why = "matchLabels: is missing, without it the name `*` asks for nothing".to_owned();
-        return Err(Hindrance::NotAsked(why));
-    }
-    let filter = listed.whole_filter(filter_of_receiver);
-    let filter = filter.map(|text| Expression::condition(&text, facts::OF_A_RESOURCE)).transpose();
-    Ok(selection::Resource {
-        kind,
-        name: (!is_wildcard).then(|| listed.name.clone()),
-        namespace: Some(namespace.to_owned()),
-        // With a name of its own an object need not carry them.
-        labels: listed.match_labels.clone().filter(|_| is_wildcard).unwrap_or_default(),
-        filter: filter.map_err(|err| Hindrance::Unreadable(format!("filter: {err}")))?,
     })
 }

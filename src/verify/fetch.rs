@@ -1,6 +1,7 @@
 //! Fetching public keys, certificates and confirmations: the one thing that verifying needs from the
 //! network, handed in.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -15,13 +16,17 @@ pub trait Fetch: Send + Sync {
 }
 
 /// Why a document cannot be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct FetchError(pub String);
 
 /// Fetches over HTTP; whoever asks has seen to it that the address is a secure one where it has to be.
+///
+/// Its client is made when something is fetched for the first time: it holds all CA certificates of the
+/// system, and most installations never fetch.
+#[derive(Default)]
 pub struct HttpFetch {
-    client: reqwest::Client,
+    client: OnceLock<Result<reqwest::Client, FetchError>>,
 }
 
 /// Longer than Google's key server ever takes, short enough for a sender that waits ten seconds.
@@ -30,18 +35,13 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Key sets have a few KiB.
 const SIZE_LIMIT: usize = 1 << 20;
 
-impl HttpFetch {
-    /// # Errors
-    /// When the system has no CA certificates.
-    pub fn new() -> Result<HttpFetch, FetchError> {
-        let client = reqwest::Client::builder()
-            .timeout(TIME_LIMIT)
-            .redirect(Policy::custom(follow))
-            .user_agent(concat!("flux-recv/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|err| FetchError(format!("cannot make an HTTPS client (no CA certificates?): {err}")))?;
-        Ok(HttpFetch { client })
-    }
+fn client() -> Result<reqwest::Client, FetchError> {
+    reqwest::Client::builder()
+        .timeout(TIME_LIMIT)
+        .redirect(Policy::custom(follow))
+        .user_agent(concat!("flux-recv/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|err| FetchError(format!("cannot make an HTTPS client (no CA certificates?): {err}")))
 }
 
 /// What was asked over TLS stays there, and what was asked of SNS at SNS.
@@ -65,13 +65,9 @@ impl Fetch for HttpFetch {
             let shown = url.split('?').next().unwrap_or_default();
             let failed =
                 |err: reqwest::Error| FetchError(format!("cannot fetch {shown}: {}", err.without_url()));
-            let mut response = self
-                .client
-                .get(url)
-                .send()
-                .await
-                .and_then(reqwest::Response::error_for_status)
-                .map_err(failed)?;
+            let client = self.client.get_or_init(client).as_ref().map_err(FetchError::clone)?;
+            let mut response =
+                client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(failed)? {
                 body.extend_from_slice(&chunk);
@@ -81,14 +77,5 @@ impl Fetch for HttpFetch {
             }
             Ok(body)
         })
-    }
-}
-
-/// Fails always, for the same reason: stands in where an HTTPS client cannot be made.
-pub struct NoFetch(pub FetchError);
-
-impl Fetch for NoFetch {
-    fn get<'a>(&'a self, _url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
-        Box::pin(async { Err(FetchError(self.0.0.clone())) })
     }
 }

@@ -7,11 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use url::Url;
 
-use super::{announce_endpoints, serving};
+use super::{change, serving};
 use crate::cluster::inventory::Watches;
 use crate::config::Config;
-use crate::endpoint::Serving;
-use crate::outcome;
 use crate::reload::Changes;
 use crate::server::Service;
 
@@ -50,13 +48,7 @@ impl Reloading {
             };
             service.metrics.reloaded(loaded.is_ok());
             match loaded {
-                Ok(config) => {
-                    // Before deliveries ask for them: those wait until they are listed.
-                    if let Some(watches) = &self.watches {
-                        watches.also_watch(config.endpoints.needs());
-                    }
-                    put_in_force(config, &service);
-                }
+                Ok(config) => put_in_force(config, &service, self.watches.as_deref()),
                 Err(mistakes) => {
                     mistakes.lines().for_each(|mistake| log::error!("{mistake}"));
                     log::error!("the changed config was not taken; what was in force before stays in force");
@@ -72,25 +64,13 @@ async fn on_sighup(mut sighup: Signal, asked: Arc<Notify>) {
     }
 }
 
-fn put_in_force(config: Config, service: &Service) {
+fn put_in_force(config: Config, service: &Service, watches: Option<&Watches>) {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    announce_endpoints(&config.endpoints);
     let endpoints = config.endpoints.iter().count();
-    let before = service.in_force.get();
-    service.in_force.replace(serving(config, &service.metrics));
-    forget_what_is_gone(service, &before);
-    log::info!(endpoints; "the config was reloaded");
-}
-
-/// Forgets the endpoints that were served before and are no more.
-pub(super) fn forget_what_is_gone(service: &Service, before: &Serving) {
-    let now = service.in_force.get();
-    let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
-    gone.for_each(|endpoint| {
-        let source = endpoint.provider.name;
-        service.metrics.forget_endpoint(&endpoint.name, source, &outcome::LABELS, &endpoint.key_names);
+    change::put_in_force(service, watches, config.endpoints.needs(), |in_force| {
+        in_force.replace(serving(config, &service.metrics))
     });
-    service.history.retain(|name| now.endpoints.named(name).is_some());
+    log::info!(endpoints; "the config was reloaded");
 }

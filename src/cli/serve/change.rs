@@ -1,0 +1,50 @@
+//! Puts another config or other Receivers in force, and says what that changes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{announce_endpoint, show_in_metrics};
+use crate::cluster::inventory::Watches;
+use crate::endpoint::{Conflict, Endpoint, InForce, Serving};
+use crate::flux::needs::Needs;
+use crate::outcome;
+use crate::server::Service;
+
+/// Puts what `replace` brings in force; `needs` is what it takes to match by it. `replace` gives the
+/// Receivers that cannot be served.
+pub(super) fn put_in_force(
+    service: &Service,
+    watches: Option<&Watches>,
+    needs: Needs,
+    replace: impl FnOnce(&InForce) -> Vec<(Arc<Endpoint>, Conflict)>,
+) {
+    // Before deliveries ask for them: those wait until they are listed.
+    if let Some(watches) = watches {
+        watches.also_watch(needs);
+    }
+    let before = service.in_force.get();
+    let conflicts = replace(&service.in_force);
+    let now = service.in_force.get();
+    let known: HashSet<*const Endpoint> = before.endpoints.iter().map(Arc::as_ptr).collect();
+    for endpoint in now.endpoints.iter().filter(|endpoint| !known.contains(&Arc::as_ptr(endpoint))) {
+        show_in_metrics(endpoint, &service.metrics);
+        announce_endpoint(endpoint);
+    }
+    for (endpoint, conflict) in conflicts {
+        let (what, other) = match conflict {
+            Conflict::Path(other) => ("path", other),
+            Conflict::Name(other) => ("name", other),
+        };
+        log::error!(endpoint:% = endpoint.name, other:% = other.name; "another endpoint has its {what}, so the Receiver is not served");
+    }
+    forget_what_is_gone(service, &before, &now);
+}
+
+fn forget_what_is_gone(service: &Service, before: &Serving, now: &Serving) {
+    let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
+    gone.for_each(|endpoint| {
+        let source = endpoint.provider.name;
+        service.metrics.forget_endpoint(&endpoint.name, source, &outcome::LABELS, &endpoint.key_names);
+    });
+    service.history.retain(|name| now.endpoints.named(name).is_some());
+}
