@@ -92,8 +92,8 @@ pub struct Provider {
     pub parse: fn(&Verified<'_>, &Hints<'_>) -> Result<Parsed, Unreadable>,
     /// Writes a delivery as the sender would, for `flux-recv send` and `flux-recv demo`.
     pub compose: fn(&Change) -> Result<Composed, CannotCompose>,
-    /// The header that names the event, and its value for the commonest one.
-    pub event_header: Option<(&'static str, &'static str)>,
+    /// The header that names the event, if one does.
+    pub event_header: Option<EventHeader>,
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
     pub event_fields: &'static [&'static str],
     /// What filters read as `req`, where that is not the body itself but something inside it.
@@ -180,6 +180,23 @@ pub struct Composed {
 #[error("this sender {0}")]
 pub struct CannotCompose(&'static str);
 
+/// The header that names the event.
+#[derive(Debug, Clone, Copy)]
+pub struct EventHeader {
+    /// Its names; the first that has a value counts.
+    pub names: &'static [&'static str],
+    /// Its value for the commonest event.
+    pub usual: &'static str,
+}
+
+impl EventHeader {
+    /// The event that a delivery names.
+    pub fn value<'d>(&self, delivery: &Verified<'d>) -> Option<&'d str> {
+        let mut values = self.names.iter().filter_map(|name| delivery.header(name));
+        values.find(|value| !value.is_empty())
+    }
+}
+
 impl Provider {
     /// The provider of this name.
     pub fn named(name: &str) -> Option<&'static Provider> {
@@ -204,10 +221,7 @@ impl Provider {
 
     /// What the sender calls the event, with its action behind a dot: `release.published`.
     pub fn event_name(&self, delivery: &Verified<'_>) -> String {
-        let header = self.event_header.and_then(|(name, _)| {
-            let of_package = || delivery.header(PACKAGE_EVENT).filter(|_| name.ends_with("-event"));
-            delivery.header(name).filter(|name| !name.is_empty()).or_else(of_package)
-        });
+        let header = self.event_header.and_then(|header| header.value(delivery));
         let mut parts: Vec<String> = header.map(str::to_owned).into_iter().collect();
         if !self.event_fields.is_empty()
             && let Ok(body) = delivery.json::<Box<RawValue>>()
@@ -227,9 +241,6 @@ fn text_at(body: &RawValue, pointer: &str) -> Option<String> {
     }
     serde_json::from_str(at).ok()
 }
-
-/// Some versions of Gitea name the events of packages here, and leave the usual header empty.
-const PACKAGE_EVENT: &str = "x-gitea-event-type";
 
 impl Composed {
     fn json(headers: &[(&str, &str)], body: &Value) -> Composed {

@@ -10,11 +10,20 @@ use std::time::SystemTime;
 
 use flux_recv::delivery::Delivery;
 use flux_recv::event::Event;
-use flux_recv::provider::{Hints, PROVIDERS, Parsed, Provider};
-use flux_recv::verify::fetch::{FetchError, NoFetch};
+use flux_recv::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
+use flux_recv::verify::fetch::{Fetch, FetchError};
 use flux_recv::verify::key::Key;
 use flux_recv::verify::{Credentials, Proof, Tools, verify};
+use futures::future::BoxFuture;
 use libfuzzer_sys::fuzz_target;
+
+struct NoFetch;
+
+impl Fetch for NoFetch {
+    fn get<'a>(&'a self, _url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
+        Box::pin(async { Err(FetchError("no network".to_owned())) })
+    }
+}
 
 fuzz_target!(|input: &[u8]| {
     let (name, rest) = line(input);
@@ -23,12 +32,13 @@ fuzz_target!(|input: &[u8]| {
     let picked = usize::from(name.first().copied().unwrap_or_default()) % PROVIDERS.len();
     let provider = named.unwrap_or(PROVIDERS[picked]);
     let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    if let (Some((name, _)), Ok(value)) = (provider.event_header, std::str::from_utf8(event)) {
-        headers.push((name.to_owned(), value.to_owned()));
+    if let (Some(EventHeader { names: [name, ..], .. }), Ok(value)) =
+        (provider.event_header, std::str::from_utf8(event))
+    {
+        headers.push(((*name).to_owned(), value.to_owned()));
     }
     let credentials = Credentials::of(Key::new(b"fuzz-key".to_vec()).expect("a key"));
-    let fetch = Arc::new(NoFetch(FetchError("no network".to_owned())));
-    let tools = Tools::new(fetch, SystemTime::now);
+    let tools = Tools::new(Arc::new(NoFetch), SystemTime::now);
     let delivery = Delivery { headers: &headers, body };
     let verified = futures::executor::block_on(verify(delivery, Proof::PathOnly, &credentials, &tools));
     let Ok(verified) = verified else { panic!("the path is proof enough here") };

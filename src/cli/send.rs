@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
-use crate::provider::{Change, Composed};
+use crate::provider::{Change, Composed, EventHeader};
 use crate::verify::sign::sign;
 
 #[derive(Debug, Args)]
@@ -65,8 +65,8 @@ fn compose(args: &SendArgs, endpoint: &Endpoint) -> anyhow::Result<Composed> {
         let body =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let mut headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-        if let Some((header, usual)) = endpoint.provider.event_header {
-            headers.push((header.to_owned(), args.event.clone().unwrap_or_else(|| usual.to_owned())));
+        if let Some(EventHeader { names: [name, ..], usual }) = endpoint.provider.event_header {
+            headers.push(((*name).to_owned(), args.event.clone().unwrap_or_else(|| usual.to_owned())));
         }
         return Ok(Composed { headers, body });
     }

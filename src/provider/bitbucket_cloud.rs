@@ -4,7 +4,10 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, required_header};
+use super::{
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event,
+    required_header,
+};
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange, Subject};
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
@@ -19,7 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-Event-Key", "repo:push")),
+    event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:push" }),
     event_fields: &[],
     request: None,
     lists_changed_files: false,

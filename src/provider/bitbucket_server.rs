@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings, git_event,
-    pushed_ref, required_header,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings,
+    git_event, pushed_ref, required_header,
 };
 use crate::event::GitChanges;
 use crate::event::Subject;
@@ -22,7 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-Event-Key", "repo:refs_changed")),
+    event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:refs_changed" }),
     event_fields: &[],
     request: None,
     lists_changed_files: false,

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, artifact_event, cloud_event, of_batch,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, artifact_event,
+    cloud_event, of_batch,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
@@ -23,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Chosen,
     parse,
     compose,
-    event_header: Some(("ce-type", "dev.cdevents.change.merged.0.3.0")),
+    event_header: Some(EventHeader { names: &["ce-type"], usual: "dev.cdevents.change.merged.0.3.0" }),
     event_fields: &["/type"],
     request: None,
     lists_changed_files: false,

@@ -1,7 +1,7 @@
 //! Forgejo, which adds headers of its own to Gitea's.
 //! <https://forgejo.org/docs/latest/user/webhooks/>
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, gitea};
+use super::{CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, forge, gitea};
 use crate::event::Subject;
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
@@ -15,7 +15,10 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-Forgejo-Event", "push")),
+    event_header: Some(EventHeader {
+        names: &["X-Forgejo-Event", "X-Gitea-Event", "X-Forgejo-Event-Type", "X-Gitea-Event-Type"],
+        usual: "push",
+    }),
     event_fields: &["/action"],
     request: None,
     lists_changed_files: true,
@@ -32,11 +35,7 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    gitea::parse_named(
-        delivery,
-        hints,
-        &["X-Forgejo-Event", "X-Gitea-Event", "X-Forgejo-Event-Type", "X-Gitea-Event-Type"],
-    )
+    gitea::parse_named(delivery, hints, &PROVIDER)
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {

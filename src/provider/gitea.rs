@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings, add_registry_hosts,
-    forge,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings,
+    add_registry_hosts, forge,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
@@ -22,7 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-Gitea-Event", "push")),
+    event_header: Some(EventHeader { names: &["X-Gitea-Event", "X-Gitea-Event-Type"], usual: "push" }),
     event_fields: &["/action"],
     request: None,
     lists_changed_files: true,
@@ -39,18 +39,20 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    parse_named(delivery, hints, &["X-Gitea-Event", "X-Gitea-Event-Type"])
+    parse_named(delivery, hints, &PROVIDER)
 }
 
-/// Reads a delivery whose event stands in the first of these headers that is not empty: some
-/// versions leave the first one empty for packages.
+/// Reads a delivery of a forge that sends what Gitea does under headers of its own.
 pub(super) fn parse_named(
     delivery: &Verified<'_>,
     hints: &Hints<'_>,
-    headers: &[&str],
+    forge: &Provider,
 ) -> Result<Parsed, Unreadable> {
-    let event = headers.iter().find_map(|header| delivery.header(header));
-    match event.ok_or_else(|| Unreadable(format!("the header {} is missing", headers[0])))? {
+    let Some(header) = forge.event_header else { return Err(Unreadable::payload("the event has no name")) };
+    match header
+        .value(delivery)
+        .ok_or_else(|| Unreadable(format!("the header {} is missing", header.names[0])))?
+    {
         "package" => package(&delivery.json()?, hints),
         event => forge::parse(event, delivery).unwrap_or_else(|| Ok(Parsed::ignored_event(event))),
     }

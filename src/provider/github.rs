@@ -4,7 +4,9 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, required_header};
+use super::{
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, forge, required_header,
+};
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
@@ -19,7 +21,7 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-GitHub-Event", "push")),
+    event_header: Some(EventHeader { names: &["X-GitHub-Event"], usual: "push" }),
     event_fields: &["/action"],
     request: None,
     lists_changed_files: true,

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
     required_header,
 };
 use crate::event::git_ref::GitRef;
@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::GitLab,
     parse,
     compose,
-    event_header: Some(("X-Gitlab-Event", "Push Hook")),
+    event_header: Some(EventHeader { names: &["X-Gitlab-Event"], usual: "Push Hook" }),
     event_fields: &["/event_name"],
     request: None,
     lists_changed_files: true,

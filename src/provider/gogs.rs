@@ -1,7 +1,7 @@
 //! Gogs, the ancestor of Gitea and Forgejo.
 //! <https://gogs.io/docs/features/webhook>
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, forge, gitea};
+use super::{CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, forge, gitea};
 use crate::event::Subject;
 use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
@@ -15,7 +15,7 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-Gogs-Event", "push")),
+    event_header: Some(EventHeader { names: &["X-Gogs-Event"], usual: "push" }),
     event_fields: &["/action"],
     request: None,
     // It cuts the list of commits short and does not say so.
@@ -33,7 +33,7 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    gitea::parse_named(delivery, hints, &["X-Gogs-Event"])
+    gitea::parse_named(delivery, hints, &PROVIDER)
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {

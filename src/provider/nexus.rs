@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, required_header,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, add_registry_hosts,
+    required_header,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
@@ -21,7 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     }),
     parse,
     compose,
-    event_header: Some(("X-Nexus-Webhook-ID", "rm:repository:component")),
+    event_header: Some(EventHeader { names: &["X-Nexus-Webhook-ID"], usual: "rm:repository:component" }),
     event_fields: &["/action"],
     request: None,
     lists_changed_files: false,

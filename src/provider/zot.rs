@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
-    cloud_event, of_batch,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, add_registry_hosts,
+    artifact_event, cloud_event, of_batch,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Chosen,
     parse,
     compose,
-    event_header: Some(("ce-type", UPDATED)),
+    event_header: Some(EventHeader { names: &["ce-type"], usual: UPDATED }),
     event_fields: &["/type"],
     request: None,
     lists_changed_files: false,

@@ -29,12 +29,12 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
         facts = facts.with_request(body(endpoint, delivery));
     }
     if headers {
-        let event_header = endpoint.provider.event_header.map(|(name, _)| name);
+        let named = endpoint.provider.event_header.map_or(&[][..], |header| header.names);
         let secret = match endpoint.credentials.header() {
             Some(Auth::Header(name)) => Some(name.as_str()),
             _ => None,
         };
-        facts = facts.with_headers(delivery.plain_headers(event_header.as_slice(), secret));
+        facts = facts.with_headers(delivery.plain_headers(named, secret));
     }
     match &delivery.claims {
         Some(of_token) if claims => facts.with_claims(of_token),

@@ -141,7 +141,8 @@ fn add_event_header(endpoint: &Endpoint, name: &str, headers: &mut Vec<(String, 
     // Those of objects alone are what Eventarc would send.
     let of_object =
         name.starts_with("gcs/object-").then_some(("ce-type", "google.cloud.storage.object.v1.finalized"));
-    let Some((header, usual)) = endpoint.provider.event_header.or(of_object) else { return };
+    let usual = endpoint.provider.event_header.map(|header| (header.names[0], header.usual));
+    let Some((header, usual)) = usual.or(of_object) else { return };
     if headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case(header)) {
         headers.push((header.to_owned(), usual.to_owned()));
     }
