@@ -5,25 +5,19 @@
 //! header, the body.
 #![no_main]
 
+mod no_fetch;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use flux_recv::delivery::Delivery;
 use flux_recv::event::Event;
 use flux_recv::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
-use flux_recv::verify::fetch::{Fetch, FetchError};
 use flux_recv::verify::key::Key;
 use flux_recv::verify::{Credentials, Proof, Tools, verify};
-use futures::future::BoxFuture;
 use libfuzzer_sys::fuzz_target;
 
-struct NoFetch;
-
-impl Fetch for NoFetch {
-    fn get<'a>(&'a self, _url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
-        Box::pin(async { Err(FetchError("no network".to_owned())) })
-    }
-}
+use no_fetch::NoFetch;
 
 fuzz_target!(|input: &[u8]| {
     let (name, rest) = line(input);
