@@ -1,0 +1,179 @@
+//! Watches that tell of Receivers and Secrets.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use kube::core::ApiResource;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
+
+use super::super::connection::Connection;
+use super::super::watch::{Scope, Seen, Watch, Watchable};
+use super::Name;
+use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
+use crate::backoff::growing_pause;
+use crate::flux_receiver::{FluxReceiver, Secret};
+
+/// What a watch has found.
+pub(super) enum Change {
+    /// A Receiver of this name is there; without what it is where it cannot be read.
+    Receiver(Name, Option<FluxReceiver>),
+    ReceiverGone(Name),
+    /// What is listed in the scope is all there is; none if it may not be listed.
+    Listed(Scope, Option<BTreeSet<Name>>),
+    /// A Secret is there, or is not.
+    Secret(Name, Option<Secret>),
+    /// A Secret cannot be read, which does not mean that it is gone.
+    UnreadableSecret(Name),
+}
+
+const AFTER_A_FAILURE: Duration = Duration::from_secs(2);
+const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
+
+/// So many refusals or errors of an API server that answers are no slip of one that has just started.
+/// One Secret that cannot be read must not hold back the Receivers that name others.
+const SLIPS: u32 = 3;
+
+/// How long a list may be silent.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Tells of all Receivers in a scope from now on.
+pub(super) fn watch_receivers(connection: &Connection, scope: &Scope, tell: &UnboundedSender<Change>) {
+    let (connection, scope, tell) = (connection.clone(), scope.clone(), tell.clone());
+    start(move || {
+        let (connection, scope, tell) = (connection.clone(), scope.clone(), tell.clone());
+        async move { receivers_of(&connection, scope, &tell).await }
+    });
+}
+
+/// Tells of one Secret from now on, until it is ended.
+pub(super) fn watch_secret(
+    connection: &Connection,
+    name: &Name,
+    tell: &UnboundedSender<Change>,
+) -> AbortHandle {
+    let (connection, name, tell) = (connection.clone(), name.clone(), tell.clone());
+    start(move || {
+        let (connection, name, tell) = (connection.clone(), name.clone(), tell.clone());
+        async move { secret_of(&connection, name, &tell).await }
+    })
+}
+
+/// Starts a watch, and starts it again after a panic.
+fn start<W: Future<Output = ()> + Send + 'static>(watch: impl Fn() -> W + Send + 'static) -> AbortHandle {
+    let running = tokio::spawn(async move {
+        while AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
+            log::error!("a watch of Receivers ended in a panic and is started again; please report this");
+            tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
+        }
+    });
+    running.abort_handle()
+}
+
+/// Tells of all Receivers in a scope; never ends.
+async fn receivers_of(connection: &Connection, scope: Scope, tell: &UnboundedSender<Change>) {
+    let mut listed = BTreeSet::new();
+    let see = |seen: Option<Seen<ReceiverObject>>| match seen {
+        None => vec![Change::Listed(scope.clone(), None)],
+        Some(Seen::Unchanged) => Vec::new(),
+        Some(Seen::Listing) => {
+            listed.clear();
+            Vec::new()
+        }
+        Some(Seen::Listed(object)) => {
+            listed.insert(object.name());
+            vec![Change::Receiver(object.name(), object.read_or_log())]
+        }
+        Some(Seen::Complete) => vec![Change::Listed(scope.clone(), Some(std::mem::take(&mut listed)))],
+        Some(Seen::Changed(object)) => vec![Change::Receiver(object.name(), object.read_or_log())],
+        Some(Seen::Gone(object)) => vec![Change::ReceiverGone(object.name())],
+    };
+    keep(connection, "Receivers", &receivers(), &scope, None, tell, see).await;
+}
+
+/// Tells of one Secret; never ends.
+async fn secret_of(connection: &Connection, name: Name, tell: &UnboundedSender<Change>) {
+    let mut is_there = false;
+    let (scope, secret_name) = (Scope::Namespace(name.0.clone()), name.1.clone());
+    let see = |seen: Option<Seen<SecretObject>>| match seen {
+        Some(Seen::Unchanged) => Vec::new(),
+        Some(Seen::Listing) => {
+            is_there = false;
+            Vec::new()
+        }
+        Some(Seen::Listed(secret) | Seen::Changed(secret)) => {
+            is_there = true;
+            vec![Change::Secret(name.clone(), Some(secret.read()))]
+        }
+        Some(Seen::Complete) if is_there => Vec::new(),
+        None => vec![Change::UnreadableSecret(name.clone())],
+        Some(Seen::Complete | Seen::Gone(_)) => vec![Change::Secret(name.clone(), None)],
+    };
+    let what = format!("Secret {}", name.1);
+    keep(connection, &what, &secrets(), &scope, Some(&secret_name), tell, see).await;
+}
+
+/// Watches and goes on after whatever interrupts it. `see` is given none when the answers are errors for
+/// good; that is looked at again all the same.
+async fn keep<T: Watchable>(
+    connection: &Connection,
+    what: &str,
+    resource: &ApiResource,
+    scope: &Scope,
+    name: Option<&str>,
+    tell: &UnboundedSender<Change>,
+    mut see: impl FnMut(Option<Seen<T>>) -> Vec<Change>,
+) {
+    let open = || {
+        let watch = Watch::new(connection.client(), resource, scope);
+        match name {
+            Some(name) => watch.of_name(name),
+            None => watch,
+        }
+    };
+    let (mut watch, mut failures, mut answered_failures) = (open(), 0_u32, 0_u32);
+    loop {
+        let next = match watch.is_listing() {
+            true => tokio::time::timeout(ANSWER_LIMIT, watch.next()).await.ok(),
+            false => Some(watch.next().await),
+        };
+        let interruption = match next {
+            Some(Ok(seen)) => {
+                // A list that may be had says nothing about the watch behind it.
+                if matches!(seen, Seen::Unchanged | Seen::Changed(_) | Seen::Gone(_)) {
+                    (failures, answered_failures) = (0, 0);
+                }
+                see(Some(seen)).into_iter().for_each(|change| drop(tell.send(change)));
+                continue;
+            }
+            Some(Err(interruption)) => Some(interruption),
+            None => None,
+        };
+        failures = failures.saturating_add(1);
+        let code = interruption.as_ref().and_then(|interruption| interruption.code);
+        let why = interruption.map_or_else(|| "no answer".to_owned(), |interruption| interruption.why);
+        answered_failures = answered_failures.saturating_add(u32::from(code.is_some()));
+        // A name that no object can have is asked for in vain.
+        if answered_failures == SLIPS || (code == Some(400) && answered_failures == 1) {
+            see(None).into_iter().for_each(|change| drop(tell.send(change)));
+        }
+        match code {
+            Some(401) => {
+                connection.reload_credentials().await;
+                watch = open();
+            }
+            Some(403 | 404) if answered_failures == SLIPS => {
+                log::warn!(what, scope:%, why:%; "may not be listed and watched; kustomization/components/receivers gives the right");
+            }
+            Some(403 | 404) => {}
+            _ if failures == 1 || answered_failures == SLIPS => {
+                log::warn!(what, scope:%, why:%; "the watch was interrupted; it goes on by itself")
+            }
+            _ => {}
+        }
+        let pause = growing_pause(AFTER_A_FAILURE, LONGEST_AFTER_FAILURES, failures - 1);
+        tokio::time::sleep(pause).await;
+    }
+}
