@@ -131,7 +131,7 @@ fn read(value: Value, folder: &Path, rules: Rules, mistakes: &mut Vec<String>) -
     if entries.is_empty() {
         file.mistake("endpoints", "lists no endpoint; give at least one with `source` and `keyPath`");
     }
-    file.finish(&["fluxRecvVersion", "api", "trustedProxies", "endpoints"]);
+    file.finish();
 
     let written: Vec<Option<Entry>> = entries
         .into_iter()

@@ -14,7 +14,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> Option<Auth> {
         fields @ Value::Mapping(_) => {
             let mut fields = entry.within("auth", fields)?;
             let (user, header) = (fields.text("basic"), fields.text("header"));
-            fields.finish(&["basic", "header"]);
+            fields.finish();
             match (user, header) {
                 (Some(user), None) if user.contains(':') => {
                     fields.mistake("basic", "no user name holds a colon (RFC 7617)");

@@ -39,28 +39,6 @@ pub(super) struct Entry {
     unsigned: bool,
 }
 
-/// The fields beside those of [`proof`].
-const FIELDS: [&str; 18] = [
-    "source",
-    "keyPath",
-    "acceptKeyPaths",
-    "registryHost",
-    "name",
-    "namespaces",
-    "resources",
-    "match",
-    "events",
-    "refs",
-    "images",
-    "paths",
-    "filter",
-    "pathSalt",
-    "pathKeyPath",
-    "maxBody",
-    "maxPerMinute",
-    "suspend",
-];
-
 /// All bodies that are read at a time have this much room.
 const LONGEST_BODY: usize = 32 << 20;
 
@@ -90,7 +68,7 @@ impl Entry {
         let max_per_minute = entry.count("maxPerMinute");
         let suspended = entry.flag("suspend");
         let accept_key_paths = entry.texts("acceptKeyPaths");
-        entry.finish(&[&FIELDS[..], &proof::FIELDS].concat());
+        entry.finish();
         let provider = source.and_then(|source| find_provider(&mut entry, &source));
         let key =
             key_path.as_deref().and_then(|key_path| keys::read(&mut entry, "keyPath", folder, key_path));

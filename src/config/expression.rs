@@ -4,7 +4,11 @@ use super::section::Section;
 use crate::expression::Expression;
 
 /// A condition over these variables.
-pub(super) fn read(section: &mut Section<'_>, field: &str, declared: &[&'static str]) -> Option<Expression> {
+pub(super) fn read(
+    section: &mut Section<'_>,
+    field: &'static str,
+    declared: &[&'static str],
+) -> Option<Expression> {
     let text = section.text(field)?;
     Expression::condition(&text, declared).map_err(|err| section.mistake(field, &err.to_string())).ok()
 }

@@ -20,7 +20,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> Filter {
 
 fn globs(
     entry: &mut Section<'_>,
-    field: &str,
+    field: &'static str,
     compile: fn(Vec<String>) -> Result<Globs, BadGlob>,
 ) -> Option<Globs> {
     let patterns = entry.texts(field);

@@ -33,7 +33,7 @@ fn issuer(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Issuer
     let claims = claims(&mut fields);
     let variables = fields.list("variables").unwrap_or_default();
     let validations = fields.list("validations").unwrap_or_default();
-    fields.finish(&["issuerURL", "audience", "claims", "variables", "validations"]);
+    fields.finish();
     if let Some(url) =
         url.as_deref().filter(|url| !url.starts_with("https://") && !url.starts_with("http://"))
     {
@@ -95,7 +95,7 @@ fn variable(fields: &mut Section<'_>, number: usize, value: Value) -> Option<(St
     let mut variable = fields.within(&format!("variables: {number}"), value)?;
     let name = variable.required_text("name");
     let text = variable.required_text("expression");
-    variable.finish(&["name", "expression"]);
+    variable.finish();
     let read = Expression::value(&text?, DECLARED);
     Some((name?, read.map_err(|err| variable.mistake("expression", &err.to_string())).ok()?))
 }
@@ -104,7 +104,7 @@ fn validation(fields: &mut Section<'_>, number: usize, value: Value) -> Option<V
     let mut validation = fields.within(&format!("validations: {number}"), value)?;
     let text = validation.required_text("expression");
     let message = validation.required_text("message");
-    validation.finish(&["expression", "message"]);
+    validation.finish();
     let read = Expression::condition(&text?, DECLARED);
     let condition = read.map_err(|err| validation.mistake("expression", &err.to_string())).ok()?;
     Some(Validation { condition, message: message? })

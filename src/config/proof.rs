@@ -21,9 +21,6 @@ pub(super) struct Written {
     pub(super) unsigned: bool,
 }
 
-/// The fields that [`read`] reads.
-pub(super) const FIELDS: [&str; 6] = ["auth", "unsigned", "gcr", "pubsub", "oidc", "topicArn"];
-
 /// Reads the fields about proofs.
 pub(super) fn read(entry: &mut Section<'_>) -> Written {
     Written {
@@ -131,6 +128,6 @@ fn google_account(entry: &mut Section<'_>, account: Option<(&'static str, Value)
     let mut account = entry.within(field, account)?;
     let audience = account.required_text("audience");
     let email = account.required_text("email");
-    account.finish(&["audience", "email"]);
+    account.finish();
     Some(GoogleAccount { audience: audience?, email: email? })
 }

@@ -7,6 +7,8 @@ use super::suggestion;
 /// A mapping, and where to say what is wrong with it.
 pub(super) struct Section<'m> {
     fields: Mapping,
+    /// The fields that were asked for.
+    known: Vec<&'static str>,
     /// Where it stands, for messages; empty for the file itself.
     place: String,
     mistakes: &'m mut Vec<String>,
@@ -15,7 +17,7 @@ pub(super) struct Section<'m> {
 impl<'m> Section<'m> {
     pub(super) fn new(value: Value, place: String, mistakes: &'m mut Vec<String>) -> Option<Section<'m>> {
         match value {
-            Value::Mapping(fields) => Some(Section { fields, place, mistakes }),
+            Value::Mapping(fields) => Some(Section { fields, known: Vec::new(), place, mistakes }),
             _ => {
                 let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
                 mistakes.push(format!("{place}is no mapping; write `field: value` lines"));
@@ -39,11 +41,12 @@ impl<'m> Section<'m> {
     }
 
     /// The field's value; null counts as absent.
-    pub(super) fn take(&mut self, field: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, field: &'static str) -> Option<Value> {
+        self.known.push(field);
         self.fields.remove(field).filter(|value| !value.is_null())
     }
 
-    pub(super) fn text(&mut self, field: &str) -> Option<String> {
+    pub(super) fn text(&mut self, field: &'static str) -> Option<String> {
         match self.take(field)? {
             Value::String(text) if !text.is_empty() => Some(text),
             Value::String(_) => {
@@ -64,7 +67,7 @@ impl<'m> Section<'m> {
         }
     }
 
-    pub(super) fn required_text(&mut self, field: &str) -> Option<String> {
+    pub(super) fn required_text(&mut self, field: &'static str) -> Option<String> {
         if self.fields.get(field).is_none_or(Value::is_null) {
             self.mistake(field, "is missing");
         }
@@ -72,7 +75,7 @@ impl<'m> Section<'m> {
     }
 
     /// A text, or a list of texts that is not empty: an empty one could mean all or nothing.
-    pub(super) fn texts(&mut self, field: &str) -> Vec<String> {
+    pub(super) fn texts(&mut self, field: &'static str) -> Vec<String> {
         if !self.fields.get(field).is_some_and(Value::is_sequence) {
             return self.text(field).into_iter().collect();
         }
@@ -87,7 +90,7 @@ impl<'m> Section<'m> {
     }
 
     /// A list that is not empty where it is written.
-    pub(super) fn filled_list(&mut self, field: &str) -> Vec<Value> {
+    pub(super) fn filled_list(&mut self, field: &'static str) -> Vec<Value> {
         let list = self.list(field);
         if list.as_ref().is_some_and(Vec::is_empty) {
             self.mistake(field, "is an empty list; list something or remove it");
@@ -95,7 +98,7 @@ impl<'m> Section<'m> {
         list.unwrap_or_default()
     }
 
-    pub(super) fn list(&mut self, field: &str) -> Option<Vec<Value>> {
+    pub(super) fn list(&mut self, field: &'static str) -> Option<Vec<Value>> {
         match self.take(field)? {
             Value::Sequence(list) => Some(list),
             _ => {
@@ -105,7 +108,7 @@ impl<'m> Section<'m> {
         }
     }
 
-    pub(super) fn flag(&mut self, field: &str) -> bool {
+    pub(super) fn flag(&mut self, field: &'static str) -> bool {
         match self.take(field) {
             None => false,
             Some(Value::Bool(flag)) => flag,
@@ -117,7 +120,7 @@ impl<'m> Section<'m> {
     }
 
     /// A number of bytes, plain or with `KiB`, `MiB`, `KB` or `MB` behind it.
-    pub(super) fn bytes(&mut self, field: &str, most: usize) -> Option<usize> {
+    pub(super) fn bytes(&mut self, field: &'static str, most: usize) -> Option<usize> {
         let value = self.take(field)?;
         let bytes = match &value {
             Value::Number(number) => number.as_u64(),
@@ -138,7 +141,7 @@ impl<'m> Section<'m> {
     }
 
     /// A whole number above zero.
-    pub(super) fn count(&mut self, field: &str) -> Option<u32> {
+    pub(super) fn count(&mut self, field: &'static str) -> Option<u32> {
         let count = self.take(field)?.as_u64().and_then(|count| u32::try_from(count).ok());
         if count.is_none_or(|count| count == 0) {
             self.mistake(field, "is no whole number above zero; remove it to have no limit");
@@ -148,10 +151,10 @@ impl<'m> Section<'m> {
     }
 
     /// Says which fields are left that nobody asked for.
-    pub(super) fn finish(&mut self, known: &[&str]) {
+    pub(super) fn finish(&mut self) {
         for (field, _) in std::mem::take(&mut self.fields) {
             let written = field.as_str().map_or_else(|| format!("{field:?}"), str::to_owned);
-            let mend = suggestion::mend(&written, known);
+            let mend = suggestion::mend(&written, &self.known);
             self.mistake(&written, &format!("is an unknown field; {mend}"));
         }
     }

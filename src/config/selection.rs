@@ -36,7 +36,7 @@ fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Reso
     let namespace = fields.text("namespace");
     let labels = labels(&mut fields);
     let filter = expression::read(&mut fields, "filter", facts::OF_A_RESOURCE);
-    fields.finish(&["kind", "apiVersion", "name", "namespace", "matchLabels", "filter"]);
+    fields.finish();
     let kind = kind.and_then(|kind| find_kind(&mut fields, &kind));
     if let (Some(kind), Some(version)) = (kind, api_version)
         && Kind::of_manifest(&version, kind.info().name).is_none()
