@@ -165,15 +165,19 @@ fn read_apart(
 }
 
 fn read(text: &str, declared: &[&'static str], is_condition: bool) -> Result<Expression, BadExpression> {
-    check::brackets(text).map_err(|why| BadExpression::without_place(text, why))?;
+    check::brackets(text).map_err(|(why, at)| {
+        let place = text.get(..at).map(place_behind);
+        BadExpression { why, place, text: text.to_owned() }
+    })?;
     let program = ENVIRONMENT.compile(text).map_err(|errors| BadExpression::of_parser(text, &errors))?;
-    let named = check::names(&program, declared).map_err(|mistake| {
+    let placed = |mistake: check::Mistake| {
         let place = place_of(text, &program, mistake.node, mistake.back);
         BadExpression { why: mistake.why, place, text: text.to_owned() }
-    })?;
+    };
+    let named = check::names(&program, declared).map_err(placed)?;
     let mut root = program.expression().clone();
     if is_condition {
-        check::is_condition(&root).map_err(|why| BadExpression::without_place(text, why))?;
+        check::is_condition(&root).map_err(placed)?;
     }
     let steps = meter::install(&mut root);
     Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, steps, named }) })
@@ -210,8 +214,12 @@ fn place_of(text: &str, program: &Program, node: u64, back: usize) -> Option<(us
     let (offset, _) = program.source_info().offset_for(node)?;
     let before = text.get(..usize::try_from(offset).ok()?)?;
     let before: String = before.chars().take(before.chars().count().saturating_sub(back)).collect();
-    let line = before.matches('\n').count();
-    Some((line, before.rsplit('\n').next().unwrap_or_default().chars().count()))
+    Some(place_behind(&before))
+}
+
+/// The line and the column of what comes next.
+fn place_behind(before: &str) -> (usize, usize) {
+    (before.matches('\n').count(), before.rsplit('\n').next().unwrap_or_default().chars().count())
 }
 
 impl BadExpression {

@@ -24,17 +24,17 @@ const LOOPS_IN_LOOPS: usize = 3;
 /// few that stay open.
 ///
 /// # Errors
-/// When there are too many.
-pub(super) fn brackets(text: &str) -> Result<(), String> {
+/// When there are too many: why, and the byte with which there are.
+pub(super) fn brackets(text: &str) -> Result<(), (String, usize)> {
     let mut open = 0_usize;
-    for byte in text.bytes() {
+    for (at, byte) in text.bytes().enumerate() {
         match byte {
             b'(' | b'[' | b'{' => open += 1,
             b')' | b']' | b'}' => open = open.saturating_sub(1),
             _ => {}
         }
         if open > DEEPEST {
-            return Err(format!("is nested more than {DEEPEST} deep"));
+            return Err((format!("is nested more than {DEEPEST} deep"), at));
         }
     }
     Ok(())
@@ -174,8 +174,9 @@ const TYPES: [&str; 14] = [
 ///
 /// # Errors
 /// What it comes to instead.
-pub(super) fn is_condition(root: &IdedExpr) -> Result<(), String> {
-    let other = |what: &str| Err(format!("comes to {what}, but a condition has to be true or false"));
+pub(super) fn is_condition(root: &IdedExpr) -> Result<(), Mistake> {
+    let other =
+        |what: &str| mistake(root, format!("comes to {what}, but a condition has to be true or false"));
     match &root.expr {
         Expr::Literal(LiteralValue::Boolean(_)) => Ok(()),
         Expr::Literal(LiteralValue::String(_)) => other("a string"),

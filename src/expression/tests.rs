@@ -105,9 +105,20 @@ fn mistakes_have_a_caret_under_the_place() {
     );
     check_bad(
         "req.x + 'a'",
-        "comes to a number or something that was added up, but a condition has to be true or false",
+        "comes to a number or something that was added up, but a condition has to be true or false\n    | req.x + 'a'\n    |       ^",
     );
-    check_bad("req.commits.map(c, c.id)", "comes to a list, but a condition has to be true or false");
+    check_bad(
+        "req.commits.map(c, c.id)",
+        "comes to a list, but a condition has to be true or false\n    | req.commits.map(c, c.id)\n    |                ^",
+    );
+    check_bad(
+        "req.x == 1 ? 'yes' : false",
+        "comes to a string, but a condition has to be true or false\n    | req.x == 1 ? 'yes' : false\n    |              ^",
+    );
+    check_bad(
+        &format!("req.x ==\n{}1", "(".repeat(65)),
+        &format!("is nested more than 64 deep\n    | {}1\n    | {}^", "(".repeat(65), " ".repeat(64)),
+    );
     check_bad(&format!("true{}", " && true".repeat(1000)), "is longer than 4096 bytes");
     let deep = format!("req{} == 1", ".a".repeat(100));
     assert!(
