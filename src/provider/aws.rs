@@ -6,6 +6,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::minio::decoded;
 use super::{Hints, Parsed, add_registry_hosts, artifact_event, git_event, of_batch, pushed_ref};
@@ -21,7 +22,7 @@ struct Envelope {
     detail_type: String,
     account: String,
     region: String,
-    detail: Value,
+    detail: Box<RawValue>,
 }
 
 /// What a service hands to SNS.
@@ -133,14 +134,14 @@ pub(super) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unrea
 
 fn event(envelope: Envelope, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let Envelope { source, detail_type, account, region, detail } = envelope;
-    let detail = detail.to_string();
+    let detail = detail.get();
     match (source.as_str(), detail_type.as_str()) {
-        ("aws.ecr", "ECR Image Action") => image_action(from_json(&detail)?, &account, &region, hints),
+        ("aws.ecr", "ECR Image Action") => image_action(from_json(detail)?, &account, &region, hints),
         ("aws.codecommit", "CodeCommit Repository State Change") => {
-            repository_change(from_json(&detail)?, &region)
+            repository_change(from_json(detail)?, &region)
         }
         ("aws.s3", "Object Created" | "Object Deleted") => {
-            let S3 { bucket, object } = from_json(&detail)?;
+            let S3 { bucket, object } = from_json(detail)?;
             // Other than in notifications the key is written as it is.
             Ok(Parsed::Events(vec![bucket_event(bucket, object.map(|object| object.key))]))
         }
