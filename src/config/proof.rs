@@ -23,11 +23,17 @@ pub(super) struct Written {
 
 /// Reads the fields about proofs.
 pub(super) fn read(entry: &mut Section<'_>) -> Written {
+    let [gcr, pubsub] = ["gcr", "pubsub"].map(|field| Some((field, entry.take(field)?)));
+    if gcr.is_some() && pubsub.is_some() {
+        entry.mistake("pubsub", "does not go with `gcr`; keep the one that belongs to the source");
+    }
+    let says_issuers = entry.has("oidc");
+    let issuers = entry.filled_list("oidc");
     Written {
         says_auth: entry.has("auth"),
         auth: auth::read(entry),
-        account: ["gcr", "pubsub"].into_iter().find_map(|field| Some((field, entry.take(field)?))),
-        issuers: entry.has("oidc").then(|| entry.filled_list("oidc")),
+        account: gcr.or(pubsub),
+        issuers: says_issuers.then_some(issuers),
         topics: entry.texts("topicArn"),
         unsigned: entry.flag("unsigned"),
     }

@@ -356,6 +356,19 @@ endpoints:
 }
 
 #[test]
+fn two_accounts_of_google_are_a_mistake() {
+    let account = "{audience: https://recv.example.com, email: push@example.com}";
+    check_mistakes(
+        &format!(
+            "fluxRecvVersion: 1\nendpoints:\n\
+             - {{source: GoogleContainerRegistry, keyPath: a.key, gcr: {account}, pubsub: {account}}}\n"
+        ),
+        &["a.key"],
+        &["endpoint 1 (a.key): pubsub: does not go with `gcr`; keep the one that belongs to the source"],
+    );
+}
+
+#[test]
 fn what_was_empty_and_meant_nothing_still_does() {
     let folder = folder(&["a.key"]);
     let with = good(
