@@ -12,11 +12,13 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 
 # The linker that Rust brings is enough for musl; ring needs a C compiler, and clang is one for
-# either target.
+# either target. Packed relocations save a MiB that would only be read at the start.
 ENV CC_x86_64_unknown_linux_musl=clang \
     CC_aarch64_unknown_linux_musl=clang \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="-C link-arg=--pack-dyn-relocs=relr" \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="-C link-arg=--pack-dyn-relocs=relr"
 RUN case "$TARGETARCH" in \
       amd64) echo x86_64-unknown-linux-musl ;; \
       arm64) echo aarch64-unknown-linux-musl ;; \

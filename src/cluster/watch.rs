@@ -20,8 +20,9 @@ use crate::flux::details::{self, Details};
 use crate::flux::selection::{ALLOW, Marks};
 use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 
-/// Objects per page of a list: some 4 KiB each, so a page stays below a MiB.
-const PAGE_SIZE: u32 = 100;
+/// Objects per page of a list: some 4 KiB each. What a page takes while it is read stays with the
+/// allocator for long, and with the buffers of the connection.
+const PAGE_SIZE: u32 = 50;
 
 /// A watch that ends sooner than this was not meant to.
 const SHORT: Duration = Duration::from_secs(5);
