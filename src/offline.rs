@@ -74,7 +74,7 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
         let spec = serde_json::to_value(manifest.spec)?;
         let allow = annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
         let metadata = details::Metadata { annotations, ..details::Metadata::default() };
-        let details = Details::new(metadata, &spec, None);
+        let details = Details::new(&manifest.api_version, metadata, &spec, None);
         let object = Spec::read(kind, spec).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
         object.marks = Marks { labels: labels.into_iter().collect(), allow };

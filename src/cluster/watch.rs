@@ -94,6 +94,8 @@ pub(super) trait Watchable: DeserializeOwned + Clone + Send + 'static {
 /// of its objects, and nothing else is read.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Watched {
+    #[serde(default, rename = "apiVersion")]
+    api_version: String,
     metadata: Metadata,
     #[serde(default)]
     pub(super) spec: Value,
@@ -167,7 +169,7 @@ impl Watched {
         let Metadata { others, resource_version, .. } = &self.metadata;
         let resource_version = Some(resource_version.clone());
         let metadata = details::Metadata { resource_version, ..others.clone() };
-        Details::new(metadata, &self.spec, self.status.revision())
+        Details::new(&self.api_version, metadata, &self.spec, self.status.revision())
     }
 
     pub(super) fn progress(&self) -> Progress {

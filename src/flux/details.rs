@@ -50,8 +50,8 @@ const LONGEST: usize = 1024;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 impl Details {
-    /// Takes of an object what filters can read.
-    pub fn new(mut metadata: Metadata, spec: &Value, revision: Option<&str>) -> Details {
+    /// Takes of an object what filters can read; its API version may be empty where it is not said.
+    pub fn new(api_version: &str, mut metadata: Metadata, spec: &Value, revision: Option<&str>) -> Details {
         metadata.annotations.retain(|name, value| name != LAST_APPLIED && value.len() <= LONGEST);
         let fields = spec.as_object().into_iter().flatten();
         let spec: Map<String, Value> = fields
@@ -59,6 +59,9 @@ impl Details {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         let mut kept = json!({"metadata": metadata, "spec": spec});
+        if !api_version.is_empty() {
+            kept["apiVersion"] = json!(api_version);
+        }
         if let Some(revision) = revision {
             kept["status"] = json!({"artifact": {"revision": revision}});
         }
@@ -69,7 +72,9 @@ impl Details {
     pub(crate) fn view(&self, target: &Target, marks: &Marks) -> Value {
         let info = target.kind.info();
         let mut object = serde_json::from_str(&self.0).unwrap_or_else(|_| json!({"metadata": {}}));
-        object["apiVersion"] = json!(format!("{}/{}", info.group, info.versions[0]));
+        if object.get("apiVersion").is_none() {
+            object["apiVersion"] = json!(format!("{}/{}", info.group, info.versions[0]));
+        }
         object["kind"] = json!(info.name);
         object["metadata"]["name"] = json!(target.name);
         object["metadata"]["namespace"] = json!(target.namespace);
@@ -96,11 +101,11 @@ mod tests {
             ..Metadata::default()
         };
         let spec = json!({"url": "https://example.com/a", "values": {"x": "y".repeat(2000)}});
-        let details = Details::new(metadata, &spec, Some("main@sha1:1"));
+        let details = Details::new("source.toolkit.fluxcd.io/v1beta2", metadata, &spec, Some("main@sha1:1"));
         let target = Target { kind: Kind::GitRepository, namespace: "apps".to_owned(), name: "a".to_owned() };
         let labels = Box::new([(Box::from("app"), Box::from("x"))]);
         let expect = json!({
-            "apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+            "apiVersion": "source.toolkit.fluxcd.io/v1beta2", "kind": "GitRepository",
             "metadata": {"name": "a", "namespace": "apps", "labels": {"app": "x"}, "annotations": {"team": "a"}, "generation": 2},
             "spec": {"url": "https://example.com/a"},
             "status": {"artifact": {"revision": "main@sha1:1"}},
@@ -108,5 +113,6 @@ mod tests {
         assert_eq!(details.view(&target, &Marks { labels, allow: None }), expect);
         let bare = Details::default().view(&target, &Marks::default());
         assert_eq!(bare["metadata"], json!({"name": "a", "namespace": "apps"}));
+        assert_eq!(bare["apiVersion"], "source.toolkit.fluxcd.io/v1");
     }
 }

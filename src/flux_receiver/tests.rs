@@ -105,7 +105,7 @@ fn an_entry_keeps_the_url_and_says_what_does_not_map() {
         Value::Object(converted.entry),
         json!({
             "source": "GitHub", "keyPath": "apps.hook.key", "name": "Receiver/apps/hook", "pathSalt": "hookapps",
-            "events": ["push"], "match": "all",
+            "events": ["push"], "namespaces": ["apps"], "match": "all",
             "resources": [{"kind": "GitRepository", "name": "*", "namespace": "apps", "matchLabels": {"a": "b"}, "filter": "true"}],
         })
     );

@@ -82,6 +82,14 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
     if resources.is_empty() {
         return Err("none of its resources can be asked".to_owned());
     }
+    // What is its own needs no consent under --require-opt-in.
+    if resources.iter().all(|resource| resource["namespace"] == *receiver.namespace) {
+        set("namespaces", json!([receiver.namespace]));
+    } else {
+        let note = "lists other namespaces; under --require-opt-in all of its objects have to consent, also those \
+                    of its own namespace";
+        notes.push(note.to_owned());
+    }
     set("match", json!("all"));
     set("resources", Value::Array(resources));
     if spec.suspend {

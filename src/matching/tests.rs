@@ -451,7 +451,7 @@ fn filters_decide_object_by_object() {
         let mut object = object(Kind::GitRepository, name, spec.clone());
         let mut metadata = Metadata::default();
         metadata.annotations.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
-        object.details = Details::new(metadata, &spec, Some("main@sha1:11"));
+        object.details = Details::new("", metadata, &spec, Some("main@sha1:11"));
         inventory.put(object);
     }
     let find_with = |filter: &str| {
