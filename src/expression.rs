@@ -171,7 +171,7 @@ fn read(text: &str, declared: &[&'static str], is_condition: bool) -> Result<Exp
     })?;
     let program = ENVIRONMENT.compile(text).map_err(|errors| BadExpression::of_parser(text, &errors))?;
     let placed = |mistake: check::Mistake| {
-        let place = place_of(text, &program, mistake.node, mistake.back);
+        let place = place_of(text, &program, mistake.node);
         BadExpression { why: mistake.why, place, text: text.to_owned() }
     };
     let named = check::names(&program, declared).map_err(placed)?;
@@ -209,12 +209,15 @@ fn describe(err: &ExecutionError, text: &str) -> Failed {
     })
 }
 
-/// Where a node was written.
-fn place_of(text: &str, program: &Program, node: u64, back: usize) -> Option<(usize, usize)> {
+/// Where a node was written; of a call the name, which stands before its place.
+fn place_of(text: &str, program: &Program, node: u64) -> Option<(usize, usize)> {
     let (offset, _) = program.source_info().offset_for(node)?;
-    let before = text.get(..usize::try_from(offset).ok()?)?;
-    let before: String = before.chars().take(before.chars().count().saturating_sub(back)).collect();
-    Some(place_behind(&before))
+    let (before, behind) = text.split_at_checked(usize::try_from(offset).ok()?)?;
+    let is_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    Some(place_behind(match behind.starts_with('(') {
+        true => before.trim_end_matches(is_of_a_name),
+        false => before,
+    }))
 }
 
 /// The line and the column of what comes next.

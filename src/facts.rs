@@ -120,8 +120,12 @@ impl Facts {
         for (name, part) in parts.into_iter().filter(|(name, _)| condition.names(name)) {
             variables = variables.with(name, part.read()?);
         }
-        if let Some(res) = res {
-            variables = variables.with("res", res);
+        match res {
+            Some(res) => variables = variables.with("res", res),
+            None if condition.names("res") => {
+                return Err(Failed::because("the fields of the object are not known"));
+            }
+            None => {}
         }
         condition.holds(&variables, budget)
     }

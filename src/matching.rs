@@ -170,12 +170,12 @@ fn keep_what_filters_let_through(
             Choice::No => return false,
             Choice::If(filters) => filters,
         };
-        let res = Variable::of_json(&object.view());
+        let res = object.view().map(|object| Variable::of_json(&object));
         let lets_through = filters.into_iter().any(|filter| {
             let Some((_, budget)) = budgets.iter().find(|(of, _)| std::ptr::eq(*of, filter)) else {
                 return false;
             };
-            facts.hold(filter, &events[*event], Some(&res), budget).unwrap_or_else(|err| {
+            facts.hold(filter, &events[*event], res.as_ref(), budget).unwrap_or_else(|err| {
                 matched.failures += 1;
                 matched.failed.get_or_insert_with(|| (object.target.clone(), err.to_string()));
                 false
@@ -215,9 +215,11 @@ pub fn all_of(inventory: &Inventory, subjects: &[Subject], selection: &Selection
 /// Whether the inventory holds all that it takes to say which objects of the selection these events
 /// concern.
 pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) -> bool {
+    let is_known =
+        |kind| inventory.knows(kind) && (inventory.knows_details(kind) || !selection.reads_objects_of(kind));
     events.iter().all(|event| match concerns_all_listed(event, selection) {
-        true => selection.kinds().all(|kind| inventory.knows(kind)),
-        false => kinds_asked_by(event).iter().all(|kind| inventory.knows(*kind)),
+        true => selection.kinds().all(is_known),
+        false => kinds_asked_by(event).iter().copied().all(is_known),
     })
 }
 

@@ -78,7 +78,7 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
         let object = Spec::read(kind, spec).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
         object.marks = Marks { labels: labels.into_iter().collect(), allow };
-        object.details = details;
+        object.details = Some(details);
         inventory.put(object);
     }
     Ok(())

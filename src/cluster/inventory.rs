@@ -106,7 +106,7 @@ impl Watches {
             self.scopes.iter().for_each(|scope| self.knowledge.expect(kind, scope));
         }
         for kind in more.read_by_filters.into_iter().filter(|kind| needs.read_by_filters.insert(*kind)) {
-            self.scopes.iter().for_each(|scope| self.knowledge.unknow(kind, scope));
+            self.scopes.iter().for_each(|scope| self.knowledge.unknow_details(kind, scope));
             lock(&self.outdated).insert(kind);
         }
         drop(needs);
@@ -128,9 +128,12 @@ impl Watches {
     pub async fn run(self: Arc<Watches>) {
         let mut tasks = JoinSet::new();
         let mut running: HashMap<Id, Running> = HashMap::new();
-        let start = |tasks: &mut JoinSet<()>, kind: Kind, scope: Scope| {
+        let start = |tasks: &mut JoinSet<()>, kind: Kind, scope: Scope, after: Duration| {
             let (watches, of) = (Arc::clone(&self), scope.clone());
-            let task = tasks.spawn(async move { watches.keep(kind, of).await });
+            let task = tasks.spawn(async move {
+                tokio::time::sleep(after).await;
+                watches.keep(kind, of).await;
+            });
             (task.id(), Running { kind, scope, task })
         };
         loop {
@@ -141,7 +144,7 @@ impl Watches {
             for kind in wanted {
                 if !running.values().any(|watch| watch.kind == kind) {
                     let scopes = self.scopes.iter().cloned();
-                    running.extend(scopes.map(|scope| start(&mut tasks, kind, scope)));
+                    running.extend(scopes.map(|scope| start(&mut tasks, kind, scope, Duration::ZERO)));
                 }
             }
             let ended = tokio::select! {
@@ -150,11 +153,12 @@ impl Watches {
             };
             let Err(err) = ended else { continue };
             let Some(Running { kind, scope, .. }) = running.remove(&err.id()) else { continue };
+            let mut pause = Duration::ZERO;
             if err.is_panic() {
                 log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
-                tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
+                pause = LONGEST_AFTER_FAILURES;
             }
-            running.extend([start(&mut tasks, kind, scope)]);
+            running.extend([start(&mut tasks, kind, scope, pause)]);
         }
     }
 
@@ -241,6 +245,7 @@ impl Watches {
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
         log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
         self.knowledge.known(kind, stands_for);
+        self.knowledge.details_known(kind, stands_for);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -294,6 +299,7 @@ impl Watches {
             self.count(kind);
         }
         self.knowledge.known(kind, scope);
+        self.knowledge.details_known(kind, scope);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -347,11 +353,13 @@ impl Watches {
                             self.knowledge.unknow(kind, stands_for);
                         }
                     }
-                    if self.apply(kind, scope, seen, &mut listed) && with_details == self.keeps_details(kind)
-                    {
+                    if self.apply(kind, scope, seen, &mut listed) {
                         self.extent.listed(kind, scope);
                         // The own namespace stands for the cluster only once that is sure to be forbidden.
                         self.knowledge.known(kind, stands_for);
+                        if with_details {
+                            self.knowledge.details_known(kind, stands_for);
+                        }
                     }
                 }
                 Err(interruption) => {
@@ -420,14 +428,19 @@ impl Watches {
         self.follow_through.observe(target, &progress, object.suspended);
         object.progress = progress;
         object.marks = marks;
-        object.details = details.unwrap_or_default();
+        object.details = details;
         self.write().put(object);
     }
 
     fn settle_if_broken(&self, kind: Kind, scope: &Scope, answered_failures: u32) {
-        if answered_failures >= BROKEN_AFTER && !self.knowledge.is_settled(kind, scope) {
+        if answered_failures < BROKEN_AFTER {
+            return;
+        }
+        if !self.knowledge.is_settled(kind, scope) {
             log::error!(kind:%, scope:%; "the API server does not give the kind; the others no longer wait for it");
             self.knowledge.settled(kind, scope);
+        } else if answered_failures == BROKEN_AFTER && self.knowledge.is_awaited(kind, scope) {
+            log::error!(kind:%, scope:%; "the API server does not give the kind; deliveries wait for it");
         }
     }
 

@@ -12,10 +12,14 @@ use crate::metrics::Metrics;
 
 /// What is known of a cluster. Deliveries wait for what is unknown, the start waits for what is
 /// unsettled; a kind that is broken is settled and yet unknown.
+///
+/// All that changes it runs on one thread; others only read the inventory.
 pub(super) struct Knowledge {
     inventory: Arc<RwLock<Inventory>>,
     metrics: Arc<Metrics>,
     unknown: Mutex<HashSet<(Kind, Scope)>>,
+    /// Where objects may lack what filters read.
+    without_details: Mutex<HashSet<(Kind, Scope)>>,
     unsettled: Mutex<HashSet<(Kind, Scope)>>,
     became_known: Arc<Notify>,
     all_settled: Notify,
@@ -27,6 +31,7 @@ impl Knowledge {
             inventory,
             metrics,
             unknown: Mutex::default(),
+            without_details: Mutex::default(),
             unsettled: Mutex::default(),
             became_known: Arc::default(),
             all_settled: Notify::new(),
@@ -44,6 +49,22 @@ impl Knowledge {
     pub(super) fn unknow(&self, kind: Kind, scope: &Scope) {
         lock(&self.unknown).insert((kind, scope.clone()));
         self.inventory.write().unwrap_or_else(PoisonError::into_inner).unknow(kind);
+        self.metrics.inventory_synced(kind, false);
+    }
+
+    /// Filters read objects of the kind from now on: their deliveries wait for the next list.
+    pub(super) fn unknow_details(&self, kind: Kind, scope: &Scope) {
+        lock(&self.without_details).insert((kind, scope.clone()));
+        self.inventory.write().unwrap_or_else(PoisonError::into_inner).unknow_details(kind);
+    }
+
+    /// All objects of the kind have what filters read now, or nobody may know it.
+    pub(super) fn details_known(&self, kind: Kind, scope: &Scope) {
+        let mut without = lock(&self.without_details);
+        if without.remove(&(kind, scope.clone())) && !without.iter().any(|(other, _)| *other == kind) {
+            self.inventory.write().unwrap_or_else(PoisonError::into_inner).know_details(kind);
+            self.became_known.notify_one();
+        }
     }
 
     /// Which objects there are of the kind is known now, or that nobody may know.
@@ -51,6 +72,7 @@ impl Knowledge {
         let mut unknown = lock(&self.unknown);
         if unknown.remove(&(kind, scope.clone())) && !unknown.iter().any(|(other, _)| *other == kind) {
             self.inventory.write().unwrap_or_else(PoisonError::into_inner).know(kind);
+            self.metrics.inventory_synced(kind, true);
             self.became_known.notify_one();
         }
         drop(unknown);
@@ -75,6 +97,12 @@ impl Knowledge {
 
     pub(super) fn is_settled(&self, kind: Kind, scope: &Scope) -> bool {
         !lock(&self.unsettled).contains(&(kind, scope.clone()))
+    }
+
+    /// Whether deliveries may wait for the kind.
+    pub(super) fn is_awaited(&self, kind: Kind, scope: &Scope) -> bool {
+        let of_scope = (kind, scope.clone());
+        lock(&self.unknown).contains(&of_scope) || lock(&self.without_details).contains(&of_scope)
     }
 
     pub(super) fn is_all_known(&self) -> bool {

@@ -9,8 +9,6 @@ use super::functions;
 /// A mistake, and the node that it is about.
 pub(super) struct Mistake {
     pub(super) node: u64,
-    /// How many characters before the node's place it was written.
-    pub(super) back: usize,
     pub(super) why: String,
 }
 
@@ -56,7 +54,7 @@ struct Walk<'e> {
 }
 
 fn mistake<T>(node: &IdedExpr, why: String) -> Result<T, Mistake> {
-    Err(Mistake { node: node.id, back: 0, why })
+    Err(Mistake { node: node.id, why })
 }
 
 impl<'e> Walk<'e> {
@@ -135,9 +133,8 @@ impl<'e> Walk<'e> {
         });
         let is_of_a_library = library.is_some_and(|name| functions::is_known(&name));
         if !is_of_a_library && !functions::is_known(&call.func_name) {
-            let back = call.func_name.chars().count();
             let why = format!("`{}` is no function that is known here", call.func_name);
-            return Err(Mistake { node: node.id, back, why });
+            return mistake(node, why);
         }
         if call.func_name == "matches"
             && let Some(pattern) = call.args.last()

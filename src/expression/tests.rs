@@ -109,7 +109,7 @@ fn mistakes_have_a_caret_under_the_place() {
     );
     check_bad(
         "req.commits.map(c, c.id)",
-        "comes to a list, but a condition has to be true or false\n    | req.commits.map(c, c.id)\n    |                ^",
+        "comes to a list, but a condition has to be true or false\n    | req.commits.map(c, c.id)\n    |             ^",
     );
     check_bad(
         "req.x == 1 ? 'yes' : false",

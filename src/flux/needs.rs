@@ -20,7 +20,7 @@ impl Needs {
         let mut needs = Needs { kinds: Kind::of_payloads().collect(), ..Needs::default() };
         for listed in selections.into_iter().flat_map(|selection| &selection.resources) {
             needs.kinds.insert(listed.kind);
-            if listed.filter.as_ref().is_some_and(|filter| filter.names("res")) {
+            if listed.reads_the_object() {
                 needs.read_by_filters.insert(listed.kind);
             }
         }
@@ -45,7 +45,7 @@ mod tests {
         let resources = vec![
             listed(Kind::GitRepository, Some("res.metadata.name == 'a'")),
             listed(Kind::Kustomization, None),
-            listed(Kind::HelmRelease, Some("event.kind == 'git'")),
+            listed(Kind::HelmRelease, Some("event.refs[0].branch == 'main'")),
         ];
         let selection = Selection { resources, ..Selection::default() };
         let needs = Needs::of([&selection, &Selection::default()]);

@@ -106,6 +106,11 @@ impl Selection {
         self.resources.iter().filter_map(|resource| resource.filter.as_ref())
     }
 
+    /// Whether one of them reads objects of this kind.
+    pub fn reads_objects_of(&self, kind: Kind) -> bool {
+        self.resources.iter().any(|listed| listed.kind == kind && listed.reads_the_object())
+    }
+
     /// The same, but nothing outside of these namespaces without the object's consent.
     pub fn with_consent(self, endpoint: &str, own_namespaces: Vec<String>) -> Selection {
         let consent = Consent { endpoint: endpoint.to_owned(), own_namespaces };
@@ -128,6 +133,11 @@ impl Selection {
 }
 
 impl Resource {
+    /// Whether its filter reads the object.
+    pub fn reads_the_object(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.names("res"))
+    }
+
     fn holds(&self, target: &Target, marks: &Marks) -> bool {
         self.kind == target.kind
             && self.name.as_ref().is_none_or(|name| *name == target.name)

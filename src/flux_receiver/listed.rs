@@ -14,11 +14,17 @@ pub(super) enum Hindrance {
     Unreadable(String),
 }
 
+/// What has to hold of all objects of a Receiver.
+pub(super) fn filter_of_all(receiver: &FluxReceiver) -> Result<Option<Expression>, String> {
+    condition(&receiver.spec.resource_filter, "spec.resourceFilter")
+}
+
 /// Reads a resource of a Receiver; `place` is where it stands.
 pub(super) fn read(
     receiver: &FluxReceiver,
     listed: &Resource,
     place: &str,
+    filter_of_all: Option<&Expression>,
 ) -> Result<selection::Resource, Hindrance> {
     let not_asked = |why: String| Hindrance::NotAsked(format!("{place}.{why}"));
     let kind = Kind::named(&listed.kind)
@@ -32,7 +38,7 @@ pub(super) fn read(
         let why = "matchLabels: is missing, without it the name `*` asks for nothing";
         return Err(not_asked(why.to_owned()));
     }
-    let filter = filter(&receiver.spec.resource_filter, &listed.filter, place);
+    let filter = both(filter_of_all, &listed.filter, &format!("{place}.filter"));
     Ok(selection::Resource {
         kind,
         name: (!is_wildcard).then(|| listed.name.clone()),
@@ -43,26 +49,17 @@ pub(super) fn read(
     })
 }
 
-/// The filter of the Receiver and that of the resource: both have to hold. Together they may be as long
-/// as one.
-fn filter(of_receiver: &str, of_resource: &str, place: &str) -> Result<Option<Expression>, String> {
-    let read = |text: &str, field: String| {
-        let read = Expression::condition(text, facts::OF_A_RESOURCE);
-        read.map_err(|err| format!("{field}: {err}"))
-    };
-    let of_all = |text| read(text, "spec.resourceFilter".to_owned());
-    let of_one = |text| read(text, format!("{place}.filter"));
-    let (of_receiver, of_resource) = (of_receiver.trim(), of_resource.trim());
-    Ok(match (of_receiver.is_empty(), of_resource.is_empty()) {
-        (true, true) => None,
-        (false, true) => Some(of_all(of_receiver)?),
-        (true, false) => Some(of_one(of_resource)?),
-        (false, false) => {
-            of_all(of_receiver)?;
-            of_one(of_resource)?;
-            // A comment ends with its line.
-            let both = format!("({of_receiver}\n) && ({of_resource}\n)");
-            Some(read(&both, format!("{place}.filter: joined with spec.resourceFilter"))?)
-        }
-    })
+/// Two conditions that both have to hold. Together they may be as long as one.
+fn both(of_all: Option<&Expression>, of_one: &str, field: &str) -> Result<Option<Expression>, String> {
+    let of_one = condition(of_one, field)?;
+    let (Some(of_all), Some(of_one)) = (of_all, &of_one) else { return Ok(of_one.or(of_all.cloned())) };
+    // A comment ends with its line.
+    let joined = format!("({}\n) && ({}\n)", of_all.text(), of_one.text());
+    condition(&joined, &format!("{field}: joined with spec.resourceFilter"))
+}
+
+fn condition(text: &str, field: &str) -> Result<Option<Expression>, String> {
+    let read = |text| Expression::condition(text, facts::OF_A_RESOURCE);
+    let text = Some(text.trim()).filter(|text| !text.is_empty());
+    text.map(read).transpose().map_err(|err| format!("{field}: {err}"))
 }

@@ -38,9 +38,13 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
         set("unsigned", json!(true));
         notes.push("rests on the secret path alone, as the Receiver did; `auth` is better".to_owned());
     }
-    if of_type.name == "generic" {
-        notes.push("takes POST alone, where the Receiver took any method".to_owned());
-    }
+    notes.push(match of_type.reads_body || of_type.source.starts_with("generic") {
+        true => "takes POST alone, where the Receiver took any method".to_owned(),
+        false => format!(
+            "takes POST alone, and bodies that {} sends, where the Receiver took any method and body",
+            of_type.source
+        ),
+    });
     if spec.secret_ref.is_none() {
         notes.push(
             "the URL changes: a Receiver without a Secret has none in its path, an endpoint has; make a key with \
@@ -71,9 +75,11 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("events: this type does not look at them, so they are left out".to_owned())
         }
     }
+    let filter_of_all = listed::filter_of_all(receiver)?;
     let mut resources = Vec::new();
     for (at, resource) in spec.resources.iter().enumerate() {
-        match listed::read(receiver, resource, &format!("spec.resources[{at}]")) {
+        let place = format!("spec.resources[{at}]");
+        match listed::read(receiver, resource, &place, filter_of_all.as_ref()) {
             Ok(resource) => resources.push(entry_of(&resource)),
             Err(Hindrance::NotAsked(why)) => notes.push(format!("{why}, so it is left out")),
             Err(Hindrance::Unreadable(why)) => return Err(why),

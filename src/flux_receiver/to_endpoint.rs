@@ -145,6 +145,7 @@ fn selection(
     rules: Rules,
     without_effect: &mut Vec<String>,
 ) -> Result<Selection, String> {
+    let filter_of_all = listed::filter_of_all(receiver)?;
     let mut resources = Vec::new();
     for (at, resource) in receiver.spec.resources.iter().enumerate() {
         let place = format!("spec.resources[{at}]");
@@ -152,7 +153,7 @@ fn selection(
             without_effect.push(format!("{place}.namespace: references to other namespaces are not allowed"));
             continue;
         }
-        match listed::read(receiver, resource, &place) {
+        match listed::read(receiver, resource, &place, filter_of_all.as_ref()) {
             Ok(resource) => resources.push(resource),
             Err(Hindrance::NotAsked(why)) => without_effect.push(why),
             Err(Hindrance::Unreadable(why)) => return Err(why),

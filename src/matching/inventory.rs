@@ -24,6 +24,8 @@ pub struct Inventory {
     ids: HashMap<Target, Id>,
     counts: HashMap<Kind, usize>,
     known: HashSet<Kind>,
+    /// The kinds whose objects filters read and that were listed before they did.
+    without_details: HashSet<Kind>,
     git: Index<RepositoryKey>,
     images: Index<ImageName>,
     /// OCI HelmRepositories by `host[/path]`.
@@ -48,8 +50,8 @@ pub struct Object {
     pub progress: Progress,
     /// What it carries for those who choose among objects.
     pub marks: Marks,
-    /// What else filters can read of it.
-    pub details: Details,
+    /// What else filters can read of it; none if nobody has asked for that yet.
+    pub details: Option<Details>,
     pub(super) follows: Follows,
 }
 
@@ -128,7 +130,7 @@ impl Object {
             suspended: false,
             progress: Progress::default(),
             marks: Marks::default(),
-            details: Details::default(),
+            details: None,
             follows: Follows::Nothing,
         }
     }
@@ -166,15 +168,15 @@ impl Object {
                 prefix: spec.prefix.clone(),
             },
         };
-        let (progress, marks, details) = (Progress::default(), Marks::default(), Details::default());
-        Ok(Object { target, suspended, progress, marks, details, follows })
+        let (progress, marks) = (Progress::default(), Marks::default());
+        Ok(Object { target, suspended, progress, marks, details: None, follows })
     }
 }
 
 impl Object {
-    /// The object as filters read it.
-    pub(super) fn view(&self) -> serde_json::Value {
-        self.details.view(&self.target, &self.marks)
+    /// The object as filters read it; none if that was not kept.
+    pub(super) fn view(&self) -> Option<serde_json::Value> {
+        Some(self.details.as_ref()?.view(&self.target, &self.marks))
     }
 
     /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
@@ -215,6 +217,21 @@ impl Inventory {
     /// Whether the kind is known whole.
     pub fn knows(&self, kind: Kind) -> bool {
         self.known.contains(&kind)
+    }
+
+    /// From now on there may be objects of the kind without what filters read.
+    pub fn unknow_details(&mut self, kind: Kind) {
+        self.without_details.insert(kind);
+    }
+
+    /// From now on all objects of the kind have what filters read, or nobody may know it.
+    pub fn know_details(&mut self, kind: Kind) {
+        self.without_details.remove(&kind);
+    }
+
+    /// Whether filters can read all objects of the kind that are known.
+    pub fn knows_details(&self, kind: Kind) -> bool {
+        !self.without_details.contains(&kind)
     }
 
     /// Forgets an object.

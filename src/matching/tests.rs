@@ -451,7 +451,7 @@ fn filters_decide_object_by_object() {
         let mut object = object(Kind::GitRepository, name, spec.clone());
         let mut metadata = Metadata::default();
         metadata.annotations.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
-        object.details = Details::new("", metadata, &spec, Some("main@sha1:11"));
+        object.details = Some(Details::new("", metadata, &spec, Some("main@sha1:11")));
         inventory.put(object);
     }
     let find_with = |filter: &str| {
@@ -482,4 +482,33 @@ fn filters_decide_object_by_object() {
         none.why_nothing(&[]),
         "the filters of `resources` hold of none of the 3 objects that follow this"
     );
+}
+
+// A filter that nothing contradicts would let through what it was to keep out.
+#[test]
+fn a_filter_lets_no_object_through_of_which_it_knows_nothing() {
+    let mut inventory = Inventory::default();
+    inventory.know(Kind::GitRepository);
+    let spec = json!({"url": "https://github.com/org/app", "ref": {"branch": "main"}});
+    inventory.put(object(Kind::GitRepository, "a", spec));
+    inventory.unknow_details(Kind::GitRepository);
+    let events = [push(&["https://github.com/org/app"], GitRef::branch("main"))];
+    let facts = Facts::named("push".to_owned()).with_request(Ok("{}".to_owned()));
+    let selection = |filter: &str| {
+        let filter = Expression::condition(filter, facts::OF_A_RESOURCE).expect("a condition");
+        let resource = Resource { filter: Some(filter), ..resource(Kind::GitRepository, None) };
+        Selection { resources: vec![resource], ..Selection::default() }
+    };
+    for filter in
+        ["!has(res.metadata.annotations)", "res.metadata.?annotations.?deploy.orValue('') != 'manual'"]
+    {
+        let selection = selection(filter);
+        assert!(!super::can_tell(&inventory, &events, &selection), "{filter}");
+        let matched = super::find(&inventory, &events, &selection, &facts);
+        assert_eq!(names(&matched), [""; 0], "{filter}");
+    }
+    let of_the_event = selection("event.refs[0].branch == 'main'");
+    assert!(super::can_tell(&inventory, &events, &of_the_event));
+    assert!(super::can_tell(&inventory, &events, &Selection::default()), "others do not wait");
+    assert_eq!(names(&super::find(&inventory, &events, &of_the_event, &facts)), ["a"]);
 }

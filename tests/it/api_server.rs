@@ -9,7 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
-use super::running::{Running, folder, stdout};
+use super::running::{Running, folder, stdout, test_key};
 
 /// An answer to a patch: its status, and what it asks for in `Retry-After`.
 #[derive(Clone, Copy)]
@@ -150,12 +150,16 @@ impl Bed {
     }
 
     fn push_now(&self, repository: &str) -> String {
+        self.push_now_to("github", repository)
+    }
+
+    fn push_now_to(&self, endpoint: &str, repository: &str) -> String {
         let output = self.running.command(&[
             "send",
             "--to",
             &self.running.base,
             "--endpoint",
-            "github",
+            endpoint,
             "--repo",
             repository,
         ]);
@@ -164,8 +168,12 @@ impl Bed {
 
     /// Lets the double answer while waiting.
     async fn wait_for_log(&self, text: &str) {
+        self.wait_for_logs(text, 1).await;
+    }
+
+    async fn wait_for_logs(&self, text: &str, times: usize) {
         let started = Instant::now();
-        while !self.running.log().contains(text) {
+        while self.running.log().matches(text).count() < times {
             assert!(started.elapsed() < Duration::from_secs(60), "no {text:?} in: {}", self.running.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -314,37 +322,80 @@ async fn deliveries_wait_for_a_broken_kind_of_their_own() {
 
 /// What only filters read of objects is kept only where one does.
 #[actix_web::test]
-async fn the_first_filter_over_objects_has_them_listed_again_and_deliveries_wait_for_that() {
+async fn the_first_filter_over_objects_has_them_listed_again_and_its_deliveries_wait_for_that() {
     let bed = start(Double::default());
     assert!(bed.push().await.starts_with("202 "));
     bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
     bed.double.lists_are_slow.store(true, Ordering::Relaxed);
+    // The second filter holds of an object of which nothing is known.
     let filtered = "fluxRecvVersion: 1
 endpoints:
 - source: GitHub
   keyPath: github.key
   resources: [{kind: GitRepository, filter: 'res.metadata.annotations[\"team\"] == \"a\"'}]
+- source: GitHub
+  keyPath: others.key
+  resources: [{kind: GitRepository, filter: '!has(res.metadata.annotations)'}]
+- source: GitHub
+  keyPath: plain.key
 ";
-    let config = bed.running.folder.path().join("fluxrecv.yaml");
+    let folder = bed.running.folder.path();
+    for name in ["others", "plain"] {
+        std::fs::write(folder.join(format!("{name}.key")), test_key(name)).expect("a key");
+    }
+    let config = folder.join("fluxrecv.yaml");
     std::fs::write(&config, filtered).expect("a config");
     bed.wait_for_log("the config was reloaded").await;
-    let early = bed.push_now("https://github.com/org/app");
-    assert!(early.contains("\"outcome\":\"queued\""), "{early}");
-    bed.wait_for_log("queued delivery").await;
+    let app = "https://github.com/org/app";
+    for endpoint in ["github", "others"] {
+        let early = bed.push_now_to(endpoint, app);
+        assert!(early.contains("\"outcome\":\"queued\""), "{endpoint}: {early}");
+    }
+    let patches = bed.patches().len();
+    bed.wait_for_log("queued delivery: push to github.com/org/app main: asking").await;
+    bed.wait_for_log("hold of none of the 1 objects").await;
     let log = bed.running.log();
-    assert!(!log.contains("came to no result"), "{log}");
+    assert!(!log.contains("comes to no result"), "{log}");
     assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
-    let late = bed.push_now("https://github.com/org/app");
-    assert!(late.contains("\"targets\":[\"GitRepository/apps/app\"]"), "{late}");
-
-    // The same filter again: it reads what is there.
-    std::fs::write(&config, filtered.replace("\"a\"", "\"b\"")).expect("a config");
     let started = Instant::now();
-    while bed.running.log().matches("the config was reloaded").count() < 2 {
-        assert!(started.elapsed() < Duration::from_secs(20), "{}", bed.running.log());
+    while bed.patches().len() == patches {
+        assert!(started.elapsed() < Duration::from_secs(10), "{}", bed.running.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let other = bed.push_now("https://github.com/org/app");
+    assert_eq!(bed.patches().len(), patches + 1);
+    let late = bed.push_now(app);
+    assert!(late.contains("\"targets\":[\"GitRepository/apps/app\"]"), "{late}");
+
+    // The same kind again: filters read what is there.
+    std::fs::write(&config, filtered.replace("\"a\"", "\"b\"")).expect("a config");
+    bed.wait_for_logs("the config was reloaded", 2).await;
+    let other = bed.push_now(app);
     assert!(other.contains("hold of none of the 1 objects"), "{other}");
     assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
+}
+
+#[actix_web::test]
+async fn a_list_for_filters_that_fails_holds_back_nobody_else_and_is_told_of() {
+    let bed = start(Double::default());
+    assert!(bed.push().await.starts_with("202 "));
+    bed.double.lists_fail.store(true, Ordering::Relaxed);
+    let config = "fluxRecvVersion: 1
+endpoints:
+- source: GitHub
+  keyPath: github.key
+  resources: [{kind: GitRepository, filter: 'res.metadata.annotations[\"team\"] == \"a\"'}]
+- source: GitHub
+  keyPath: plain.key
+";
+    let folder = bed.running.folder.path();
+    std::fs::write(folder.join("plain.key"), test_key("plain")).expect("a key");
+    std::fs::write(folder.join("fluxrecv.yaml"), config).expect("a config");
+    bed.wait_for_log("the API server does not give the kind; deliveries wait for it kind=GitRepository")
+        .await;
+    let app = "https://github.com/org/app";
+    assert!(bed.push_now_to("plain", app).contains("\"targets\":[\"GitRepository/apps/app\"]"));
+    let waits = bed.push_now(app);
+    assert!(waits.contains("\"outcome\":\"queued\""), "{waits}");
+    bed.double.lists_fail.store(false, Ordering::Relaxed);
+    bed.wait_for_log("queued delivery: push to github.com/org/app main: asking").await;
 }

@@ -127,7 +127,10 @@ impl Backend {
         tasks.spawn("the follow-through", follow_through.clone().run());
         let mut objects =
             FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
-        watches.also_watch(objects.needs());
+        // Whatever endpoints there are by now.
+        let mut needs = objects.needs();
+        needs.kinds.extend(left.pending.keys().map(|target| target.kind));
+        watches.also_watch(needs);
         objects.follow_through = Some(follow_through);
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
         Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, receivers, must_catch_up })

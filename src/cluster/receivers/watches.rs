@@ -41,8 +41,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Tells of all Receivers in a scope from now on.
 pub(super) fn watch_receivers(connection: &Connection, scope: &Scope, tell: &UnboundedSender<Change>) {
-    let (connection, scope, tell) = (connection.clone(), scope.clone(), tell.clone());
-    start(move || {
+    let (connection, scope, of_panic, tell) =
+        (connection.clone(), scope.clone(), scope.clone(), tell.clone());
+    let cannot = move || Change::Listed(of_panic.clone(), None);
+    start(tell.clone(), cannot, move || {
         let (connection, scope, tell) = (connection.clone(), scope.clone(), tell.clone());
         async move { receivers_of(&connection, scope, &tell).await }
     });
@@ -54,18 +56,25 @@ pub(super) fn watch_secret(
     name: &Name,
     tell: &UnboundedSender<Change>,
 ) -> AbortHandle {
-    let (connection, name, tell) = (connection.clone(), name.clone(), tell.clone());
-    start(move || {
+    let (connection, name, of_panic, tell) = (connection.clone(), name.clone(), name.clone(), tell.clone());
+    let cannot = move || Change::UnreadableSecret(of_panic.clone());
+    start(tell.clone(), cannot, move || {
         let (connection, name, tell) = (connection.clone(), name.clone(), tell.clone());
         async move { secret_of(&connection, name, &tell).await }
     })
 }
 
-/// Starts a watch, and starts it again after a panic.
-fn start<W: Future<Output = ()> + Send + 'static>(watch: impl Fn() -> W + Send + 'static) -> AbortHandle {
+/// Starts a watch, and starts it again after a panic, which counts like an answer that says nothing:
+/// the others do not wait for it.
+fn start<W: Future<Output = ()> + Send + 'static>(
+    tell: UnboundedSender<Change>,
+    cannot: impl Fn() -> Change + Send + 'static,
+    watch: impl Fn() -> W + Send + 'static,
+) -> AbortHandle {
     let running = tokio::spawn(async move {
         while AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
             log::error!("a watch of Receivers ended in a panic and is started again; please report this");
+            drop(tell.send(cannot()));
             tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
         }
     });
