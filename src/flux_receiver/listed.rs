@@ -1,4 +1,4 @@
-//! A resource that a Receiver lists → what it asks for.
+//! The resources that a Receiver lists → what it asks for.
 
 use super::{FluxReceiver, Resource};
 use crate::expression::Expression;
@@ -6,21 +6,48 @@ use crate::facts;
 use crate::flux::Kind;
 use crate::flux::selection;
 
+/// What of the resources of a Receiver is asked.
+pub(super) struct Listed {
+    pub(super) resources: Vec<selection::Resource>,
+    /// Why the others are not, each with its field: notification-controller does not ask them either,
+    /// or flux-recv does not know their kind.
+    pub(super) left_out: Vec<String>,
+}
+
+/// Reads the resources of a Receiver.
+///
+/// # Errors
+/// When a filter cannot be read, which leaves the whole Receiver not ready, or nothing is left to ask;
+/// names the field.
+pub(super) fn read(receiver: &FluxReceiver, own_namespace_only: bool) -> Result<Listed, String> {
+    let filter_of_all = condition(&receiver.spec.resource_filter, "spec.resourceFilter")?;
+    let mut listed = Listed { resources: Vec::new(), left_out: Vec::new() };
+    for (at, resource) in receiver.spec.resources.iter().enumerate() {
+        let place = format!("spec.resources[{at}]");
+        if own_namespace_only && resource.namespace(receiver) != receiver.namespace {
+            let why = "references to other namespaces are not allowed";
+            listed.left_out.push(format!("{place}.namespace: {why}"));
+            continue;
+        }
+        match read_one(receiver, resource, &place, filter_of_all.as_ref()) {
+            Ok(resource) => listed.resources.push(resource),
+            Err(Hindrance::NotAsked(why)) => listed.left_out.push(why),
+            Err(Hindrance::Unreadable(why)) => return Err(why),
+        }
+    }
+    if listed.resources.is_empty() {
+        return Err(format!("spec.resources: nothing is left to ask: {}", listed.left_out.join("; ")));
+    }
+    Ok(listed)
+}
+
 /// What is in the way of a resource, with the field.
-pub(super) enum Hindrance {
-    /// notification-controller does not ask it either, or flux-recv does not know its kind.
+enum Hindrance {
     NotAsked(String),
-    /// The whole Receiver would not be ready.
     Unreadable(String),
 }
 
-/// What has to hold of all objects of a Receiver.
-pub(super) fn filter_of_all(receiver: &FluxReceiver) -> Result<Option<Expression>, String> {
-    condition(&receiver.spec.resource_filter, "spec.resourceFilter")
-}
-
-/// Reads a resource of a Receiver; `place` is where it stands.
-pub(super) fn read(
+fn read_one(
     receiver: &FluxReceiver,
     listed: &Resource,
     place: &str,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::listed::{self, Hindrance};
+use super::listed::{self, Listed};
 use super::to_endpoint::issuers;
 use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
 use crate::flux::selection::Resource;
@@ -75,21 +75,11 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("events: this type does not look at them, so they are left out".to_owned())
         }
     }
-    let filter_of_all = listed::filter_of_all(receiver)?;
-    let mut resources = Vec::new();
-    for (at, resource) in spec.resources.iter().enumerate() {
-        let place = format!("spec.resources[{at}]");
-        match listed::read(receiver, resource, &place, filter_of_all.as_ref()) {
-            Ok(resource) => resources.push(entry_of(&resource)),
-            Err(Hindrance::NotAsked(why)) => notes.push(format!("{why}, so it is left out")),
-            Err(Hindrance::Unreadable(why)) => return Err(why),
-        }
-    }
-    if resources.is_empty() {
-        return Err("none of its resources can be asked".to_owned());
-    }
+    let Listed { resources, left_out } = listed::read(receiver, false)?;
+    notes.extend(left_out.into_iter().map(|why| format!("{why}, so it is left out")));
+    let is_own = |resource: &Resource| resource.namespace.as_ref() == Some(&receiver.namespace);
     // What is its own needs no consent under --require-opt-in.
-    if resources.iter().all(|resource| resource["namespace"] == *receiver.namespace) {
+    if resources.iter().all(is_own) {
         set("namespaces", json!([receiver.namespace]));
     } else {
         let note = "lists other namespaces; under --require-opt-in all of its objects have to consent, also those \
@@ -97,7 +87,7 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
         notes.push(note.to_owned());
     }
     set("match", json!("all"));
-    set("resources", Value::Array(resources));
+    set("resources", resources.iter().map(entry_of).collect());
     if spec.suspend {
         set("suspend", json!(true));
     }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::listed::{self, Hindrance};
+use super::listed::{self, Listed};
 use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
 use crate::endpoint::{Endpoint, HOOK_PREFIX};
 use crate::expression::Expression;
 use crate::filter::{Filter, Globs};
-use crate::flux::selection::Selection;
+use crate::flux::selection::{Resource, Selection};
 use crate::provider::Provider;
 use crate::verify::key::{Key, digest_of};
 use crate::verify::oidc::{DECLARED, Issuer, Validation};
@@ -41,18 +41,14 @@ pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) 
     let provider = Provider::named(of_type.source).expect("the table of types names senders");
     let keys = keys(receiver, secret)?;
     let expects = expects(receiver, of_type, secret)?;
-    let mut without_effect = Vec::new();
-    let selection = selection(receiver, rules, &mut without_effect)?;
-    if selection.resources.is_empty() {
-        return Err(format!("spec.resources: nothing is left to ask: {}", without_effect.join("; ")));
-    }
+    let Listed { resources, left_out } = listed::read(receiver, rules.no_cross_namespace_refs)?;
     let salt = receiver.path_salt();
     let digest = keys.first().map_or_else(|| digest_of(&[], &salt), |key| key.digest(&salt));
     let credentials = Credentials { keys, expects, unsigned: of_type.proves_nothing };
     let name = receiver.endpoint_name();
     let mut endpoint =
         Endpoint::new(name, provider, PathBuf::from(receiver.secret_name()), credentials, digest);
-    endpoint.selection = selection;
+    endpoint.selection = selection(receiver, rules, resources);
     endpoint.suspended = spec.suspend;
     endpoint.takes_any_method = true;
     endpoint.takes_any_body = !of_type.reads_body;
@@ -69,7 +65,7 @@ pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) 
     if let Some(of_status) = of_status.filter(|of_status| !of_status.is_empty()) {
         endpoint = endpoint.also_at(of_status.to_owned());
     }
-    Ok(Made { endpoint, without_effect })
+    Ok(Made { endpoint, without_effect: left_out })
 }
 
 /// The token as the Secret has it; tokens that prove nothing make the path all the same.
@@ -140,28 +136,10 @@ fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
     })
 }
 
-fn selection(
-    receiver: &FluxReceiver,
-    rules: Rules,
-    without_effect: &mut Vec<String>,
-) -> Result<Selection, String> {
-    let filter_of_all = listed::filter_of_all(receiver)?;
-    let mut resources = Vec::new();
-    for (at, resource) in receiver.spec.resources.iter().enumerate() {
-        let place = format!("spec.resources[{at}]");
-        if rules.no_cross_namespace_refs && resource.namespace(receiver) != receiver.namespace {
-            without_effect.push(format!("{place}.namespace: references to other namespaces are not allowed"));
-            continue;
-        }
-        match listed::read(receiver, resource, &place, filter_of_all.as_ref()) {
-            Ok(resource) => resources.push(resource),
-            Err(Hindrance::NotAsked(why)) => without_effect.push(why),
-            Err(Hindrance::Unreadable(why)) => return Err(why),
-        }
-    }
+fn selection(receiver: &FluxReceiver, rules: Rules, resources: Vec<Resource>) -> Selection {
     let selection = Selection { resources, matches_all: true, ..Selection::default() };
-    Ok(match rules.require_opt_in {
+    match rules.require_opt_in {
         true => selection.with_consent(&receiver.endpoint_name(), vec![receiver.namespace.clone()]),
         false => selection,
-    })
+    }
 }
