@@ -96,6 +96,34 @@ const PATCH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 
 /// From a quick fetch to the end of patience.
 const FOLLOW_BUCKETS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
+/// What is shown of an endpoint from its start to its end.
+pub struct Shown<'e> {
+    /// Its name.
+    pub name: &'e Arc<str>,
+    /// Who sends.
+    pub source: &'static str,
+    /// What can become of a delivery.
+    pub outcomes: &'e [&'static str],
+    /// The names of its keys.
+    pub keys: &'e [Arc<str>],
+}
+
+impl Shown<'_> {
+    fn deliveries(&self) -> impl Iterator<Item = DeliveryLabels> {
+        let labels = |outcome: &&'static str| DeliveryLabels {
+            endpoint: Arc::clone(self.name),
+            source: self.source,
+            outcome,
+        };
+        self.outcomes.iter().map(labels)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = KeyLabels> {
+        let labels = |key: &Arc<str>| KeyLabels { endpoint: Arc::clone(self.name), key: Arc::clone(key) };
+        self.keys.iter().map(labels)
+    }
+}
+
 impl Metrics {
     /// Metrics that have counted nothing.
     pub fn new() -> Arc<Metrics> {
@@ -264,25 +292,12 @@ impl Metrics {
     }
 
     /// Shows an endpoint before its first delivery, so that a silent one can be noticed.
-    pub fn endpoint(
-        &self,
-        endpoint: &Arc<str>,
-        source: &'static str,
-        outcomes: &[&'static str],
-        keys: &[Arc<str>],
-    ) {
-        for outcome in outcomes {
-            let labels = DeliveryLabels { endpoint: Arc::clone(endpoint), source, outcome };
-            drop(self.deliveries.get_or_create(&labels));
-        }
-        for key in keys {
-            let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
-            drop(self.keys.get_or_create(&labels));
-        }
-        let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
+    pub fn show(&self, endpoint: &Shown<'_>) {
+        endpoint.deliveries().for_each(|labels| drop(self.deliveries.get_or_create(&labels)));
+        endpoint.keys().for_each(|labels| drop(self.keys.get_or_create(&labels)));
+        let labels = EndpointLabels { endpoint: Arc::clone(endpoint.name) };
         drop(self.answer_time.get_or_create(&labels));
         drop(self.filter_failures.get_or_create(&labels));
-        let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
         let last = self.last_delivery.get_or_create(&labels);
         if last.get() == 0.0 {
             last.set(now());
@@ -290,20 +305,14 @@ impl Metrics {
     }
 
     /// Forgets an endpoint that is served no more. Receivers come and go, and each has a name of its own.
-    pub fn forget_endpoint(
-        &self,
-        endpoint: &Arc<str>,
-        source: &'static str,
-        outcomes: &[&'static str],
-        keys: &[Arc<str>],
-    ) {
-        for outcome in outcomes {
-            self.deliveries.remove(&DeliveryLabels { endpoint: Arc::clone(endpoint), source, outcome });
+    pub fn forget(&self, endpoint: &Shown<'_>) {
+        for labels in endpoint.deliveries() {
+            self.deliveries.remove(&labels);
         }
-        for key in keys {
-            self.keys.remove(&KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) });
+        for labels in endpoint.keys() {
+            self.keys.remove(&labels);
         }
-        let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
+        let labels = EndpointLabels { endpoint: Arc::clone(endpoint.name) };
         self.answer_time.remove(&labels);
         self.filter_failures.remove(&labels);
         self.last_delivery.remove(&labels);
@@ -459,7 +468,7 @@ mod tests {
     fn the_text_is_open_metrics() {
         let metrics = Metrics::new();
         let endpoint = Arc::from("git\"hub");
-        metrics.endpoint(&endpoint, "GitHub", &["accepted"], &[]);
+        metrics.show(&Shown { name: &endpoint, source: "GitHub", outcomes: &["accepted"], keys: &[] });
         metrics.delivery(&endpoint, "GitHub", "accepted", Duration::from_micros(70));
         metrics.unknown_path();
         let text = metrics.encode();

@@ -27,7 +27,7 @@ use crate::journal::Journal;
 use crate::journal::contents::Change;
 use crate::listener::{self, Running};
 use crate::matching::Inventory;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Shown};
 use crate::outcome;
 use crate::queue::Queue;
 use crate::receive::Receiver;
@@ -173,12 +173,14 @@ pub(super) async fn offline_service(config: Config, inventory: Inventory, limits
 
 /// What of a config can be put in force.
 fn serving(config: Config, metrics: &Metrics) -> Serving {
-    config.endpoints.iter().for_each(|endpoint| show_in_metrics(endpoint, metrics));
+    config.endpoints.iter().for_each(|endpoint| metrics.show(&shown(endpoint)));
     Serving { endpoints: config.endpoints, trusted_proxies: config.trusted_proxies }
 }
 
-fn show_in_metrics(endpoint: &Endpoint, metrics: &Metrics) {
-    metrics.endpoint(&endpoint.name, endpoint.provider.name, &outcome::LABELS, &endpoint.key_names);
+/// What the metrics show of an endpoint.
+fn shown(endpoint: &Endpoint) -> Shown<'_> {
+    let Endpoint { name, provider, key_names, .. } = endpoint;
+    Shown { name, source: provider.name, outcomes: &outcome::LABELS, keys: key_names }
 }
 
 /// Says that all objects are known, and catches up if that has to be; never ends.

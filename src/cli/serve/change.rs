@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{announce_endpoint, show_in_metrics};
+use super::{announce_endpoint, shown};
 use crate::cluster::inventory::Watches;
 use crate::endpoint::{Conflict, Endpoint, InForce, Serving};
 use crate::flux::needs::Needs;
-use crate::outcome;
 use crate::server::Service;
 
 /// Puts what `replace` brings in force; `needs` is what it takes to match by it. `replace` gives the
@@ -27,7 +26,7 @@ pub(super) fn put_in_force(
     let now = service.in_force.get();
     let known: HashSet<*const Endpoint> = before.endpoints.iter().map(Arc::as_ptr).collect();
     for endpoint in now.endpoints.iter().filter(|endpoint| !known.contains(&Arc::as_ptr(endpoint))) {
-        show_in_metrics(endpoint, &service.metrics);
+        service.metrics.show(&shown(endpoint));
         announce_endpoint(endpoint);
     }
     for (endpoint, conflict) in conflicts {
@@ -42,9 +41,6 @@ pub(super) fn put_in_force(
 
 fn forget_what_is_gone(service: &Service, before: &Serving, now: &Serving) {
     let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
-    gone.for_each(|endpoint| {
-        let source = endpoint.provider.name;
-        service.metrics.forget_endpoint(&endpoint.name, source, &outcome::LABELS, &endpoint.key_names);
-    });
+    gone.for_each(|endpoint| service.metrics.forget(&shown(endpoint)));
     service.history.retain(|name| now.endpoints.named(name).is_some());
 }
