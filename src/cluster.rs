@@ -10,6 +10,8 @@ pub mod receivers;
 mod resources;
 mod watch;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// An API error in a line: what the API server says, or what kept us from asking it.
 fn describe(err: &kube::Error) -> String {
     match err {
@@ -35,4 +37,9 @@ fn status_code(err: &kube::Error) -> Option<u16> {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
     }
+}
+
+/// What a mutex holds, whoever has panicked with it: all changes here are whole ones.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

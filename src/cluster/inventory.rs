@@ -1,7 +1,7 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use kube::api::{DynamicObject, ListParams};
@@ -16,7 +16,7 @@ use super::extent::Extent;
 use super::knowledge::Knowledge;
 use super::resources::Resources;
 use super::watch::{Scope, Seen, Watch, Watched};
-use super::{describe, status_code};
+use super::{describe, lock, status_code};
 use crate::backoff::growing_pause;
 use crate::flux::needs::Needs;
 use crate::flux::{Kind, Spec, Target};
@@ -244,8 +244,7 @@ impl Watches {
 
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
         log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
-        self.knowledge.known(kind, stands_for);
-        self.knowledge.details_known(kind, stands_for);
+        self.knowledge.known(kind, stands_for, true);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -298,8 +297,7 @@ impl Watches {
             self.extent.absent(kind, scope);
             self.count(kind);
         }
-        self.knowledge.known(kind, scope);
-        self.knowledge.details_known(kind, scope);
+        self.knowledge.known(kind, scope, true);
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -356,10 +354,7 @@ impl Watches {
                     if self.apply(kind, scope, seen, &mut listed) {
                         self.extent.listed(kind, scope);
                         // The own namespace stands for the cluster only once that is sure to be forbidden.
-                        self.knowledge.known(kind, stands_for);
-                        if with_details {
-                            self.knowledge.details_known(kind, stands_for);
-                        }
+                        self.knowledge.known(kind, stands_for, with_details);
                     }
                 }
                 Err(interruption) => {
@@ -482,8 +477,4 @@ impl Trouble {
 struct Failure {
     code: Option<u16>,
     why: String,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

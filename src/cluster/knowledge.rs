@@ -1,10 +1,11 @@
 //! Of which kinds it is known which objects there are.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
+use super::lock;
 use super::watch::Scope;
 use crate::flux::Kind;
 use crate::matching::Inventory;
@@ -58,24 +59,18 @@ impl Knowledge {
         self.inventory.write().unwrap_or_else(PoisonError::into_inner).unknow_details(kind);
     }
 
-    /// All objects of the kind have what filters read now, or nobody may know it.
-    pub(super) fn details_known(&self, kind: Kind, scope: &Scope) {
-        let mut without = lock(&self.without_details);
-        if without.remove(&(kind, scope.clone())) && !without.iter().any(|(other, _)| *other == kind) {
-            self.inventory.write().unwrap_or_else(PoisonError::into_inner).know_details(kind);
-            self.became_known.notify_one();
-        }
-    }
-
-    /// Which objects there are of the kind is known now, or that nobody may know.
-    pub(super) fn known(&self, kind: Kind, scope: &Scope) {
-        let mut unknown = lock(&self.unknown);
-        if unknown.remove(&(kind, scope.clone())) && !unknown.iter().any(|(other, _)| *other == kind) {
+    /// Which objects there are of the kind is known now, and with what filters read of them; or nobody
+    /// may know.
+    pub(super) fn known(&self, kind: Kind, scope: &Scope, with_details: bool) {
+        if was_the_last(&self.unknown, kind, scope) {
             self.inventory.write().unwrap_or_else(PoisonError::into_inner).know(kind);
             self.metrics.inventory_synced(kind, true);
             self.became_known.notify_one();
         }
-        drop(unknown);
+        if with_details && was_the_last(&self.without_details, kind, scope) {
+            self.inventory.write().unwrap_or_else(PoisonError::into_inner).know_details(kind);
+            self.became_known.notify_one();
+        }
         self.settled(kind, scope);
     }
 
@@ -126,6 +121,8 @@ impl Knowledge {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Takes the scope out; says whether it was there, and the last one of its kind.
+fn was_the_last(scopes: &Mutex<HashSet<(Kind, Scope)>>, kind: Kind, scope: &Scope) -> bool {
+    let mut scopes = lock(scopes);
+    scopes.remove(&(kind, scope.clone())) && !scopes.iter().any(|(other, _)| *other == kind)
 }
