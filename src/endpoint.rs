@@ -274,10 +274,14 @@ mod tests {
     use super::*;
     use crate::verify::Expects;
 
-    fn endpoint(name: &str, digest: &str) -> Arc<Endpoint> {
+    fn made(name: &str, digest: &str) -> Endpoint {
         let provider = Provider::named("GitHub").expect("a sender");
         let credentials = Credentials { keys: Vec::new(), expects: Expects::KeyAlone, unsigned: false };
-        Arc::new(Endpoint::new(name.to_owned(), provider, PathBuf::new(), credentials, digest.to_owned()))
+        Endpoint::new(name.to_owned(), provider, PathBuf::new(), credentials, digest.to_owned())
+    }
+
+    fn endpoint(name: &str, digest: &str) -> Arc<Endpoint> {
+        Arc::new(made(name, digest))
     }
 
     fn config(endpoints: &[Arc<Endpoint>]) -> Serving {
@@ -310,10 +314,7 @@ mod tests {
 
     #[test]
     fn a_second_path_takes_nobody_elses() {
-        let provider = Provider::named("GitHub").expect("a sender");
-        let credentials = Credentials { keys: Vec::new(), expects: Expects::KeyAlone, unsigned: false };
-        let moved = Endpoint::new("a".to_owned(), provider, PathBuf::new(), credentials, "1".to_owned());
-        let forged = Arc::new(moved.also_at("2".to_owned()));
+        let forged = Arc::new(made("a", "1").also_at("2".to_owned()));
         let in_force = InForce::new(Serving::default());
         in_force.replace_receivers(vec![forged, endpoint("b", "2")]);
         let serving = in_force.get();

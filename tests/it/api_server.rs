@@ -9,7 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
-use super::running::{Running, folder, stdout, test_key};
+use super::running::{Running, folder, stdout, write_config};
 
 /// An answer to a patch: its status, and what it asks for in `Retry-After`.
 #[derive(Clone, Copy)]
@@ -168,15 +168,11 @@ impl Bed {
 
     /// Lets the double answer while waiting.
     async fn wait_for_log(&self, text: &str) {
-        self.wait_for_logs(text, 1).await;
+        self.running.wait_for_logs(text, 1, Duration::from_secs(60)).await;
     }
 
-    async fn wait_for_logs(&self, text: &str, times: usize) {
-        let started = Instant::now();
-        while self.running.log().matches(text).count() < times {
-            assert!(started.elapsed() < Duration::from_secs(60), "no {text:?} in: {}", self.running.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    fn reload(&self, config: &str) {
+        write_config(self.running.folder.path(), config);
     }
 
     fn patches(&self) -> Vec<Instant> {
@@ -298,11 +294,7 @@ async fn a_served_version_that_goes_away_is_found_under_its_new_one() {
     bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
     *bed.double.version.lock().expect("a lock") = "v1";
     assert!(bed.push().await.starts_with("202 "));
-    let started = Instant::now();
-    while bed.running.log().matches("INFO  asked to reconcile").count() < 2 {
-        assert!(started.elapsed() < Duration::from_secs(20), "{}", bed.running.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    bed.running.wait_for_logs("INFO  asked to reconcile", 2, Duration::from_secs(20)).await;
     assert!(bed.running.log().contains("404"), "{}", bed.running.log());
 }
 
@@ -339,12 +331,7 @@ endpoints:
 - source: GitHub
   keyPath: plain.key
 ";
-    let folder = bed.running.folder.path();
-    for name in ["others", "plain"] {
-        std::fs::write(folder.join(format!("{name}.key")), test_key(name)).expect("a key");
-    }
-    let config = folder.join("fluxrecv.yaml");
-    std::fs::write(&config, filtered).expect("a config");
+    bed.reload(filtered);
     bed.wait_for_log("the config was reloaded").await;
     let app = "https://github.com/org/app";
     for endpoint in ["github", "others"] {
@@ -367,8 +354,8 @@ endpoints:
     assert!(late.contains("\"targets\":[\"GitRepository/apps/app\"]"), "{late}");
 
     // The same kind again: filters read what is there.
-    std::fs::write(&config, filtered.replace("\"a\"", "\"b\"")).expect("a config");
-    bed.wait_for_logs("the config was reloaded", 2).await;
+    bed.reload(&filtered.replace("\"a\"", "\"b\""));
+    bed.running.wait_for_logs("the config was reloaded", 2, Duration::from_secs(20)).await;
     let other = bed.push_now(app);
     assert!(other.contains("hold of none of the 1 objects"), "{other}");
     assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
@@ -387,9 +374,7 @@ endpoints:
 - source: GitHub
   keyPath: plain.key
 ";
-    let folder = bed.running.folder.path();
-    std::fs::write(folder.join("plain.key"), test_key("plain")).expect("a key");
-    std::fs::write(folder.join("fluxrecv.yaml"), config).expect("a config");
+    bed.reload(config);
     bed.wait_for_log("the API server does not give the kind; deliveries wait for it kind=GitRepository")
         .await;
     let app = "https://github.com/org/app";

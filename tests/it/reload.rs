@@ -6,15 +6,7 @@ use std::time::Duration;
 use super::door::{push, push_signed, push_under};
 use super::running::{CONFIG, OBJECTS, Running, test_key};
 
-async fn wait_for_log(running: &Running, text: &str, times: usize) {
-    for _ in 0..400 {
-        if running.log().matches(text).count() >= times {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("not {times} times {text:?} in: {}", running.log());
-}
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config_of(running: &Running) -> std::path::PathBuf {
     running.folder.path().join("fluxrecv.yaml")
@@ -26,7 +18,7 @@ async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
     std::fs::write(running.folder.path().join("new.key"), test_key("new")).expect("a key");
     std::fs::write(config_of(&running), format!("{CONFIG}- {{source: GitHub, keyPath: new.key}}\n"))
         .expect("a config");
-    wait_for_log(&running, "the config was reloaded endpoints=3", 1).await;
+    running.wait_for_logs("the config was reloaded endpoints=3", 1, PATIENCE).await;
     let status_of_new = async || push_under(&running, "new", &test_key("new"), push(), &[]).await.status;
     assert_eq!(status_of_new().await, 202);
 
@@ -36,7 +28,12 @@ async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
         format!("{CONFIG}- {{source: GitHub, keyPath: missing.key}}\n- {{sourc: x}}\n"),
     )
     .expect("a config");
-    wait_for_log(&running, "the changed config was not taken; what was in force before stays in force", 1)
+    running
+        .wait_for_logs(
+            "the changed config was not taken; what was in force before stays in force",
+            1,
+            PATIENCE,
+        )
         .await;
     let log = running.log();
     assert!(log.contains("missing.key") && log.contains("sourc: is an unknown field"), "{log}");
@@ -46,9 +43,9 @@ async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
     // The key that was missing comes, and the unknown field goes.
     std::fs::write(config_of(&running), format!("{CONFIG}- {{source: GitHub, keyPath: missing.key}}\n"))
         .expect("a config");
-    wait_for_log(&running, "the changed config was not taken", 2).await;
+    running.wait_for_logs("the changed config was not taken", 2, PATIENCE).await;
     std::fs::write(running.folder.path().join("missing.key"), test_key("missing")).expect("a key");
-    wait_for_log(&running, "the config was reloaded", 2).await;
+    running.wait_for_logs("the config was reloaded", 2, PATIENCE).await;
     assert_eq!(running.metric("flux_recv_config_last_reload_successful").await, Some(1.0));
     assert_eq!(status_of_new().await, 404);
     assert_eq!(running.metric("flux_recv_last_delivery_timestamp_seconds{endpoint=\"new\"}").await, None);
@@ -82,7 +79,7 @@ async fn the_swap_of_a_mounted_secret_is_noticed_each_time() {
         [(1, "two", "test-key-version-two-0123"), (2, "three", "test-key-version-three-01")]
     {
         mount(running.folder.path(), version, &[("fluxrecv.yaml", config), ("github.key", key)]);
-        wait_for_log(&running, "the config was reloaded endpoints=1", times).await;
+        running.wait_for_logs("the config was reloaded endpoints=1", times, PATIENCE).await;
         assert_eq!(push_under(&running, "github", key, push(), &[]).await.status, 202);
     }
 }
@@ -95,7 +92,7 @@ async fn sighup_reloads_without_a_change_and_no_delivery_is_dropped() {
         for _ in 0..20 {
             assert_eq!(push_signed(&running, push(), &[]).await.status, 202);
         }
-        wait_for_log(&running, "the config was reloaded endpoints=2", times).await;
+        running.wait_for_logs("the config was reloaded endpoints=2", times, PATIENCE).await;
     }
 }
 
@@ -104,6 +101,6 @@ async fn where_events_go_cannot_change_while_serving() {
     let running = Running::with_objects(CONFIG, OBJECTS);
     std::fs::write(config_of(&running), format!("{CONFIG}api: http://localhost:3030/api/flux\n"))
         .expect("a config");
-    wait_for_log(&running, "api: cannot change while serving; restart flux-recv", 1).await;
+    running.wait_for_logs("api: cannot change while serving; restart flux-recv", 1, PATIENCE).await;
     assert_eq!(push_signed(&running, push(), &[]).await.status, 202);
 }

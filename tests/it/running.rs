@@ -56,13 +56,18 @@ pub fn flux_recv() -> Command {
 /// A folder with a config and a key for each `keyPath` in it.
 pub fn folder(config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+    write_config(folder.path(), config);
+    folder
+}
+
+/// Puts a config into a folder, and before it a key for each `keyPath` in it.
+pub fn write_config(folder: &Path, config: &str) {
     for part in config.split("keyPath: ").skip(1) {
         let key = part.split([',', '}', '\n', ' ']).next().expect("a key path");
         let name = key.trim_end_matches(".key");
-        std::fs::write(folder.path().join(key), test_key(name)).expect("a key");
+        std::fs::write(folder.join(key), test_key(name)).expect("a key");
     }
-    folder
+    std::fs::write(folder.join("fluxrecv.yaml"), config).expect("a config");
 }
 
 impl Running {
@@ -184,6 +189,15 @@ impl Running {
         while !self.log().contains(text) {
             assert!(started.elapsed() < Duration::from_secs(20), "no {text:?} in: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the log says this so often, and lets others work meanwhile.
+    pub async fn wait_for_logs(&self, text: &str, times: usize, limit: Duration) {
+        let started = Instant::now();
+        while self.log().matches(text).count() < times {
+            assert!(started.elapsed() < limit, "not {times} times {text:?} in: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
