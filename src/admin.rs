@@ -4,15 +4,16 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpResponse, web};
 use serde_json::{Value, json};
 
 use crate::endpoint::{Endpoint, Serving};
 use crate::expression::Expression;
 use crate::filter::Globs;
 use crate::journal::Journal;
-use crate::listener::Running;
+use crate::listener::{self, Deadlines, ListenerOptions, Running};
 use crate::server::Service;
 
 /// What the admin listener tells about.
@@ -31,7 +32,7 @@ pub struct Desk {
 /// When the listener cannot be used.
 pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
     let desk = web::Data::from(desk);
-    let app = move || {
+    listener::serve(listener, OPTIONS, move || {
         App::new()
             .app_data(desk.clone())
             .route("/livez", web::get().to(async || "ok\n"))
@@ -39,16 +40,16 @@ pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
             .route("/metrics", web::get().to(metrics))
             .route("/config", web::get().to(config))
             .route("/deliveries", web::get().to(deliveries))
-    };
-    let server = HttpServer::new(app)
-        .workers(1)
-        .max_connections(64)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(Running::start(server))
+    })
 }
+
+/// Whoever reaches this port is in the cluster, but need not mean well.
+const OPTIONS: ListenerOptions = ListenerOptions {
+    workers: 1,
+    max_connections: 64,
+    deadlines: Deadlines::DEFAULT,
+    stop_timeout: Duration::from_secs(1),
+};
 
 /// Ready means: can accept and keep. What Flux or the API server are doing is reported by the
 /// metrics and gates nothing: an outage there must not take the receiver out of its Service.

@@ -1,5 +1,6 @@
 //! What a hook path stands for.
 
+pub mod byte_count;
 pub mod limit;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use self::byte_count::ByteCount;
 use self::limit::RateLimit;
 
 use crate::filter::Filter;
@@ -40,6 +42,10 @@ pub struct Endpoint {
     pub max_body: Option<usize>,
     /// How many deliveries it takes, if there is a limit.
     pub limit: Option<RateLimit>,
+    /// Bytes of its small bodies that are being read or handled.
+    pub small_bodies: ByteCount,
+    /// The same of its large ones.
+    pub large_bodies: ByteCount,
     /// Whether authentic deliveries are to be left alone.
     pub suspended: bool,
     /// Whether a delivery need not be a POST.
@@ -75,6 +81,8 @@ impl Endpoint {
             key_names: Vec::new(),
             max_body: None,
             limit: None,
+            small_bodies: ByteCount::default(),
+            large_bodies: ByteCount::default(),
             suspended: false,
             takes_any_method: false,
             takes_any_body: false,

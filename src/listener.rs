@@ -1,9 +1,130 @@
-//! Listening sockets, and servers that run on them.
+//! Listening sockets and HTTP servers on them. Every client is bounded in connections, time and bytes.
+//!
+//! actix-web's own server bounds the head of the first request of a connection and nothing after it,
+//! so its service is run over a stream that knows what its client is doing.
+
+mod connection;
+mod pool;
+mod stream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_http::{HttpService, KeepAlive, Request, Response};
+use actix_server::{Server, ServerHandle};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
+};
+use actix_web::body::MessageBody;
+use actix_web::dev::AppConfig;
+use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use actix_web::{Error, HttpMessage};
+use tokio::net::TcpStream;
+
+pub use self::connection::{Connection, Deadlines, MAX_HEAD_BYTES};
+use self::pool::ConnectionPool;
+use self::stream::GuardedStream;
+
+/// How a listener is served.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerOptions {
+    /// Threads that serve.
+    pub workers: usize,
+    /// Connections at a time, over all workers.
+    pub max_connections: usize,
+    /// How long a client may take.
+    pub deadlines: Deadlines,
+    /// How long requests may go on after [`Running::stop`].
+    pub stop_timeout: Duration,
+}
+
+/// How long a client is given to read an answer that ends its connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What actix holds beyond our own limit: sockets that wait to be closed.
+const MAX_ACTIX_CONNECTIONS: usize = 1 << 16;
+
+/// Serves an app on a bound listener; `app` makes it for each worker. Has to be called within a Tokio
+/// runtime.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn serve<A, I, S, B>(listener: TcpListener, options: ListenerOptions, app: A) -> io::Result<Running>
+where
+    A: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<Error> + 'static,
+    S::InitError: std::fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let builder = Server::build();
+    let stopping = builder.graceful_shutdown_signal();
+    let connections_per_worker = options.max_connections.div_ceil(options.workers);
+    let server = builder
+        .workers(options.workers)
+        .max_concurrent_connections(MAX_ACTIX_CONNECTIONS)
+        .shutdown_timeout(options.stop_timeout.as_secs())
+        .disable_signals()
+        .listen("http", listener, move || {
+            let pool = ConnectionPool::new(connections_per_worker, options.deadlines);
+            let accept = fn_service(move |stream: TcpStream| {
+                pool.check_deadlines();
+                let member = pool.admit(Instant::now());
+                async move {
+                    let member = member.ok_or(actix_http::error::DispatchError::DisconnectTimeout)?;
+                    let peer = stream.peer_addr().ok();
+                    Ok((GuardedStream::new(stream, member), peer))
+                }
+            });
+            let app = map_config(app().into_factory().map_err(|err| err.into().error_response()), |()| {
+                AppConfig::default()
+            });
+            let watched = apply_fn_factory(app, |request: Request, app: &_| {
+                let connection = request.conn_data::<Rc<Connection>>().cloned();
+                if let Some(connection) = &connection {
+                    connection.request_began(has_body(&request));
+                }
+                let response = Service::call(app, request);
+                async move {
+                    let response = response.await;
+                    if let Some(connection) = connection {
+                        connection.request_ended();
+                    }
+                    response
+                }
+            });
+            let stopping = stopping.clone();
+            let http = HttpService::build()
+                // Our own deadlines end what actix-http leaves open, so it needs no timers of its own.
+                .keep_alive(KeepAlive::Os)
+                .client_request_timeout(Duration::ZERO)
+                .client_disconnect_timeout(CLOSE_TIMEOUT)
+                .graceful_shutdown_signal(move || {
+                    let stopping = stopping.clone();
+                    async move { stopping.notified().await }
+                })
+                .on_connect_ext(|stream: &GuardedStream, data| {
+                    data.insert(Rc::clone(&stream.member.connection));
+                })
+                .h1(watched);
+            accept.and_then(http)
+        })?
+        .run();
+    Ok(Running::start(server))
+}
+
+/// Whether bytes follow the head.
+fn has_body(request: &Request) -> bool {
+    let headers = request.headers();
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+}
 
 /// A server that runs until it is stopped.
 pub struct Running {
@@ -12,13 +133,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Runs a server; has to be called within a Tokio runtime.
-    pub fn start(server: Server) -> Running {
+    fn start(server: Server) -> Running {
         let handle = server.handle();
         Running { handle, task: tokio::spawn(server) }
     }
 
-    /// Accepts no more and waits for the requests that are being answered.
+    /// Accepts no more and waits for the requests that are being handled.
     pub async fn stop(self) {
         self.handle.stop(true).await;
         let _ = self.task.await;
@@ -48,8 +168,18 @@ pub fn bind(listen: &str) -> io::Result<TcpListener> {
         None => TcpListener::bind(listen),
     }?;
     listener.set_nonblocking(true)?;
+    // std asks for 128, which a burst of connections fills before anyone has a turn.
+    rustix::net::listen(&listener, MAX_UNACCEPTED)?;
+    // Answers are short; what a client does not read waits in the kernel, and counts for the container.
+    rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
     Ok(listener)
 }
+
+/// Connections that wait to be accepted.
+const MAX_UNACCEPTED: i32 = 1024;
+
+/// Bytes of an answer that the kernel holds for a connection; Linux reserves twice as many.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The address that a listener is bound to, as others on this machine reach it.
 ///

@@ -11,17 +11,17 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use tokio::sync::Semaphore;
+use actix_web::http::{ConnectionType, Method};
+use actix_web::{App, HttpRequest, HttpResponse, web};
 
 use self::answer::{answer, plain};
+use self::body::BodyMemory;
 use self::quiet::Quiet;
 use crate::delivery::{Delivery, Headers};
 use crate::endpoint::{Endpoint, HOOK_PREFIX, InForce};
 use crate::history::{Entry, History};
-use crate::listener::Running;
+use crate::listener::{self, Deadlines, ListenerOptions, Running};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::receive::{Received, Receiver};
@@ -45,25 +45,32 @@ pub struct Service {
 pub struct Limits {
     /// The longest body, in bytes.
     pub body: usize,
-    /// All bodies that are read at a time, in bytes.
-    pub bodies_in_flight: usize,
-    /// How long a body may take to arrive.
+    /// All bodies of up to 64 KiB that are being read or handled, in bytes.
+    pub small_bodies: usize,
+    /// The same for longer ones.
+    pub large_bodies: usize,
+    /// How long a body of up to 64 KiB may take to arrive.
+    pub small_body_time: Duration,
+    /// How long a longer one may take.
     pub body_time: Duration,
-    /// How long the head of a request may take to arrive.
-    pub head_time: Duration,
     /// Connections at a time.
-    pub connections: usize,
+    pub max_connections: usize,
+    /// How long a client may take otherwise.
+    pub deadlines: Deadlines,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
+        let deadlines = Deadlines::DEFAULT;
         Limits {
             // GitHub sends up to 25 MB, but a push of a hundred commits has some 100 KiB.
             body: 8 * 1024 * 1024,
-            bodies_in_flight: 32 * 1024 * 1024,
-            body_time: Duration::from_secs(30),
-            head_time: Duration::from_secs(10),
-            connections: 1024,
+            small_bodies: 4 * 1024 * 1024,
+            large_bodies: 32 * 1024 * 1024,
+            small_body_time: Duration::from_secs(10),
+            body_time: deadlines.body,
+            max_connections: 1024,
+            deadlines,
         }
     }
 }
@@ -77,31 +84,42 @@ const MOST_WORKERS: usize = 4;
 /// When the listener cannot be used.
 pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running> {
     let limits = service.limits;
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
-    let shares = web::Data::from(body::shares(&limits));
-    let service = web::Data::from(service);
-    let quiet = web::Data::from(Arc::new(Quiet::default()));
-    let app = move || {
-        let app = App::new().app_data(service.clone()).app_data(shares.clone()).app_data(quiet.clone());
-        app.default_service(web::to(handle))
+    let options = ListenerOptions {
+        workers: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),
+        max_connections: limits.max_connections,
+        deadlines: limits.deadlines,
+        stop_timeout: limits.body_time,
     };
-    let server = HttpServer::new(app)
-        .workers(workers)
-        .max_connections(limits.connections.div_ceil(workers))
-        .client_request_timeout(limits.head_time)
-        .shutdown_timeout(limits.body_time.as_secs())
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(Running::start(server))
+    let memory = web::Data::new(BodyMemory::default());
+    let service = web::Data::from(service);
+    let quiet = web::Data::new(Quiet::default());
+    listener::serve(listener, options, move || {
+        let app = App::new().app_data(service.clone()).app_data(memory.clone()).app_data(quiet.clone());
+        app.default_service(web::to(handle))
+    })
 }
 
 async fn handle(
     request: HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
     service: web::Data<Service>,
-    shares: web::Data<Semaphore>,
+    memory: web::Data<BodyMemory>,
     quiet: web::Data<Quiet>,
+) -> HttpResponse {
+    let mut response = respond(&request, &mut payload, &service, &memory, &quiet).await;
+    if !body::discard(&request, &mut payload).await {
+        // What is left of the body would be read as the next request.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
+}
+
+async fn respond(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    service: &Service,
+    memory: &BodyMemory,
+    quiet: &Quiet,
 ) -> HttpResponse {
     let received = Instant::now();
     let path = request.uri().path();
@@ -126,12 +144,11 @@ async fn handle(
     };
     let id = service.history.new_delivery(&endpoint.name);
     let taken = match *request.method() {
-        Method::OPTIONS if let Some(origin) = asking_origin(&request, endpoint) => {
+        Method::OPTIONS if let Some(origin) = asking_origin(request, endpoint) => {
             Received { outcome: Outcome::Handshake { origin }, key: None }
         }
         _ if endpoint.takes_any_method || *request.method() == Method::POST => {
-            let most = endpoint.max_body.unwrap_or(service.limits.body);
-            match body::read(&request, payload, Limits { body: most, ..service.limits }, &shares).await {
+            match body::read(request, payload, &service.limits, endpoint, memory).await {
                 Ok(body) => {
                     let delivery = Delivery { headers: request.headers(), body: &body.bytes };
                     service.receiver.receive(endpoint, &id, delivery).await
@@ -145,14 +162,14 @@ async fn handle(
     let entry = Entry {
         id,
         received: jiff::Timestamp::now(),
-        from: sender::address(&request, &serving.trusted_proxies),
+        from: sender::address(request, &serving.trusted_proxies),
         key: taken.key,
         outcome: taken.outcome,
         status: response.status().as_u16(),
         took: received.elapsed(),
         followed: Vec::new(),
     };
-    record(&service, endpoint, entry, &quiet);
+    record(service, endpoint, entry, quiet);
     response
 }
 

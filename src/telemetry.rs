@@ -17,9 +17,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. Libraries speak up only when something is wrong:
-/// what they log of requests could hold what flux-recv keeps to itself.
-const DEFAULT_FILTER: &str = "warn,flux_recv=info";
+/// What is logged unless `RUST_LOG` says otherwise. Libraries log only what is wrong: what they log of
+/// requests could hold what flux-recv keeps to itself. actix-http logs every broken request as an
+/// error, so strangers could fill the log.
+const DEFAULT_FILTER: &str = "warn,actix_http=off,flux_recv=info";
 
 /// Starts logging to stderr.
 pub fn init(format: LogFormat) {

@@ -22,11 +22,18 @@ async fn check(request: HttpRequest, mut payload: web::Payload) -> HttpResponse 
     }
 }
 
+/// Answers that there is nothing here, after the body.
+async fn nothing(mut payload: web::Payload) -> HttpResponse {
+    while payload.next().await.is_some() {}
+    HttpResponse::NotFound().finish()
+}
+
 pub fn serve(port: &str) {
     let address = format!("127.0.0.1:{port}");
     let app = || {
         App::new()
             .route("/hook", web::post().to(check))
+            .route("/nothing", web::post().to(nothing))
             .default_service(web::to(async || HttpResponse::NotFound().finish()))
     };
     let server = HttpServer::new(app).workers(1).bind(address).expect("a port").run();

@@ -68,6 +68,13 @@ pub fn unknown() -> Vec<Vec<u8>> {
     vec![b"POST /hook/nobody HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_vec(); CONNECTIONS]
 }
 
+/// The same with a body of 8 KiB.
+pub fn unknown_with_body(path: &str) -> Vec<Vec<u8>> {
+    let body = "x".repeat(8 << 10);
+    let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    vec![request.into_bytes(); CONNECTIONS]
+}
+
 /// What came out of a round of load.
 pub struct Round {
     pub requests: u64,

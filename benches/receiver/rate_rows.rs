@@ -12,7 +12,7 @@ use flux_recv::flux::{Kind, Spec, Target};
 use flux_recv::matching::{self, Inventory, Object};
 use serde_json::json;
 
-use super::load::{Round, requests, run, unknown};
+use super::load::{Round, requests, run, unknown, unknown_with_body};
 use super::server::{Server, url};
 use super::table::{Must, Row, median};
 
@@ -78,6 +78,12 @@ pub fn rates() -> Vec<Row> {
             0.9,
             (&receiver, unknown(), 404),
             (&baseline, unknown(), 404),
+        ),
+        compare(
+            "unknown path with a body of 8 KiB : a handler that reads it and returns 404",
+            0.8,
+            (&receiver, unknown_with_body("/hook/nobody"), 404),
+            (&baseline, unknown_with_body("/nothing"), 404),
         ),
     ]
 }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod change;
+mod file_limit;
 mod receivers;
 mod reloading;
 
@@ -87,6 +88,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             )
         })
     };
+    let limits = Limits::default();
+    let limits = Limits { max_connections: file_limit::fit(limits.max_connections), ..limits };
     let public = bind(&args.listen, "--listen")?;
     let operators = bind(&args.admin_listen, "--admin-listen")?;
     runtime()?.block_on(async {
@@ -101,7 +104,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             receiver: Receiver::new(tools(), backend.sink, Arc::clone(&metrics)),
             history,
             metrics,
-            limits: Limits::default(),
+            limits,
         });
         match backend.watches {
             Some(watches) => {

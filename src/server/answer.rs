@@ -11,7 +11,7 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
     let mut response = HttpResponse::build(status(outcome));
     match outcome {
         Outcome::Unavailable { retry_after, .. } => {
-            response.insert_header((RETRY_AFTER, retry_after.as_secs().to_string())).force_close();
+            response.insert_header((RETRY_AFTER, retry_after.as_secs().to_string()));
         }
         Outcome::TooMany { retry_after } => {
             response.insert_header((RETRY_AFTER, retry_after.as_secs().max(1).to_string()));
@@ -25,8 +25,8 @@ pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
         Outcome::WrongMethod => {
             response.insert_header((ALLOW, "POST"));
         }
-        // What is left of the body would be read as the next request.
-        Outcome::TooLarge { .. } | Outcome::Encoded | Outcome::Incomplete => {
+        // A client that has sent this much, or this little, is not worth waiting for.
+        Outcome::TooLarge { .. } | Outcome::Incomplete => {
             response.force_close();
         }
         _ => {}

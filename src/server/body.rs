@@ -1,114 +1,228 @@
-//! Reading a body from someone who has proved nothing yet.
+//! Reading a body from someone who has not been verified.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actix_web::{HttpMessage, HttpRequest};
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
+use crate::endpoint::Endpoint;
+use crate::endpoint::byte_count::ByteCount;
+use crate::listener::Connection;
 use crate::outcome::Outcome;
 
-/// A body, and its share of the memory that all bodies together may take.
-pub(super) struct Body {
+/// A body, and its share of the memory that all bodies may take together.
+pub(super) struct Body<'b> {
     pub(super) bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Share<'b>,
 }
 
-/// The memory that bodies may take together, in units of [`SHARE`].
-pub(super) fn shares(limits: &Limits) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(limits.bodies_in_flight / SHARE))
+/// The memory that bodies take. Small ones have their own, so that large ones, which anyone who knows
+/// one hook URL can begin and leave unfinished, never keep out a push.
+#[derive(Default)]
+pub(super) struct BodyMemory {
+    small: ByteCount,
+    large: ByteCount,
 }
 
-/// Memory is shared out in pieces of this many bytes.
-const SHARE: usize = 4096;
+/// One endpoint takes at most this part of the memory for all.
+const ENDPOINT_PART: usize = 4;
+
+/// A body is small up to this length, in bytes.
+const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// A large body has to bring this many bytes in every [`PACE_WINDOW`].
+const MIN_PACE_BYTES: usize = 32 * 1024;
+const PACE_WINDOW: Duration = Duration::from_secs(2);
+
+/// How long the rest of an unwanted body may take to arrive.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// When there may be memory again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the whole body, byte for byte: decompressing it would break both signatures and limits.
 /// The limits hold while reading, whatever Content-Length says.
-pub(super) async fn read(
+pub(super) async fn read<'b>(
     request: &HttpRequest,
-    payload: Payload,
-    limits: Limits,
-    shares: &Arc<Semaphore>,
-) -> Result<Body, Outcome> {
+    payload: &mut Payload,
+    limits: &'b Limits,
+    endpoint: &'b Endpoint,
+    memory: &'b BodyMemory,
+) -> Result<Body<'b>, Outcome> {
     if is_encoded(request) {
         return Err(Outcome::Encoded);
     }
+    let max_bytes = endpoint.max_body.unwrap_or(limits.body);
     let announced = announced_length(request);
-    if announced.is_some_and(|length| length > limits.body) {
-        return Err(Outcome::TooLarge { limit: limits.body });
+    if announced.is_some_and(|length| length > max_bytes) {
+        return Err(Outcome::TooLarge { limit: max_bytes });
     }
-    match tokio::time::timeout(limits.body_time, collect(payload, limits.body, shares)).await {
-        Ok(body) => body,
-        Err(_) => Err(Outcome::Incomplete),
+    let connection = request.conn_data::<Rc<Connection>>();
+    let began = Instant::now();
+    let mut paced_since = began;
+    let mut paced_bytes = 0;
+    let mut received = Received::Nothing;
+    let is_announced_large = announced.is_some_and(|length| length > MAX_SMALL_BODY_BYTES);
+    let mut share = Share { endpoint, memory, max_bytes, limits, is_large: is_announced_large, bytes: 0 };
+    loop {
+        let deadline = match share.is_large {
+            true => (paced_since + PACE_WINDOW).min(began + limits.body_time),
+            false => began + limits.small_body_time,
+        };
+        let chunk = match timeout_at(deadline, payload.next()).await {
+            Ok(Some(chunk)) => chunk.map_err(|_| Outcome::Incomplete)?,
+            Ok(None) => break,
+            Err(_) => return Err(Outcome::Incomplete),
+        };
+        if let Some(connection) = connection {
+            connection.body_progressed();
+        }
+        paced_bytes += chunk.len();
+        if paced_bytes >= MIN_PACE_BYTES {
+            (paced_since, paced_bytes) = (Instant::now(), 0);
+        }
+        let length = received.len() + chunk.len();
+        if length > max_bytes {
+            return Err(Outcome::TooLarge { limit: max_bytes });
+        }
+        if !share.grow_to(length) {
+            let why = "too many bodies at once".to_owned();
+            return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false });
+        }
+        received = received.with(chunk);
+    }
+    if let Some(connection) = connection {
+        connection.body_ended();
+    }
+    Ok(Body { bytes: received.into_bytes(), _share: share })
+}
+
+/// Reads what is left of a body that nobody wants, so that the next request can come over the same
+/// connection. Says whether it came to its end; a long or slow one does not.
+pub(super) async fn discard(request: &HttpRequest, payload: &mut Payload) -> bool {
+    let connection = request.conn_data::<Rc<Connection>>();
+    if connection.is_some_and(|connection| connection.has_whole_request()) {
+        return true;
+    }
+    if announced_length(request).is_some_and(|length| length > MAX_SMALL_BODY_BYTES) {
+        return false;
+    }
+    let deadline = Instant::now() + DISCARD_TIME;
+    let mut discarded = 0;
+    while let Ok(next) = timeout_at(deadline, payload.next()).await {
+        let Some(chunk) = next else {
+            if let Some(connection) = connection {
+                connection.body_ended();
+            }
+            return true;
+        };
+        let Ok(chunk) = chunk else { return false };
+        if let Some(connection) = connection {
+            connection.body_progressed();
+        }
+        discarded += chunk.len();
+        if discarded > MAX_SMALL_BODY_BYTES {
+            return false;
+        }
+    }
+    false
+}
+
+/// What a body takes of the memory for all, given back when dropped.
+struct Share<'b> {
+    endpoint: &'b Endpoint,
+    memory: &'b BodyMemory,
+    limits: &'b Limits,
+    /// The longest body of the endpoint.
+    max_bytes: usize,
+    is_large: bool,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    /// Takes memory for so many bytes; says whether there is any.
+    fn grow_to(&mut self, bytes: usize) -> bool {
+        if !self.is_large && bytes > MAX_SMALL_BODY_BYTES {
+            self.give_back();
+            self.is_large = true;
+        }
+        let more = bytes - self.bytes;
+        let (all, of_endpoint) = self.counts();
+        let (max_of_all, max_of_endpoint) = match self.is_large {
+            true => {
+                let max = self.limits.large_bodies;
+                (max, (max / ENDPOINT_PART).max(self.max_bytes))
+            }
+            false => (self.limits.small_bodies, self.limits.small_bodies / ENDPOINT_PART),
+        };
+        if !of_endpoint.try_take(more, max_of_endpoint) {
+            return false;
+        }
+        if !all.try_take(more, max_of_all) {
+            of_endpoint.give_back(more);
+            return false;
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    fn give_back(&mut self) {
+        let (all, of_endpoint) = self.counts();
+        all.give_back(self.bytes);
+        of_endpoint.give_back(self.bytes);
+        self.bytes = 0;
+    }
+
+    fn counts(&self) -> (&ByteCount, &ByteCount) {
+        match self.is_large {
+            true => (&self.memory.large, &self.endpoint.large_bodies),
+            false => (&self.memory.small, &self.endpoint.small_bodies),
+        }
     }
 }
 
-async fn collect(mut payload: Payload, limit: usize, shares: &Arc<Semaphore>) -> Result<Body, Outcome> {
-    let mut read = Read::Nothing;
-    let mut share: Option<OwnedSemaphorePermit> = None;
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| Outcome::Incomplete)?;
-        let length = read.len() + chunk.len();
-        if length > limit {
-            return Err(Outcome::TooLarge { limit });
-        }
-        let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = u32::try_from(length.div_ceil(SHARE).saturating_sub(held)).unwrap_or(u32::MAX);
-        if missing > 0 {
-            let more =
-                Arc::clone(shares).try_acquire_many_owned(missing).map_err(|_| Outcome::Unavailable {
-                    why: "too many bodies at once".to_owned(),
-                    retry_after: RETRY_AFTER,
-                    proved: false,
-                })?;
-            match &mut share {
-                Some(share) => share.merge(more),
-                None => share = Some(more),
-            }
-        }
-        read = read.with(chunk);
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.give_back();
     }
-    Ok(Body { bytes: read.into_bytes(), _share: share })
 }
 
 /// What has been read of a body: most come in one chunk, which need not be copied.
-enum Read {
+enum Received {
     Nothing,
     OneChunk(Bytes),
     Copied(BytesMut),
 }
 
-impl Read {
+impl Received {
     fn len(&self) -> usize {
         match self {
-            Read::Nothing => 0,
-            Read::OneChunk(chunk) => chunk.len(),
-            Read::Copied(bytes) => bytes.len(),
+            Received::Nothing => 0,
+            Received::OneChunk(chunk) => chunk.len(),
+            Received::Copied(bytes) => bytes.len(),
         }
     }
 
-    fn with(self, chunk: Bytes) -> Read {
+    fn with(self, chunk: Bytes) -> Received {
         let mut bytes = match self {
-            Read::Nothing => return Read::OneChunk(chunk),
-            Read::OneChunk(first) => BytesMut::from(first),
-            Read::Copied(bytes) => bytes,
+            Received::Nothing => return Received::OneChunk(chunk),
+            Received::OneChunk(first) => BytesMut::from(first),
+            Received::Copied(bytes) => bytes,
         };
         bytes.extend_from_slice(&chunk);
-        Read::Copied(bytes)
+        Received::Copied(bytes)
     }
 
     fn into_bytes(self) -> Bytes {
         match self {
-            Read::Nothing => Bytes::new(),
-            Read::OneChunk(chunk) => chunk,
-            Read::Copied(bytes) => bytes.freeze(),
+            Received::Nothing => Bytes::new(),
+            Received::OneChunk(chunk) => chunk,
+            Received::Copied(bytes) => bytes.freeze(),
         }
     }
 }

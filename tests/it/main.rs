@@ -19,7 +19,10 @@ mod payloads;
 mod readme;
 mod recipes;
 mod reload;
+#[path = "../common/running.rs"]
 mod running;
 mod senders;
 mod sns;
 mod web;
+
+use common::leaks;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::common::leaks;
+use super::leaks;
 
 /// A flux-recv that serves from a folder of its own, and ends with the test.
 pub struct Running {
@@ -35,8 +35,11 @@ pub fn test_key(name: &str) -> String {
     format!("test-key-number-one-for-{name}")
 }
 
+/// The binary that is tested: `FLUX_RECV_TEST_BINARY`, or the one that was built with the tests.
 pub fn flux_recv() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flux-recv"));
+    let built = env!("CARGO_BIN_EXE_flux-recv");
+    let binary = std::env::var_os("FLUX_RECV_TEST_BINARY").unwrap_or_else(|| built.into());
+    let mut command = Command::new(binary);
     command.env("HOME", "/nonexistent").env_remove("XDG_STATE_HOME");
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_lowercase();
@@ -148,9 +151,14 @@ impl Running {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(name).arg(self.child.id().to_string()).status();
+        let status = Command::new("kill").arg(name).arg(self.pid().to_string()).status();
         assert!(status.expect("kill runs").success());
     }
 
