@@ -2,11 +2,14 @@
 //!
 //! Answer, status, log line and (later) metrics are all made from this one value.
 
+mod bounded_text;
+
 use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+pub use self::bounded_text::BoundedText;
 use crate::flux::Target;
 
 /// What became of a delivery.
@@ -15,7 +18,7 @@ pub enum Outcome {
     /// These objects will be asked to reconcile.
     Accepted {
         /// What happened, in a line.
-        event: String,
+        event: BoundedText,
         /// The objects.
         targets: Vec<Target>,
         /// Objects that would have matched but are left alone.
@@ -26,12 +29,12 @@ pub enum Outcome {
     /// Kept until the objects of the cluster are known.
     Queued {
         /// What happened, in a line.
-        event: String,
+        event: BoundedText,
     },
     /// Handed to Flux v1.
     Forwarded {
         /// What happened, in a line.
-        event: String,
+        event: BoundedText,
     },
     /// The sender only wanted to know whether someone is here.
     Pong,
@@ -40,19 +43,19 @@ pub enum Outcome {
     /// The sender asked whether it may send CloudEvents.
     Handshake {
         /// Who asks, by its own word.
-        origin: String,
+        origin: BoundedText,
     },
     /// Authentic, and nothing to do.
     Ignored {
         /// Why.
-        reason: String,
+        reason: BoundedText,
     },
     /// Authentic and interesting, but no object follows it.
     Unmatched {
         /// What happened, in a line.
-        event: String,
+        event: BoundedText,
         /// What was looked at.
-        reason: String,
+        reason: BoundedText,
         /// Objects that would have matched but are left alone.
         skipped: Vec<Skipped>,
     },
@@ -63,12 +66,12 @@ pub enum Outcome {
     /// The delivery did not prove itself.
     Refused {
         /// For the log only: the sender is told nothing.
-        why: String,
+        why: BoundedText,
     },
     /// Authentic, but its payload cannot be read.
     Unreadable {
         /// What could not be read.
-        why: String,
+        why: BoundedText,
     },
     /// The body is longer than allowed.
     TooLarge {
@@ -87,7 +90,7 @@ pub enum Outcome {
     /// Not now; nothing was kept.
     Unavailable {
         /// Why; a sender that has not proved itself is not told.
-        why: String,
+        why: BoundedText,
         /// When it makes sense to send again.
         retry_after: Duration,
         /// Whether the delivery had proved itself.
@@ -175,15 +178,20 @@ impl Outcome {
             Outcome::Accepted { event, targets, skipped, dry_run } => Answer {
                 dry_run: *dry_run,
                 event: Some(event),
-                skipped: Some(skipped),
+                skipped: Some(named(skipped)),
+                more_skipped: left_out(skipped),
                 targets: Some(targets),
                 ..bare
             },
             Outcome::Queued { event } | Outcome::Forwarded { event } => Answer { event: Some(event), ..bare },
             Outcome::Ignored { reason } => Answer { reason: Some(reason), ..bare },
-            Outcome::Unmatched { event, reason, skipped } => {
-                Answer { event: Some(event), reason: Some(reason), skipped: Some(skipped), ..bare }
-            }
+            Outcome::Unmatched { event, reason, skipped } => Answer {
+                event: Some(event),
+                reason: Some(reason),
+                skipped: Some(named(skipped)),
+                more_skipped: left_out(skipped),
+                ..bare
+            },
             Outcome::Unreadable { why } => Answer { reason: Some(why), ..bare },
             Outcome::TooLarge { limit } => Answer { limit: Some(*limit), ..bare },
             Outcome::Unavailable { why, proved, .. } => {
@@ -206,16 +214,20 @@ impl Outcome {
         match self {
             Outcome::Accepted { event, targets, skipped, dry_run } => {
                 let verb = if *dry_run { "would ask" } else { "asking" };
-                format!("{event}: {verb} {}{}", names(targets).join(", "), skipped_detail(skipped))
+                format!(
+                    "{event}: {verb} {}{}",
+                    shortened(targets, Target::to_string),
+                    skipped_detail(skipped)
+                )
             }
             Outcome::Queued { event } => format!("{event}: waits until the objects of the cluster are known"),
             Outcome::Forwarded { event } => format!("{event}: handed to Flux v1"),
-            Outcome::Ignored { reason } => reason.clone(),
+            Outcome::Ignored { reason } => reason.to_string(),
             Outcome::Unmatched { event, reason, skipped } => {
                 format!("{event}: {reason}{}", skipped_detail(skipped))
             }
             Outcome::Refused { why } | Outcome::Unreadable { why } | Outcome::Unavailable { why, .. } => {
-                why.clone()
+                why.to_string()
             }
             Outcome::TooLarge { limit } => format!("the body is longer than {limit} bytes"),
             Outcome::TooMany { .. } => "more deliveries than the endpoint's limit".to_owned(),
@@ -268,8 +280,24 @@ impl Outcome {
     }
 }
 
-fn names(targets: &[Target]) -> Vec<String> {
-    targets.iter().map(ToString::to_string).collect()
+/// Objects that an answer or a log line names; names of objects have up to 316 characters.
+const MAX_NAMED: usize = 10;
+
+fn named<T>(all: &[T]) -> &[T] {
+    &all[..all.len().min(MAX_NAMED)]
+}
+
+fn left_out<T>(all: &[T]) -> usize {
+    all.len() - named(all).len()
+}
+
+/// The first few in a line, and how many more there are.
+fn shortened<T>(all: &[T], name: impl Fn(&T) -> String) -> String {
+    let list = named(all).iter().map(name).collect::<Vec<_>>().join(", ");
+    match left_out(all) {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    }
 }
 
 /// What a sender is told.
@@ -282,6 +310,8 @@ struct Answer<'o> {
     event: Option<&'o str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more_skipped: usize,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'o str>,
@@ -289,6 +319,10 @@ struct Answer<'o> {
     skipped: Option<&'o [Skipped]>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_names")]
     targets: Option<&'o [Target]>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn as_names<S: Serializer>(targets: &Option<&[Target]>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -308,7 +342,6 @@ fn skipped_detail(skipped: &[Skipped]) -> String {
     if skipped.is_empty() {
         return String::new();
     }
-    let list: Vec<String> =
-        skipped.iter().map(|skipped| format!("{} ({})", skipped.target, skipped.reason)).collect();
-    format!("; left alone: {}", list.join(", "))
+    let list = shortened(skipped, |skipped| format!("{} ({})", skipped.target, skipped.reason));
+    format!("; left alone: {list}")
 }

@@ -127,7 +127,7 @@ impl Receiver {
 
     /// What an authentic delivery says that the endpoint wants to hear of.
     fn heard(&self, endpoint: &Endpoint, delivery: &Verified<'_>) -> Heard {
-        let ignored = |reason| Heard::Nothing(Outcome::Ignored { reason });
+        let ignored = |reason: String| Heard::Nothing(Outcome::Ignored { reason: reason.into() });
         let parsed = (endpoint.provider.parse)(delivery, &endpoint.hints());
         let events = match parsed {
             Ok(Parsed::Confirm(url)) => return Heard::Confirm(url),
@@ -143,7 +143,7 @@ impl Receiver {
             }
             Ok(Parsed::Ping) => return Heard::Nothing(Outcome::Pong),
             Ok(Parsed::Ignored(reason)) => return ignored(reason),
-            Err(err) => return Heard::Nothing(Outcome::Unreadable { why: err.to_string() }),
+            Err(err) => return Heard::Nothing(Outcome::Unreadable { why: err.0.into() }),
         };
         match self.wanted(endpoint, delivery, events) {
             Ok((events, facts)) => Heard::Of(events, facts),
@@ -177,7 +177,7 @@ impl Receiver {
             Ok(_) => Outcome::Confirmed,
             Err(err) => {
                 log::warn!(why:% = err; "a subscription could not be confirmed");
-                let why = "the address that confirms the subscription does not answer".to_owned();
+                let why = "the address that confirms the subscription does not answer".into();
                 Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true }
             }
         }
@@ -344,7 +344,7 @@ impl FluxObjects {
         let (event, commit) = match self.backlog.keep(delivery) {
             Kept::Waits { event, commit } => (event, commit),
             Kept::Full => {
-                let why = "too many deliveries wait until the objects of the cluster are known".to_owned();
+                let why = "too many deliveries wait until the objects of the cluster are known".into();
                 return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
             }
         };
@@ -370,13 +370,15 @@ impl FluxObjects {
     fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {
         if matched.targets.is_empty() {
             if matching::only_deletions(events) && matched.skipped.is_empty() {
-                return Outcome::Ignored { reason: format!("{}: no version range cares", summary(events)) };
+                let reason =
+                    format!("{}: no tracked semver range can be affected by this deletion", summary(events));
+                return Outcome::Ignored { reason: reason.into() };
             }
-            let reason = matched.why_nothing(events);
-            return Outcome::Unmatched { event: summary(events), reason, skipped: matched.skipped };
+            let reason = matched.why_nothing(events).into();
+            return Outcome::Unmatched { event: summary(events).into(), reason, skipped: matched.skipped };
         }
         Outcome::Accepted {
-            event: summary(events),
+            event: summary(events).into(),
             targets: matched.targets,
             skipped: matched.skipped,
             dry_run: self.dry_run,
@@ -428,7 +430,7 @@ fn unwanted_event(endpoint: &Endpoint, delivery: &Verified<'_>) -> Option<String
 
 fn not_kept() -> Outcome {
     Outcome::Unavailable {
-        why: "the journal cannot be written now".to_owned(),
+        why: "the journal cannot be written now".into(),
         retry_after: RETRY_AFTER,
         proved: true,
     }
@@ -436,15 +438,17 @@ fn not_kept() -> Outcome {
 
 fn refused(refusal: Refusal) -> Outcome {
     match refusal {
-        Refusal::Unproved(why) => Outcome::Refused { why },
-        Refusal::CannotCheck(why) => Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false },
+        Refusal::Unproved(why) => Outcome::Refused { why: why.into() },
+        Refusal::CannotCheck(why) => {
+            Outcome::Unavailable { why: why.into(), retry_after: RETRY_AFTER, proved: false }
+        }
     }
 }
 
 /// Flux v1 is told of pushes only, as far as it knows them.
 async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
     if matching::only_deletions(events) {
-        return Outcome::Ignored { reason: format!("{}: nothing to fetch", summary(events)) };
+        return Outcome::Ignored { reason: format!("{}: nothing to fetch", summary(events)).into() };
     }
     let mut told = false;
     for event in events {
@@ -452,18 +456,25 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
             Ok(some) => told |= some,
             Err(why) => {
                 log::warn!(why:%; "Flux v1 did not take an event");
-                let why = "Flux v1 did not take the event".to_owned();
+                let why = "Flux v1 did not take the event".into();
                 return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
             }
         }
     }
     if told {
-        return Outcome::Forwarded { event: summary(events) };
+        return Outcome::Forwarded { event: summary(events).into() };
     }
-    Outcome::Ignored { reason: format!("{}: nothing that Flux v1 knows", summary(events)) }
+    Outcome::Ignored { reason: format!("{}: nothing that Flux v1 knows", summary(events)).into() }
 }
 
+/// How many events a summary names.
+const NAMED_EVENTS: usize = 5;
+
 fn summary(events: &[Event]) -> String {
-    let lines: Vec<String> = events.iter().map(Event::summary).collect();
-    lines.join("; ")
+    let named: Vec<String> = events.iter().take(NAMED_EVENTS).map(Event::summary).collect();
+    let named = named.join("; ");
+    match events.len().saturating_sub(NAMED_EVENTS) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }

@@ -145,7 +145,7 @@ async fn respond(
     let id = service.history.new_delivery(&endpoint.name);
     let taken = match *request.method() {
         Method::OPTIONS if let Some(origin) = asking_origin(request, endpoint) => {
-            Received { outcome: Outcome::Handshake { origin }, key: None }
+            Received { outcome: Outcome::Handshake { origin: origin.into() }, key: None }
         }
         _ if endpoint.takes_any_method || *request.method() == Method::POST => {
             match body::read(request, payload, &service.limits, endpoint, memory).await {
@@ -178,7 +178,7 @@ const WAIT_FOR_RECEIVERS: Duration = Duration::from_secs(4);
 
 /// There may be such an endpoint, but the cluster has not told yet.
 fn not_known_yet() -> Outcome {
-    let why = "the Receivers of the cluster are not known yet".to_owned();
+    let why = "the Receivers of the cluster are not known yet".into();
     Outcome::Unavailable { why, retry_after: WAIT_FOR_RECEIVERS, proved: false }
 }
 

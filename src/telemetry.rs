@@ -1,5 +1,6 @@
 //! Log lines, as text or JSON, through env_logger.
 
+use std::fmt::{self, Write as _};
 use std::io::Write;
 
 use clap::ValueEnum;
@@ -21,6 +22,12 @@ pub enum LogFormat {
 /// requests could hold what flux-recv keeps to itself. actix-http logs every broken request as an
 /// error, so strangers could fill the log.
 const DEFAULT_FILTER: &str = "warn,actix_http=off,flux_recv=info";
+
+/// Bytes of a line. A line that names many objects is cut; the rest of them is in `/deliveries`.
+const MAX_LINE_BYTES: usize = 4096;
+
+/// Bytes of a line that the message may take, so that its fields are always there.
+const MAX_MESSAGE_BYTES: usize = 2048;
 
 /// Starts logging to stderr.
 pub fn init(format: LogFormat) {
@@ -51,7 +58,55 @@ fn text_line(record: &Record<'_>) -> String {
     let mut fields = Fields(String::new());
     let _ = record.key_values().visit(&mut fields);
     let message = one_line(&record.args().to_string());
-    format!("{} {:5} {message}{}", jiff::Timestamp::now(), record.level(), fields.0)
+    let message = Cut { text: &message, bytes: MAX_MESSAGE_BYTES };
+    let line = format!("{} {:5} {message}{}", jiff::Timestamp::now(), record.level(), fields.0);
+    Cut { text: &line, bytes: MAX_LINE_BYTES }.to_string()
+}
+
+/// A text without what goes beyond so many bytes of JSON.
+struct Cut<'t, T: ?Sized> {
+    text: &'t T,
+    bytes: usize,
+}
+
+impl<T: fmt::Display + ?Sized> fmt::Display for Cut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut writer =
+            CutWriter { out: f, left: self.bytes.saturating_sub('…'.len_utf8()), is_cut: false };
+        write!(writer, "{}", self.text)
+    }
+}
+
+struct CutWriter<'w, W> {
+    out: &'w mut W,
+    left: usize,
+    is_cut: bool,
+}
+
+impl<W: fmt::Write> fmt::Write for CutWriter<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.is_cut {
+            return Ok(());
+        }
+        for (at, char) in text.char_indices() {
+            let Some(left) = self.left.checked_sub(json_bytes(char)) else {
+                self.is_cut = true;
+                self.out.write_str(&text[..at])?;
+                return self.out.write_char('…');
+            };
+            self.left = left;
+        }
+        self.out.write_str(text)
+    }
+}
+
+/// How many bytes a character takes in a JSON string.
+fn json_bytes(char: char) -> usize {
+    match char {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        '\0'..='\x1f' => "\\u0000".len(),
+        _ => char.len_utf8(),
+    }
 }
 
 /// Payloads name branches and repositories, so a message could hold a line break.
@@ -66,14 +121,17 @@ fn json_line(record: &Record<'_>) -> Vec<u8> {
     impl<'kvs> VisitSource<'kvs> for Fields {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
             let line = &mut self.0;
+            // Of a field for which there is no room its name is left, and that it was cut.
+            let around = key.as_str().len() + r#","":""}"#.len();
+            let left = MAX_LINE_BYTES.saturating_sub(line.len() + around);
             line.extend_from_slice(b",\"");
             line.extend_from_slice(key.as_str().as_bytes());
             line.extend_from_slice(b"\":");
             match (value.to_u64(), value.to_bool(), value.to_borrowed_str()) {
                 (Some(number), _, _) => push_json(line, &number),
                 (None, Some(flag), _) => push_json(line, &flag),
-                (None, None, Some(text)) => push_json(line, text),
-                (None, None, None) => push_quoted(line, &value),
+                (None, None, Some(text)) => push_quoted(line, &Cut { text, bytes: left }),
+                (None, None, None) => push_quoted(line, &Cut { text: &value, bytes: left }),
             }
             Ok(())
         }
@@ -91,7 +149,7 @@ fn json_line(record: &Record<'_>) -> Vec<u8> {
     line.extend_from_slice(b",\"level\":\"");
     line.extend_from_slice(level.as_bytes());
     line.extend_from_slice(b"\",\"message\":");
-    push_quoted(&mut line, record.args());
+    push_quoted(&mut line, &Cut { text: record.args(), bytes: MAX_MESSAGE_BYTES });
     let mut fields = Fields(line);
     let _ = record.key_values().visit(&mut fields);
     fields.0.push(b'}');
@@ -123,6 +181,23 @@ mod tests {
     fn text_lines_quote_what_needs_it() {
         let line = line(text_line, "delivery", &[("endpoint", "github"), ("why", "a b\nc")]);
         assert!(line.ends_with(" WARN  delivery endpoint=github why=\"a b\\nc\""), "{line}");
+    }
+
+    // The attack: a log line of 1.7 MB for one delivery.
+    #[test]
+    fn no_line_is_longer_than_it_may_be() {
+        let json_line = |record: &Record<'_>| String::from_utf8(json_line(record)).expect("UTF-8");
+        for text in ["x".repeat(10_000), "\u{1}\"".repeat(10_000), "ä\n".repeat(10_000)] {
+            let fields =
+                [("endpoint", "github"), ("why", text.as_str()), ("path", text.as_str()), ("last", "x")];
+            let json = line(json_line, &text, &fields);
+            assert!(json.len() <= MAX_LINE_BYTES + 40, "{}", json.len());
+            let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+            assert_eq!(value["endpoint"], "github");
+            assert!(value["why"].as_str().is_some_and(|why| why.ends_with('…')), "{json}");
+            let text = line(text_line, &text, &fields);
+            assert!(text.len() <= MAX_LINE_BYTES && text.contains(" endpoint=github"), "{}", text.len());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::flux::selection::Selection;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
 use crate::metrics::Metrics;
+use crate::outcome::BoundedText;
 
 /// Keeps events until the kinds that they ask for are known.
 pub(super) struct Backlog {
@@ -46,7 +47,7 @@ pub(super) struct Waiting {
 /// What the backlog did with a delivery.
 pub(super) enum Kept {
     /// It waits, once this commit is through; this is what happened, in a line.
-    Waits { event: String, commit: Option<Commit> },
+    Waits { event: BoundedText, commit: Option<Commit> },
     /// No room is left.
     Full,
 }
@@ -80,7 +81,7 @@ impl Backlog {
         if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
             return Kept::Full;
         }
-        let event = super::summary(&delivery.events);
+        let event = super::summary(&delivery.events).into();
         let number = self.journal.new_delivery_number();
         // Within the lock, so that the journal sees it come before it sees it go.
         let commit = serde_json::to_vec(&delivery)

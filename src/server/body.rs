@@ -91,7 +91,7 @@ pub(super) async fn read<'b>(
             return Err(Outcome::TooLarge { limit: max_bytes });
         }
         if !share.grow_to(length) {
-            let why = "too many bodies at once".to_owned();
+            let why = "too many bodies at once".into();
             return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false });
         }
         received = received.with(chunk);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use ::hmac::{Hmac as Mac, KeyInit, Mac as _};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
+use subtle::ConstantTimeEq;
 
 use super::key::Key;
 use super::{Credentials, Refusal};
@@ -97,14 +98,14 @@ fn is_signature_of(hash: Hash, key: &Key, message: &[u8], signature: &[u8]) -> b
 /// Compares in constant time; a signature of another length is none.
 pub(super) fn mac_equals(hash: Hash, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     match hash {
-        Hash::Sha1 => keyed::<Mac<Sha1>>(key, message).verify_slice(signature).is_ok(),
-        Hash::Sha256 => keyed::<Mac<Sha256>>(key, message).verify_slice(signature).is_ok(),
-        Hash::Sha512 => keyed::<Mac<Sha512>>(key, message).verify_slice(signature).is_ok(),
+        Hash::Sha1 => keyed::<Mac<Sha1>>(key, &[message]).verify_slice(signature).is_ok(),
+        Hash::Sha256 => keyed::<Mac<Sha256>>(key, &[message]).verify_slice(signature).is_ok(),
+        Hash::Sha512 => keyed::<Mac<Sha512>>(key, &[message]).verify_slice(signature).is_ok(),
     }
 }
 
-/// The keyed hash of a message.
-pub(super) fn mac(hash: Hash, key: &[u8], message: &[u8]) -> Vec<u8> {
+/// The keyed hash of a message in parts.
+pub(super) fn mac(hash: Hash, key: &[u8], message: &[&[u8]]) -> Vec<u8> {
     match hash {
         Hash::Sha1 => keyed::<Mac<Sha1>>(key, message).finalize().into_bytes().to_vec(),
         Hash::Sha256 => keyed::<Mac<Sha256>>(key, message).finalize().into_bytes().to_vec(),
@@ -112,9 +113,14 @@ pub(super) fn mac(hash: Hash, key: &[u8], message: &[u8]) -> Vec<u8> {
     }
 }
 
-fn keyed<M: ::hmac::Mac + KeyInit>(key: &[u8], message: &[u8]) -> M {
+/// Compares two keyed hashes in constant time.
+pub(super) fn macs_equal(left: &[u8], right: &[u8]) -> bool {
+    left.ct_eq(right).into()
+}
+
+fn keyed<M: ::hmac::Mac + KeyInit>(key: &[u8], message: &[&[u8]]) -> M {
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(message);
+    message.iter().for_each(|part| mac.update(part));
     mac
 }
 
@@ -181,7 +187,7 @@ mod tests {
     }
 
     fn hex_mac(hash: Hash, key: &str, message: &str) -> String {
-        hex::encode(mac(hash, key.as_bytes(), message.as_bytes()))
+        hex::encode(mac(hash, key.as_bytes(), &[message.as_bytes()]))
     }
 
     /// The example of GitHub's page on validating deliveries.

@@ -84,8 +84,8 @@ fn hmac_header(delivery: &Delivery<'_>, scheme: &Hmac, key: &[u8]) -> (String, S
     };
     let message = payload.as_deref().unwrap_or(delivery.body);
     let value = match scheme.encoding {
-        Encoding::Prefixed => format!("sha256={}", hex::encode(mac(Hash::Sha256, key, message))),
-        Encoding::Hex(hash) => hex::encode(mac(hash, key, message)),
+        Encoding::Prefixed => format!("sha256={}", hex::encode(mac(Hash::Sha256, key, &[message]))),
+        Encoding::Hex(hash) => hex::encode(mac(hash, key, &[message])),
     };
     (scheme.headers[0].to_owned(), value)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::hmac::{Hash, mac, mac_equals};
+use super::hmac::{Hash, mac, macs_equal};
 use super::key::Key;
 use super::{Refusal, token};
 use crate::delivery::{Delivery, Header};
@@ -16,6 +16,12 @@ const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// What a signing token starts with.
 const SIGNING_TOKEN: &str = "whsec_";
+
+/// Signatures of a delivery that are looked at: more than one while a key is being changed.
+const MAX_SIGNATURES: usize = 10;
+
+/// Of the 32 bytes of HMAC-SHA256 in Base64.
+const ENCODED_MAC_LENGTH: usize = 44;
 
 /// The header that carries GitLab's older proof.
 const GITLAB_TOKEN: &str = "X-Gitlab-Token";
@@ -55,12 +61,15 @@ fn check_signature(
     };
     let (id, timestamp, signatures) = (part("id")?, part("timestamp")?, part("signature")?);
     check_age(timestamp, now)?;
-    let message = signed_message(id, timestamp, delivery.body);
+    // One hash over the body, however many signatures are listed.
+    let expected = mac(Hash::Sha256, signing_key, &signed_parts(id, timestamp, delivery.body));
     let good = signatures
         .split_ascii_whitespace()
+        .take(MAX_SIGNATURES)
         .filter_map(|signature| signature.strip_prefix("v1,"))
+        .filter(|encoded| encoded.len() == ENCODED_MAC_LENGTH)
         .filter_map(|encoded| STANDARD.decode(encoded).ok())
-        .any(|signature| mac_equals(Hash::Sha256, signing_key, &message, &signature));
+        .any(|signature| macs_equal(&signature, &expected));
     match good {
         true => Ok(()),
         false => Err(Refusal::unproved(format!(
@@ -71,7 +80,7 @@ fn check_signature(
 
 /// The value of `webhook-signature` for a delivery.
 pub(super) fn signature(signing_key: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
-    format!("v1,{}", STANDARD.encode(mac(Hash::Sha256, signing_key, &signed_message(id, timestamp, body))))
+    format!("v1,{}", STANDARD.encode(mac(Hash::Sha256, signing_key, &signed_parts(id, timestamp, body))))
 }
 
 /// The key's bytes, if it is a signing token.
@@ -81,10 +90,8 @@ pub(super) fn signing_key(key: &Key) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-fn signed_message(id: &str, timestamp: &str, body: &[u8]) -> Vec<u8> {
-    let mut message = format!("{id}.{timestamp}.").into_bytes();
-    message.extend_from_slice(body);
-    message
+fn signed_parts<'m>(id: &'m str, timestamp: &'m str, body: &'m [u8]) -> [&'m [u8]; 5] {
+    [id.as_bytes(), b".", timestamp.as_bytes(), b".", body]
 }
 
 fn check_age(timestamp: &str, now: SystemTime) -> Result<(), Refusal> {
@@ -155,6 +162,18 @@ mod tests {
         let mut case = vector();
         case.headers[2].1 = "v1a,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert!(!good(case));
+    }
+
+    // The attack: 30,000 signatures over a body of 8 MiB, each with a hash of its own.
+    #[test]
+    fn only_the_first_few_signatures_are_looked_at() {
+        let good_one = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        let signatures = |others: usize| format!("{}{good_one}", "v1,AAAA ".repeat(others)).leak();
+        for (others, expect) in [(9, true), (10, false)] {
+            let mut case = vector();
+            case.headers[2].1 = signatures(others);
+            assert_eq!(good(case), expect, "{others}");
+        }
     }
 
     #[test]
