@@ -185,6 +185,53 @@ impl Event {
     }
 }
 
+/// Bytes of a tag, as the OCI distribution specification has it.
+/// <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests>
+const MAX_TAG_BYTES: usize = 128;
+
+/// Bytes of a digest or a commit ID; SHA-512 in hex with its name has 135.
+const MAX_DIGEST_BYTES: usize = 256;
+
+/// Bytes of a host, as DNS has it, with a port.
+const MAX_HOST_BYTES: usize = 260;
+
+/// Bytes of a bucket's key: S3 allows 1,024, file systems behind MinIO more.
+const MAX_KEY_BYTES: usize = 4096;
+
+impl Event {
+    /// Finds a field that is longer than anything it could name. No object can reference that, and
+    /// everything behind this point may copy what it gets.
+    ///
+    /// # Errors
+    /// The field, for people.
+    pub fn check_lengths(&self) -> Result<(), &'static str> {
+        let check =
+            |text: &str, max_bytes: usize, field| if text.len() > max_bytes { Err(field) } else { Ok(()) };
+        match self {
+            Event::Git(git) => {
+                check(git.ssh_url.as_deref().unwrap_or_default(), MAX_KEY_BYTES, "an SSH URL")?;
+                let GitChanges::Refs(refs) = &git.changes else { return Ok(()) };
+                let mut heads = refs.iter().filter_map(|change| change.head.as_deref());
+                heads.try_for_each(|head| check(head, MAX_DIGEST_BYTES, "a commit ID"))
+            }
+            Event::Image(image) => {
+                check(&image.written, MAX_KEY_BYTES, "an image name")?;
+                check(image.digest.as_deref().unwrap_or_default(), MAX_DIGEST_BYTES, "a digest")?;
+                image.tags.iter().try_for_each(|tag| check(tag, MAX_TAG_BYTES, "a tag"))
+            }
+            Event::Chart(chart) => {
+                chart.url_tail.iter().try_for_each(|segment| check(segment, MAX_KEY_BYTES, "a URL"))
+            }
+            Event::Bucket(bucket) => {
+                check(&bucket.name, MAX_HOST_BYTES, "a bucket")?;
+                check(bucket.endpoint.as_deref().unwrap_or_default(), MAX_HOST_BYTES, "a host")?;
+                bucket.keys.iter().try_for_each(|key| check(key, MAX_KEY_BYTES, "a key"))
+            }
+            Event::Anything { .. } => Ok(()),
+        }
+    }
+}
+
 /// How many refs or tags a summary names.
 const NAMED: usize = 5;
 

@@ -1,6 +1,7 @@
 //! Webhook receiver for Flux.
 pub mod admin;
 pub mod backoff;
+pub mod bounded_text;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -2,14 +2,12 @@
 //!
 //! Answer, status, log line and (later) metrics are all made from this one value.
 
-mod bounded_text;
-
 use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-pub use self::bounded_text::BoundedText;
+use crate::bounded_text::BoundedText;
 use crate::flux::Target;
 
 /// What became of a delivery.

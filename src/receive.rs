@@ -145,6 +145,10 @@ impl Receiver {
             Ok(Parsed::Ignored(reason)) => return ignored(reason),
             Err(err) => return Heard::Nothing(Outcome::Unreadable { why: err.0.into() }),
         };
+        let events = match with_possible_lengths(events) {
+            Ok(events) => events,
+            Err(reason) => return ignored(reason),
+        };
         match self.wanted(endpoint, delivery, events) {
             Ok((events, facts)) => Heard::Of(events, facts),
             Err(reason) => ignored(reason),
@@ -402,6 +406,25 @@ struct Happened {
     facts: Facts,
     /// How long the body was, in bytes.
     size: usize,
+}
+
+/// Leaves out events with a field that is longer than it can be.
+///
+/// # Errors
+/// When nothing is left; says why.
+fn with_possible_lengths(mut events: Vec<Event>) -> Result<Vec<Event>, String> {
+    let mut too_long = None;
+    events.retain(|event| match event.check_lengths() {
+        Ok(()) => true,
+        Err(field) => {
+            too_long = Some(field);
+            false
+        }
+    });
+    match too_long {
+        Some(field) if events.is_empty() => Err(format!("the payload names {field} that is too long")),
+        _ => Ok(events),
+    }
 }
 
 /// Something that the sender calls by a name and that concerns all that is listed.

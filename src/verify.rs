@@ -36,6 +36,7 @@ use self::key::Key;
 use self::key_sets::KeySets;
 use self::oidc::Issuer;
 use self::sns::Certificates;
+use crate::bounded_text::BoundedText;
 use crate::delivery::Delivery;
 
 /// A way to prove oneself.
@@ -250,7 +251,7 @@ pub struct Unreadable(pub String);
 impl Unreadable {
     /// The payload is at fault, for this reason.
     pub fn payload(why: impl fmt::Display) -> Unreadable {
-        Unreadable(format!("cannot read the payload: {why}"))
+        Unreadable(BoundedText::from_display(format_args!("cannot read the payload: {why}")).to_string())
     }
 }
 

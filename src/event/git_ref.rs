@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GitRef(String);
 
+/// Bytes of a full name. Git keeps refs as files, whose paths Linux limits to as many.
+const MAX_REF_BYTES: usize = 4096;
+
 const BRANCHES: &str = "refs/heads/";
 const TAGS: &str = "refs/tags/";
 
@@ -19,7 +22,8 @@ impl GitRef {
     pub fn from_full_name(name: &str) -> Option<GitRef> {
         let name = name.strip_suffix("^{}").unwrap_or(name);
         let rest = name.strip_prefix("refs/")?;
-        (!rest.is_empty() && !rest.ends_with('/')).then(|| GitRef(name.to_owned()))
+        let is_name = !rest.is_empty() && !rest.ends_with('/') && name.len() <= MAX_REF_BYTES;
+        is_name.then(|| GitRef(name.to_owned()))
     }
 
     /// Reads what senders call `ref` and `ref_type` (`branch` or `tag`): some write the short name,

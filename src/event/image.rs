@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::BoundedText;
+
 /// A repository in a registry, without tag and digest: the registry's host and the path in it.
 ///
 /// Host and path are lower-case, the names of Docker Hub are one, default ports are dropped.
@@ -29,6 +31,9 @@ pub struct ImageReference {
 #[error("not an image reference: `{0}`")]
 pub struct NotAnImageReference(String);
 
+/// Bytes of a reference. The grammar of CNCF distribution allows 255 for the name and 128 for the tag.
+const MAX_REFERENCE_BYTES: usize = 1024;
+
 /// How Docker Hub is called here, as in the names that people write.
 const DOCKER_HUB: &str = "docker.io";
 
@@ -39,7 +44,10 @@ impl ImageReference {
     /// dot or a colon, as in the reference grammar of CNCF distribution; else the image is Docker
     /// Hub's.
     pub fn parse(text: &str) -> Result<ImageReference, NotAnImageReference> {
-        let refuse = || NotAnImageReference(text.to_owned());
+        let refuse = || NotAnImageReference(BoundedText::from(text).to_string());
+        if text.len() > MAX_REFERENCE_BYTES {
+            return Err(refuse());
+        }
         let reference = without_scheme(text.trim()).trim_end_matches('/');
         let (reference, digest) = match reference.split_once('@') {
             Some((reference, digest)) => (reference, Some(digest)),

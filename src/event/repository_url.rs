@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounded_text::BoundedText;
+
 /// Where a repository lives, without scheme-specific spelling, user and query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryUrl {
@@ -44,13 +46,19 @@ enum Scheme {
 #[error("not a Git URL with a host and a path: `{0}`")]
 pub struct NotARepositoryUrl(String);
 
+/// Bytes of a URL; what Git hosts and proxies take is shorter.
+const MAX_URL_BYTES: usize = 4096;
+
 impl RepositoryUrl {
     /// Reads `scheme://[user@]host[:port]/path` or the scp-like `[user@]host:path`.
     ///
     /// Follows the grammar of git-clone(1): without `://`, a colon before the first slash
     /// separates host and path and is never a port.
     pub fn parse(text: &str) -> Result<RepositoryUrl, NotARepositoryUrl> {
-        let refuse = || NotARepositoryUrl(without_user(text).to_owned());
+        let refuse = || NotARepositoryUrl(BoundedText::from(without_user(text)).to_string());
+        if text.len() > MAX_URL_BYTES {
+            return Err(refuse());
+        }
         let trimmed = text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
         let url = match trimmed.split_once("://") {
             Some((scheme, rest)) => parse_url(scheme, rest),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::bounded_text::BoundedText;
 use crate::event::Event;
 use crate::facts::Facts;
 use crate::flux::needs::Needs;
@@ -12,7 +13,6 @@ use crate::flux::selection::Selection;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
 use crate::metrics::Metrics;
-use crate::outcome::BoundedText;
 
 /// Keeps events until the kinds that they ask for are known.
 pub(super) struct Backlog {

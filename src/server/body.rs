@@ -94,7 +94,7 @@ pub(super) async fn read<'b>(
             let why = "too many bodies at once".into();
             return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false });
         }
-        received = received.with(chunk);
+        received = received.with(chunk, announced);
     }
     if let Some(connection) = connection {
         connection.body_ended();
@@ -208,10 +208,15 @@ impl Received {
         }
     }
 
-    fn with(self, chunk: Bytes) -> Received {
+    /// A body that says how long it will be is copied to one place: growing would take twice its length.
+    fn with(self, chunk: Bytes, announced: Option<usize>) -> Received {
         let mut bytes = match self {
             Received::Nothing => return Received::OneChunk(chunk),
-            Received::OneChunk(first) => BytesMut::from(first),
+            Received::OneChunk(first) => {
+                let mut bytes = BytesMut::with_capacity(announced.unwrap_or(first.len() + chunk.len()));
+                bytes.extend_from_slice(&first);
+                bytes
+            }
             Received::Copied(bytes) => bytes,
         };
         bytes.extend_from_slice(&chunk);

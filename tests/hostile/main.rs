@@ -10,3 +10,5 @@ mod leaks;
 #[path = "../common/running.rs"]
 #[expect(dead_code, reason = "the other suites use more of it")]
 mod running;
+mod signatures;
+mod texts;

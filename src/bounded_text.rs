@@ -13,6 +13,26 @@ pub struct BoundedText(Box<str>);
 /// Characters of a text that comes from outside. A repository, a branch and a reason fit twice over.
 pub const MAX_TEXT_CHARS: usize = 512;
 
+impl BoundedText {
+    /// Writes no more of the value than the text may hold: an error can quote a whole body.
+    pub fn from_display(value: impl fmt::Display) -> BoundedText {
+        struct Beginning(String);
+        impl fmt::Write for Beginning {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                // A character has at most four bytes, so this is never too little.
+                let missing = (MAX_TEXT_CHARS * 4 + 1).saturating_sub(self.0.len());
+                let end = (0..=missing.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+                self.0.push_str(&text[..end.unwrap_or(0)]);
+                if missing == 0 { Err(fmt::Error) } else { Ok(()) }
+            }
+        }
+        let mut beginning = Beginning(String::new());
+        // It fails where there is enough already.
+        let _ = fmt::Write::write_fmt(&mut beginning, format_args!("{value}"));
+        beginning.0.into()
+    }
+}
+
 impl From<&str> for BoundedText {
     fn from(text: &str) -> BoundedText {
         BoundedText(cut(text).unwrap_or_else(|| Box::from(text)))
@@ -83,6 +103,7 @@ mod tests {
             let bounded = BoundedText::from(text.as_str());
             prop_assert!(bounded.chars().count() <= MAX_TEXT_CHARS);
             prop_assert_eq!(*bounded == *text, text.chars().count() <= MAX_TEXT_CHARS);
+            prop_assert_eq!(BoundedText::from_display(&text), bounded);
         }
     }
 }
