@@ -105,7 +105,7 @@ impl Endpoint {
 
     /// What its provider's payloads may not say.
     pub fn hints(&self) -> Hints<'_> {
-        Hints { registry_hosts: &self.registry_hosts }
+        Hints { registry_hosts: &self.registry_hosts, resume_at: 0 }
     }
 
     /// Whether a delivery has to prove more than that it knows the path.

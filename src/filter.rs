@@ -89,13 +89,9 @@ impl Filter {
         self.events.as_ref().is_none_or(|events| events.holds(name))
     }
 
-    /// Whether one of these files is wanted. Where the sender does not say which have changed, one of
-    /// them may be.
-    pub fn wants_files(&self, changed: Option<&[String]>) -> bool {
-        match (&self.paths, changed) {
-            (Some(paths), Some(changed)) => changed.iter().any(|file| paths.holds(file)),
-            _ => true,
-        }
+    /// Whether a file is wanted.
+    pub fn wants_file(&self, file: &str) -> bool {
+        self.paths.as_ref().is_none_or(|paths| paths.holds(file))
     }
 
     /// Leaves of the events those of which the condition holds. Where it comes to no result it does

@@ -17,6 +17,7 @@ pub mod fluxd;
 pub mod follow_through;
 pub mod history;
 pub mod journal;
+pub mod json_items;
 pub mod listener;
 pub mod matching;
 pub mod metrics;

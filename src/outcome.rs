@@ -157,6 +157,41 @@ impl Outcome {
         }
     }
 
+    /// The outcome of a delivery whose first part ended like this and whose next part like `later`: what
+    /// has to be sent again wins, then what is requested.
+    pub fn with(self, later: Outcome) -> Outcome {
+        match (self, later) {
+            (_, later @ (Outcome::Unavailable { .. } | Outcome::TooMany { .. })) => later,
+            (
+                Outcome::Accepted { event, mut targets, mut skipped, dry_run },
+                Outcome::Accepted { targets: more, skipped: more_skipped, .. },
+            ) => {
+                targets.extend(more);
+                targets.sort_unstable();
+                targets.dedup();
+                skipped.extend(more_skipped);
+                skipped.dedup();
+                Outcome::Accepted { event, targets, skipped, dry_run }
+            }
+            (first @ Outcome::Queued { .. }, _) | (_, first @ Outcome::Queued { .. }) => first,
+            (first @ Outcome::Accepted { .. }, _) | (_, first @ Outcome::Accepted { .. }) => first,
+            (first @ Outcome::Unmatched { .. }, _) | (_, first @ Outcome::Unmatched { .. }) => first,
+            (first, _) => first,
+        }
+    }
+
+    /// The same outcome, of these events.
+    pub fn about(mut self, events: String) -> Outcome {
+        match &mut self {
+            Outcome::Accepted { event, .. }
+            | Outcome::Queued { event }
+            | Outcome::Forwarded { event }
+            | Outcome::Unmatched { event, .. } => *event = events.into(),
+            _ => {}
+        }
+        self
+    }
+
     /// Keeps no more objects than these.
     pub fn shorten(&mut self, most: usize) {
         match self {

@@ -1,13 +1,14 @@
 //! Who sends webhooks: one file per sender, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge`, `cloud_event`, `aws`, `pubsub`, `changed_files` and `testing`
+//! and its row into the table below. (`forge`, `cloud_event`, `aws`, `batch`, `pubsub`, `changed_files` and `testing`
 //! are no senders: they are shared.)
 
 mod acr;
 mod artifactory;
 mod aws;
 mod azure_devops;
+mod batch;
 mod bitbucket_cloud;
 mod bitbucket_server;
 mod cdevents;
@@ -37,17 +38,18 @@ mod standard_webhooks;
 mod zot;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-pub use self::changed_files::changed_files;
+pub use self::changed_files::changes_a_file;
 
+use crate::bounded_text::BoundedText;
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::repository_url::RepositoryUrl;
 use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange, Subject};
+use crate::json_items;
 use crate::verify::{Proof, Unreadable, Verified};
 
 /// All senders, in the order in which they are shown.
@@ -96,8 +98,8 @@ pub struct Provider {
     pub event_header: Option<EventHeader>,
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
     pub event_fields: &'static [&'static str],
-    /// What filters read as `req`, where that is not the body itself but something inside it.
-    pub request: Option<fn(&Verified<'_>) -> Option<Value>>,
+    /// What filters read as `req`, as JSON text, where that is not the body itself but something inside it.
+    pub request: Option<fn(&Verified<'_>) -> Option<String>>,
     /// Whether its pushes list the files that they change.
     pub lists_changed_files: bool,
     /// Whether its CloudEvents may come after a handshake.
@@ -130,6 +132,8 @@ pub struct Settings {
 pub struct Hints<'a> {
     /// The registry's hosts, as the endpoint lists them.
     pub registry_hosts: &'a [String],
+    /// Where to go on in a delivery of many events, as [`Parsed::Part`] has said; 0 at its beginning.
+    pub resume_at: usize,
 }
 
 /// What an authentic delivery says.
@@ -137,6 +141,13 @@ pub struct Hints<'a> {
 pub enum Parsed {
     /// Things that happened.
     Events(Vec<Event>),
+    /// The first of many; the others are read by parsing again with this `resume_at`.
+    Part {
+        /// What this part says.
+        events: Vec<Event>,
+        /// Where the next one begins.
+        resume_at: usize,
+    },
     /// The sender tests the connection.
     Ping,
     /// The sender goes on only when this address was asked for.
@@ -236,10 +247,10 @@ impl Provider {
 fn text_at(body: &RawValue, pointer: &str) -> Option<String> {
     let mut at = body.get();
     for field in pointer.split('/').skip(1) {
-        let fields: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(at).ok()?;
-        at = fields.get(field)?.get();
+        at = json_items::field(at, field)?.get();
     }
-    serde_json::from_str(at).ok()
+    let text: Cow<'_, str> = serde_json::from_str(at).ok()?;
+    Some(BoundedText::from(&*text).to_string())
 }
 
 impl Composed {
@@ -283,24 +294,6 @@ impl Parsed {
 
     fn ignored_event(event: &str) -> Parsed {
         Parsed::Ignored(format!("event `{event}` is none that flux-recv acts on"))
-    }
-}
-
-/// What a delivery of many events says: what some of them say, where others are of no interest or
-/// cannot be read.
-fn of_batch(parts: impl Iterator<Item = Result<Parsed, Unreadable>>) -> Result<Parsed, Unreadable> {
-    let (mut events, mut other, mut unreadable) = (Vec::new(), None, None);
-    for part in parts {
-        match part {
-            Ok(Parsed::Events(of_part)) => events.extend(of_part),
-            Ok(part) => other = Some(part),
-            Err(err) => drop(unreadable.get_or_insert(err)),
-        }
-    }
-    match (events.is_empty(), unreadable) {
-        (false, _) => Ok(Parsed::Events(events)),
-        (true, Some(err)) => Err(err),
-        (true, None) => Ok(other.unwrap_or_else(|| Parsed::ignored("the batch is empty"))),
     }
 }
 

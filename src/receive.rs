@@ -6,6 +6,7 @@ mod backlog;
 mod gather;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,9 @@ use crate::journal::{Journal, NotKept};
 use crate::matching::{self, Inventory};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::provider::{Parsed, changed_files};
+use crate::provider::{Hints, Parsed, changes_a_file};
 use crate::queue::Queue;
-use crate::verify::{Refusal, Tools, Verified, verify};
+use crate::verify::{Refusal, Tools, Unreadable, Verified, verify};
 
 /// Takes deliveries.
 pub struct Receiver {
@@ -117,18 +118,65 @@ impl Receiver {
         if let Some(key) = &key {
             self.metrics.authentic(&endpoint.name, key);
         }
-        let outcome = match self.heard(endpoint, &verified) {
-            Heard::Of(events, facts) => self.take(endpoint, id, events, facts, delivery.body.len()).await,
-            Heard::Confirm(url) => self.confirm(&url).await,
-            Heard::Nothing(outcome) => outcome,
-        };
+        let outcome = self.take_all(endpoint, id, &verified).await;
         Received { outcome, key }
     }
 
+    /// Takes an authentic delivery, part by part if it has many events.
+    async fn take_all(&self, endpoint: &Endpoint, id: &DeliveryId, delivery: &Verified<'_>) -> Outcome {
+        let mut whole: Option<Outcome> = None;
+        let mut events = Summary::default();
+        let mut resume_at = Some(0);
+        while let Some(at) = resume_at {
+            let hints = Hints { resume_at: at, ..endpoint.hints() };
+            let (heard, next) = self.heard(endpoint, delivery, &hints);
+            resume_at = next;
+            let outcome = match heard {
+                Heard::Of(of_part, facts) => {
+                    events.add(&of_part);
+                    let is_first = whole.is_none();
+                    let happened = Happened { events: of_part, facts, is_first };
+                    self.take(endpoint, id, happened).await
+                }
+                Heard::Confirm(url) => self.confirm(&url).await,
+                Heard::Nothing(outcome) => outcome,
+            };
+            let is_refused = matches!(outcome, Outcome::Unavailable { .. } | Outcome::TooMany { .. });
+            whole = Some(match whole {
+                Some(before) => before.with(outcome).about(events.to_string()),
+                None => outcome,
+            });
+            if is_refused {
+                break;
+            }
+        }
+        whole.unwrap_or(Outcome::Pong)
+    }
+
     /// What an authentic delivery says that the endpoint wants to hear of.
-    fn heard(&self, endpoint: &Endpoint, delivery: &Verified<'_>) -> Heard {
+    /// If there is more, says where it begins.
+    fn heard(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Verified<'_>,
+        hints: &Hints<'_>,
+    ) -> (Heard, Option<usize>) {
+        let parsed = (endpoint.provider.parse)(delivery, hints);
+        match parsed {
+            Ok(Parsed::Part { events, resume_at }) => {
+                (self.heard_part(endpoint, delivery, Ok(Parsed::Events(events))), Some(resume_at))
+            }
+            parsed => (self.heard_part(endpoint, delivery, parsed), None),
+        }
+    }
+
+    fn heard_part(
+        &self,
+        endpoint: &Endpoint,
+        delivery: &Verified<'_>,
+        parsed: Result<Parsed, Unreadable>,
+    ) -> Heard {
         let ignored = |reason: String| Heard::Nothing(Outcome::Ignored { reason: reason.into() });
-        let parsed = (endpoint.provider.parse)(delivery, &endpoint.hints());
         let events = match parsed {
             Ok(Parsed::Confirm(url)) => return Heard::Confirm(url),
             _ if endpoint.suspended => return ignored("the endpoint is suspended".to_owned()),
@@ -136,7 +184,7 @@ impl Receiver {
             _ if let Some(name) = unwanted_event(endpoint, delivery) => {
                 return ignored(format!("event `{name}` is none of the endpoint's `events`"));
             }
-            Ok(Parsed::Events(events)) => events,
+            Ok(Parsed::Events(events) | Parsed::Part { events, .. }) => events,
             // It concerns all that is listed, whatever it says.
             _ if endpoint.selection.matches_all && (delivery.is_json() || endpoint.takes_any_body) => {
                 vec![a_call(endpoint, delivery)]
@@ -164,7 +212,8 @@ impl Receiver {
         events: Vec<Event>,
     ) -> Result<(Vec<Event>, Facts), String> {
         let events = endpoint.filter.narrow(events)?;
-        if endpoint.filter.paths.is_some() && !endpoint.filter.wants_files(changed_files(delivery).as_deref())
+        if endpoint.filter.paths.is_some()
+            && changes_a_file(delivery, |file| endpoint.filter.wants_file(file)) == Some(false)
         {
             return Err(format!("{}: none of the endpoint's `paths` has changed", summary(&events)));
         }
@@ -187,20 +236,13 @@ impl Receiver {
         }
     }
 
-    async fn take(
-        &self,
-        endpoint: &Endpoint,
-        id: &DeliveryId,
-        events: Vec<Event>,
-        facts: Facts,
-        size: usize,
-    ) -> Outcome {
+    async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, happened: Happened) -> Outcome {
         match &self.sink {
             Sink::Flux(objects) => {
                 let failed = &|why: &str| self.filter_failed(&endpoint.name, why);
-                objects.take(endpoint, id, Happened { events, facts, size }, failed).await
+                objects.take(endpoint, id, happened, failed).await
             }
-            Sink::FluxV1(flux) => forward(&**flux, &events).await,
+            Sink::FluxV1(flux) => forward(&**flux, &happened.events).await,
         }
     }
 
@@ -307,7 +349,7 @@ impl FluxObjects {
         happened: Happened,
         failed: &(dyn Fn(&str) + Sync),
     ) -> Outcome {
-        let Happened { events, facts, .. } = &happened;
+        let Happened { events, facts, is_first } = &happened;
         let (mut found, is_all) = self.find(events, &endpoint.selection, facts);
         if !is_all {
             return self.wait_for_objects(endpoint, happened, found.targets).await;
@@ -316,6 +358,7 @@ impl FluxObjects {
             failed(&why);
         }
         if let Some(limit) = &endpoint.limit
+            && *is_first
             && !self.queue.all_pending(&found.targets)
             && let Err(retry_after) = limit.charge(Instant::now())
         {
@@ -334,16 +377,15 @@ impl FluxObjects {
     /// Keeps a delivery until the kinds that it asks for are known. What is known of them by now is
     /// asked at once: one kind may be broken for long.
     async fn wait_for_objects(&self, endpoint: &Endpoint, happened: Happened, known: Vec<Target>) -> Outcome {
-        let Happened { events, facts, size } = happened;
+        let Happened { events, facts, .. } = happened;
         let facts = facts.at_rest(endpoint.selection.filters());
-        let size = size.saturating_add(facts.size());
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
             selection: endpoint.selection.clone(),
             events,
             facts,
-            size,
+            size: 0,
         };
         let (event, commit) = match self.backlog.keep(delivery) {
             Kept::Waits { event, commit } => (event, commit),
@@ -404,8 +446,8 @@ enum Heard {
 struct Happened {
     events: Vec<Event>,
     facts: Facts,
-    /// How long the body was, in bytes.
-    size: usize,
+    /// Whether this is the whole delivery or its beginning: a limit counts deliveries.
+    is_first: bool,
 }
 
 /// Leaves out events with a field that is longer than it can be.
@@ -493,11 +535,30 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
 /// How many events a summary names.
 const NAMED_EVENTS: usize = 5;
 
-fn summary(events: &[Event]) -> String {
-    let named: Vec<String> = events.iter().take(NAMED_EVENTS).map(Event::summary).collect();
-    let named = named.join("; ");
-    match events.len().saturating_sub(NAMED_EVENTS) {
-        0 => named,
-        more => format!("{named} and {more} more"),
+/// Events in a line: the first few, and how many more there are.
+#[derive(Default)]
+struct Summary {
+    named: Vec<String>,
+    more: usize,
+}
+
+impl Summary {
+    fn add(&mut self, events: &[Event]) {
+        let missing = NAMED_EVENTS - self.named.len();
+        self.named.extend(events.iter().take(missing).map(Event::summary));
+        self.more += events.len().saturating_sub(missing);
     }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.named.join("; "))?;
+        if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
+    }
+}
+
+fn summary(events: &[Event]) -> String {
+    let mut summary = Summary::default();
+    summary.add(events);
+    summary.to_string()
 }

@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::json_items::JsonItems;
 
 /// Commit IDs, as far as the sender lists them. Kept elsewhere as a list of IDs and nothing else: what
 /// people write into commits stays out of the journal.
@@ -18,8 +21,9 @@ pub struct CommitIds {
 }
 
 #[derive(Deserialize)]
-struct Commit {
-    id: Option<String>,
+struct Commit<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
 }
 
 impl CommitIds {
@@ -45,15 +49,22 @@ impl CommitIds {
     }
 }
 
-fn read(list: &str) -> Option<impl Iterator<Item = String> + use<>> {
-    let commits: Vec<Commit> = serde_json::from_str(list).ok()?;
-    Some(commits.into_iter().filter_map(|commit| commit.id))
+/// The IDs of a list of commits; none if it is written in another way.
+fn read(list: &str) -> Option<impl Iterator<Item = Cow<'_, str>>> {
+    let list: &RawValue = serde_json::from_str(list).ok()?;
+    let commits = JsonItems::new(list)?;
+    let is_readable = commits.clone().all(|commit| id_of(commit).is_ok());
+    is_readable.then(|| commits.filter_map(|commit| id_of(commit).ok()?))
+}
+
+fn id_of(commit: &RawValue) -> serde_json::Result<Option<Cow<'_, str>>> {
+    serde_json::from_str::<Commit<'_>>(commit.get()).map(|commit| commit.id)
 }
 
 impl Serialize for CommitIds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let listed = self.listed.as_deref().and_then(read).into_iter().flatten();
-        serializer.collect_seq(self.named().map(Cow::Borrowed).chain(listed.map(Cow::Owned)))
+        serializer.collect_seq(self.named().map(Cow::Borrowed).chain(listed))
     }
 }
 

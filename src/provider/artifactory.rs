@@ -151,7 +151,8 @@ mod tests {
         let headers: Vec<(String, String)> = Vec::new();
         let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
         let hosts = ["registry.example.com".to_owned()];
-        let Ok(Parsed::Events(events)) = parse(&verified, &Hints { registry_hosts: &hosts }) else {
+        let Ok(Parsed::Events(events)) = parse(&verified, &Hints { registry_hosts: &hosts, resume_at: 0 })
+        else {
             panic!("no events")
         };
         let [Event::Image(image)] = events.as_slice() else { panic!("{events:?}") };

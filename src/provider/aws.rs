@@ -4,14 +4,17 @@
 //! - CodeCommit triggers: <https://docs.aws.amazon.com/codecommit/latest/userguide/how-to-notify-sns.html>
 //! - S3 notifications: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html>
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::batch::BoundedList;
 use super::minio::decoded;
-use super::{Hints, Parsed, add_registry_hosts, artifact_event, git_event, of_batch, pushed_ref};
+use super::{Hints, Parsed, add_registry_hosts, artifact_event, batch, git_event, pushed_ref};
 use crate::event::image::ImageName;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges};
+use crate::json_items::{self, JsonItems};
 use crate::verify::{Unreadable, from_json};
 
 /// What an event of EventBridge says about itself.
@@ -27,9 +30,9 @@ struct Envelope {
 
 /// What a service hands to SNS.
 #[derive(Deserialize)]
-struct Records {
-    #[serde(rename = "Records")]
-    records: Vec<Record>,
+struct Records<'a> {
+    #[serde(rename = "Records", borrow)]
+    records: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +50,7 @@ struct Record {
 
 #[derive(Deserialize)]
 struct Codecommit {
-    references: Vec<Reference>,
+    references: BoundedList<Reference>,
 }
 
 #[derive(Deserialize)]
@@ -112,11 +115,13 @@ struct TransformedImage {
 
 /// Reads an event of a service; none if the text comes from none of those that are known.
 pub(super) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unreadable>> {
-    let value: Value = serde_json::from_str(text).ok()?;
-    let says = |field: &str, word: &str| value[field] == word;
-    if let Some(service) = value.pointer("/Records/0/eventSource") {
-        let is_known = service == "aws:codecommit" || service == "aws:s3";
-        return is_known.then(|| from_json(text).and_then(records));
+    let field = |name: &str| json_items::field(text, name);
+    let says = |name: &str, word: &str| field(name).is_some_and(|value| is_text(value, word));
+    if let Some(first) = field("Records").and_then(JsonItems::new).and_then(|mut records| records.next())
+        && let Some(service) = json_items::field(first.get(), "eventSource")
+    {
+        let is_known = ["aws:codecommit", "aws:s3"].iter().any(|known| is_text(service, known));
+        return is_known.then(|| from_json(text).and_then(|records| all_records(&records, hints)));
     }
     if says("Service", "Amazon S3") && says("Event", "s3:TestEvent") {
         return Some(Ok(Parsed::Ping));
@@ -126,10 +131,15 @@ pub(super) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unrea
     }
     let is_of_a_known_service =
         ["aws.ecr", "aws.codecommit", "aws.s3"].iter().any(|known| says("source", known));
-    if value.get("detail-type").is_some() && is_of_a_known_service {
+    if field("detail-type").is_some() && is_of_a_known_service {
         return Some(from_json(text).and_then(|envelope| event(envelope, hints)));
     }
     None
+}
+
+/// Whether a value is this text, however it is escaped.
+fn is_text(value: &RawValue, word: &str) -> bool {
+    serde_json::from_str::<Cow<'_, str>>(value.get()).is_ok_and(|text| text == word)
 }
 
 fn event(envelope: Envelope, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -218,8 +228,8 @@ fn repository_url(name: &str, region: &str) -> String {
     format!("https://git-codecommit.{region}.{}/v1/repos/{name}", domain(region))
 }
 
-fn records(records: Records) -> Result<Parsed, Unreadable> {
-    of_batch(records.records.into_iter().map(record))
+fn all_records(records: &Records<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+    batch::read(records.records, hints, |item| record(from_json(item)?))
 }
 
 fn record(record: Record) -> Result<Parsed, Unreadable> {
@@ -244,7 +254,10 @@ fn references(record: Record) -> Result<Parsed, Unreadable> {
         return Err(Unreadable::payload("eventSourceARN: names no repository of CodeCommit"));
     };
     let list = record.codecommit.map(|codecommit| codecommit.references).unwrap_or_default();
-    let refs = list.iter().map(|reference| {
+    if list.is_cut {
+        return git_event([Some(repository_url(repository, region).as_str())], None, GitChanges::Unknown);
+    }
+    let refs = list.items.iter().map(|reference| {
         pushed_ref(&reference.r#ref, reference.commit.as_deref(), reference.deleted, None, None)
     });
     let refs = refs.collect::<Result<Vec<_>, _>>()?;

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::batch::BoundedList;
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref};
 use crate::event::{GitChanges, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
@@ -41,7 +42,7 @@ struct ServiceHook {
 #[serde(rename_all = "camelCase")]
 struct Resource {
     repository: Option<Repository>,
-    ref_updates: Option<Vec<RefUpdate>>,
+    ref_updates: Option<BoundedList<RefUpdate>>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +68,11 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let Some((repository, updates)) = details else {
         return Ok(Parsed::ignored("the push comes without details; set `Resource details to send` to All"));
     };
+    if updates.is_cut {
+        return git_event([repository.remote_url.as_deref()], None, GitChanges::Unknown);
+    }
     let refs: Result<Vec<_>, Unreadable> = updates
+        .items
         .iter()
         .map(|update| pushed_ref(&update.name, update.new_object_id.as_deref(), false, None, None))
         .collect();

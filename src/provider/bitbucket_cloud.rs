@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::batch::BoundedList;
 use super::{
     CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event,
     required_header,
@@ -53,7 +54,7 @@ struct Push {
 
 #[derive(Deserialize)]
 struct Changes {
-    changes: Vec<RefPair>,
+    changes: BoundedList<RefPair>,
 }
 
 /// `new` is null when the ref was deleted, `old` when it was created.
@@ -61,7 +62,7 @@ struct Changes {
 struct RefPair {
     old: Option<Ref>,
     new: Option<Ref>,
-    commits: Option<Vec<Commit>>,
+    commits: Option<BoundedList<Commit>>,
 }
 
 #[derive(Deserialize)]
@@ -84,14 +85,16 @@ struct Repository {
 
 /// The payload holds no clone URL, but every repository has the same three.
 fn push(push: &Push) -> Result<Parsed, Unreadable> {
-    let refs: Vec<RefChange> = push.push.changes.iter().filter_map(RefPair::change).collect();
-    if refs.is_empty() {
+    let changes = &push.push.changes;
+    let refs: Vec<RefChange> = changes.items.iter().filter_map(RefPair::change).collect();
+    if refs.is_empty() && !changes.is_cut {
         return Ok(Parsed::ignored("the push changes neither branch nor tag"));
     }
     let full_name = &push.repository.full_name;
     let https = format!("https://bitbucket.org/{full_name}.git");
     let ssh = format!("git@bitbucket.org:{full_name}.git");
-    git_event([Some(https.as_str())], Some(&ssh), GitChanges::Refs(refs))
+    let changes = if changes.is_cut { GitChanges::Unknown } else { GitChanges::Refs(refs) };
+    git_event([Some(https.as_str())], Some(&ssh), changes)
 }
 
 impl RefPair {
@@ -104,7 +107,7 @@ impl RefPair {
         let name = GitRef::from_name_and_type(&moved.name, &moved.ref_type)?;
         let target = moved.target.iter().filter(|_| !deleted);
         let head = target.clone().find_map(|target| target.hash.clone());
-        let listed = target.chain(self.commits.iter().flatten());
+        let listed = target.chain(self.commits.iter().flat_map(|commits| &commits.items));
         let commits = listed.filter_map(|commit| commit.hash.as_deref()).collect();
         Some(RefChange { name, deleted, commits, head })
     }

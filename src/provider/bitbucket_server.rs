@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::batch::BoundedList;
 use super::{
     CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings,
     git_event, pushed_ref, required_header,
@@ -49,7 +50,7 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RefsChanged {
-    changes: Vec<RefUpdate>,
+    changes: BoundedList<RefUpdate>,
     /// The list of changes was cut.
     #[serde(default)]
     ref_limit_exceeded: bool,
@@ -78,7 +79,7 @@ struct Repository {
 
 #[derive(Deserialize)]
 struct Links {
-    clone: Option<Vec<Link>>,
+    clone: Option<BoundedList<Link>>,
 }
 
 #[derive(Deserialize)]
@@ -90,17 +91,18 @@ struct Link {
 /// SSH and HTTP URLs have different paths here, so only the payload's own list tells that they
 /// are one repository.
 fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
-    let links = event.repository.links.as_ref().and_then(|links| links.clone.as_deref()).unwrap_or_default();
+    let links = event.repository.links.as_ref().and_then(|links| links.clone.as_ref());
+    let links = links.map_or(&[][..], |links| &links.items);
     if links.is_empty() {
         return Ok(Parsed::ignored("the payload names no clone URL, as before Bitbucket Server 6"));
     }
-    let mut refs = Vec::with_capacity(event.changes.len());
-    for change in &event.changes {
+    let mut refs = Vec::with_capacity(event.changes.items.len());
+    for change in &event.changes.items {
         let deleted = change.update_type.as_deref() == Some("DELETE");
         let (name, after) = (&change.reference.id, change.to_hash.as_deref());
         refs.push(pushed_ref(name, after, deleted, None, None)?);
     }
-    let changes = match (event.ref_limit_exceeded, refs.is_empty()) {
+    let changes = match (event.ref_limit_exceeded || event.changes.is_cut, refs.is_empty()) {
         (true, _) => GitChanges::Unknown,
         (false, true) => return Ok(Parsed::ignored("no ref has changed")),
         (false, false) => GitChanges::Refs(refs),

@@ -1,18 +1,22 @@
 //! Which files a push changes, as GitHub, GitLab, Gitea and its relatives list them with each commit.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::event::git_ref::is_zero_object_id;
+use crate::json_items::JsonItems;
 use crate::verify::Verified;
 
 /// The part of a push that says what has changed.
 #[derive(Deserialize)]
-struct Push {
+struct Push<'a> {
     before: Option<String>,
     #[serde(default)]
     forced: bool,
-    #[serde(default)]
-    commits: Vec<Commit>,
+    #[serde(borrow)]
+    commits: Option<&'a RawValue>,
     /// GitLab: how many commits there are, of which it lists twenty.
     total_commits_count: Option<u64>,
     /// Gitea: the same.
@@ -20,29 +24,42 @@ struct Push {
 }
 
 #[derive(Deserialize)]
-struct Commit {
-    added: Vec<String>,
-    modified: Vec<String>,
-    removed: Vec<String>,
+struct Commit<'a> {
+    #[serde(borrow)]
+    added: &'a RawValue,
+    #[serde(borrow)]
+    modified: &'a RawValue,
+    #[serde(borrow)]
+    removed: &'a RawValue,
 }
 
 /// GitHub lists no more commits than this.
 /// <https://docs.github.com/en/webhooks/webhook-events-and-payloads#push>
 const LISTED_BY_GITHUB: usize = 2048;
 
-/// The files that a push changes; none if it does not say, or not all of them: a list that was cut
-/// short, a new ref, or one that was forced away from what it was.
-pub fn changed_files(delivery: &Verified<'_>) -> Option<Vec<String>> {
-    let push: Push = delivery.json().ok()?;
+/// Whether a push changes one of the files that are wanted; none if it does not say, or not all of
+/// them: a list that was cut short, a new ref, or one that was forced away from what it was.
+pub fn changes_a_file(delivery: &Verified<'_>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
+    let push: Push<'_> = delivery.json().ok()?;
     let is_new = push.before.as_deref().is_none_or(is_zero_object_id);
-    let listed = push.commits.len();
-    let total = push.total_commits_count.or(push.total_commits);
-    let is_cut = listed >= LISTED_BY_GITHUB || total.is_some_and(|total| total != listed as u64);
-    if is_new || push.forced || is_cut || listed == 0 {
+    if is_new || push.forced {
         return None;
     }
-    let files = push.commits.into_iter().flat_map(|commit| [commit.added, commit.modified, commit.removed]);
-    Some(files.flatten().collect())
+    let mut listed = 0;
+    let mut changes_one = false;
+    for commit in JsonItems::new(push.commits?)? {
+        listed += 1;
+        let Commit { added, modified, removed } = serde_json::from_str(commit.get()).ok()?;
+        for list in [added, modified, removed] {
+            for file in JsonItems::new(list)? {
+                let file: Cow<'_, str> = serde_json::from_str(file.get()).ok()?;
+                changes_one = changes_one || is_wanted(&file);
+            }
+        }
+    }
+    let total = push.total_commits_count.or(push.total_commits);
+    let is_cut = listed >= LISTED_BY_GITHUB || total.is_some_and(|total| total != listed as u64);
+    (!is_cut && listed > 0).then_some(changes_one)
 }
 
 #[cfg(test)]
@@ -55,7 +72,13 @@ mod tests {
 
     fn files(push: Value) -> Option<Vec<String>> {
         let (headers, body) = (Vec::new(), push.to_string());
-        changed_files(&believe(Delivery { headers: &headers, body: body.as_bytes() }))
+        let seen = std::cell::RefCell::new(Vec::new());
+        let delivery = Delivery { headers: &headers, body: body.as_bytes() };
+        changes_a_file(&believe(delivery), |file| {
+            seen.borrow_mut().push(file.to_owned());
+            false
+        })?;
+        Some(seen.into_inner())
     }
 
     #[test]

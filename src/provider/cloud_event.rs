@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::required_header;
-use crate::verify::{Unreadable, Verified};
+use super::{Hints, Parsed, batch, required_header};
+use crate::verify::{Unreadable, Verified, from_json};
 
 /// An event out of any of the three modes.
 #[derive(Debug)]
@@ -30,18 +30,25 @@ struct Structured<'v> {
 }
 
 /// Reads the events of a delivery: one, or in batch mode as many as there are.
-pub(super) fn read<'v>(delivery: &'v Verified<'_>) -> Result<Vec<CloudEvent<'v>>, Unreadable> {
+///
+/// # Errors
+/// When none of them can be read.
+pub(super) fn read(
+    delivery: &Verified<'_>,
+    hints: &Hints<'_>,
+    mut one: impl FnMut(&CloudEvent<'_>) -> Result<Parsed, Unreadable>,
+) -> Result<Parsed, Unreadable> {
     let content_type = delivery.header("Content-Type").unwrap_or_default();
     let mode = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match mode.as_str() {
-        "application/cloudevents+json" => Ok(vec![delivery.json::<Structured<'_>>()?.event()?]),
+        "application/cloudevents+json" => one(&delivery.json::<Structured<'_>>()?.event()?),
         "application/cloudevents-batch+json" => {
-            delivery.json::<Vec<Structured<'_>>>()?.into_iter().map(Structured::event).collect()
+            batch::read(delivery.json()?, hints, |item| one(&from_json::<Structured<'_>>(item)?.event()?))
         }
         _ => {
             let kind = Cow::Borrowed(required_header(delivery, "ce-type")?);
             let data: &RawValue = delivery.json()?;
-            Ok(vec![CloudEvent { kind, data: Cow::Borrowed(data.get()) }])
+            one(&CloudEvent { kind, data: Cow::Borrowed(data.get()) })
         }
     }
 }
@@ -72,8 +79,13 @@ mod tests {
         let headers: Vec<(String, String)> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
-        let events = read(&verified).unwrap_or_else(|err| panic!("{err}: {body}"));
-        let events: Vec<(&str, &str)> = events.iter().map(|event| (&*event.kind, &*event.data)).collect();
+        let mut events: Vec<(String, String)> = Vec::new();
+        let read = read(&verified, &Hints::default(), |event| {
+            events.push((event.kind.to_string(), event.data.to_string()));
+            Ok(Parsed::Ping)
+        });
+        assert!(read.is_ok(), "{read:?}: {body}");
+        let events: Vec<(&str, &str)> = events.iter().map(|(kind, data)| (&**kind, &**data)).collect();
         assert_eq!(events, expect);
     }
 
@@ -94,6 +106,6 @@ mod tests {
     fn an_event_without_a_type_cannot_be_read() {
         let headers: Vec<(String, String)> = Vec::new();
         let verified = believe(Delivery { headers: &headers, body: b"{}" });
-        assert!(read(&verified).is_err());
+        assert!(read(&verified, &Hints::default(), |_| Ok(Parsed::Ping)).is_err());
     }
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
-    host_of,
+    batch, host_of,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -38,7 +38,7 @@ pub(super) const PROVIDER: Provider = Provider {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    events: Vec<&'a RawValue>,
+    events: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -70,18 +70,14 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
         Ok(envelope) => envelope,
         Err(err) => return Ok(Parsed::ignored(format!("{err}; sending it again would not help"))),
     };
-    let (mut events, mut unread) = (Vec::new(), None);
-    for event in &envelope.events {
-        match from_json::<Notification>(event.get()).and_then(|notification| notification.event(hints)) {
-            Ok(event) => events.extend(event),
-            Err(err) => unread = Some(err),
-        }
-    }
-    match (events.is_empty(), unread) {
-        (false, _) => Ok(Parsed::Events(events)),
-        (true, Some(err)) => Ok(Parsed::ignored(format!("{err}; sending it again would not help"))),
-        (true, None) => Ok(Parsed::ignored("no manifest was pushed or deleted")),
-    }
+    let parsed = batch::read(envelope.events, hints, |notification| {
+        let event = from_json::<Notification>(notification)?.event(hints)?;
+        Ok(event.map_or_else(
+            || Parsed::ignored("no manifest was pushed or deleted"),
+            |event| Parsed::Events(vec![event]),
+        ))
+    });
+    Ok(parsed.unwrap_or_else(|err| Parsed::ignored(format!("{err}; sending it again would not help"))))
 }
 
 impl Notification {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event, pubsub};
 use crate::event::{Event, ImageEvent, Subject};
+use crate::json_items::has_too_many_values;
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -40,13 +41,17 @@ struct Notification {
 }
 
 /// What filters read: the notification with all of its fields, as Flux's own receiver gives it to them.
-fn request(delivery: &Verified<'_>) -> Option<Value> {
-    let mut notification = pubsub::request(delivery)?;
+fn request(delivery: &Verified<'_>) -> Option<String> {
+    let text = pubsub::request(delivery)?;
+    if has_too_many_values(&text) {
+        return Some(text);
+    }
+    let mut notification: Value = serde_json::from_str(&text).ok()?;
     let fields = notification.as_object_mut()?;
     for field in ["action", "digest", "tag"] {
         fields.entry(field).or_insert_with(|| Value::String(String::new()));
     }
-    Some(notification)
+    Some(notification.to_string())
 }
 
 const NO_NOTIFICATION: &str = "the message is no notification of a registry";

@@ -3,13 +3,15 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
+use super::batch;
 use super::{
     CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, image_event,
 };
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Proof, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Harbor",
@@ -44,17 +46,21 @@ struct EventType {
 }
 
 #[derive(Deserialize)]
-struct Webhook {
-    event_data: Option<EventData>,
+struct Webhook<'a> {
+    #[serde(borrow)]
+    event_data: Option<EventData<'a>>,
     /// The event's data in CloudEvents format.
-    data: Option<EventData>,
+    #[serde(borrow)]
+    data: Option<EventData<'a>>,
     /// Before Harbor 1.10.
-    events: Option<Vec<FirstShape>>,
+    #[serde(borrow)]
+    events: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct EventData {
-    resources: Option<Vec<Resource>>,
+struct EventData<'a> {
+    #[serde(borrow)]
+    resources: Option<&'a RawValue>,
     repository: Option<Repository>,
 }
 
@@ -85,23 +91,22 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
         "DELETE_ARTIFACT" | "deleteImage" | "harbor.artifact.deleted" => true,
         other => return Ok(Parsed::ignored_event(other)),
     };
-    let webhook: Webhook = delivery.json()?;
+    let webhook: Webhook<'_> = delivery.json()?;
     if let Some(events) = webhook.events {
-        return first_shape(&events, hints, deleted);
+        return batch::read(events, hints, |image| first_shape(&from_json(image)?, hints, deleted));
     }
     let data = webhook
         .event_data
         .or(webhook.data)
         .ok_or_else(|| Unreadable::payload("missing field `event_data`"))?;
     let full_name = data.repository.and_then(|repository| repository.repo_full_name);
-    let mut events = Vec::new();
-    for resource in data.resources.unwrap_or_default() {
-        events.push(Event::Image(resource.event(full_name.as_deref(), hints, deleted)?));
-    }
-    if events.is_empty() {
+    let Some(resources) = data.resources else {
         return Ok(Parsed::ignored("the event lists no resources"));
-    }
-    Ok(Parsed::Events(events))
+    };
+    batch::read(resources, hints, |resource| {
+        let image = from_json::<Resource>(resource)?.event(full_name.as_deref(), hints, deleted)?;
+        Ok(Parsed::Events(vec![Event::Image(image)]))
+    })
 }
 
 impl Resource {
@@ -124,29 +129,16 @@ impl Resource {
     }
 }
 
-fn first_shape(listed: &[FirstShape], hints: &Hints<'_>, deleted: bool) -> Result<Parsed, Unreadable> {
-    let mut events = Vec::new();
-    for image in listed {
-        let mut names: Vec<ImageName> = Vec::new();
-        add_registry_hosts(&mut names, hints, &image.full_name);
-        let Some(first) = names.first() else {
-            return Ok(Parsed::ignored("this old Harbor names no host; set registryHost on the endpoint"));
-        };
-        let written = first.to_string();
-        let tags = image.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect();
-        events.push(Event::Image(ImageEvent {
-            names,
-            written,
-            tags,
-            digest: None,
-            media: Media::Unknown,
-            deleted,
-        }));
-    }
-    if events.is_empty() {
-        return Ok(Parsed::ignored("the event lists no images"));
-    }
-    Ok(Parsed::Events(events))
+fn first_shape(image: &FirstShape, hints: &Hints<'_>, deleted: bool) -> Result<Parsed, Unreadable> {
+    let mut names: Vec<ImageName> = Vec::new();
+    add_registry_hosts(&mut names, hints, &image.full_name);
+    let Some(first) = names.first() else {
+        return Ok(Parsed::ignored("this old Harbor names no host; set registryHost on the endpoint"));
+    };
+    let written = first.to_string();
+    let tags = image.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect();
+    let event = ImageEvent { names, written, tags, digest: None, media: Media::Unknown, deleted };
+    Ok(Parsed::Events(vec![Event::Image(event)]))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
@@ -217,7 +209,7 @@ mod tests {
         let quota = json!({"type": "QUOTA_EXCEED", "event_data": {"resources": [{"custom_attributes": {}}]}});
         check(&PROVIDER, &[], &quota, "ignored: event `QUOTA_EXCEED` is none that flux-recv acts on");
         let empty = json!({"type": "PUSH_ARTIFACT", "event_data": {"resources": []}});
-        check(&PROVIDER, &[], &empty, "ignored: the event lists no resources");
+        check(&PROVIDER, &[], &empty, "ignored: the list of events is empty");
         check(
             &PROVIDER,
             &[],

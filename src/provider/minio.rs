@@ -3,10 +3,12 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
+use super::batch;
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, host_of};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Proof, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "MinIO",
@@ -31,9 +33,9 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 #[derive(Deserialize)]
-struct Notification {
-    #[serde(rename = "Records")]
-    records: Vec<Record>,
+struct Notification<'a> {
+    #[serde(rename = "Records", borrow)]
+    records: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -68,18 +70,15 @@ struct Object {
 }
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let notification: Notification = delivery.json()?;
-    let mut events = Vec::new();
-    for record in notification.records {
+    let notification: Notification<'_> = delivery.json()?;
+    batch::read(notification.records, hints, |record| {
+        let record: Record = from_json(record)?;
         let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
-        if name.starts_with("ObjectCreated:") || name.starts_with("ObjectRemoved:") {
-            events.push(record.event(hints));
+        match name.starts_with("ObjectCreated:") || name.starts_with("ObjectRemoved:") {
+            true => Ok(Parsed::Events(vec![record.event(hints)])),
+            false => Ok(Parsed::ignored("no object was created or removed")),
         }
-    }
-    match events.is_empty() {
-        true => Ok(Parsed::ignored("no object was created or removed")),
-        false => Ok(Parsed::Events(events)),
-    }
+    })
 }
 
 impl Record {
@@ -142,7 +141,8 @@ mod tests {
             response_elements: ResponseElements { origin: Some("http://minio.example.com:9000".to_owned()) },
             s3: S3 { bucket: Bucket { name: "flux".to_owned() }, object: None },
         };
-        let endpoint = |hosts: &[String]| match origin().event(&Hints { registry_hosts: hosts }) {
+        let endpoint = |hosts: &[String]| match origin().event(&Hints { registry_hosts: hosts, resume_at: 0 })
+        {
             Event::Bucket(event) => event.endpoint,
             other => panic!("{other:?}"),
         };

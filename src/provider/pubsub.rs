@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::batch::bounded_map;
 use crate::verify::{Unreadable, Verified};
 
 /// A push wraps the message; a subscription without wrapper sends its data alone.
@@ -21,7 +22,7 @@ struct Push {
 pub(super) struct Message {
     data: Option<String>,
     /// What the service says about it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_map")]
     pub(super) attributes: BTreeMap<String, String>,
 }
 
@@ -31,10 +32,10 @@ pub(super) fn message(delivery: &Verified<'_>) -> Result<Option<Message>, Unread
 }
 
 /// What filters read: the data of the message.
-pub(super) fn request(delivery: &Verified<'_>) -> Option<Value> {
+pub(super) fn request(delivery: &Verified<'_>) -> Option<String> {
     match message(delivery).ok()? {
-        Some(message) => serde_json::from_str(&message.text()?).ok(),
-        None => delivery.json().ok(),
+        Some(message) => message.text(),
+        None => delivery.json::<&RawValue>().ok().map(|body| body.get().to_owned()),
     }
 }
 

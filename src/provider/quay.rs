@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::batch::BoundedList;
 use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
@@ -33,7 +34,7 @@ pub(super) const PROVIDER: Provider = Provider {
 #[derive(Deserialize)]
 struct Notification {
     docker_url: Option<String>,
-    updated_tags: Option<Vec<String>>,
+    updated_tags: Option<BoundedList<String>>,
 }
 
 /// Only a push lists `updated_tags`; builds, scans and the rest do not.
@@ -43,6 +44,8 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
         return Ok(Parsed::ignored("the notification is not about a push"));
     };
     let written = notification.docker_url.ok_or_else(|| Unreadable::payload("missing field `docker_url`"))?;
+    // Without any it concerns whatever references the image.
+    let tags = if tags.is_cut { Vec::new() } else { tags.items };
     Ok(Parsed::Events(vec![Event::Image(ImageEvent { tags, ..image_event(&written)? })]))
 }
 

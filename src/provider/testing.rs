@@ -32,11 +32,11 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let delivery = Delivery { headers: &headers, body };
-    match (provider.parse)(&believe(delivery), &Hints { registry_hosts: &hosts }) {
+    match (provider.parse)(&believe(delivery), &Hints { registry_hosts: &hosts, resume_at: 0 }) {
         Ok(Parsed::Ping) => "ping".to_owned(),
         Ok(Parsed::Confirm(_)) => "confirm".to_owned(),
         Ok(Parsed::Ignored(reason)) => format!("ignored: {reason}"),
-        Ok(Parsed::Events(events)) => {
+        Ok(Parsed::Events(events) | Parsed::Part { events, .. }) => {
             let lines: Vec<String> = events.iter().map(|event| event.summary()).collect();
             lines.join("; ")
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, add_registry_hosts,
-    artifact_event, cloud_event, of_batch,
+    artifact_event, cloud_event,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -46,15 +46,14 @@ struct Image {
 
 /// The payload does not say under which host the registry is reached.
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let read = cloud_event::read(delivery)?;
-    of_batch(read.iter().map(|event| {
+    cloud_event::read(delivery, hints, |event| {
         let deleted = match &*event.kind {
             UPDATED => false,
             DELETED => true,
             other => return Ok(Parsed::ignored_event(other)),
         };
         Ok(Parsed::Events(vec![image(from_json(&event.data)?, deleted, hints)?]))
-    }))
+    })
 }
 
 fn image(image: Image, deleted: bool, hints: &Hints<'_>) -> Result<Event, Unreadable> {

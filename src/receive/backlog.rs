@@ -40,7 +40,8 @@ pub(super) struct Waiting {
     /// What the filters of `selection` read.
     #[serde(default)]
     pub(super) facts: Facts,
-    /// How long the body was and what filters read, in bytes; events hold no more than that of it.
+    /// What it takes in memory, in bytes, as [`Backlog::keep`] has found it.
+    #[serde(default)]
     pub(super) size: usize,
 }
 
@@ -54,8 +55,11 @@ pub(super) enum Kept {
 
 /// A first sync takes seconds; in that time no sender posts more.
 const MOST_DELIVERIES: usize = 4096;
-/// The bodies that the waiting events came from, together, in bytes.
+/// What the waiting deliveries may take, together, in bytes. In the journal they take half of it.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// A delivery takes more in memory than as JSON text: names are short and each is an allocation.
+const BYTES_PER_JSON_BYTE: usize = 2;
 
 impl Backlog {
     /// A backlog with what an earlier process has left in the journal.
@@ -64,6 +68,7 @@ impl Backlog {
         for (number, bytes) in &left.deliveries {
             match serde_json::from_slice::<Waiting>(bytes) {
                 Ok(waiting) => {
+                    let waiting = Waiting { size: bytes.len() * BYTES_PER_JSON_BYTE, ..waiting };
                     state.bytes += waiting.size;
                     state.waiting.push((*number, waiting));
                 }
@@ -77,6 +82,8 @@ impl Backlog {
     }
 
     pub(super) fn keep(&self, delivery: Waiting) -> Kept {
+        let Ok(bytes) = serde_json::to_vec(&delivery) else { return Kept::Full };
+        let delivery = Waiting { size: bytes.len() * BYTES_PER_JSON_BYTE, ..delivery };
         let mut state = self.lock();
         if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
             return Kept::Full;
@@ -84,9 +91,7 @@ impl Backlog {
         let event = super::summary(&delivery.events).into();
         let number = self.journal.new_delivery_number();
         // Within the lock, so that the journal sees it come before it sees it go.
-        let commit = serde_json::to_vec(&delivery)
-            .ok()
-            .and_then(|bytes| self.journal.write(vec![Change::Keep(number, bytes)]));
+        let commit = self.journal.write(vec![Change::Keep(number, bytes)]);
         state.bytes += delivery.size;
         state.waiting.push((number, delivery));
         self.metrics.waiting_deliveries(state.waiting.len());
@@ -159,15 +164,16 @@ impl Backlog {
 mod tests {
     use super::*;
 
-    fn waiting(size: usize) -> Waiting {
+    /// A delivery that says this.
+    fn waiting(what: &str) -> Waiting {
         let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
         Waiting {
             endpoint,
             source,
             selection: Selection::default(),
-            events: Vec::new(),
+            events: vec![Event::Anything { what: what.to_owned() }],
             facts: Facts::default(),
-            size,
+            size: 0,
         }
     }
 
@@ -179,20 +185,23 @@ mod tests {
     fn it_is_bounded_in_number_and_in_bytes() {
         let backlog_by_number = backlog();
         for _ in 0..MOST_DELIVERIES {
-            assert!(matches!(backlog_by_number.keep(waiting(1)), Kept::Waits { .. }));
+            assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Waits { .. }));
         }
-        assert!(matches!(backlog_by_number.keep(waiting(1)), Kept::Full));
+        assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Full));
         let backlog_by_bytes = backlog();
-        assert!(matches!(backlog_by_bytes.keep(waiting(MOST_BYTES)), Kept::Waits { .. }));
-        assert!(matches!(backlog_by_bytes.keep(waiting(1)), Kept::Full));
+        let third = "a".repeat(MOST_BYTES / BYTES_PER_JSON_BYTE / 3);
+        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
+        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
+        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Full), "with what is around it");
     }
 
     #[test]
     fn what_is_ready_goes_and_the_rest_waits() {
         let backlog = backlog();
-        backlog.keep(waiting(1));
-        backlog.keep(waiting(2));
-        let ready = backlog.take(|waiting| waiting.size == 2);
+        backlog.keep(waiting("a"));
+        backlog.keep(waiting("bb"));
+        let says = |waiting: &Waiting, what: &str| waiting.events[0].summary() == what;
+        let ready = backlog.take(|waiting| says(waiting, "bb"));
         assert_eq!(ready.len(), 1);
         assert!(!backlog.is_empty());
         backlog.settled(1, std::iter::empty(), Vec::new());

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::endpoint::Endpoint;
 use crate::facts::Facts;
+use crate::json_items::{MAX_TREE_VALUES, has_too_many_values};
 use crate::verify::Verified;
 use crate::verify::auth::Auth;
 
@@ -42,9 +43,6 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
     }
 }
 
-/// More values take too much memory to be read one by one.
-const MOST_VALUES: usize = 200_000;
-
 /// The body as JSON text; a body that is no JSON has no fields.
 fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, String> {
     let length = delivery.body_length();
@@ -52,13 +50,12 @@ fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, String> 
         return Err(format!("the body has {length} bytes, filters read `req` of up to {LONGEST_REQUEST}"));
     }
     let read = match endpoint.provider.request {
-        Some(inside) => inside(delivery).map(|inside| inside.to_string()),
+        Some(inside) => inside(delivery),
         None => delivery.json().map(|body: Box<RawValue>| body.get().to_owned()).ok(),
     };
     let text = read.unwrap_or_else(|| "{}".to_owned());
-    // A comma for each but the first of a list or an object.
-    match text.bytes().filter(|byte| *byte == b',' || *byte == b'[' || *byte == b'{').count() > MOST_VALUES {
-        true => Err(format!("the body has more than {MOST_VALUES} values")),
+    match has_too_many_values(&text) {
+        true => Err(format!("the body has more than {MAX_TREE_VALUES} values")),
         false => Ok(text),
     }
 }

@@ -7,6 +7,7 @@ mod connections;
 mod deadlines;
 #[path = "../common/leaks.rs"]
 mod leaks;
+mod payloads;
 #[path = "../common/running.rs"]
 #[expect(dead_code, reason = "the other suites use more of it")]
 mod running;
