@@ -11,10 +11,10 @@ use crate::event::{Event, GitChanges};
 use crate::expression::{Budget, Expression, Failed, Variable, Variables};
 
 /// What is known about a delivery beside its events; nothing where nobody asks.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Facts(Option<Box<Gathered>>);
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Gathered {
     /// What the sender calls the event.
     name: String,
@@ -134,6 +134,14 @@ impl Facts {
     pub fn of_event(&self, event: &Event) -> Variable {
         let name = self.0.as_deref().map(|gathered| gathered.name.as_str());
         Variable::of_json(&in_normal_form(event, name.unwrap_or_default()))
+    }
+}
+
+/// A copy is made readable again when it is read.
+impl Clone for Part {
+    fn clone(&self) -> Part {
+        let Part { json, missing, .. } = self;
+        Part { json: json.clone(), missing: missing.clone(), variable: OnceLock::new() }
     }
 }
 

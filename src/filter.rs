@@ -94,33 +94,6 @@ impl Filter {
         self.paths.as_ref().is_none_or(|paths| paths.holds(file))
     }
 
-    /// Leaves of the events those of which the condition holds. Where it comes to no result it does
-    /// not hold, and `failed` is told.
-    ///
-    /// # Errors
-    /// When nothing is left; says why.
-    pub fn fulfilling(
-        &self,
-        events: Vec<Event>,
-        facts: &Facts,
-        failed: &mut dyn FnMut(String),
-    ) -> Result<Vec<Event>, String> {
-        let Some(condition) = &self.condition else { return Ok(events) };
-        let summary = events.first().map(Event::summary).unwrap_or_default();
-        let budget = Budget::default();
-        let mut holds = |event: &Event| {
-            facts.hold(condition, &facts.of_event(event), None, &budget).unwrap_or_else(|err| {
-                failed(format!("filter: {err}"));
-                false
-            })
-        };
-        let left: Vec<Event> = events.into_iter().filter(|event| holds(event)).collect();
-        match left.is_empty() {
-            true => Err(format!("{summary}: the endpoint's `filter` does not hold")),
-            false => Ok(left),
-        }
-    }
-
     /// Leaves of the events what is wanted.
     ///
     /// # Errors
@@ -159,6 +132,32 @@ impl Filter {
             }
             (event, _, _) => Some(event),
         }
+    }
+}
+
+/// Returns the events for which the condition holds. Where it comes to no result it does not hold, and
+/// `failed` is told.
+///
+/// # Errors
+/// When nothing is left; says why.
+pub fn fulfilling(
+    condition: &Expression,
+    events: Vec<Event>,
+    facts: &Facts,
+    failed: &mut dyn FnMut(String),
+) -> Result<Vec<Event>, String> {
+    let summary = events.first().map(Event::summary).unwrap_or_default();
+    let budget = Budget::default();
+    let mut holds = |event: &Event| {
+        facts.hold(condition, &facts.of_event(event), None, &budget).unwrap_or_else(|err| {
+            failed(format!("filter: {err}"));
+            false
+        })
+    };
+    let left: Vec<Event> = events.into_iter().filter(|event| holds(event)).collect();
+    match left.is_empty() {
+        true => Err(format!("{summary}: the endpoint's `filter` does not hold")),
+        false => Ok(left),
     }
 }
 

@@ -253,7 +253,7 @@ impl Outcome {
                     skipped_detail(skipped)
                 )
             }
-            Outcome::Queued { event } => format!("{event}: waits until the objects of the cluster are known"),
+            Outcome::Queued { event } => format!("{event}: waits to be matched"),
             Outcome::Forwarded { event } => format!("{event}: handed to Flux v1"),
             Outcome::Ignored { reason } => reason.to_string(),
             Outcome::Unmatched { event, reason, skipped } => {

@@ -3,6 +3,8 @@
 //! Knows neither HTTP nor Kubernetes clients. Nothing flows back but the [`Outcome`].
 
 mod backlog;
+mod evaluation;
+mod filter_thread;
 mod gather;
 
 use std::collections::BTreeSet;
@@ -14,13 +16,14 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify as Signal;
 
 use self::backlog::{Backlog, Kept, Waiting};
+use self::evaluation::{Evaluation, Question};
+use self::filter_thread::{FilterThread, NotEvaluated};
 use crate::delivery::Delivery;
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
 use crate::facts::Facts;
 use crate::flux::Target;
 use crate::flux::needs::Needs;
-use crate::flux::selection::Selection;
 use crate::follow_through::FollowThrough;
 use crate::history::DeliveryId;
 use crate::journal::contents::Contents;
@@ -36,6 +39,7 @@ use crate::verify::{Refusal, Tools, Unreadable, Verified, verify};
 pub struct Receiver {
     tools: Tools,
     sink: Sink,
+    filters: FilterThread,
     metrics: Arc<Metrics>,
 }
 
@@ -83,6 +87,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How often to look for deliveries that need not wait any more.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Waiting deliveries that are matched before their records go.
+const MAX_MATCHED_AT_ONCE: usize = 64;
+
 /// How far apart the objects of a catch-up are asked, on the average.
 const CATCH_UP_SPREAD: Duration = Duration::from_millis(20);
 
@@ -104,7 +111,7 @@ impl FluxObjects {
 impl Receiver {
     /// A receiver.
     pub fn new(tools: Tools, sink: Sink, metrics: Arc<Metrics>) -> Receiver {
-        Receiver { tools, sink, metrics }
+        Receiver { tools, sink, filters: FilterThread::default(), metrics }
     }
 
     /// Takes a delivery to an endpoint and says what became of it.
@@ -197,16 +204,15 @@ impl Receiver {
             Ok(events) => events,
             Err(reason) => return ignored(reason),
         };
-        match self.wanted(endpoint, delivery, events) {
+        match Receiver::wanted(endpoint, delivery, events) {
             Ok((events, facts)) => Heard::Of(events, facts),
             Err(reason) => ignored(reason),
         }
     }
 
-    /// Leaves of the events what the endpoint's filters want, with what other filters read; or says
-    /// why nothing is left.
+    /// Leaves of the events what the endpoint narrows them to without expressions, with what those read;
+    /// or says why nothing is left.
     fn wanted(
-        &self,
         endpoint: &Endpoint,
         delivery: &Verified<'_>,
         events: Vec<Event>,
@@ -217,10 +223,7 @@ impl Receiver {
         {
             return Err(format!("{}: none of the endpoint's `paths` has changed", summary(&events)));
         }
-        let facts = gather::facts(endpoint, delivery);
-        let failed = &mut |why: String| self.filter_failed(&endpoint.name, &why);
-        let events = endpoint.filter.fulfilling(events, &facts, failed)?;
-        Ok((events, facts))
+        Ok((events, gather::facts(endpoint, delivery)))
     }
 
     /// Asks for the address with which the sender wants its subscription confirmed. It holds a token,
@@ -237,12 +240,55 @@ impl Receiver {
     }
 
     async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, happened: Happened) -> Outcome {
+        let is_first = happened.is_first;
+        let inventory = match &self.sink {
+            Sink::Flux(objects) => Some(&objects.inventory),
+            Sink::FluxV1(_) => None,
+        };
+        let Evaluation { events, facts, result, failure } = match has_filters(endpoint) {
+            false => find_without_filters(endpoint, happened, inventory),
+            true => match self.evaluate(&endpoint.name, question(endpoint, happened, inventory)).await {
+                Ok(evaluation) => evaluation,
+                Err(NotEvaluated::NoBudget(question)) => return self.defer(endpoint, question).await,
+                Err(NotEvaluated::Failed) => return cannot_filter("the filters cannot be evaluated"),
+            },
+        };
+        if let Some(why) = failure {
+            self.filter_failed(&endpoint.name, &why);
+        }
+        let (found, is_all) = match result {
+            Ok(found) => found,
+            Err(reason) => return Outcome::Ignored { reason: reason.into() },
+        };
         match &self.sink {
+            Sink::Flux(objects) if is_all => objects.request(endpoint, id, &events, found, is_first).await,
             Sink::Flux(objects) => {
-                let failed = &|why: &str| self.filter_failed(&endpoint.name, why);
-                objects.take(endpoint, id, happened, failed).await
+                let happened = Happened { events, facts, is_first };
+                // The endpoint's own filter has let these through.
+                let question = Question { condition: None, ..question(endpoint, happened, None) };
+                objects.wait(endpoint, question, &found.targets).await
             }
-            Sink::FluxV1(flux) => forward(&**flux, &happened.events).await,
+            Sink::FluxV1(flux) => forward(&**flux, &events).await,
+        }
+    }
+
+    /// Keeps a delivery whose filters have used up their CPU time.
+    async fn defer(&self, endpoint: &Endpoint, question: Question) -> Outcome {
+        match &self.sink {
+            Sink::Flux(objects) => objects.wait(endpoint, question, &[]).await,
+            Sink::FluxV1(_) => cannot_filter("the filters of the endpoint have used up their CPU time"),
+        }
+    }
+
+    /// Answers at once where there are no filters, else on their thread.
+    async fn evaluate(
+        &self,
+        endpoint: &Arc<str>,
+        question: Question,
+    ) -> Result<Evaluation, NotEvaluated<Question>> {
+        match question.condition.is_some() || question.selection.filters().next().is_some() {
+            true => self.filters.run(endpoint, question, Question::evaluate).await,
+            false => Ok(question.evaluate()),
         }
     }
 
@@ -278,40 +324,68 @@ impl Receiver {
 
     /// Matches the deliveries whose kinds are known by now. Ends when they need not be remembered.
     pub async fn match_what_can_be(&self) {
-        let Sink::Flux(objects) = &self.sink else { return };
+        while !self.match_some().await {}
+    }
+
+    /// Matches some of them; says whether there are no more.
+    async fn match_some(&self) -> bool {
+        let Sink::Flux(objects) = &self.sink else { return true };
         if objects.backlog.is_empty() {
-            return;
+            return true;
         }
         let ready = {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
-            objects
-                .backlog
-                .take(|waiting| matching::can_tell(&inventory, &waiting.events, &waiting.selection))
+            objects.backlog.take(MAX_MATCHED_AT_ONCE, |waiting| {
+                let has_filters = waiting.condition.is_some() || waiting.selection.filters().next().is_some();
+                matching::can_tell(&inventory, &waiting.events, &waiting.selection)
+                    && (!has_filters || self.filters.has_budget(&Arc::from(waiting.endpoint.as_str())))
+            })
         };
         let handed_out = ready.len();
-        let mut matched = Vec::new();
+        let (mut matched, mut back) = (Vec::new(), Vec::new());
         for (number, waiting) in ready {
-            let (found, _) = objects.find(&waiting.events, &waiting.selection, &waiting.facts);
-            if let Some(why) = failure(&found) {
-                self.filter_failed(&Arc::from(waiting.endpoint.as_str()), &why);
+            let endpoint = Arc::from(waiting.endpoint.as_str());
+            let question = waiting.question(&objects.inventory);
+            let evaluation = match self.evaluate(&endpoint, question).await {
+                Ok(evaluation) => evaluation,
+                Err(NotEvaluated::NoBudget(_) | NotEvaluated::Failed) => {
+                    back.push((number, waiting));
+                    continue;
+                }
+            };
+            if let Some(why) = &evaluation.failure {
+                self.filter_failed(&endpoint, why);
             }
-            let promise = objects.queue.want(&found.targets);
-            let outcome = objects.outcome(&waiting.events, found);
+            let (outcome, promise) = match evaluation.result {
+                Ok((found, _)) => {
+                    let promise = objects.queue.want(&found.targets);
+                    (objects.outcome(&evaluation.events, found), Some(promise))
+                }
+                Err(reason) => (Outcome::Ignored { reason: reason.into() }, None),
+            };
             log::info!(
                 endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label();
                 "queued delivery: {}", outcome.detail()
             );
             matched.push((number, waiting, promise));
+            // The queue and the watches have a turn in between.
+            tokio::task::yield_now().await;
         }
-        let (mut kept, mut back) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
         for (number, waiting, promise) in matched {
-            match promise.kept().await {
-                Ok(()) => kept.push(number),
+            let is_durable = match promise {
+                Some(promise) => promise.kept().await.is_ok(),
+                None => true,
+            };
+            match is_durable {
+                true => kept.push(number),
                 // Its objects could not be written down, so it goes on standing for them.
-                Err(_) => back.push((number, waiting)),
+                false => back.push((number, waiting)),
             }
         }
+        let is_all = handed_out < MAX_MATCHED_AT_ONCE || kept.is_empty();
         objects.backlog.settled(handed_out, kept.into_iter(), back);
+        is_all
     }
 
     /// Asks once for every object that a delivery to one of these endpoints could be about, spread
@@ -342,23 +416,17 @@ impl FluxObjects {
         self.backlog.needs()
     }
 
-    async fn take(
+    /// Requests what was found.
+    async fn request(
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
-        happened: Happened,
-        failed: &(dyn Fn(&str) + Sync),
+        events: &[Event],
+        mut found: matching::Matched,
+        is_first: bool,
     ) -> Outcome {
-        let Happened { events, facts, is_first } = &happened;
-        let (mut found, is_all) = self.find(events, &endpoint.selection, facts);
-        if !is_all {
-            return self.wait_for_objects(endpoint, happened, found.targets).await;
-        }
-        if let Some(why) = failure(&found) {
-            failed(&why);
-        }
         if let Some(limit) = &endpoint.limit
-            && *is_first
+            && is_first
             && !self.queue.all_pending(&found.targets)
             && let Err(retry_after) = limit.charge(Instant::now())
         {
@@ -374,15 +442,16 @@ impl FluxObjects {
         self.outcome(events, found)
     }
 
-    /// Keeps a delivery until the kinds that it asks for are known. What is known of them by now is
-    /// asked at once: one kind may be broken for long.
-    async fn wait_for_objects(&self, endpoint: &Endpoint, happened: Happened, known: Vec<Target>) -> Outcome {
-        let Happened { events, facts, .. } = happened;
-        let facts = facts.at_rest(endpoint.selection.filters());
+    /// Keeps a delivery until the kinds that it asks for are known and its filters have CPU time. What
+    /// is known to match by now is requested at once: one kind may be broken for long.
+    async fn wait(&self, endpoint: &Endpoint, question: Question, known: &[Target]) -> Outcome {
+        let Question { events, facts, condition, selection, .. } = question;
+        let facts = facts.at_rest(condition.iter().chain(selection.filters()));
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
             source: endpoint.provider.name.to_owned(),
-            selection: endpoint.selection.clone(),
+            condition,
+            selection,
             events,
             facts,
             size: 0,
@@ -390,27 +459,17 @@ impl FluxObjects {
         let (event, commit) = match self.backlog.keep(delivery) {
             Kept::Waits { event, commit } => (event, commit),
             Kept::Full => {
-                let why = "too many deliveries wait until the objects of the cluster are known".into();
+                let why = "too many deliveries of this endpoint wait to be matched".into();
                 return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
             }
         };
         // The record of the delivery stands for these objects, too.
-        drop(self.queue.want(&known));
+        drop(self.queue.want(known));
         let kept = match commit {
             Some(commit) => commit.done().await,
             None => Ok(()),
         };
         kept.map_or_else(|_| not_kept(), |()| Outcome::Queued { event })
-    }
-
-    /// The objects that are known to match, and whether these are all.
-    fn find(&self, events: &[Event], selection: &Selection, facts: &Facts) -> (matching::Matched, bool) {
-        let (candidates, is_all) = {
-            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-            let candidates = matching::candidates(&inventory, events, selection);
-            (candidates, matching::can_tell(&inventory, events, selection))
-        };
-        (candidates.decide(events, selection, facts), is_all)
     }
 
     fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {
@@ -450,6 +509,38 @@ struct Happened {
     is_first: bool,
 }
 
+/// Whether matching takes expressions, whose cost is bounded by CPU time alone.
+fn has_filters(endpoint: &Endpoint) -> bool {
+    endpoint.filter.condition.is_some() || endpoint.selection.filters().next().is_some()
+}
+
+/// What is to be found out about a delivery; where there is no inventory, only what its own filter says.
+fn question(endpoint: &Endpoint, happened: Happened, inventory: Option<&Arc<RwLock<Inventory>>>) -> Question {
+    let Happened { events, facts, .. } = happened;
+    Question {
+        events,
+        facts,
+        condition: endpoint.filter.condition.clone(),
+        selection: endpoint.selection.clone(),
+        inventory: inventory.map(Arc::clone),
+    }
+}
+
+fn find_without_filters(
+    endpoint: &Endpoint,
+    happened: Happened,
+    inventory: Option<&Arc<RwLock<Inventory>>>,
+) -> Evaluation {
+    let Happened { events, facts, .. } = happened;
+    let found = inventory.map(|inventory| evaluation::find(inventory, &events, &endpoint.selection, &facts));
+    Evaluation {
+        events,
+        facts,
+        result: Ok(found.unwrap_or((matching::Matched::default(), true))),
+        failure: None,
+    }
+}
+
 /// Leaves out events with a field that is longer than it can be.
 ///
 /// # Errors
@@ -476,14 +567,6 @@ fn a_call(endpoint: &Endpoint, delivery: &Verified<'_>) -> Event {
     Event::Anything { what }
 }
 
-/// Why filters came to no result, in a line.
-fn failure(found: &matching::Matched) -> Option<String> {
-    let (target, why) = found.failed.as_ref()?;
-    let others = found.failures - 1;
-    let others = if others == 0 { String::new() } else { format!(" (and {others} more times)") };
-    Some(format!("resources: filter: {target}: {why}{others}"))
-}
-
 /// The name of the event, if the endpoint does not want to hear of it.
 fn unwanted_event(endpoint: &Endpoint, delivery: &Verified<'_>) -> Option<String> {
     endpoint.filter.events.as_ref()?;
@@ -491,6 +574,10 @@ fn unwanted_event(endpoint: &Endpoint, delivery: &Verified<'_>) -> Option<String
     // A batch of events has no name of its own.
     let is_unwanted = !name.is_empty() && !endpoint.filter.wants_event(&name);
     is_unwanted.then_some(name)
+}
+
+fn cannot_filter(why: &str) -> Outcome {
+    Outcome::Unavailable { why: why.into(), retry_after: RETRY_AFTER, proved: true }
 }
 
 fn not_kept() -> Outcome {

@@ -75,6 +75,70 @@ pub fn unknown_with_body(path: &str) -> Vec<Vec<u8>> {
     vec![request.into_bytes(); CONNECTIONS]
 }
 
+/// A signed push whose payload keeps an expensive filter busy.
+pub fn push_with_a_list(path: &str) -> Vec<u8> {
+    let list: Vec<String> = (0..2000).map(|at| at.to_string()).collect();
+    let body =
+        json!({"ref": "refs/heads/main", "list": list, "repository": {"clone_url": url(0)}}).to_string();
+    signed(path, "push", &body)
+}
+
+/// A signed test of the connection.
+pub fn ping(path: &str) -> Vec<u8> {
+    signed(path, "ping", &json!({"zen": "Keep it logically awesome."}).to_string())
+}
+
+fn signed(path: &str, event: &str, body: &str) -> Vec<u8> {
+    let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(KEY.as_bytes()).expect("a key");
+    mac.update(body.as_bytes());
+    let signature = hex::encode(mac.finalize().into_bytes());
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nX-GitHub-Event: {event}\r\nX-Hub-Signature-256: sha256={signature}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// The times of pings over one connection, while so many clients post something else without a pause.
+pub fn ping_times(port: u16, ping: &[u8], others: usize, other: &[u8], length: Duration) -> Vec<Duration> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        for _ in 0..others {
+            let other = other.to_vec();
+            tokio::task::spawn_local(async move {
+                let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+                while exchange(&mut stream, &other).await.is_some() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            });
+        }
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+        let (started, mut times) = (Instant::now(), Vec::new());
+        while started.elapsed() < length {
+            let sent = Instant::now();
+            exchange(&mut stream, ping).await.expect("an answer");
+            times.push(sent.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        times
+    })
+}
+
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Option<()> {
+    stream.write_all(request).await.ok()?;
+    let mut answer = vec![0; 64 << 10];
+    let mut length = 0;
+    while !is_whole(&answer[..length]) {
+        match stream.read(&mut answer[length..]).await {
+            Ok(read) if read > 0 => length += read,
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
 /// What came out of a round of load.
 pub struct Round {
     pub requests: u64,

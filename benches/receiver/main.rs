@@ -56,6 +56,7 @@ fn main() {
         ("matching", rate_rows::matching as fn() -> Vec<Row>),
         ("rate", rate_rows::rates),
         ("filter", rate_rows::filtered),
+        ("filter-ping", rate_rows::ping_beside_filters),
         ("instructions", instruction_rows::instructions),
         ("memory", memory_rows::memory),
         ("start", memory_rows::start),

@@ -12,7 +12,7 @@ use flux_recv::flux::{Kind, Spec, Target};
 use flux_recv::matching::{self, Inventory, Object};
 use serde_json::json;
 
-use super::load::{Round, requests, run, unknown, unknown_with_body};
+use super::load::{Round, ping, ping_times, push_with_a_list, requests, run, unknown, unknown_with_body};
 use super::server::{Server, url};
 use super::table::{Must, Row, median};
 
@@ -34,6 +34,43 @@ endpoints:
     req.repository.full_name.startsWith('example-org/') &&
       req.commits.exists(commit, commit.modified.exists(file, file.endsWith('values.yaml')))
 ";
+
+/// A filter as expensive as one can be, beside an endpoint without one.
+const WITH_EXPENSIVE_FILTER: &str = "
+fluxRecvVersion: 1
+endpoints:
+- source: GitHub
+  keyPath: github.key
+- source: GitHub
+  keyPath: github.key
+  pathSalt: filtered
+  name: filtered
+  filter: req.list.exists(a, req.list.exists(b, req.list.exists(c, a + b + c == 'nothing of the kind')))
+";
+
+/// How long a ping waits while others use an expensive filter.
+pub fn ping_beside_filters() -> Vec<Row> {
+    let api = Server::api_double(REPOSITORIES);
+    let receiver = Server::flux_recv_with_config(&api, WITH_EXPENSIVE_FILTER)
+        .when_it_knows_all_objects()
+        .when_it_listens();
+    let (plain, filtered) = (receiver.path_of(0), receiver.path_of(1));
+    let (ping, other) = (ping(&plain), push_with_a_list(&filtered));
+    let p99 = |others: usize| {
+        let mut times = ping_times(receiver.port, &ping, others, &other, ROUND * 2);
+        times.sort();
+        times[times.len() * 99 / 100].as_secs_f64() * 1e3
+    };
+    let (alone, beside) = (p99(0), p99(20));
+    let figures = format!("{beside:.1} ms : {alone:.1} ms");
+    println!("p99 of a ping beside twenty clients of an expensive filter : alone: {figures}");
+    vec![Row {
+        what: "99th percentile of a ping in ms, beside twenty clients of an expensive filter : alone",
+        figures,
+        value: beside,
+        must: Must::AtMost(20.0),
+    }]
+}
 
 pub fn filtered() -> Vec<Row> {
     let api = Server::api_double(REPOSITORIES);

@@ -15,6 +15,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify as Signal;
 
 use self::backend::Backend;
 use self::reloading::Reloading;
@@ -116,7 +117,13 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
                 let synced = when_synced(Arc::clone(&service), watches, journal, backend.must_catch_up);
                 backend.tasks.spawn("the first look at the cluster", synced);
             }
-            None => service.receiver.match_what_can_be().await,
+            None => {
+                service.receiver.match_what_can_be().await;
+                let matching = Arc::clone(&service);
+                backend.tasks.spawn("the matching", async move {
+                    matching.receiver.match_what_waits(&Signal::new()).await;
+                });
+            }
         }
         if let Some(receivers) = backend.receivers {
             service.in_force.expect_receivers();

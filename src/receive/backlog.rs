@@ -1,17 +1,21 @@
-//! Events that came before the objects of the cluster were known.
+//! Deliveries that cannot be matched yet: the objects of the cluster are not known, or the filters of
+//! their endpoint have used up their CPU time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::evaluation::Question;
 use crate::bounded_text::BoundedText;
 use crate::event::Event;
+use crate::expression::Expression;
 use crate::facts::Facts;
 use crate::flux::needs::Needs;
 use crate::flux::selection::Selection;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
+use crate::matching::Inventory;
 use crate::metrics::Metrics;
 
 /// Keeps events until the kinds that they ask for are known.
@@ -35,9 +39,12 @@ struct State {
 pub(super) struct Waiting {
     pub(super) endpoint: String,
     pub(super) source: String,
+    /// What has to hold of an event, where that is not known yet.
+    #[serde(default)]
+    pub(super) condition: Option<Expression>,
     pub(super) selection: Selection,
     pub(super) events: Vec<Event>,
-    /// What the filters of `selection` read.
+    /// What the filters read.
     #[serde(default)]
     pub(super) facts: Facts,
     /// What it takes in memory, in bytes, as [`Backlog::keep`] has found it.
@@ -52,6 +59,22 @@ pub(super) enum Kept {
     /// No room is left.
     Full,
 }
+
+impl Waiting {
+    /// What is to be found out about it.
+    pub(super) fn question(&self, inventory: &Arc<RwLock<Inventory>>) -> Question {
+        Question {
+            events: self.events.clone(),
+            facts: self.facts.clone(),
+            condition: self.condition.clone(),
+            selection: self.selection.clone(),
+            inventory: Some(Arc::clone(inventory)),
+        }
+    }
+}
+
+/// One endpoint takes at most this part of the backlog.
+const ENDPOINT_PART: usize = 4;
 
 /// A first sync takes seconds; in that time no sender posts more.
 const MOST_DELIVERIES: usize = 4096;
@@ -88,6 +111,14 @@ impl Backlog {
         if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
             return Kept::Full;
         }
+        let of_endpoint = state.waiting.iter().filter(|(_, waiting)| waiting.endpoint == delivery.endpoint);
+        let (count, bytes_before) =
+            of_endpoint.fold((0, 0), |(count, bytes), (_, waiting)| (count + 1, bytes + waiting.size));
+        if count >= MOST_DELIVERIES / ENDPOINT_PART
+            || bytes_before + delivery.size > MOST_BYTES / ENDPOINT_PART
+        {
+            return Kept::Full;
+        }
         let event = super::summary(&delivery.events).into();
         let number = self.journal.new_delivery_number();
         // Within the lock, so that the journal sees it come before it sees it go.
@@ -98,11 +129,16 @@ impl Backlog {
         Kept::Waits { event, commit }
     }
 
-    /// Hands out what need not wait any more; the rest goes on waiting.
-    pub(super) fn take(&self, is_ready: impl Fn(&Waiting) -> bool) -> Vec<(u64, Waiting)> {
+    /// Hands out some of what need not wait any more; the rest goes on waiting.
+    pub(super) fn take(&self, max: usize, is_ready: impl Fn(&Waiting) -> bool) -> Vec<(u64, Waiting)> {
         let mut state = self.lock();
         let all = std::mem::take(&mut state.waiting);
-        let (ready, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, waiting)| is_ready(waiting));
+        let mut taken = 0;
+        let (ready, waiting): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, waiting)| {
+            let is_taken = taken < max && is_ready(waiting);
+            taken += usize::from(is_taken);
+            is_taken
+        });
         state.bytes -= ready.iter().map(|(_, waiting)| waiting.size).sum::<usize>();
         state.in_hand += ready.len();
         state.waiting = waiting;
@@ -170,6 +206,7 @@ mod tests {
         Waiting {
             endpoint,
             source,
+            condition: None,
             selection: Selection::default(),
             events: vec![Event::Anything { what: what.to_owned() }],
             facts: Facts::default(),
@@ -184,12 +221,14 @@ mod tests {
     #[test]
     fn it_is_bounded_in_number_and_in_bytes() {
         let backlog_by_number = backlog();
-        for _ in 0..MOST_DELIVERIES {
+        let other = || Waiting { endpoint: "other".to_owned(), ..waiting("a") };
+        for _ in 0..MOST_DELIVERIES / ENDPOINT_PART {
             assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Waits { .. }));
         }
         assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Full));
+        assert!(matches!(backlog_by_number.keep(other()), Kept::Waits { .. }), "another endpoint has room");
         let backlog_by_bytes = backlog();
-        let third = "a".repeat(MOST_BYTES / BYTES_PER_JSON_BYTE / 3);
+        let third = "a".repeat(MOST_BYTES / ENDPOINT_PART / BYTES_PER_JSON_BYTE / 3);
         assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
         assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
         assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Full), "with what is around it");
@@ -201,11 +240,11 @@ mod tests {
         backlog.keep(waiting("a"));
         backlog.keep(waiting("bb"));
         let says = |waiting: &Waiting, what: &str| waiting.events[0].summary() == what;
-        let ready = backlog.take(|waiting| says(waiting, "bb"));
+        let ready = backlog.take(10, |waiting| says(waiting, "bb"));
         assert_eq!(ready.len(), 1);
         assert!(!backlog.is_empty());
         backlog.settled(1, std::iter::empty(), Vec::new());
-        assert_eq!(backlog.take(|_| true).len(), 1);
+        assert_eq!(backlog.take(10, |_| true).len(), 1);
         assert!(backlog.is_empty());
         assert_eq!(backlog.lock().bytes, 0);
     }

@@ -5,6 +5,7 @@ mod attack;
 mod bodies;
 mod connections;
 mod deadlines;
+mod filters;
 #[path = "../common/leaks.rs"]
 mod leaks;
 mod payloads;

@@ -28,6 +28,9 @@ async fn send(source: &str, options: &str, headers: &[(&str, &str)], body: Strin
     (status, growth(&running, before))
 }
 
+/// A source, what else its endpoint says, headers and a body.
+type Case<'c> = (&'c str, &'c str, &'c [(&'c str, &'c str)], String);
+
 /// What a body of 8 MiB may add: with the process itself it stays under 64 MB.
 const MAX_GROWTH: usize = 44 * MIB;
 
@@ -47,7 +50,7 @@ async fn one_body_takes_no_multiple_of_its_length() {
         )
     };
     let unsigned = "unsigned: true";
-    let cases: Vec<(&str, &str, &[(&str, &str)], String)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (
             "EventBridge",
             unsigned,

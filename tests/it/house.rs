@@ -108,7 +108,8 @@ fn the_table_of_providers_is_the_folder() {
         .iter()
         .filter_map(|file| Some(file.file_stem()?.to_string_lossy().replace('_', "")))
         .filter(|name| {
-            !["testing", "forge", "cloudevent", "changedfiles", "aws", "pubsub"].contains(&name.as_str())
+            !["testing", "forge", "batch", "cloudevent", "changedfiles", "aws", "pubsub"]
+                .contains(&name.as_str())
         })
         .collect();
     let table: BTreeSet<String> =

@@ -1,0 +1,176 @@
+//! Evaluates filters on a thread of its own, so that none of them can hold up an HTTP worker, and
+//! bounds the CPU time that the filters of one endpoint may take.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+
+/// CPU time that the filters of an endpoint may take in a second. Four endpoints that use all of it
+/// keep the thread busy and no HTTP worker.
+const CPU_PER_SECOND: f64 = 0.25;
+
+/// Budgets that are remembered before those that are full again are forgotten.
+const MAX_IDLE_BUDGETS: usize = 1024;
+
+/// The thread that evaluates filters; started when the first one is evaluated.
+#[derive(Default)]
+pub(super) struct FilterThread {
+    jobs: OnceLock<Option<Sender<Job>>>,
+    budgets: Arc<Mutex<HashMap<Arc<str>, CpuBudget>>>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Why filters were not evaluated.
+pub(super) enum NotEvaluated<I> {
+    /// The endpoint has used up its CPU time of this second; this is what was to be evaluated.
+    NoBudget(I),
+    /// The thread is gone, or the work ended in a panic.
+    Failed,
+}
+
+impl FilterThread {
+    /// Whether the filters of the endpoint have CPU time left.
+    pub(super) fn has_budget(&self, endpoint: &Arc<str>) -> bool {
+        has_budget(&self.budgets, endpoint, Instant::now())
+    }
+
+    /// Does the work for the endpoint on the thread, in the order of the calls.
+    ///
+    /// # Errors
+    /// See [`NotEvaluated`]; the budget is looked at when the work would begin.
+    pub(super) async fn run<I, T>(
+        &self,
+        endpoint: &Arc<str>,
+        input: I,
+        work: fn(I) -> T,
+    ) -> Result<T, NotEvaluated<I>>
+    where
+        I: Send + 'static,
+        T: Send + 'static,
+    {
+        if !self.has_budget(endpoint) {
+            return Err(NotEvaluated::NoBudget(input));
+        }
+        let (answer, answered) = oneshot::channel();
+        let (budgets, of_endpoint) = (Arc::clone(&self.budgets), Arc::clone(endpoint));
+        let job = move || {
+            // Many may have been let in before the first of them was charged.
+            if !has_budget(&budgets, &of_endpoint, Instant::now()) {
+                drop(answer.send(Err(NotEvaluated::NoBudget(input))));
+                return;
+            }
+            let before = thread_cpu_time();
+            let done = catch_unwind(AssertUnwindSafe(|| work(input)));
+            let took = thread_cpu_time().saturating_sub(before);
+            charge(&budgets, &of_endpoint, took, Instant::now());
+            drop(answer.send(done.map_err(|_| NotEvaluated::Failed)));
+        };
+        let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::Failed)?;
+        jobs.send(Box::new(job)).map_err(|_| NotEvaluated::Failed)?;
+        answered.await.unwrap_or(Err(NotEvaluated::Failed))
+    }
+}
+
+/// Starts the thread; it ends when the last sender is gone.
+fn start() -> Option<Sender<Job>> {
+    let (jobs, next) = mpsc::channel::<Job>();
+    let thread = std::thread::Builder::new().name("filters".to_owned());
+    let spawned = thread.spawn(move || next.into_iter().for_each(|job| job()));
+    spawned.map_err(|err| log::error!(why:% = err; "no thread for filters")).ok().map(|_| jobs)
+}
+
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// CPU time, as a bucket that fills evenly. It may be overdrawn by the one delivery that empties it.
+struct CpuBudget {
+    seconds: f64,
+    filled: Instant,
+}
+
+impl CpuBudget {
+    fn fill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.seconds = (self.seconds + elapsed * CPU_PER_SECOND).min(CPU_PER_SECOND);
+        self.filled = now;
+    }
+}
+
+type Budgets = Mutex<HashMap<Arc<str>, CpuBudget>>;
+
+fn lock(budgets: &Budgets) -> MutexGuard<'_, HashMap<Arc<str>, CpuBudget>> {
+    budgets.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn has_budget(budgets: &Budgets, endpoint: &Arc<str>, now: Instant) -> bool {
+    lock(budgets).get_mut(endpoint).is_none_or(|budget| {
+        budget.fill(now);
+        budget.seconds > 0.0
+    })
+}
+
+fn charge(budgets: &Budgets, endpoint: &Arc<str>, took: Duration, now: Instant) {
+    let mut budgets = lock(budgets);
+    if budgets.len() >= MAX_IDLE_BUDGETS && !budgets.contains_key(endpoint) {
+        budgets.retain(|_, budget| {
+            budget.fill(now);
+            budget.seconds < CPU_PER_SECOND
+        });
+    }
+    let full = || CpuBudget { seconds: CPU_PER_SECOND, filled: now };
+    let budget = budgets.entry(Arc::clone(endpoint)).or_insert_with(full);
+    budget.fill(now);
+    budget.seconds -= took.as_secs_f64();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_fills_again_and_each_endpoint_has_its_own() {
+        let (budgets, now) = (Budgets::default(), Instant::now());
+        let (greedy, other) = (Arc::from("greedy"), Arc::from("other"));
+        charge(&budgets, &greedy, Duration::from_millis(500), now);
+        assert!(!has_budget(&budgets, &greedy, now));
+        assert!(has_budget(&budgets, &other, now));
+        assert!(!has_budget(&budgets, &greedy, now + Duration::from_millis(900)));
+        assert!(has_budget(&budgets, &greedy, now + Duration::from_millis(1100)));
+    }
+
+    #[tokio::test]
+    async fn what_was_let_in_too_early_comes_back() {
+        let (thread, endpoint) = (FilterThread::default(), Arc::from("greedy"));
+        let burn = |milliseconds: u64| {
+            let end = thread_cpu_time() + Duration::from_millis(milliseconds);
+            while thread_cpu_time() < end {}
+            milliseconds
+        };
+        let runs = (0..4).map(|_| thread.run(&endpoint, 300, burn));
+        let results = futures::future::join_all(runs).await;
+        assert!(matches!(results[0], Ok(300)));
+        assert!(results[1..].iter().all(|result| matches!(result, Err(NotEvaluated::NoBudget(300)))));
+        let other: Result<u64, _> = thread.run(&Arc::from("other"), 1, burn).await;
+        assert!(matches!(other, Ok(1)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_evaluation() {
+        let thread = FilterThread::default();
+        let panics: fn(()) = |()| panic!("a test");
+        let endpoint = Arc::from("a");
+        assert!(matches!(thread.run(&endpoint, (), panics).await, Err(NotEvaluated::Failed)));
+        assert!(matches!(thread.run(&endpoint, 1, |one: i32| one + 1).await, Ok(2)));
+    }
+}
