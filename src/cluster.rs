@@ -6,6 +6,7 @@ pub mod connection;
 mod extent;
 pub mod inventory;
 mod knowledge;
+mod list_scanner;
 pub mod receivers;
 mod resources;
 mod watch;

@@ -9,6 +9,7 @@ pub mod selection;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// A kind of Flux object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -245,14 +246,18 @@ pub struct Progress {
     pub revision: Option<Box<str>>,
 }
 
+/// Bytes of a time or a hash; what is longer was written by neither Flux nor flux-recv.
+const MAX_PROGRESS_BYTES: usize = 256;
+
 impl Progress {
     /// Puts together the annotation, `status.lastHandledReconcileAt` and
     /// `status.artifact.revision`.
     pub fn new(requested: Option<&str>, handled: Option<&str>, revision: Option<&str>) -> Progress {
+        let is_short = |text: &&str| text.len() <= MAX_PROGRESS_BYTES;
         Progress {
-            requested: requested.map(Box::from),
+            requested: requested.filter(is_short).map(Box::from),
             handled: requested.is_some() && requested == handled,
-            revision: revision.map(revision_hash).map(Box::from),
+            revision: revision.map(revision_hash).filter(is_short).map(Box::from),
         }
     }
 }
@@ -287,10 +292,12 @@ impl Spec {
     ///
     /// # Errors
     /// When a field that matching needs is missing or of another type; the error names the field.
-    pub fn read(kind: Kind, spec: serde_json::Value) -> Result<Spec, String> {
-        fn typed<T: serde::de::DeserializeOwned>(spec: serde_json::Value) -> Result<T, String> {
-            serde_path_to_error::deserialize(spec).map_err(|err| format!("spec.{err}"))
+    pub fn read(kind: Kind, spec: Option<&RawValue>) -> Result<Spec, String> {
+        fn typed<'t, T: Deserialize<'t>>(spec: &'t str) -> Result<T, String> {
+            let deserializer = &mut serde_json::Deserializer::from_str(spec);
+            serde_path_to_error::deserialize(deserializer).map_err(|err| format!("spec.{err}"))
         }
+        let spec = spec.map_or("null", RawValue::get);
         Ok(match kind {
             Kind::GitRepository => Spec::GitRepository(typed(spec)?),
             Kind::OciRepository => Spec::OciRepository(typed(spec)?),
@@ -298,8 +305,7 @@ impl Spec {
             Kind::HelmChart => Spec::HelmChart(typed(spec)?),
             Kind::Bucket => Spec::Bucket(typed(spec)?),
             Kind::ImageRepository => Spec::ImageRepository(typed(spec)?),
-            _ if spec.is_null() => Spec::Other(OtherSpec::default()),
-            _ => Spec::Other(typed(spec)?),
+            _ => Spec::Other(typed::<Option<OtherSpec>>(spec)?.unwrap_or_default()),
         })
     }
 
@@ -477,7 +483,8 @@ mod tests {
 
     #[test]
     fn a_spec_that_lacks_a_needed_field_says_which() {
-        let err = Spec::read(Kind::GitRepository, serde_json::json!({"url": 7})).expect_err("a number");
+        let spec = RawValue::from_string("{\"url\": 7}".to_owned()).expect("JSON");
+        let err = Spec::read(Kind::GitRepository, Some(&spec)).expect_err("a number");
         assert!(err.starts_with("spec.url"), "{err}");
     }
 }

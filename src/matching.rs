@@ -7,10 +7,12 @@
 
 mod follow;
 mod inventory;
+mod pattern;
 
 use std::sync::Arc;
 
-pub use inventory::{Inventory, Object};
+use self::pattern::CompileBudget;
+pub use inventory::{Inventory, Object, ignored_field};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable};
@@ -79,6 +81,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
     // All that is listed is asked once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names("event"));
     let mut asks_all_listed = false;
+    let budget = CompileBudget::default();
     for (at, event) in events.iter().enumerate() {
         if concerns_all_listed(event, selection) && (tells_apart || !asks_all_listed) {
             asks_all_listed = true;
@@ -95,7 +98,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
             }
             let follows = match event {
                 Event::Git(event) => follow::git(object, event),
-                Event::Image(event) => follow::image(object, event),
+                Event::Image(event) => follow::image(object, event, &budget),
                 Event::Bucket(event) => follow::bucket(object, event),
                 Event::Chart(_) | Event::Anything { .. } => true,
             };

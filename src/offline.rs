@@ -71,13 +71,13 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
         let Some(kind) = Kind::of_manifest(&manifest.api_version, &manifest.kind) else { continue };
         let Metadata { name, namespace, labels, annotations } = manifest.metadata;
         let target = Target { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name };
-        let spec = serde_json::to_value(manifest.spec)?;
-        let allow = annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
+        let spec = serde_json::value::to_raw_value(&manifest.spec)?;
+        let allow = annotations.get(ALLOW).cloned();
         let metadata = details::Metadata { annotations, ..details::Metadata::default() };
-        let details = Details::new(&manifest.api_version, metadata, &spec, None);
-        let object = Spec::read(kind, spec).and_then(|spec| Object::new(target.clone(), &spec));
+        let details = Details::new(&manifest.api_version, metadata, Some(&spec), None);
+        let object = Spec::read(kind, Some(&spec)).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
-        object.marks = Marks { labels: labels.into_iter().collect(), allow };
+        object.marks = Marks::new(labels, allow.as_deref());
         object.details = Some(details);
         inventory.put(object);
     }

@@ -157,7 +157,8 @@ fn inventory(objects: usize) -> Inventory {
             name: format!("repository-{at}"),
         };
         let spec = json!({"url": url(at), "ref": {"branch": "main"}});
-        let spec = Spec::read(Kind::GitRepository, spec).expect("a spec");
+        let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
+        let spec = Spec::read(Kind::GitRepository, Some(&spec)).expect("a spec");
         inventory.put(Object::new(target, &spec).expect("an object"));
     }
     inventory

@@ -21,7 +21,7 @@ use crate::backoff::growing_pause;
 use crate::flux::needs::Needs;
 use crate::flux::{Kind, Spec, Target};
 use crate::follow_through::FollowThrough;
-use crate::matching::{Inventory, Object};
+use crate::matching::{Inventory, Object, ignored_field};
 use crate::metrics::Metrics;
 
 /// The watches of one cluster.
@@ -39,6 +39,8 @@ pub struct Watches {
     /// The kinds that were listed before filters read their objects.
     outdated: Mutex<BTreeSet<Kind>>,
     more_needs: Notify,
+    /// Objects of which it was logged that something in them cannot be used.
+    faulty: Mutex<HashSet<Target>>,
 }
 
 /// When to look again for what is missing or forbidden.
@@ -93,6 +95,7 @@ impl Watches {
             needs: Mutex::default(),
             outdated: Mutex::default(),
             more_needs: Notify::new(),
+            faulty: Mutex::default(),
         };
         watches.also_watch(needs);
         Arc::new(watches)
@@ -397,6 +400,7 @@ impl Watches {
             Seen::Gone(object) => {
                 let target = object.target(kind);
                 self.follow_through.forget(&target);
+                lock(&self.faulty).remove(&target);
                 self.write().remove(&target);
             }
         }
@@ -415,11 +419,22 @@ impl Watches {
         let progress = object.progress();
         let details = self.keeps_details(target.kind).then(|| object.details());
         let marks = object.take_marks();
-        let read = Spec::read(target.kind, object.spec).and_then(|spec| Object::new(target.clone(), &spec));
-        let mut object = read.unwrap_or_else(|why| {
-            log::warn!(object:% = target, why:%; "the object cannot be matched");
-            Object::unreadable(target.clone())
-        });
+        let spec = Spec::read(target.kind, object.spec.as_deref());
+        let ignored = spec.as_ref().ok().and_then(ignored_field);
+        let read = spec.and_then(|spec| Object::new(target.clone(), &spec));
+        // Once for each object: whoever writes it can change it as often as they like.
+        if read.is_ok() && ignored.is_none() {
+            lock(&self.faulty).remove(target);
+        } else if lock(&self.faulty).insert(target.clone()) {
+            match &read {
+                Ok(_) => {
+                    let field = ignored.unwrap_or_default();
+                    log::warn!(object:% = target, field; "matched without a field that is too long");
+                }
+                Err(why) => log::warn!(object:% = target, why:%; "the object cannot be matched"),
+            }
+        }
+        let mut object = read.unwrap_or_else(|_| Object::unreadable(target.clone()));
         self.follow_through.observe(target, &progress, object.suspended);
         object.progress = progress;
         object.marks = marks;

@@ -1,19 +1,24 @@
 //! One watch: a list in pages, then what changes, and a list again when the server has forgotten
 //! where it was.
 
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use http_body_util::BodyDataStream;
 use kube::Client;
-use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
-use kube::core::{ApiResource, Request, Resource};
+use kube::api::{DynamicObject, ListParams, WatchParams};
+use kube::client::Body;
+use kube::core::{ApiResource, Request, Resource, Status as ApiStatus};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::list_scanner::{ListScanner, MAX_OBJECT_BYTES};
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
 use crate::flux::details::{self, Details};
@@ -23,6 +28,13 @@ use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 /// Objects per page of a list: some 4 KiB each. What a page takes while it is read stays with the
 /// allocator for long, and with the buffers of the connection.
 const PAGE_SIZE: u32 = 50;
+
+/// The API server sends a bookmark every minute; a watch without one for so long is dead.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks>
+const MAX_SILENCE: Duration = Duration::from_secs(180);
+
+/// Bytes of an error of the API server.
+const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// A watch that ends sooner than this was not meant to.
 const SHORT: Duration = Duration::from_secs(5);
@@ -85,25 +97,24 @@ pub(super) enum Seen<T> {
 }
 
 /// What can be watched.
-pub(super) trait Watchable: DeserializeOwned + Clone + Send + 'static {
+pub(super) trait Watchable: DeserializeOwned + Send + 'static {
     /// The version to go on from after this object.
     fn resource_version(&self) -> &str;
 }
 
-/// An object as it comes: spec and status stay untyped, so that decoding a list never fails over one
-/// of its objects, and nothing else is read.
-#[derive(Debug, Clone, Deserialize)]
+/// An object as it comes: spec and status stay text, so that decoding never fails over one object, and
+/// nothing else is read. What may be missing or of another type is empty then.
+#[derive(Debug, Deserialize)]
 pub(super) struct Watched {
     #[serde(default, rename = "apiVersion")]
     api_version: String,
     metadata: Metadata,
-    #[serde(default)]
-    pub(super) spec: Value,
+    pub(super) spec: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "read_or_default")]
     status: Status,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     #[serde(default)]
@@ -113,9 +124,21 @@ struct Metadata {
     #[serde(default)]
     resource_version: String,
     #[serde(default, deserialize_with = "read_or_default")]
-    labels: HashMap<Box<str>, Box<str>>,
-    #[serde(flatten, deserialize_with = "read_or_default")]
-    others: details::Metadata,
+    labels: BTreeMap<Box<str>, Box<str>>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    creation_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    deletion_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    finalizers: Vec<String>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    owner_references: Vec<Value>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    generation: Option<i64>,
+    #[serde(default, deserialize_with = "read_or_default")]
+    uid: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -141,8 +164,8 @@ where
     D: Deserializer<'de>,
     T: Default + DeserializeOwned,
 {
-    let value = Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).unwrap_or_default())
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(text.get()).unwrap_or_default())
 }
 
 impl Watchable for Watched {
@@ -159,32 +182,39 @@ impl Watched {
 
     /// What it carries for those who choose among objects.
     pub(super) fn take_marks(&mut self) -> Marks {
-        let Metadata { labels, others, .. } = &mut self.metadata;
-        let allow = others.annotations.get(ALLOW).map(|allow| Box::from(allow.as_str()));
-        Marks { labels: std::mem::take(labels).into_iter().collect(), allow }
+        let allow = self.metadata.annotations.get(ALLOW).map(String::as_str);
+        Marks::new(std::mem::take(&mut self.metadata.labels), allow)
     }
 
     /// What filters read of it.
     pub(super) fn details(&self) -> Details {
-        let Metadata { others, resource_version, .. } = &self.metadata;
-        let resource_version = Some(resource_version.clone());
-        let metadata = details::Metadata { resource_version, ..others.clone() };
-        Details::new(&self.api_version, metadata, &self.spec, self.status.revision())
+        let of = &self.metadata;
+        let metadata = details::Metadata {
+            annotations: of.annotations.clone(),
+            creation_timestamp: of.creation_timestamp.clone(),
+            deletion_timestamp: of.deletion_timestamp.clone(),
+            finalizers: of.finalizers.clone(),
+            owner_references: of.owner_references.clone(),
+            resource_version: Some(of.resource_version.clone()),
+            generation: of.generation,
+            uid: of.uid.clone(),
+        };
+        Details::new(&self.api_version, metadata, self.spec.as_deref(), self.status.revision())
     }
 
     pub(super) fn progress(&self) -> Progress {
         Progress::new(
-            self.metadata.others.annotations.get(REQUESTED_AT).map(String::as_str),
+            self.metadata.annotations.get(REQUESTED_AT).map(String::as_str),
             self.status.last_handled_reconcile_at.as_deref(),
             self.status.revision(),
         )
     }
 }
 
+/// What stands around the objects of a page.
 #[derive(Deserialize)]
-struct Page<T> {
+struct Page {
     metadata: PageMetadata,
-    items: VecDeque<T>,
 }
 
 #[derive(Deserialize)]
@@ -203,16 +233,17 @@ pub(super) struct Watch<T> {
     url: String,
     /// Only objects of this name.
     name: Option<String>,
-    state: State<T>,
+    state: State,
     short_watches: u32,
+    of: std::marker::PhantomData<fn() -> T>,
 }
 
-enum State<T> {
+enum State {
     /// A list has to be asked for.
     Outdated,
     Listing {
-        page: VecDeque<T>,
-        next_page: String,
+        page: ArrivingPage,
+        /// The version of the first page, which all pages show.
         version: String,
     },
     /// Everything up to this version is known.
@@ -221,12 +252,43 @@ enum State<T> {
     },
     Watching {
         version: String,
-        events: Events<T>,
+        events: Lines,
         since: Instant,
     },
 }
 
-type Events<T> = Pin<Box<dyn Stream<Item = Result<WatchEvent<T>, kube::Error>> + Send>>;
+type Chunks = Pin<Box<BodyDataStream<Body>>>;
+
+/// A page of a list of which some has arrived.
+struct ArrivingPage {
+    chunks: Chunks,
+    /// What has arrived and was not read yet.
+    chunk: Vec<u8>,
+    read: usize,
+    scanner: ListScanner,
+}
+
+/// Events of a watch, a line each.
+struct Lines {
+    chunks: Chunks,
+    /// What has arrived behind the last whole line.
+    rest: Vec<u8>,
+    whole: VecDeque<Vec<u8>>,
+}
+
+/// A line of a watch.
+#[derive(Deserialize)]
+struct EventLine<'a> {
+    #[serde(rename = "type", borrow)]
+    what: Cow<'a, str>,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: PageMetadata,
+}
 
 /// Why a watch was interrupted.
 #[derive(Debug)]
@@ -248,7 +310,8 @@ const EXPIRED: u16 = 410;
 impl<T: Watchable> Watch<T> {
     pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch<T> {
         let url = DynamicObject::url_path(resource, scope.namespace());
-        Watch { client, url, name: None, state: State::Outdated, short_watches: 0 }
+        let of = std::marker::PhantomData;
+        Watch { client, url, name: None, state: State::Outdated, short_watches: 0, of }
     }
 
     /// Only the object of this name: the way in which RBAC lets one be watched by its name.
@@ -269,37 +332,54 @@ impl<T: Watchable> Watch<T> {
                     self.list("", String::new()).await?;
                     return Ok(Seen::Listing);
                 }
-                State::Listing { page, next_page, version } => {
-                    if let Some(object) = page.pop_front() {
-                        return Ok(Seen::Listed(object));
+                State::Listing { page, version } => match page.next_object().await {
+                    Ok(Some(object)) => match serde_json::from_slice(&object) {
+                        Ok(object) => return Ok(Seen::Listed(object)),
+                        Err(err) => return Err(self.begin_anew(err.into())),
+                    },
+                    Ok(None) => {
+                        let version = std::mem::take(version);
+                        let metadata = match page.end() {
+                            Ok(metadata) => metadata,
+                            Err(interruption) => return Err(self.begin_anew(interruption)),
+                        };
+                        let version = if version.is_empty() { metadata.resource_version } else { version };
+                        if metadata.r#continue.is_empty() {
+                            self.state = State::Current { version };
+                            return Ok(Seen::Complete);
+                        }
+                        self.list(&metadata.r#continue, version).await?;
                     }
-                    if next_page.is_empty() {
-                        self.state = State::Current { version: std::mem::take(version) };
-                        return Ok(Seen::Complete);
-                    }
-                    let (next_page, version) = (std::mem::take(next_page), std::mem::take(version));
-                    self.list(&next_page, version).await?;
-                }
+                    Err(interruption) => return Err(self.begin_anew(interruption)),
+                },
                 State::Current { version } => {
                     let version = version.clone();
                     self.open(version).await?;
                 }
-                State::Watching { version, events, since } => match events.next().await {
-                    Some(Ok(event)) => return self.take(event),
-                    ended => {
-                        let was_short = since.elapsed() < SHORT;
-                        self.short_watches = if was_short { self.short_watches.saturating_add(1) } else { 0 };
-                        self.state = State::Current { version: std::mem::take(version) };
-                        if let Some(Err(err)) = ended {
-                            return Err(err.into());
+                State::Watching { version, events, since } => {
+                    let line = tokio::time::timeout(MAX_SILENCE, events.next_line()).await;
+                    match line.unwrap_or_else(|_| Err(Interruption::because("the watch was silent"))) {
+                        Ok(Some(line)) => return self.take(&line),
+                        ended => {
+                            let was_short = since.elapsed() < SHORT;
+                            self.short_watches =
+                                if was_short { self.short_watches.saturating_add(1) } else { 0 };
+                            self.state = State::Current { version: std::mem::take(version) };
+                            ended?;
                         }
                     }
-                },
+                }
             }
         }
     }
 
-    /// Asks for a page; a list that fails in the middle begins anew.
+    /// A list that fails in the middle begins anew.
+    fn begin_anew(&mut self, interruption: Interruption) -> Interruption {
+        self.state = State::Outdated;
+        interruption
+    }
+
+    /// Asks for a page.
     async fn list(&mut self, next_page: &str, version: String) -> Result<(), Interruption> {
         self.state = State::Outdated;
         let mut parameters = ListParams::default().limit(PAGE_SIZE);
@@ -310,10 +390,9 @@ impl<T: Watchable> Watch<T> {
             parameters = parameters.continue_token(next_page);
         }
         let request = Request::new(self.url.as_str()).list(&parameters).map_err(unaskable)?;
-        let Page { metadata, items } = self.client.request(request).await?;
-        // The version of the first page is the one that all pages show.
-        let version = if version.is_empty() { metadata.resource_version } else { version };
-        self.state = State::Listing { page: items, next_page: metadata.r#continue, version };
+        let chunks = send(&self.client, request.map(Body::from)).await?;
+        let page = ArrivingPage { chunks, chunk: Vec::new(), read: 0, scanner: ListScanner::default() };
+        self.state = State::Listing { page, version };
         Ok(())
     }
 
@@ -329,35 +408,44 @@ impl<T: Watchable> Watch<T> {
         };
         let request = Request::new(self.url.as_str()).watch(&parameters, &version).map_err(unaskable)?;
         let since = Instant::now();
-        match self.client.request_events(request).await {
-            Ok(events) => {
-                self.state = State::Watching { version, events: Box::pin(events), since };
+        match send(&self.client, request.map(Body::from)).await {
+            Ok(chunks) => {
+                let events = Lines { chunks, rest: Vec::new(), whole: VecDeque::new() };
+                self.state = State::Watching { version, events, since };
                 Ok(())
             }
-            Err(err) => {
+            Err(interruption) => {
                 self.short_watches = self.short_watches.saturating_add(1);
-                if status_code(&err) == Some(EXPIRED) {
+                if interruption.code == Some(EXPIRED) {
                     self.state = State::Outdated;
                 }
-                Err(err.into())
+                Err(interruption)
             }
         }
     }
 
-    fn take(&mut self, event: WatchEvent<T>) -> Result<Seen<T>, Interruption> {
-        let (now_at, seen) = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                (object.resource_version().to_owned(), Seen::Changed(object))
+    fn take(&mut self, line: &[u8]) -> Result<Seen<T>, Interruption> {
+        let event: EventLine<'_> = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            Err(err) => return Err(self.begin_anew(err.into())),
+        };
+        let object = || serde_json::from_str::<T>(event.object.get());
+        let seen = match &*event.what {
+            "ADDED" | "MODIFIED" => {
+                object().map(|object| (object.resource_version().to_owned(), Seen::Changed(object)))
             }
-            WatchEvent::Deleted(object) => (object.resource_version().to_owned(), Seen::Gone(object)),
-            WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, Seen::Unchanged),
-            WatchEvent::Error(status) => {
+            "DELETED" => object().map(|object| (object.resource_version().to_owned(), Seen::Gone(object))),
+            "BOOKMARK" => serde_json::from_str::<Bookmark>(event.object.get())
+                .map(|bookmark| (bookmark.metadata.resource_version, Seen::Unchanged)),
+            _ => {
                 // Whatever it is, going on from this version would bring it again.
-                self.state = State::Outdated;
                 self.short_watches = self.short_watches.saturating_add(1);
-                let why = format!("{} {}: {}", status.code, status.reason, status.message);
-                return Err(Interruption { code: Some(status.code), why });
+                return Err(self.begin_anew(Interruption::from_status(0, event.object.get().as_bytes())));
             }
+        };
+        let (now_at, seen) = match seen {
+            Ok(seen) => seen,
+            Err(err) => return Err(self.begin_anew(err.into())),
         };
         if let State::Watching { version, .. } = &mut self.state
             && !now_at.is_empty()
@@ -368,6 +456,96 @@ impl<T: Watchable> Watch<T> {
     }
 }
 
+impl ArrivingPage {
+    /// The next object; none at the end of the page.
+    async fn next_object(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
+        loop {
+            let mut input = &self.chunk[self.read..];
+            let object = self.scanner.next_object(&mut input).map_err(Interruption::because)?;
+            self.read = self.chunk.len() - input.len();
+            if object.is_some() {
+                return Ok(object);
+            }
+            match self.chunks.next().await {
+                Some(chunk) => (self.chunk, self.read) = (chunk?.to_vec(), 0),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// What the page says about the list.
+    fn end(&mut self) -> Result<PageMetadata, Interruption> {
+        let around = std::mem::take(&mut self.scanner).into_around();
+        Ok(serde_json::from_slice::<Page>(&around)?.metadata)
+    }
+}
+
+impl Lines {
+    /// The next line; none when the server has ended the watch.
+    async fn next_line(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
+        loop {
+            if let Some(line) = self.whole.pop_front() {
+                if !line.trim_ascii().is_empty() {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            let Some(chunk) = self.chunks.next().await else { return Ok(None) };
+            // A server that ends a watch may end it within a line.
+            let Ok(chunk) = chunk else { return Ok(None) };
+            let mut pieces = chunk.split(|byte| *byte == b'\n');
+            let last = pieces.next_back().unwrap_or_default();
+            for piece in pieces {
+                self.rest.extend_from_slice(piece);
+                self.whole.push_back(std::mem::take(&mut self.rest));
+            }
+            self.rest.extend_from_slice(last);
+            if self.rest.len() > MAX_OBJECT_BYTES {
+                return Err(Interruption::because("the API server sends an event that is too long"));
+            }
+        }
+    }
+}
+
+/// Sends a request; an answer that is no success is an interruption.
+async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, Interruption> {
+    let response = client.send(request).await?;
+    let status = response.status();
+    let mut chunks: Chunks = Box::pin(BodyDataStream::new(response.into_body()));
+    if status.is_success() {
+        return Ok(chunks);
+    }
+    let mut body = Vec::new();
+    while let Some(Ok(chunk)) = chunks.next().await
+        && body.len() < MAX_ERROR_BYTES
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Err(Interruption::from_status(status.as_u16(), &body))
+}
+
+impl Interruption {
+    fn because(why: impl fmt::Display) -> Interruption {
+        Interruption { code: None, why: why.to_string() }
+    }
+
+    /// What the API server says in the body of an error, with this code if it names none.
+    fn from_status(code: u16, body: &[u8]) -> Interruption {
+        let described = serde_json::from_slice::<ApiStatus>(body).ok().filter(|status| status.code != 0);
+        let (code, why) = match described {
+            Some(ApiStatus { code, reason, message, .. }) => (code, format!("{code} {reason}: {message}")),
+            None => (code, format!("{code} {}", String::from_utf8_lossy(&body[..body.len().min(200)]))),
+        };
+        Interruption { code: (code != 0).then_some(code), why }
+    }
+}
+
+impl From<serde_json::Error> for Interruption {
+    fn from(err: serde_json::Error) -> Interruption {
+        Interruption::because(err)
+    }
+}
+
 fn unaskable(err: kube::core::request::Error) -> Interruption {
-    Interruption { code: None, why: err.to_string() }
+    Interruption::because(err)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::Target;
@@ -46,18 +47,26 @@ pub struct Metadata {
 /// inline patches would be kept for every object in the cluster.
 const LONGEST: usize = 1024;
 
+/// Bytes of all that filters read of an object.
+const MAX_DETAILS_BYTES: usize = 32 << 10;
+
 /// Holds the whole object again.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 impl Details {
     /// Takes of an object what filters can read; its API version may be empty where it is not said.
-    pub fn new(api_version: &str, mut metadata: Metadata, spec: &Value, revision: Option<&str>) -> Details {
+    pub fn new(
+        api_version: &str,
+        mut metadata: Metadata,
+        spec: Option<&RawValue>,
+        revision: Option<&str>,
+    ) -> Details {
         metadata.annotations.retain(|name, value| name != LAST_APPLIED && value.len() <= LONGEST);
-        let fields = spec.as_object().into_iter().flatten();
-        let spec: Map<String, Value> = fields
-            .filter(|(_, value)| value.to_string().len() <= LONGEST)
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let fields: BTreeMap<String, &RawValue> =
+            spec.and_then(|spec| serde_json::from_str(spec.get()).ok()).unwrap_or_default();
+        let short = fields.into_iter().filter(|(_, value)| value.get().len() <= LONGEST);
+        let spec: Map<String, Value> =
+            short.filter_map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?))).collect();
         let mut kept = json!({"metadata": metadata, "spec": spec});
         if !api_version.is_empty() {
             kept["apiVersion"] = json!(api_version);
@@ -65,7 +74,18 @@ impl Details {
         if let Some(revision) = revision {
             kept["status"] = json!({"artifact": {"revision": revision}});
         }
-        Details(kept.to_string().into())
+        let mut text = kept.to_string();
+        if text.len() > MAX_DETAILS_BYTES {
+            // Without what can be of any number; a filter that reads it comes to no result.
+            for field in ["annotations", "finalizers", "ownerReferences"] {
+                kept["metadata"].as_object_mut().map(|metadata| metadata.remove(field));
+            }
+            text = kept.to_string();
+        }
+        if text.len() > MAX_DETAILS_BYTES {
+            text = json!({"metadata": {}}).to_string();
+        }
+        Details(text.into())
     }
 
     /// The object as filters read it.
@@ -101,7 +121,9 @@ mod tests {
             ..Metadata::default()
         };
         let spec = json!({"url": "https://example.com/a", "values": {"x": "y".repeat(2000)}});
-        let details = Details::new("source.toolkit.fluxcd.io/v1beta2", metadata, &spec, Some("main@sha1:1"));
+        let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
+        let details =
+            Details::new("source.toolkit.fluxcd.io/v1beta2", metadata, Some(&spec), Some("main@sha1:1"));
         let target = Target { kind: Kind::GitRepository, namespace: "apps".to_owned(), name: "a".to_owned() };
         let labels = Box::new([(Box::from("app"), Box::from("x"))]);
         let expect = json!({

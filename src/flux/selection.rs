@@ -146,7 +146,27 @@ impl Resource {
     }
 }
 
+/// Bytes of the labels of an object that are kept. Kubernetes limits each of them to 380 and not their
+/// number.
+const MAX_LABELS_BYTES: usize = 8 << 10;
+
+/// Bytes of the annotation [`ALLOW`] that are kept.
+const MAX_ALLOW_BYTES: usize = 4 << 10;
+
 impl Marks {
+    /// Keeps of labels and consent what has room; what has none is as if it were not there.
+    pub fn new(labels: BTreeMap<Box<str>, Box<str>>, allow: Option<&str>) -> Marks {
+        let mut bytes = 0;
+        let labels = labels.into_iter().take_while(|(name, value)| {
+            bytes += name.len() + value.len();
+            bytes <= MAX_LABELS_BYTES
+        });
+        Marks {
+            labels: labels.collect(),
+            allow: allow.filter(|allow| allow.len() <= MAX_ALLOW_BYTES).map(Box::from),
+        }
+    }
+
     fn carries(&self, name: &str, value: &str) -> bool {
         self.labels.iter().any(|(other, its_value)| **other == *name && **its_value == *value)
     }

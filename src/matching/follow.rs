@@ -1,9 +1,7 @@
 //! Whether an object follows what changed, once its repository is known to be the right one.
 
-use regex::Regex;
-
-use super::inventory::{Follows, GitReference, Object, OciReference, Range};
-use crate::event::semver::version_of_tag;
+use super::inventory::{Follows, GitReference, Object, OciReference};
+use super::pattern::{CompileBudget, Pattern, Range};
 use crate::event::{BucketEvent, BucketService, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange};
 
 pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
@@ -58,12 +56,12 @@ fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
     }
 }
 
-pub(super) fn image(object: &Object, event: &ImageEvent) -> bool {
+pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget) -> bool {
     match &object.follows {
         Follows::Image { excluded, .. } => {
-            event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags)
+            event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags, budget)
         }
-        Follows::OciArtifact { reference, .. } => follows_artifact(reference, event),
+        Follows::OciArtifact { reference, .. } => follows_artifact(reference, event, budget),
         Follows::Chart { version, .. } => {
             event.media != Media::Image && follows_chart(version.as_ref(), event)
         }
@@ -72,18 +70,23 @@ pub(super) fn image(object: &Object, event: &ImageEvent) -> bool {
 }
 
 /// All tags are scanned, unless everything that was pushed is excluded from that.
-fn scans(excluded: &[Regex], tags: &[String]) -> bool {
-    tags.is_empty() || tags.iter().any(|tag| !excluded.iter().any(|expression| expression.is_match(tag)))
+fn scans(excluded: &[Pattern], tags: &[String], budget: &CompileBudget) -> bool {
+    let is_excluded =
+        |tag: &String| excluded.iter().any(|pattern| pattern.matches(tag, budget) == Some(true));
+    tags.is_empty() || tags.iter().any(|tag| !is_excluded(tag))
 }
 
-fn follows_artifact(reference: &OciReference, event: &ImageEvent) -> bool {
+fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &CompileBudget) -> bool {
     match reference {
+        OciReference::Anything => true,
         OciReference::Digest(digest) => event.digest.as_ref() == Some(digest) && !event.deleted,
         OciReference::Tag(_) if event.deleted => false,
         // A push without tag says nothing about tags.
         OciReference::Tag(tag) => event.tags.is_empty() || event.tags.contains(tag),
         OciReference::Range { range, filter } => {
-            let passes = |tag: &String| filter.as_ref().is_none_or(|filter| filter.is_match(tag));
+            let passes = |tag: &String| {
+                filter.as_ref().is_none_or(|filter| filter.matches(tag, budget) != Some(false))
+            };
             event.tags.is_empty() || event.tags.iter().any(|tag| passes(tag) && range.holds(tag))
         }
     }
@@ -92,17 +95,6 @@ fn follows_artifact(reference: &OciReference, event: &ImageEvent) -> bool {
 /// No version means any release; the tags of charts have `_` where versions have `+`.
 fn follows_chart(version: Option<&Range>, event: &ImageEvent) -> bool {
     event.tags.is_empty() || version.is_none_or(|range| event.tags.iter().any(|tag| range.holds(tag)))
-}
-
-impl Range {
-    fn holds(&self, tag: &str) -> bool {
-        match self {
-            Range::Unreadable => true,
-            Range::Read(constraint) => {
-                version_of_tag(&tag.replace('_', "+")).is_some_and(|version| constraint.matches(&version))
-            }
-        }
-    }
 }
 
 pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {

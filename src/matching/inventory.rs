@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use regex::Regex;
+use super::pattern::{MAX_PATTERN_BYTES, MAX_RANGE_BYTES, Pattern, Range};
 
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
 use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
-use crate::event::semver::Constraint;
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
 use crate::flux::details::Details;
 use crate::flux::selection::Marks;
@@ -68,7 +67,7 @@ pub(super) enum Follows {
     },
     Image {
         image: ImageName,
-        excluded: Vec<Regex>,
+        excluded: Vec<Pattern>,
     },
     Registry {
         prefix: String,
@@ -110,16 +109,14 @@ pub(super) enum GitReference {
 /// `spec.ref` of an OCIRepository.
 #[derive(Debug)]
 pub(super) enum OciReference {
+    /// A text that is too long: Flux reports that, any change may concern it.
+    Anything,
     Digest(String),
-    Range { range: Range, filter: Option<Regex> },
+    Range {
+        range: Range,
+        filter: Option<Pattern>,
+    },
     Tag(String),
-}
-
-/// A range, or a text that is none: Flux reports that on the object, so every tag passes.
-#[derive(Debug)]
-pub(super) enum Range {
-    Read(Constraint),
-    Unreadable,
 }
 
 impl Object {
@@ -156,16 +153,16 @@ impl Object {
             },
             Spec::HelmRepository(spec) => helm_repository(spec)?,
             Spec::HelmChart(spec) if spec.source_ref.kind == "HelmRepository" => Follows::Chart {
-                repository: spec.source_ref.name.clone(),
-                chart: spec.chart.to_ascii_lowercase(),
+                repository: bounded(&spec.source_ref.name, "spec.sourceRef.name")?.to_owned(),
+                chart: bounded(&spec.chart, "spec.chart")?.to_ascii_lowercase(),
                 version: spec.version.as_deref().filter(|version| !version.is_empty()).map(Range::new),
             },
             Spec::HelmChart(_) | Spec::Other(_) => Follows::Nothing,
             Spec::Bucket(spec) => Follows::Bucket {
-                name: spec.bucket_name.clone(),
-                provider: spec.provider.clone(),
-                endpoint: spec.endpoint.to_ascii_lowercase(),
-                prefix: spec.prefix.clone(),
+                name: bounded(&spec.bucket_name, "spec.bucketName")?.to_owned(),
+                provider: bounded_or_none(spec.provider.as_ref()),
+                endpoint: bounded(&spec.endpoint, "spec.endpoint")?.to_ascii_lowercase(),
+                prefix: bounded_or_none(spec.prefix.as_ref()),
             },
         };
         let (progress, marks) = (Progress::default(), Marks::default());
@@ -411,6 +408,7 @@ fn registry_prefixes(name: &ImageName) -> impl Iterator<Item = (String, &str)> {
 }
 
 fn helm_repository(spec: &flux::HelmRepositorySpec) -> Result<Follows, String> {
+    bounded(&spec.url, "spec.url")?;
     let is_oci = spec.repository_type.as_deref() == Some("oci") || spec.url.starts_with("oci://");
     let rest = spec.url.split_once("://").map_or(spec.url.as_str(), |(_, rest)| rest).trim_end_matches('/');
     if is_oci {
@@ -430,13 +428,77 @@ fn registry_prefix(url: &str) -> Result<String, String> {
     Ok(if path.is_empty() { name.host().to_owned() } else { format!("{}/{path}", name.host()) })
 }
 
-fn exclusions(list: Option<&[String]>) -> Vec<Regex> {
+/// Patterns of an ImageRepository; the API allows as many.
+const MAX_EXCLUSIONS: usize = 25;
+
+fn exclusions(list: Option<&[String]>) -> Vec<Pattern> {
     match list {
         // The default of the API: signatures that cosign stores as tags.
-        None => vec![Regex::new(r"^.*\.sig$").expect("the expression is a constant")],
-        // What Go reads and this crate does not excludes nothing: better one request too many.
-        Some(list) => list.iter().filter_map(|expression| Regex::new(expression).ok()).collect(),
+        None => Pattern::new(r"^.*\.sig$").into_iter().collect(),
+        // What cannot be used excludes nothing: better one request too many.
+        Some(list) => list.iter().take(MAX_EXCLUSIONS).filter_map(|text| Pattern::new(text)).collect(),
     }
+}
+
+/// Bytes of a name or text that an object is matched by; Git's and Kubernetes' own limits are lower.
+const MAX_FIELD_BYTES: usize = 1024;
+
+/// The first field that is too long to narrow what an object is matched by: without it the object is
+/// requested more often than it has to be.
+pub fn ignored_field(spec: &Spec) -> Option<&'static str> {
+    let is_long = |text: &Option<String>, max: usize| text.as_ref().is_some_and(|text| text.len() > max);
+    let long_field = |fields: &[(&'static str, &Option<String>, usize)]| {
+        fields.iter().find(|(_, text, max)| is_long(text, *max)).map(|(field, ..)| *field)
+    };
+    match spec {
+        Spec::GitRepository(spec) => {
+            let flux::GitRepositoryRef { branch, tag, semver, name, commit } = spec.reference.as_ref()?;
+            long_field(&[
+                ("spec.ref.branch", branch, MAX_FIELD_BYTES),
+                ("spec.ref.tag", tag, MAX_FIELD_BYTES),
+                ("spec.ref.semver", semver, MAX_RANGE_BYTES),
+                ("spec.ref.name", name, MAX_FIELD_BYTES),
+                ("spec.ref.commit", commit, MAX_FIELD_BYTES),
+            ])
+        }
+        Spec::OciRepository(spec) => {
+            let flux::OciRepositoryRef { digest, semver, semver_filter, tag } = spec.reference.as_ref()?;
+            long_field(&[
+                ("spec.ref.digest", digest, MAX_FIELD_BYTES),
+                ("spec.ref.semver", semver, MAX_RANGE_BYTES),
+                ("spec.ref.semverFilter", semver_filter, MAX_PATTERN_BYTES),
+                ("spec.ref.tag", tag, MAX_FIELD_BYTES),
+            ])
+        }
+        Spec::HelmChart(spec) => long_field(&[("spec.version", &spec.version, MAX_RANGE_BYTES)]),
+        Spec::Bucket(spec) => long_field(&[
+            ("spec.provider", &spec.provider, MAX_FIELD_BYTES),
+            ("spec.prefix", &spec.prefix, MAX_FIELD_BYTES),
+        ]),
+        Spec::ImageRepository(spec) => {
+            let list = spec.exclusion_list.as_deref().unwrap_or_default();
+            let is_long =
+                list.len() > MAX_EXCLUSIONS || list.iter().any(|text| text.len() > MAX_PATTERN_BYTES);
+            is_long.then_some("spec.exclusionList")
+        }
+        Spec::HelmRepository(_) | Spec::Other(_) => None,
+    }
+}
+
+/// A text that is short enough to be kept.
+///
+/// # Errors
+/// Names the field.
+fn bounded<'f>(text: &'f str, field: &str) -> Result<&'f str, String> {
+    match text.len() <= MAX_FIELD_BYTES {
+        true => Ok(text),
+        false => Err(format!("{field}: is longer than {MAX_FIELD_BYTES} bytes")),
+    }
+}
+
+/// The same for a text that narrows what an object is matched by: without it more matches.
+fn bounded_or_none(text: Option<&String>) -> Option<String> {
+    text.filter(|text| text.len() <= MAX_FIELD_BYTES).cloned()
 }
 
 impl GitReference {
@@ -445,6 +507,10 @@ impl GitReference {
     fn new(reference: Option<&flux::GitRepositoryRef>) -> GitReference {
         let set = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
         let Some(reference) = reference else { return GitReference::default_branch() };
+        let flux::GitRepositoryRef { branch, tag, name, commit, .. } = reference;
+        if [branch, tag, name, commit].into_iter().flatten().any(|text| text.len() > MAX_FIELD_BYTES) {
+            return GitReference::Anything;
+        }
         if let Some(commit) = set(&reference.commit) {
             return GitReference::Commit(commit);
         }
@@ -468,19 +534,17 @@ impl OciReference {
         let set = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
         let latest = || OciReference::Tag("latest".to_owned());
         let Some(reference) = reference else { return latest() };
+        let flux::OciRepositoryRef { digest, tag, .. } = reference;
+        if [digest, tag].into_iter().flatten().any(|text| text.len() > MAX_FIELD_BYTES) {
+            return OciReference::Anything;
+        }
         if let Some(digest) = set(&reference.digest) {
             return OciReference::Digest(digest);
         }
         if let Some(range) = set(&reference.semver) {
-            let filter = set(&reference.semver_filter).and_then(|filter| Regex::new(&filter).ok());
+            let filter = set(&reference.semver_filter).and_then(|filter| Pattern::new(&filter));
             return OciReference::Range { range: Range::new(&range), filter };
         }
         set(&reference.tag).map_or_else(latest, OciReference::Tag)
-    }
-}
-
-impl Range {
-    fn new(text: &str) -> Range {
-        Constraint::parse(text).map_or(Range::Unreadable, Range::Read)
     }
 }

@@ -27,7 +27,8 @@ fn inventory(objects: &[(Kind, &str, Value)]) -> Inventory {
 fn object(kind: Kind, name: &str, spec: Value) -> Object {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     let target = Target { kind, namespace: namespace.to_owned(), name: name.to_owned() };
-    Object::new(target, &Spec::read(kind, spec).expect("a spec")).expect("an object")
+    let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
+    Object::new(target, &Spec::read(kind, Some(&spec)).expect("a spec")).expect("an object")
 }
 
 fn push(urls: &[&str], name: GitRef) -> Event {
@@ -438,7 +439,8 @@ fn the_inventory_follows_changes_in_place() {
 #[test]
 fn objects_without_a_readable_url_are_refused() {
     let target = Target { kind: Kind::GitRepository, namespace: "default".to_owned(), name: "x".to_owned() };
-    let spec = Spec::read(Kind::GitRepository, json!({"url": "nonsense"})).expect("a spec");
+    let spec = serde_json::value::to_raw_value(&json!({"url": "nonsense"})).expect("JSON");
+    let spec = Spec::read(Kind::GitRepository, Some(&spec)).expect("a spec");
     assert!(Object::new(target, &spec).is_err());
 }
 
@@ -451,7 +453,8 @@ fn filters_decide_object_by_object() {
         let mut object = object(Kind::GitRepository, name, spec.clone());
         let mut metadata = Metadata::default();
         metadata.annotations.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
-        object.details = Some(Details::new("", metadata, &spec, Some("main@sha1:11")));
+        let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
+        object.details = Some(Details::new("", metadata, Some(&spec), Some("main@sha1:11")));
         inventory.put(object);
     }
     let find_with = |filter: &str| {

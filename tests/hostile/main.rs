@@ -8,6 +8,7 @@ mod deadlines;
 mod filters;
 #[path = "../common/leaks.rs"]
 mod leaks;
+mod objects;
 mod payloads;
 #[path = "../common/running.rs"]
 #[expect(dead_code, reason = "the other suites use more of it")]
