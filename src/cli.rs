@@ -94,10 +94,22 @@ struct ReceiverArgs {
         default_missing_value = "all", env = "FLUX_RECV_RECEIVERS"
     )]
     receivers: Option<Vec<String>>,
-    /// Let a Receiver reach objects of its own namespace only, as the option of this name of Flux's
-    /// controllers does.
+    /// Let a Receiver reach objects of other namespaces than its own.
+    #[arg(long, env = "FLUX_RECV_CROSS_NAMESPACE_REFS", conflicts_with = "no_cross_namespace_refs")]
+    cross_namespace_refs: bool,
+    /// Let a Receiver reach objects of its own namespace only: the default, as the option of this name of
+    /// Flux's controllers.
     #[arg(long, env = "FLUX_RECV_NO_CROSS_NAMESPACE_REFS")]
     no_cross_namespace_refs: bool,
+    /// An issuer that Receivers of type generic-oidc may name although it is not reached over https or is
+    /// at a loopback or link-local address.
+    #[arg(
+        long = "allow-issuer",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        env = "FLUX_RECV_ALLOW_ISSUER"
+    )]
+    allowed_issuers: Vec<String>,
 }
 
 impl ReceiverArgs {

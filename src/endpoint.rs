@@ -52,10 +52,37 @@ pub struct Endpoint {
     pub takes_any_method: bool,
     /// Whether a delivery counts whatever its body is.
     pub takes_any_body: bool,
+    /// What it was made of.
+    pub origin: Origin,
     /// The last segment of its path. A secret.
     digest: String,
-    /// The last segment of another path at which it is served as well. A secret.
-    second_digest: Option<String>,
+    /// The last segments of other paths at which it is served where nobody else has a better claim: of
+    /// the path in its status, then of the one before its token changed. Secrets.
+    more_digests: Vec<String>,
+}
+
+/// What an endpoint was made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// An entry of the config.
+    Config,
+    /// A Receiver. Of two that claim one path, the older one has it.
+    Receiver {
+        /// When it was made, in RFC 3339.
+        created: String,
+        /// Its identity over time.
+        uid: String,
+    },
+}
+
+impl Origin {
+    /// Orders claims to one path: the config, then the older Receiver, then any fixed order.
+    fn rank(&self) -> (bool, &str, &str) {
+        match self {
+            Origin::Config => (false, "", ""),
+            Origin::Receiver { created, uid } => (true, created, uid),
+        }
+    }
 }
 
 /// What hook paths start with.
@@ -86,15 +113,23 @@ impl Endpoint {
             suspended: false,
             takes_any_method: false,
             takes_any_body: false,
+            origin: Origin::Config,
             digest,
-            second_digest: None,
+            more_digests: Vec::new(),
         }
     }
 
-    /// The same, served at another path as well.
-    pub fn also_at(self, digest: String) -> Endpoint {
-        let second_digest = Some(digest).filter(|digest| *digest != self.digest);
-        Endpoint { second_digest, ..self }
+    /// The same, served at another path as well; earlier ones rank higher.
+    pub fn also_at(mut self, digest: String) -> Endpoint {
+        if digest != self.digest && !self.more_digests.contains(&digest) {
+            self.more_digests.push(digest);
+        }
+        self
+    }
+
+    /// The last segment of its path. A secret.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The path that the sender posts to. A secret: for the startup line and the commands that
@@ -133,6 +168,8 @@ pub enum Conflict {
     Path(Arc<Endpoint>),
     /// It has the same name.
     Name(Arc<Endpoint>),
+    /// It has one of the other paths; the endpoint is served at its own.
+    OtherPath(Arc<Endpoint>),
 }
 
 impl Endpoints {
@@ -152,14 +189,24 @@ impl Endpoints {
         Ok(())
     }
 
-    /// Serves endpoints at their second paths too, where these are free. Comes when all are added: whoever
-    /// may write the status of a Receiver must not be able to take the path of another endpoint.
-    fn add_second_paths(&mut self) {
-        for (at, endpoint) in self.list.iter().enumerate() {
-            if let Some(digest) = &endpoint.second_digest {
-                self.by_digest.entry(digest.clone()).or_insert(at);
+    /// Serves endpoints at their other paths too, where these are free. Comes when all are added: whoever
+    /// may write the status of a Receiver must not be able to take the path of another endpoint. Gives
+    /// those that had to give way, each with the one that has the path.
+    fn add_more_paths(&mut self) -> Vec<(Arc<Endpoint>, Arc<Endpoint>)> {
+        let mut by_age: Vec<usize> = (0..self.list.len()).collect();
+        by_age.sort_by(|left, right| self.list[*left].origin.rank().cmp(&self.list[*right].origin.rank()));
+        let most = self.list.iter().map(|endpoint| endpoint.more_digests.len()).max().unwrap_or_default();
+        let mut gave_way = Vec::new();
+        for rank in 0..most {
+            for at in &by_age {
+                let Some(digest) = self.list[*at].more_digests.get(rank) else { continue };
+                let holder = *self.by_digest.entry(digest.clone()).or_insert(*at);
+                if holder != *at {
+                    gave_way.push((Arc::clone(&self.list[*at]), Arc::clone(&self.list[holder])));
+                }
             }
         }
+        gave_way
     }
 
     /// The endpoint at this path, which has to be exact.
@@ -265,12 +312,16 @@ impl InForce {
         let mut endpoints = Endpoints::default();
         let mut conflicts = Vec::new();
         // The config comes first: what it says does not depend on what the cluster holds.
-        for endpoint in parts.of_config.iter().chain(&parts.of_receivers) {
+        let mut receivers: Vec<&Arc<Endpoint>> = parts.of_receivers.iter().collect();
+        receivers.sort_by(|left, right| left.origin.rank().cmp(&right.origin.rank()));
+        for endpoint in parts.of_config.iter().chain(receivers) {
             if let Err(conflict) = endpoints.add(Arc::clone(endpoint)) {
                 conflicts.push((Arc::clone(endpoint), conflict));
             }
         }
-        endpoints.add_second_paths();
+        for (endpoint, holder) in endpoints.add_more_paths() {
+            conflicts.push((endpoint, Conflict::OtherPath(holder)));
+        }
         let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
         conflicts
@@ -320,13 +371,51 @@ mod tests {
         );
     }
 
+    fn receiver(name: &str, digest: &str, created: &str, more: &[&str]) -> Arc<Endpoint> {
+        let mut endpoint = made(name, digest);
+        endpoint.origin = Origin::Receiver { created: created.to_owned(), uid: name.to_owned() };
+        Arc::new(more.iter().fold(endpoint, |endpoint, digest| endpoint.also_at((*digest).to_owned())))
+    }
+
     #[test]
     fn a_second_path_takes_nobody_elses() {
-        let forged = Arc::new(made("a", "1").also_at("2".to_owned()));
+        let forged = receiver("a", "1", "2026-01-01T00:00:00Z", &["2"]);
         let in_force = InForce::new(Serving::default());
-        in_force.replace_receivers(vec![forged, endpoint("b", "2")]);
+        in_force.replace_receivers(vec![forged, receiver("b", "2", "2026-02-02T00:00:00Z", &[])]);
         let serving = in_force.get();
         assert_eq!(serving.endpoints.at_path("/hook/2").map(|endpoint| &*endpoint.name), Some("b"));
         assert_eq!(serving.endpoints.at_path("/hook/1").map(|endpoint| &*endpoint.name), Some("a"));
+    }
+
+    // The attack: a younger Receiver whose name and namespace make the same digest took the path.
+    #[test]
+    fn the_older_receiver_has_the_path_whatever_they_are_called() {
+        for (older, younger) in [("a", "z"), ("z", "a")] {
+            let in_force = InForce::new(Serving::default());
+            let conflicts = in_force.replace_receivers(vec![
+                receiver(younger, "1", "2026-02-02T00:00:00Z", &[]),
+                receiver(older, "1", "2026-01-01T00:00:00Z", &[]),
+            ]);
+            assert_eq!(&*in_force.get().endpoints.at_path("/hook/1").expect("an endpoint").name, older);
+            assert!(matches!(&conflicts[..], [(lost, Conflict::Path(_))] if *lost.name == *younger));
+        }
+    }
+
+    // The attack: a path that a rotation left behind was taken by writing a status.
+    #[test]
+    fn a_status_takes_no_path_of_an_older_receiver() {
+        let in_force = InForce::new(Serving::default());
+        let conflicts = in_force.replace_receivers(vec![
+            receiver("attacker", "3", "2026-02-02T00:00:00Z", &["old"]),
+            receiver("victim", "1", "2026-01-01T00:00:00Z", &["old"]),
+            receiver("before", "2", "2025-01-01T00:00:00Z", &["other", "rotated"]),
+            receiver("status", "4", "2026-03-03T00:00:00Z", &["rotated"]),
+        ]);
+        let serving = in_force.get();
+        let at = |path: &str| serving.endpoints.at_path(path).map(|endpoint| endpoint.name.to_string());
+        assert_eq!(at("/hook/old").as_deref(), Some("victim"));
+        assert_eq!(at("/hook/rotated").as_deref(), Some("status"), "a status ranks before a rotated token");
+        assert!(conflicts.iter().any(|(lost, conflict)| &*lost.name == "attacker"
+            && matches!(conflict, Conflict::OtherPath(holder) if &*holder.name == "victim")));
     }
 }

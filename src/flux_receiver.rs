@@ -23,6 +23,10 @@ pub struct FluxReceiver {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// When it was made, as `metadata.creationTimestamp` has it.
+    pub created: String,
+    /// Its identity over time, as `metadata.uid` has it.
+    pub uid: String,
     /// What it says.
     pub spec: Spec,
     /// Where notification-controller serves it, if it has said so.

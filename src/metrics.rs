@@ -104,6 +104,9 @@ pub struct Shown<'e> {
     pub source: &'static str,
     /// What can become of a delivery.
     pub outcomes: &'e [&'static str],
+    /// Whether there can be thousands of its sort: only what tells a silent one begins with zero then, the
+    /// rest with its first event.
+    pub is_one_of_many: bool,
     /// The names of its keys.
     pub keys: &'e [Arc<str>],
 }
@@ -293,11 +296,15 @@ impl Metrics {
 
     /// Shows an endpoint before its first delivery, so that a silent one can be noticed.
     pub fn show(&self, endpoint: &Shown<'_>) {
-        endpoint.deliveries().for_each(|labels| drop(self.deliveries.get_or_create(&labels)));
+        if !endpoint.is_one_of_many {
+            endpoint.deliveries().for_each(|labels| drop(self.deliveries.get_or_create(&labels)));
+        }
         endpoint.keys().for_each(|labels| drop(self.keys.get_or_create(&labels)));
         let labels = EndpointLabels { endpoint: Arc::clone(endpoint.name) };
-        drop(self.answer_time.get_or_create(&labels));
-        drop(self.filter_failures.get_or_create(&labels));
+        if !endpoint.is_one_of_many {
+            drop(self.answer_time.get_or_create(&labels));
+            drop(self.filter_failures.get_or_create(&labels));
+        }
         let last = self.last_delivery.get_or_create(&labels);
         if last.get() == 0.0 {
             last.set(now());
@@ -468,7 +475,13 @@ mod tests {
     fn the_text_is_open_metrics() {
         let metrics = Metrics::new();
         let endpoint = Arc::from("git\"hub");
-        metrics.show(&Shown { name: &endpoint, source: "GitHub", outcomes: &["accepted"], keys: &[] });
+        metrics.show(&Shown {
+            name: &endpoint,
+            source: "GitHub",
+            outcomes: &["accepted"],
+            is_one_of_many: false,
+            keys: &[],
+        });
         metrics.delivery(&endpoint, "GitHub", "accepted", Duration::from_micros(70));
         metrics.unknown_path();
         let text = metrics.encode();

@@ -114,6 +114,11 @@ impl Receiver {
         Receiver { tools, sink, filters: FilterThread::default(), metrics }
     }
 
+    /// Drops what was fetched from issuers that no endpoint names any more.
+    pub fn retain_issuers(&self, is_named: impl Fn(&str) -> bool) {
+        self.tools.retain_issuers(is_named);
+    }
+
     /// Takes a delivery to an endpoint and says what became of it.
     pub async fn receive(&self, endpoint: &Endpoint, id: &DeliveryId, delivery: Delivery<'_>) -> Received {
         let provider = endpoint.provider;

@@ -12,6 +12,7 @@ mod jwt;
 pub mod key;
 mod key_sets;
 pub mod oidc;
+mod public_address;
 pub mod sign;
 mod sns;
 pub mod sns_address;
@@ -153,6 +154,11 @@ impl Tools {
     pub fn new(fetch: Arc<dyn Fetch>, now: fn() -> SystemTime) -> Tools {
         let (keys, certificates) = (KeySets::new(Arc::clone(&fetch)), Certificates::new(Arc::clone(&fetch)));
         Tools { fetch, keys, certificates, now }
+    }
+
+    /// Drops what was fetched from issuers that no endpoint names any more.
+    pub fn retain_issuers(&self, is_named: impl Fn(&str) -> bool) {
+        self.keys.retain(is_named);
     }
 }
 

@@ -94,7 +94,8 @@ fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
             Some(namespaces) => {
                 let namespaces = if namespaces.is_empty() { args.cluster.namespaces() } else { namespaces };
                 let rules = flux_receiver::Rules {
-                    no_cross_namespace_refs: args.receivers.no_cross_namespace_refs,
+                    cross_namespace_refs: args.receivers.cross_namespace_refs,
+                    allowed_issuers: &args.receivers.allowed_issuers,
                     ..flux_receiver::Rules::default()
                 };
                 let found = receivers::examine(&connection, &namespaces, rules).await;

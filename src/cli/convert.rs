@@ -114,7 +114,14 @@ fn collect(
         "Receiver" => {
             let read = serde_path_to_error::deserialize(spec);
             receivers.push(match read {
-                Ok(spec) => Ok(FluxReceiver { namespace, name, spec, webhook_path: None }),
+                Ok(spec) => Ok(FluxReceiver {
+                    namespace,
+                    name,
+                    created: String::new(),
+                    uid: String::new(),
+                    spec,
+                    webhook_path: None,
+                }),
                 Err(err) => Err(format!("Receiver/{namespace}/{name}: spec.{err}")),
             });
         }

@@ -23,7 +23,7 @@ use super::{ClusterArgs, ConfigArgs, ReceiverArgs, parse_duration, runtime};
 use crate::admin::{self, Desk};
 use crate::cluster::inventory::Watches;
 use crate::config::{self, Config, Rules};
-use crate::endpoint::{Endpoint, Endpoints, InForce, Serving};
+use crate::endpoint::{Endpoint, Endpoints, InForce, Origin, Serving};
 use crate::history::History;
 use crate::journal::Journal;
 use crate::journal::contents::Change;
@@ -190,7 +190,8 @@ fn serving(config: Config, metrics: &Metrics) -> Serving {
 /// What the metrics show of an endpoint.
 fn shown(endpoint: &Endpoint) -> Shown<'_> {
     let Endpoint { name, provider, key_names, .. } = endpoint;
-    Shown { name, source: provider.name, outcomes: &outcome::LABELS, keys: key_names }
+    let is_one_of_many = matches!(endpoint.origin, Origin::Receiver { .. });
+    Shown { name, source: provider.name, outcomes: &outcome::LABELS, is_one_of_many, keys: key_names }
 }
 
 /// Says that all objects are known, and catches up if that has to be; never ends.
@@ -261,7 +262,15 @@ fn announce_endpoints(endpoints: &Endpoints) {
 
 fn announce_endpoint(endpoint: &Endpoint) {
     let Endpoint { name, provider, key_file, .. } = endpoint;
-    log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
+    match endpoint.origin {
+        Origin::Config => {
+            log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
+        }
+        // Its status has the path; the log of one tenant's Receiver is read by all.
+        Origin::Receiver { .. } => {
+            log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(); "serving");
+        }
+    }
 }
 
 fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Value {

@@ -5,16 +5,18 @@
 
 mod examine;
 mod objects;
+mod polling;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 pub use self::examine::{Examined, examine};
+use self::polling::Polling;
 use self::watches::{Change, watch_receivers, watch_secret};
 use super::connection::Connection;
 use super::watch::Scope;
@@ -25,7 +27,29 @@ use crate::flux_receiver::{self, FluxReceiver, Rules, Secret};
 pub struct Receivers {
     connection: Connection,
     scopes: Vec<Scope>,
-    rules: Rules,
+    rules: ReceiverRules,
+}
+
+/// What the command line says about all Receivers.
+#[derive(Debug, Clone, Default)]
+pub struct ReceiverRules {
+    /// Whether a Receiver reaches objects of other namespaces than its own.
+    pub cross_namespace_refs: bool,
+    /// Whether objects outside of its namespace have to consent.
+    pub require_opt_in: bool,
+    /// Issuers that may be fetched from wherever they are.
+    pub allowed_issuers: Vec<String>,
+}
+
+impl ReceiverRules {
+    fn as_rules(&self) -> Rules<'_> {
+        let ReceiverRules { cross_namespace_refs, require_opt_in, allowed_issuers } = self;
+        Rules {
+            cross_namespace_refs: *cross_namespace_refs,
+            require_opt_in: *require_opt_in,
+            allowed_issuers,
+        }
+    }
 }
 
 /// A Receiver or a Secret by namespace and name.
@@ -35,7 +59,10 @@ type Name = (String, String);
 struct Built {
     receiver: FluxReceiver,
     secret: Option<Secret>,
+    /// The last one that could be made: a Receiver that cannot be built any more keeps it.
     endpoint: Option<Arc<Endpoint>>,
+    /// Its path before the token changed.
+    digest_before: Option<String>,
 }
 
 #[derive(Default)]
@@ -45,6 +72,8 @@ struct State {
     receivers: BTreeMap<Name, FluxReceiver>,
     secrets: BTreeMap<Name, Option<Secret>>,
     watched_secrets: HashMap<Name, AbortHandle>,
+    /// All Secrets that Receivers name.
+    named: BTreeSet<Name>,
     built: BTreeMap<Name, Built>,
     /// Whether endpoints were handed over before.
     is_in_force: bool,
@@ -53,31 +82,56 @@ struct State {
 /// Changes that come together are put in force together.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// How long the first endpoints wait for Secrets of others, once all Receivers are listed: one Secret that
+/// cannot be read must not keep out every Receiver.
+const FIRST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Secrets that are watched one by one. What is beyond is looked at in turns.
+const MAX_WATCHED_SECRETS: usize = 64;
+
 impl Receivers {
     /// Nothing is asked until [`Receivers::run`].
-    pub fn new(connection: Connection, namespaces: Vec<String>, rules: Rules) -> Receivers {
+    pub fn new(connection: Connection, namespaces: Vec<String>, rules: ReceiverRules) -> Receivers {
         Receivers { connection, scopes: Scope::of(namespaces), rules }
     }
 
     /// Watches, and hands over all endpoints whenever one of them has changed, for the first time
-    /// when all are known; never ends.
+    /// when all are known or the deadline for that is over; never ends.
     pub async fn run(self, put_in_force: impl Fn(Vec<Arc<Endpoint>>)) {
         let (tell, mut changes) = unbounded_channel();
+        let polling = Polling::start(&self.connection, &tell);
         let mut state = State { unlisted: self.scopes.clone(), ..State::default() };
         for scope in &self.scopes {
             watch_receivers(&self.connection, scope, &tell);
         }
+        let mut deadline: Option<Instant> = None;
         loop {
-            // The other end lives as long as this function.
-            let Some(change) = changes.recv().await else { return };
-            state.take(change);
+            tokio::select! {
+                // The other end lives as long as this function.
+                change = changes.recv() => match change {
+                    Some(change) => state.take(change),
+                    None => return,
+                },
+                () = until(deadline.filter(|_| !state.is_in_force)) => {}
+            }
             tokio::time::sleep(SETTLE).await;
             take_all(&mut state, &mut changes);
-            state.watch_named_secrets(&self.connection, &tell);
-            if state.is_known() && state.build(self.rules) {
+            state.watch_named_secrets(&self.connection, &tell, &polling);
+            if state.unlisted.is_empty() {
+                deadline.get_or_insert_with(|| Instant::now() + FIRST_DEADLINE);
+            }
+            let is_due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if (state.is_in_force || state.is_known() || is_due) && state.build(self.rules.as_rules()) {
                 put_in_force(state.endpoints());
             }
         }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -99,12 +153,12 @@ impl State {
                 self.unlisted.retain(|unlisted| *unlisted != scope);
             }
             Change::Secret(name, secret) => {
-                if self.watched_secrets.contains_key(&name) {
+                if self.named.contains(&name) {
                     self.secrets.insert(name, secret);
                 }
             }
             Change::UnreadableSecret(name) => {
-                if self.watched_secrets.contains_key(&name) {
+                if self.named.contains(&name) {
                     self.secrets.entry(name).or_default();
                 }
             }
@@ -118,7 +172,12 @@ impl State {
         named.collect()
     }
 
-    fn watch_named_secrets(&mut self, connection: &Connection, tell: &UnboundedSender<Change>) {
+    fn watch_named_secrets(
+        &mut self,
+        connection: &Connection,
+        tell: &UnboundedSender<Change>,
+        polling: &Polling,
+    ) {
         let named = self.named_secrets();
         self.watched_secrets.retain(|name, watch| {
             let is_named = named.contains(name);
@@ -128,10 +187,16 @@ impl State {
             is_named
         });
         self.secrets.retain(|name, _| named.contains(name));
-        for name in named {
-            let watch = || watch_secret(connection, &name, tell);
+        for name in &named {
+            if self.watched_secrets.len() >= MAX_WATCHED_SECRETS {
+                break;
+            }
+            let watch = || watch_secret(connection, name, tell);
             self.watched_secrets.entry(name.clone()).or_insert_with(watch);
         }
+        let beyond = named.iter().filter(|name| !self.watched_secrets.contains_key(*name));
+        polling.poll(beyond.cloned().collect());
+        self.named = named;
     }
 
     /// Whether every Receiver was listed and every Secret looked at.
@@ -139,8 +204,10 @@ impl State {
         self.unlisted.is_empty() && self.named_secrets().iter().all(|name| self.secrets.contains_key(name))
     }
 
-    /// Makes endpoints of what has changed; says whether anything has. The first time something has.
-    fn build(&mut self, rules: Rules) -> bool {
+    /// Makes endpoints of what has changed, each Receiver on its own: one whose Secret is not known, or
+    /// that cannot be served as it is now, keeps its last endpoint. Says whether anything has changed; the
+    /// first time something has.
+    fn build(&mut self, rules: Rules<'_>) -> bool {
         let before = self.built.len();
         self.built.retain(|name, _| self.receivers.contains_key(name));
         let is_first = !std::mem::replace(&mut self.is_in_force, true);
@@ -148,14 +215,42 @@ impl State {
         for (name, receiver) in &self.receivers {
             let secret_name =
                 receiver.spec.secret_ref.as_ref().map(|secret| (name.0.clone(), secret.name.clone()));
-            let secret = secret_name.and_then(|name| self.secrets.get(&name).cloned().flatten());
-            let is_same = |built: &Built| built.receiver == *receiver && built.secret == secret;
-            if self.built.get(name).is_some_and(is_same) {
+            let secret = match &secret_name {
+                None => None,
+                Some(secret_name) => match self.secrets.get(secret_name) {
+                    Some(secret) => secret.clone(),
+                    // It is being looked at; until then what was served goes on being served.
+                    None => continue,
+                },
+            };
+            let last = self.built.get(name);
+            if last.is_some_and(|built| built.receiver == *receiver && built.secret == secret) {
                 continue;
             }
-            let endpoint = make(receiver, secret.as_ref(), rules);
+            let (last_endpoint, mut digest_before) = match last {
+                Some(Built { endpoint, digest_before, .. }) => (endpoint.clone(), digest_before.clone()),
+                None => (None, None),
+            };
+            let is_gone = secret_name.is_some() && secret.is_none();
+            let endpoint = match make(receiver, secret.as_ref(), rules) {
+                Some(mut endpoint) => {
+                    if let Some(last) = &last_endpoint
+                        && last.digest() != endpoint.digest()
+                    {
+                        digest_before = Some(last.digest().to_owned());
+                    }
+                    if let Some(digest) = &digest_before {
+                        endpoint = endpoint.also_at(digest.clone());
+                    }
+                    Some(Arc::new(endpoint))
+                }
+                // Whoever deletes a Secret wants its token to be good no more.
+                None if is_gone && last.is_some_and(|built| built.receiver == *receiver) => None,
+                None => last_endpoint,
+            };
             has_changed = true;
-            self.built.insert(name.clone(), Built { receiver: receiver.clone(), secret, endpoint });
+            let built = Built { receiver: receiver.clone(), secret, endpoint, digest_before };
+            self.built.insert(name.clone(), built);
         }
         has_changed
     }
@@ -169,14 +264,14 @@ fn covers(scope: &Scope, name: &Name) -> bool {
     scope.namespace().is_none_or(|namespace| namespace == name.0)
 }
 
-fn make(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) -> Option<Arc<Endpoint>> {
+fn make(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules<'_>) -> Option<Endpoint> {
     let name = receiver.endpoint_name();
     match flux_receiver::endpoint(receiver, secret, rules) {
         Ok(made) => {
             for why in made.without_effect {
                 log::warn!(receiver:% = name, why:%; "a part of the Receiver has no effect");
             }
-            Some(Arc::new(made.endpoint))
+            Some(made.endpoint)
         }
         Err(why) => {
             log::error!(receiver:% = name, why:%; "the Receiver is not served");

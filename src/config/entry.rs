@@ -176,7 +176,7 @@ impl Entry {
         endpoint.suspended = suspended;
         endpoint.limit = max_per_minute.map(RateLimit::new);
         mistakes.extend(config.endpoints.add(Arc::new(endpoint)).err().map(|conflict| match conflict {
-            Conflict::Path(other) => format!(
+            Conflict::Path(other) | Conflict::OtherPath(other) => format!(
                 "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
                  with `flux-recv keygen`, or set `pathSalt` on one of them",
                 other.name,

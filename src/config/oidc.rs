@@ -4,6 +4,7 @@ use serde_yaml::Value;
 
 use super::section::Section;
 use crate::expression::Expression;
+use crate::verify::fetch::Trust;
 use crate::verify::oidc::{DECLARED, Issuer, Validation};
 
 /// The issuers that are good; each needs an audience and at least one check of its claims.
@@ -55,7 +56,7 @@ fn issuer(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Issuer
     all.extend(
         validations.into_iter().enumerate().filter_map(|(at, value)| validation(&mut fields, at + 1, value)),
     );
-    Some(Issuer { url: url?, audience: audience?, variables, validations: all })
+    Some(Issuer { url: url?, trust: Trust::Operator, audience: audience?, variables, validations: all })
 }
 
 /// `claims: {name: value}`: what has to be equal.

@@ -19,13 +19,13 @@ pub(super) struct Listed {
 /// # Errors
 /// When a filter cannot be read, which leaves the whole Receiver not ready, or nothing is left to ask;
 /// names the field.
-pub(super) fn read(receiver: &FluxReceiver, own_namespace_only: bool) -> Result<Listed, String> {
+pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Result<Listed, String> {
     let filter_of_all = condition(&receiver.spec.resource_filter, "spec.resourceFilter")?;
     let mut listed = Listed { resources: Vec::new(), left_out: Vec::new() };
     for (at, resource) in receiver.spec.resources.iter().enumerate() {
         let place = format!("spec.resources[{at}]");
-        if own_namespace_only && resource.namespace(receiver) != receiver.namespace {
-            let why = "references to other namespaces are not allowed";
+        if !cross_namespace_refs && resource.namespace(receiver) != receiver.namespace {
+            let why = "references another namespace; --cross-namespace-refs allows that";
             listed.left_out.push(format!("{place}.namespace: {why}"));
             continue;
         }

@@ -7,7 +7,14 @@ fn receiver(spec: Value) -> FluxReceiver {
     let mut all = json!({"type": "github", "secretRef": {"name": "s"}, "resources": [{"kind": "GitRepository", "name": "app"}]});
     all.as_object_mut().expect("a mapping").extend(spec.as_object().expect("a mapping").clone());
     let spec = serde_json::from_value(all).expect("a spec");
-    FluxReceiver { namespace: "apps".to_owned(), name: "hook".to_owned(), spec, webhook_path: None }
+    FluxReceiver {
+        namespace: "apps".to_owned(),
+        name: "hook".to_owned(),
+        created: String::new(),
+        uid: String::new(),
+        spec,
+        webhook_path: None,
+    }
 }
 
 fn secret(token: &str) -> Secret {
@@ -73,14 +80,17 @@ fn no_labels_are_none_and_an_empty_list_of_them_is_met_by_all() {
 
 // Incident 33.
 #[test]
-fn other_namespaces_can_be_ruled_out() {
+fn other_namespaces_are_closed_unless_they_are_opened() {
     let spec = json!({"resources": [{"kind": "GitRepository", "name": "a"}, {"kind": "GitRepository", "name": "b", "namespace": "other"}]});
-    let rules = Rules { no_cross_namespace_refs: true, ..Rules::default() };
-    let made = endpoint(&receiver(spec), Some(&secret("token")), rules).expect("an endpoint");
+    let receiver = receiver(spec);
+    let open = Rules { cross_namespace_refs: true, ..Rules::default() };
+    let made = endpoint(&receiver, Some(&secret("token")), open).expect("an endpoint");
+    assert_eq!(made.endpoint.selection.resources.len(), 2);
+    let made = endpoint(&receiver, Some(&secret("token")), Rules::default()).expect("an endpoint");
     assert_eq!(made.endpoint.selection.resources.len(), 1);
     assert_eq!(
         made.without_effect,
-        ["spec.resources[1].namespace: references to other namespaces are not allowed"]
+        ["spec.resources[1].namespace: references another namespace; --cross-namespace-refs allows that"]
     );
 }
 

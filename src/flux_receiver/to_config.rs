@@ -75,7 +75,7 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("events: this type does not look at them, so they are left out".to_owned())
         }
     }
-    let Listed { resources, left_out } = listed::read(receiver, false)?;
+    let Listed { resources, left_out } = listed::read(receiver, true)?;
     notes.extend(left_out.into_iter().map(|why| format!("{why}, so it is left out")));
     let is_own = |resource: &Resource| resource.namespace.as_ref() == Some(&receiver.namespace);
     // What is its own needs no consent under --require-opt-in.

@@ -5,22 +5,25 @@ use std::sync::Arc;
 
 use super::listed::{self, Listed};
 use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
-use crate::endpoint::{Endpoint, HOOK_PREFIX};
+use crate::endpoint::{Endpoint, HOOK_PREFIX, Origin};
 use crate::expression::Expression;
 use crate::filter::{Filter, Globs};
 use crate::flux::selection::{Resource, Selection};
 use crate::provider::Provider;
+use crate::verify::fetch::Trust;
 use crate::verify::key::{Key, digest_of};
 use crate::verify::oidc::{DECLARED, Issuer, Validation};
 use crate::verify::{Credentials, Expects, GoogleAccount};
 
 /// What the command line says about all Receivers.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Rules {
-    /// Whether a Receiver reaches its own namespace only.
-    pub no_cross_namespace_refs: bool,
+pub struct Rules<'r> {
+    /// Whether a Receiver reaches objects of other namespaces than its own.
+    pub cross_namespace_refs: bool,
     /// Whether objects outside of its namespace have to consent.
     pub require_opt_in: bool,
+    /// Issuers that may be fetched from wherever they are.
+    pub allowed_issuers: &'r [String],
 }
 
 /// An endpoint out of a Receiver.
@@ -35,13 +38,13 @@ pub struct Made {
 ///
 /// # Errors
 /// Why it cannot be served, with the field.
-pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) -> Result<Made, String> {
+pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules<'_>) -> Result<Made, String> {
     let spec = &receiver.spec;
     let of_type = Type::named(&spec.r#type)?;
     let provider = Provider::named(of_type.source).expect("the table of types names senders");
     let keys = keys(receiver, secret)?;
-    let expects = expects(receiver, of_type, secret)?;
-    let Listed { resources, left_out } = listed::read(receiver, rules.no_cross_namespace_refs)?;
+    let expects = expects(receiver, of_type, secret, rules)?;
+    let Listed { resources, left_out } = listed::read(receiver, rules.cross_namespace_refs)?;
     let salt = receiver.path_salt();
     let digest = keys.first().map_or_else(|| digest_of(&[], &salt), |key| key.digest(&salt));
     let credentials = Credentials { keys, expects, unsigned: of_type.proves_nothing };
@@ -60,6 +63,7 @@ pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules) 
         let events = Globs::of_events(events).map_err(|err| format!("spec.events: {err}"))?;
         endpoint.filter = Filter { events: Some(events), ..Filter::default() };
     }
+    endpoint.origin = Origin::Receiver { created: receiver.created.clone(), uid: receiver.uid.clone() };
     // A changed token changes the path only when notification-controller says so in the status.
     let of_status = receiver.webhook_path.as_deref().and_then(|path| path.strip_prefix(HOOK_PREFIX));
     if let Some(of_status) = of_status.filter(|of_status| !of_status.is_empty()) {
@@ -83,7 +87,12 @@ fn keys(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Vec<Key>, St
     Ok(vec![key])
 }
 
-fn expects(receiver: &FluxReceiver, of_type: &Type, secret: Option<&Secret>) -> Result<Expects, String> {
+fn expects(
+    receiver: &FluxReceiver,
+    of_type: &Type,
+    secret: Option<&Secret>,
+    rules: Rules<'_>,
+) -> Result<Expects, String> {
     match of_type.name {
         "gcr" => {
             let field = |value: Option<&String>, name: &str| {
@@ -96,8 +105,29 @@ fn expects(receiver: &FluxReceiver, of_type: &Type, secret: Option<&Secret>) -> 
             let audience = field(secret.and_then(|secret| secret.audience.as_ref()), "audience")?;
             Ok(Expects::Google(GoogleAccount { audience, email }))
         }
-        "generic-oidc" => issuers(&receiver.spec.oidc_providers).map(Expects::Issuers),
+        "generic-oidc" => {
+            let mut issuers = issuers(&receiver.spec.oidc_providers)?;
+            for (at, issuer) in issuers.iter_mut().enumerate() {
+                issuer.trust = trust_in(&issuer.url, rules.allowed_issuers)
+                    .map_err(|why| format!("spec.oidcProviders[{at}].issuerURL: {why}"))?;
+            }
+            Ok(Expects::Issuers(issuers))
+        }
         _ => Ok(Expects::KeyAlone),
+    }
+}
+
+/// What fetching from an issuer may reach: whoever writes a Receiver is not the operator.
+///
+/// # Errors
+/// When the issuer is not reached over TLS.
+fn trust_in(url: &str, allowed: &[String]) -> Result<Trust, String> {
+    if allowed.iter().any(|allowed| allowed == url) {
+        return Ok(Trust::Operator);
+    }
+    match url.starts_with("https://") {
+        true => Ok(Trust::Tenant),
+        false => Err(format!("`{url}` is not an https URL; --allow-issuer {url} allows it")),
     }
 }
 
@@ -130,13 +160,14 @@ fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
     let audience = Some(&provider.audience).filter(|audience| !audience.is_empty());
     Ok(Issuer {
         url: provider.issuer_url.clone(),
+        trust: Trust::Operator,
         audience: audience.map_or_else(|| USUAL_AUDIENCE.to_owned(), String::clone),
         variables: variables.collect::<Result<_, _>>()?,
         validations: validations.collect::<Result<_, _>>()?,
     })
 }
 
-fn selection(receiver: &FluxReceiver, rules: Rules, resources: Vec<Resource>) -> Selection {
+fn selection(receiver: &FluxReceiver, rules: Rules<'_>, resources: Vec<Resource>) -> Selection {
     let selection = Selection { resources, matches_all: true, ..Selection::default() };
     match rules.require_opt_in {
         true => selection.with_consent(&receiver.endpoint_name(), vec![receiver.namespace.clone()]),

@@ -1,18 +1,36 @@
 //! Fetching public keys, certificates and confirmations: the one thing that verifying needs from the
 //! network, handed in.
 
-use std::sync::OnceLock;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Action, Attempt, Policy};
 
+use super::public_address;
 use super::sns_address::of_sns;
 
 /// Gets a document from an address that the config or a pinned pattern vouches for.
 pub trait Fetch: Send + Sync {
     /// The body of a successful answer.
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>>;
+
+    /// The same for an address that someone else than the operator may have named.
+    fn get_as<'a>(&'a self, url: &'a str, _: Trust) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
+        self.get(url)
+    }
+}
+
+/// Who has named an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// Whoever runs flux-recv: the config, an option, or a pinned pattern.
+    Operator,
+    /// Whoever can write a Receiver: https, no redirects, and no address of this host or of a metadata
+    /// service.
+    Tenant,
 }
 
 /// Why a document cannot be had.
@@ -27,6 +45,7 @@ pub struct FetchError(pub String);
 #[derive(Default)]
 pub struct HttpFetch {
     client: OnceLock<Result<reqwest::Client, FetchError>>,
+    client_for_tenants: OnceLock<Result<reqwest::Client, FetchError>>,
 }
 
 /// Longer than Google's key server ever takes, short enough for a sender that waits ten seconds.
@@ -36,12 +55,50 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 const SIZE_LIMIT: usize = 1 << 20;
 
 fn client() -> Result<reqwest::Client, FetchError> {
-    reqwest::Client::builder()
+    build(reqwest::Client::builder().redirect(Policy::custom(follow)))
+}
+
+/// A proxy would look the name up itself, and reach what its own network reaches.
+fn client_for_tenants() -> Result<reqwest::Client, FetchError> {
+    let builder = reqwest::Client::builder().redirect(Policy::none()).https_only(true).no_proxy();
+    build(builder.dns_resolver(Arc::new(PublicNames)))
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, FetchError> {
+    builder
         .timeout(TIME_LIMIT)
-        .redirect(Policy::custom(follow))
         .user_agent(concat!("flux-recv/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|err| FetchError(format!("cannot make an HTTPS client (no CA certificates?): {err}")))
+}
+
+/// Looks names up, and knows no address that a tenant must not reach. What is connected to is what was
+/// looked at: a second look-up could bring another address.
+struct PublicNames;
+
+impl Resolve for PublicNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> =
+                found.filter(|address| public_address::is_allowed(address.ip())).collect();
+            match allowed.is_empty() {
+                true => Err("the name has no address that may be fetched from".into()),
+                false => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// Whether a URL names an address that a tenant must not reach; names are looked up later.
+fn names_a_forbidden_address(url: &str) -> bool {
+    let Ok(url) = url::Url::parse(url) else { return true };
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => !public_address::is_allowed(address.into()),
+        Some(url::Host::Ipv6(address)) => !public_address::is_allowed(address.into()),
+        Some(url::Host::Domain(_)) => false,
+        None => true,
+    }
 }
 
 /// What was asked over TLS stays there, and what was asked of SNS at SNS.
@@ -60,14 +117,28 @@ const MOST_REDIRECTS: usize = 3;
 
 impl Fetch for HttpFetch {
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
+        self.get_as(url, Trust::Operator)
+    }
+
+    fn get_as<'a>(&'a self, url: &'a str, trust: Trust) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
         Box::pin(async move {
             // What stands behind the question mark may be a secret.
             let shown = url.split('?').next().unwrap_or_default();
+            let client = match trust {
+                Trust::Operator => self.client.get_or_init(client),
+                Trust::Tenant if names_a_forbidden_address(url) => {
+                    return Err(FetchError(format!("cannot fetch {shown}: the address is not allowed")));
+                }
+                Trust::Tenant => self.client_for_tenants.get_or_init(client_for_tenants),
+            };
             let failed =
                 |err: reqwest::Error| FetchError(format!("cannot fetch {shown}: {}", err.without_url()));
-            let client = self.client.get_or_init(client).as_ref().map_err(FetchError::clone)?;
+            let client = client.as_ref().map_err(FetchError::clone)?;
             let mut response =
                 client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+            if response.status().is_redirection() {
+                return Err(FetchError(format!("cannot fetch {shown}: it answers with a redirect")));
+            }
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(failed)? {
                 body.extend_from_slice(&chunk);
@@ -77,5 +148,29 @@ impl Fetch for HttpFetch {
             }
             Ok(body)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tenants_reach_neither_this_host_nor_plain_http() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let fetch = HttpFetch::default();
+        for url in [
+            "https://127.0.0.1:1/",
+            "https://[::1]:1/",
+            "https://localhost:1/",
+            "https://169.254.169.254/latest/meta-data",
+            "http://203.0.113.1/",
+            "nonsense",
+        ] {
+            let err = fetch.get_as(url, Trust::Tenant).await.expect_err(url).to_string();
+            assert!(!err.contains("refused"), "{url}: {err}");
+        }
+        let err = fetch.get("http://127.0.0.1:1/").await.expect_err("nobody listens").to_string();
+        assert!(err.contains("cannot fetch"), "{err}");
     }
 }

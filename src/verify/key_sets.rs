@@ -9,13 +9,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Refusal;
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Trust};
 
 /// The key sets of all issuers that endpoints believe.
 pub struct KeySets {
     fetch: Arc<dyn Fetch>,
-    /// The sources come out of the config, so there are few.
-    sets: Mutex<HashMap<(bool, String), Arc<KeySet>>>,
+    /// Those of issuers that no endpoint names any more are dropped.
+    sets: Mutex<HashMap<(bool, Trust, String), Arc<KeySet>>>,
 }
 
 /// Where a key set is.
@@ -25,7 +25,7 @@ pub(super) enum Source<'s> {
     At(&'s str),
     /// Where this issuer's discovery document says.
     /// <https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig>
-    IssuedBy(&'s str),
+    IssuedBy(&'s str, Trust),
 }
 
 #[derive(Default)]
@@ -53,6 +53,10 @@ struct Discovery {
 /// Issuers rotate their keys every few days or weeks and publish new ones well before they sign.
 const FRESH: Duration = Duration::from_secs(60 * 60);
 
+/// Keys that are older are not used, whether newer ones can be fetched or not: one that its issuer has
+/// withdrawn is good for no longer than this.
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Strangers can make up key IDs; each would be a request to the issuer without this pause.
 const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 
@@ -74,7 +78,10 @@ impl KeySets {
             return Ok(key);
         }
         let refreshed = set.refresh(&self.fetch, source).await;
-        let cache = lock(&set.cache);
+        let mut cache = lock(&set.cache);
+        if cache.fetched.is_some_and(|fetched| fetched.elapsed() >= MAX_AGE) {
+            cache.keys = None;
+        }
         match (cache.keys.as_ref().and_then(|keys| pick(keys, key_id)), refreshed) {
             (Some(key), _) => Ok(key.clone()),
             (None, Ok(())) => {
@@ -86,12 +93,18 @@ impl KeySets {
 
     fn set(&self, source: Source<'_>) -> Arc<KeySet> {
         // An issuer may call itself by the address of another one's keys.
-        let (is_issuer, address) = match source {
-            Source::At(address) => (false, address),
-            Source::IssuedBy(address) => (true, address),
+        let (is_issuer, trust, address) = match source {
+            Source::At(address) => (false, Trust::Operator, address),
+            Source::IssuedBy(address, trust) => (true, trust, address),
         };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(sets.entry((is_issuer, address.to_owned())).or_default())
+        Arc::clone(sets.entry((is_issuer, trust, address.to_owned())).or_default())
+    }
+
+    /// Drops the keys of issuers that are not named any more.
+    pub(super) fn retain(&self, is_named: impl Fn(&str) -> bool) {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.retain(|(is_issuer, _, address), _| !is_issuer || is_named(address));
     }
 }
 
@@ -115,14 +128,14 @@ impl KeySet {
         }
         // On its own: a sender that hangs up takes the future of its delivery with it.
         let (fetch, cache) = (Arc::clone(fetch), Arc::clone(&self.cache));
-        let (is_known, address) = match source {
-            Source::At(address) => (true, address.to_owned()),
-            Source::IssuedBy(issuer) => (false, issuer.to_owned()),
+        let (trust, address) = match source {
+            Source::At(address) => (None, address.to_owned()),
+            Source::IssuedBy(issuer, trust) => (Some(trust), issuer.to_owned()),
         };
         let fetched = tokio::spawn(async move {
-            let fetched = match is_known {
-                true => get(&*fetch, &address).await,
-                false => discover(&*fetch, &address).await,
+            let fetched = match trust {
+                None => get(&*fetch, &address, Trust::Operator).await.and_then(bounded),
+                Some(trust) => discover(&*fetch, &address, trust).await.and_then(bounded),
             };
             let mut cache = lock(&cache);
             cache.failure = fetched.as_ref().err().cloned();
@@ -143,20 +156,36 @@ fn pick<'k>(keys: &'k JwkSet, key_id: Option<&str>) -> Option<&'k Jwk> {
 }
 
 /// An issuer that is reached over TLS has its keys there as well.
-async fn discover(fetch: &dyn Fetch, issuer: &str) -> Result<JwkSet, String> {
+async fn discover(fetch: &dyn Fetch, issuer: &str, trust: Trust) -> Result<JwkSet, String> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let document: Discovery = get(fetch, &url).await?;
+    let document: Discovery = get(fetch, &url, trust).await?;
     if document.issuer != issuer {
         return Err(format!("{url} is the document of another issuer"));
     }
     if issuer.starts_with("https://") && !document.jwks_uri.starts_with("https://") {
         return Err(format!("{url} names keys that are not served over TLS"));
     }
-    get(fetch, &document.jwks_uri).await
+    get(fetch, &document.jwks_uri, trust).await
 }
 
-async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str) -> Result<T, String> {
-    let body = fetch.get(url).await.map_err(|err| err.to_string())?;
+/// Keys of an issuer; those in use and those to come.
+const MAX_KEYS: usize = 100;
+
+/// Bytes of a key set or a discovery document.
+const MAX_DOCUMENT_BYTES: usize = 64 << 10;
+
+fn bounded(keys: JwkSet) -> Result<JwkSet, String> {
+    match keys.keys.len() <= MAX_KEYS {
+        true => Ok(keys),
+        false => Err(format!("the issuer has more than {MAX_KEYS} keys")),
+    }
+}
+
+async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str, trust: Trust) -> Result<T, String> {
+    let body = fetch.get_as(url, trust).await.map_err(|err| err.to_string())?;
+    if body.len() > MAX_DOCUMENT_BYTES {
+        return Err(format!("{url} answers with more than {MAX_DOCUMENT_BYTES} bytes"));
+    }
     serde_json::from_slice(&body).map_err(|_| format!("{url} answers with something else"))
 }
 

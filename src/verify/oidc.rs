@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::fetch::Trust;
 use super::key_sets::Source;
 use super::token_claims::{self, Wanted};
 use super::{Refusal, Tools, auth};
@@ -14,6 +15,8 @@ use crate::expression::{Budget, Expression, Variable, Variables};
 pub struct Issuer {
     /// Its identifier, which is also where its discovery document is.
     pub url: String,
+    /// Who has named it.
+    pub trust: Trust,
     /// Whom the token has to be for.
     pub audience: String,
     /// Values that the validations read as `vars`, each of them those before it.
@@ -47,8 +50,11 @@ pub(super) async fn check(
         .iter()
         .find(|issuer| issuer.url == named)
         .ok_or_else(|| Refusal::unproved("the token is of an issuer that the endpoint does not list"))?;
-    let wanted =
-        Wanted { keys: Source::IssuedBy(&issuer.url), issuers: &[&issuer.url], audience: &issuer.audience };
+    let wanted = Wanted {
+        keys: Source::IssuedBy(&issuer.url, issuer.trust),
+        issuers: &[&issuer.url],
+        audience: &issuer.audience,
+    };
     let claims = token_claims::check(token, wanted, &tools.keys).await?;
     validate(issuer, &claims)?;
     Ok(claims)

@@ -12,6 +12,7 @@ mod costs;
 mod deploy;
 mod faults;
 mod gitea;
+mod hostile;
 mod issuer;
 mod named_kinds;
 mod process;
@@ -75,6 +76,9 @@ const SCENARIOS: &[Scenario] = &[
     ),
     ("receivers_and_their_secrets_are_followed", receivers::receivers_and_their_secrets_are_followed),
     ("a_role_that_names_its_secrets_is_enough", receivers::a_role_that_names_its_secrets_is_enough),
+    ("hostile_receivers_hold_up_no_others", hostile::hostile_receivers_hold_up_no_others),
+    ("a_path_cannot_be_taken_by_a_younger_receiver", hostile::a_path_cannot_be_taken_by_a_younger_receiver),
+    ("patterns_of_a_tenant_take_no_time", hostile::patterns_of_a_tenant_take_no_time),
     (
         "deliveries_cost_the_api_server_a_handful_of_requests",
         costs::deliveries_cost_the_api_server_a_handful_of_requests,

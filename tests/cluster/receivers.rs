@@ -18,8 +18,8 @@ use super::process::{Process, free_port, wait_for};
 use super::receive::{FluxRecv, flux_recv, git_repository, own_token, requested_at};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const TOKEN: &str = "test-token-of-the-receivers";
-const RECEIVERS: &str = "/apis/notification.toolkit.fluxcd.io/v1/namespaces/apps/receivers";
+pub const TOKEN: &str = "test-token-of-the-receivers";
+pub const RECEIVERS: &str = "/apis/notification.toolkit.fluxcd.io/v1/namespaces/apps/receivers";
 
 /// Which objects come behind the one that fails is up to the order in which notification-controller's
 /// cache lists them.
@@ -83,7 +83,7 @@ fn usual_resources() -> Value {
     json!([{"kind": "GitRepository", "name": "one"}, {"kind": "GitRepository", "name": "*", "matchLabels": {"tier": "web"}}])
 }
 
-fn receiver(name: &str, of_type: &str, change: impl FnOnce(&mut Value)) -> Value {
+pub fn receiver(name: &str, of_type: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut spec =
         json!({"type": of_type, "secretRef": {"name": "webhook-token"}, "resources": usual_resources()});
     change(&mut spec);
@@ -465,7 +465,7 @@ fn path_of(bed: &Bed, receiver: &str) -> Option<String> {
     bed.get(&format!("{RECEIVERS}/{receiver}"))["status"]["webhookPath"].as_str().map(str::to_owned)
 }
 
-fn component(name: &str) -> String {
+pub fn component(name: &str) -> String {
     format!("{}/kustomization/components/{name}/rbac.yaml", env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -482,7 +482,7 @@ fn start_notification_controller(bed: &Bed) -> (Process, String) {
     (process, format!("http://{}", address(port)))
 }
 
-fn start_flux_recv(bed: &Bed, arguments: &[&str]) -> FluxRecv {
+pub fn start_flux_recv(bed: &Bed, arguments: &[&str]) -> FluxRecv {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("fluxrecv.yaml"), CONFIG).expect("a config");
     let kubeconfig = folder.path().join("kubeconfig");
@@ -490,6 +490,11 @@ fn start_flux_recv(bed: &Bed, arguments: &[&str]) -> FluxRecv {
     let mut running = FluxRecv::start_in(folder, kubeconfig, arguments);
     running.wait_until_synced();
     running
+}
+
+/// Posts an empty JSON object; gives the status.
+pub fn post_to(bed: &Bed, running: &FluxRecv, path: &str) -> u16 {
+    bed.block_on(send(&running.base, path, &request("x", "x", &[], &json!({}))))
 }
 
 fn wait_until_idle(bed: &Bed, running: &FluxRecv) {
@@ -520,7 +525,19 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
         controller.assert_runs();
         ready.iter().all(|name| path_of(bed, name).is_some()).then_some(())
     });
-    let running = start_flux_recv(bed, &["--receivers", "--min-interval", "0", "--spread", "0"]);
+    let running = start_flux_recv(
+        bed,
+        &[
+            "--receivers",
+            "--cross-namespace-refs",
+            "--allow-issuer",
+            &issuer.url,
+            "--min-interval",
+            "0",
+            "--spread",
+            "0",
+        ],
+    );
     wait_for("the Receivers", PATIENCE, || {
         running.process.output().contains("the Receivers of the cluster are in force").then_some(())
     });
@@ -579,7 +596,7 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
 }
 
 /// notification-controller gives a suspended Receiver no path.
-fn computed_path(receiver: &str) -> String {
+pub fn computed_path(receiver: &str) -> String {
     use sha2::Digest;
     format!("/hook/{}", hex::encode(sha2::Sha256::digest(format!("{TOKEN}{receiver}apps"))))
 }

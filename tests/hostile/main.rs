@@ -10,6 +10,7 @@ mod filters;
 mod leaks;
 mod objects;
 mod payloads;
+mod receivers;
 #[path = "../common/running.rs"]
 #[expect(dead_code, reason = "the other suites use more of it")]
 mod running;

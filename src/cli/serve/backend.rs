@@ -8,9 +8,8 @@ use tokio::task::JoinSet;
 use super::ServeArgs;
 use crate::cluster::connection::Connection;
 use crate::cluster::inventory::Watches;
-use crate::cluster::receivers::Receivers;
+use crate::cluster::receivers::{ReceiverRules, Receivers};
 use crate::config::Config;
-use crate::flux_receiver::Rules;
 use crate::fluxd::Fluxd;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
@@ -107,9 +106,10 @@ impl Backend {
         let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
         let receivers = args.receivers.namespaces().map(|namespaces| {
             let namespaces = if namespaces.is_empty() { args.cluster.namespaces() } else { namespaces };
-            let rules = Rules {
-                no_cross_namespace_refs: args.receivers.no_cross_namespace_refs,
+            let rules = ReceiverRules {
+                cross_namespace_refs: args.receivers.cross_namespace_refs,
                 require_opt_in: args.require_opt_in,
+                allowed_issuers: args.receivers.allowed_issuers.clone(),
             };
             Receivers::new(connection.clone(), namespaces, rules)
         });

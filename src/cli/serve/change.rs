@@ -30,13 +30,24 @@ pub(super) fn put_in_force(
         announce_endpoint(endpoint);
     }
     for (endpoint, conflict) in conflicts {
-        let (what, other) = match conflict {
-            Conflict::Path(other) => ("path", other),
-            Conflict::Name(other) => ("name", other),
+        let (endpoint, what, holder) = match conflict {
+            Conflict::Path(holder) => (endpoint, "path", holder),
+            Conflict::Name(holder) => (endpoint, "name", holder),
+            Conflict::OtherPath(holder) => {
+                log::warn!(endpoint:% = endpoint.name, holder:% = holder.name; "the path in the status of the Receiver belongs to another endpoint");
+                continue;
+            }
         };
-        log::error!(endpoint:% = endpoint.name, other:% = other.name; "another endpoint has its {what}, so the Receiver is not served");
+        log::error!(endpoint:% = endpoint.name, other:% = holder.name; "another endpoint has its {what}, so the Receiver is not served");
     }
     forget_what_is_gone(service, &before, &now);
+    let named: HashSet<&str> = now
+        .endpoints
+        .iter()
+        .flat_map(|endpoint| endpoint.credentials.issuers())
+        .map(|issuer| issuer.url.as_str())
+        .collect();
+    service.receiver.retain_issuers(|url| named.contains(url));
 }
 
 fn forget_what_is_gone(service: &Service, before: &Serving, now: &Serving) {

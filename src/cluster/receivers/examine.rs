@@ -30,7 +30,7 @@ pub struct Examined {
 pub async fn examine(
     connection: &Connection,
     namespaces: &[String],
-    rules: Rules,
+    rules: Rules<'_>,
 ) -> anyhow::Result<Examined> {
     let scopes: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
@@ -51,7 +51,7 @@ pub async fn examine(
 async fn examine_one(
     connection: &Connection,
     object: ReceiverObject,
-    rules: Rules,
+    rules: Rules<'_>,
     kinds: &mut BTreeSet<Kind>,
 ) -> (String, bool) {
     let name = format!("Receiver/{}/{}", object.metadata.namespace, object.metadata.name);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::super::watch::Watchable;
@@ -15,8 +15,7 @@ use crate::flux_receiver::{FluxReceiver, Secret, Spec};
 #[derive(Clone, Deserialize)]
 pub(super) struct ReceiverObject {
     pub(super) metadata: Metadata,
-    #[serde(default)]
-    spec: Value,
+    spec: Option<Box<RawValue>>,
     #[serde(default)]
     status: Status,
 }
@@ -27,6 +26,8 @@ pub(super) struct Metadata {
     pub(super) name: String,
     pub(super) namespace: String,
     resource_version: String,
+    creation_timestamp: String,
+    uid: String,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -34,6 +35,12 @@ pub(super) struct Metadata {
 struct Status {
     webhook_path: Option<String>,
 }
+
+/// Bytes of a Receiver's spec; one that lists a hundred objects has 10 KiB.
+const MAX_SPEC_BYTES: usize = 64 << 10;
+
+/// Bytes of a path in a status; a digest in hex has 64.
+const MAX_PATH_BYTES: usize = 128;
 
 /// A Secret as it comes.
 #[derive(Clone, Deserialize)]
@@ -61,10 +68,16 @@ impl ReceiverObject {
     }
 
     pub(super) fn read(self) -> Result<FluxReceiver, String> {
-        let Metadata { name, namespace, .. } = self.metadata;
+        let Metadata { name, namespace, creation_timestamp: created, uid, .. } = self.metadata;
+        let spec = self.spec.as_deref().map_or("null", RawValue::get);
+        if spec.len() > MAX_SPEC_BYTES {
+            return Err(format!("spec: is longer than {MAX_SPEC_BYTES} bytes"));
+        }
+        let deserializer = &mut serde_json::Deserializer::from_str(spec);
         let spec =
-            serde_path_to_error::deserialize::<_, Spec>(self.spec).map_err(|err| format!("spec.{err}"))?;
-        Ok(FluxReceiver { namespace, name, spec, webhook_path: self.status.webhook_path })
+            serde_path_to_error::deserialize::<_, Spec>(deserializer).map_err(|err| format!("spec.{err}"))?;
+        let webhook_path = self.status.webhook_path.filter(|path| path.len() <= MAX_PATH_BYTES);
+        Ok(FluxReceiver { namespace, name, created, uid, spec, webhook_path })
     }
 
     /// The Receiver; none, and the reason in the log, if it cannot be read.

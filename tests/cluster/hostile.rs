@@ -1,0 +1,127 @@
+//! What tenants of a cluster can write, on the real API server: nobody else notices.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::bed::Bed;
+use super::process::wait_for;
+use super::receive::{git_repository, requested_at};
+use super::receivers::{RECEIVERS, component, computed_path, post_to, receiver, start_flux_recv};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn secret(bed: &Bed, name: &str, token: &str) {
+    let text = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "apps"}, "stringData": {"token": token}});
+    let file = bed.path("tenant-secret.json");
+    std::fs::write(&file, text.to_string()).expect("a file");
+    bed.kubectl(&["apply", "-f", &file.display().to_string()]);
+}
+
+fn patch(bed: &Bed, name: &str, spec: &Value) {
+    let patch = json!({"spec": spec}).to_string();
+    bed.kubectl(&["-n", "apps", "patch", "receiver", name, "--type=merge", "-p", &patch]);
+}
+
+/// A tenant who names another forbidden Secret every second holds up no change of anyone else, and goes on
+/// being served as before; references to other namespaces are closed.
+pub fn hostile_receivers_hold_up_no_others(bed: &Bed) {
+    let _ = bed.try_kubectl(&["delete", "clusterrole", "flux-recv-receivers"]);
+    bed.kubectl(&["apply", "-f", &component("receivers-in-namespace")]);
+    secret(bed, "webhook-token", super::receivers::TOKEN);
+    git_repository(bed, "apps", "calm", json!({"url": "https://git.example.com/calm"}));
+    git_repository(bed, "team-a", "far-away", json!({"url": "https://git.example.com/far-away"}));
+    let resources = json!([
+        {"kind": "GitRepository", "name": "calm"},
+        {"kind": "GitRepository", "name": "far-away", "namespace": "team-a"},
+    ]);
+    for name in ["good", "flipping"] {
+        let made = receiver(name, "generic", |spec| spec["resources"] = resources.clone());
+        bed.create(RECEIVERS, &made);
+    }
+    let running = start_flux_recv(bed, &["--receivers=apps", "--min-interval", "0", "--spread", "0"]);
+    let post = |name: &str| post_to(bed, &running, &computed_path(name));
+    wait_for("both Receivers", PATIENCE, || (post("good") == 202 && post("flipping") == 202).then_some(()));
+    let object = |namespace: &str, name: &str| {
+        bed.get(&format!("/apis/source.toolkit.fluxcd.io/v1/namespaces/{namespace}/gitrepositories/{name}"))
+    };
+    wait_for("the request", PATIENCE, || requested_at(&object("apps", "calm")).map(drop));
+    assert!(requested_at(&object("team-a", "far-away")).is_none(), "other namespaces are closed");
+    let log = running.process.output();
+    let line =
+        log.lines().find(|line| line.contains("receiver=Receiver/apps/good")).expect("a line about it");
+    assert!(line.contains("--cross-namespace-refs"), "{line}");
+    let paths = log.lines().filter(|line| line.contains("/hook/"));
+    assert_eq!(paths.count(), 1, "only the path of the config's endpoint: {log}");
+
+    for round in 0..8 {
+        patch(bed, "flipping", &json!({"secretRef": {"name": format!("forbidden-{round}")}}));
+        patch(bed, "good", &json!({"suspend": round % 2 == 0}));
+        let expect = if round % 2 == 0 { 200 } else { 202 };
+        wait_for("the change of the other Receiver", Duration::from_secs(5), || {
+            (post("good") == expect).then_some(())
+        });
+    }
+    assert_eq!(post("flipping"), 202, "it keeps its last good endpoint");
+    bed.kubectl(&["-n", "apps", "delete", "receiver", "--all", "--wait=false"]);
+}
+
+/// Two Receivers without a Secret whose names and namespaces make one digest: the older one has the path.
+pub fn a_path_cannot_be_taken_by_a_younger_receiver(bed: &Bed) {
+    bed.kubectl(&["apply", "-f", &component("receivers")]);
+    let _ = bed.try_kubectl(&["create", "namespace", "webapps"]);
+    git_repository(bed, "apps", "taken", json!({"url": "https://git.example.com/taken"}));
+    let oidc = |namespace: &str, name: &str| {
+        let mut made = receiver(name, "generic-oidc", |spec| {
+            spec.as_object_mut().expect("a mapping").remove("secretRef");
+            spec["resources"] = json!([{"kind": "GitRepository", "name": "taken"}]);
+            spec["oidcProviders"] = json!([{
+                "issuerURL": "https://issuer.example.com", "audience": "flux",
+                "validations": [{"expression": "claims.sub == 'a'", "message": "another subject"}],
+            }]);
+        });
+        made["metadata"]["namespace"] = json!(namespace);
+        let path = format!("/apis/notification.toolkit.fluxcd.io/v1/namespaces/{namespace}/receivers");
+        bed.create(&path, &made);
+    };
+    oidc("webapps", "deploy");
+    std::thread::sleep(Duration::from_millis(1100));
+    oidc("apps", "deployweb");
+    let running = start_flux_recv(bed, &["--receivers"]);
+    wait_for("the conflict", PATIENCE, || {
+        let log = running.process.output();
+        let line = log.lines().find(|line| line.contains("another endpoint has its path"))?;
+        let names_both = line.contains("endpoint=Receiver/apps/deployweb")
+            && line.contains("other=Receiver/webapps/deploy");
+        assert!(names_both, "{line}");
+        Some(())
+    });
+    bed.kubectl(&["-n", "webapps", "delete", "receiver", "--all", "--wait=false"]);
+    bed.kubectl(&["-n", "apps", "delete", "receiver", "--all", "--wait=false"]);
+}
+
+/// 600 bytes of YAML that the API server takes, and that once took 244 MB and 7 s at each change.
+pub fn patterns_of_a_tenant_take_no_time(bed: &Bed) {
+    let patterns: Vec<String> = (0..25).map(|at| format!("(?:\\pL{{1,{}}}){{1,9}}x", 80 + at)).collect();
+    let object = json!({
+        "apiVersion": "image.toolkit.fluxcd.io/v1", "kind": "ImageRepository",
+        "metadata": {"name": "greedy", "namespace": "team-a"},
+        "spec": {"image": "registry.example.com/greedy", "interval": "1h", "exclusionList": patterns},
+    });
+    let url = "/apis/image.toolkit.fluxcd.io/v1/namespaces/team-a/imagerepositories";
+    bed.create(url, &object);
+    git_repository(bed, "apps", "beside", json!({"url": "https://git.example.com/beside"}));
+    let running = start_flux_recv(bed, &[]);
+    for label in 0..20 {
+        let patch = json!({"metadata": {"labels": {"change": label.to_string()}}}).to_string();
+        bed.kubectl(&["-n", "team-a", "patch", "imagerepository", "greedy", "--type=merge", "-p", &patch]);
+    }
+    let resident = bed.block_on(async {
+        let page = reqwest::get(format!("{}/metrics", running.admin)).await.expect("an answer");
+        let page = page.text().await.expect("a page");
+        let line = page.lines().find(|line| line.starts_with("flux_recv_resident_memory_bytes "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("a figure")
+    });
+    assert!(resident < 110e6, "{resident}");
+    bed.kubectl(&["-n", "team-a", "delete", "imagerepository", "greedy"]);
+}
