@@ -30,9 +30,11 @@ pub struct Certificates {
 }
 
 /// What is at an address.
-#[derive(Default)]
 struct Slot {
+    /// Kept once a signature was verified with it: what anyone may name is worth nothing before.
     certificate: OnceLock<CertificateDer<'static>>,
+    /// When the address was first named.
+    since: Instant,
     /// When it was last fetched in vain. One fetch at a time: the second waiter finds what the first
     /// one brought.
     failed: tokio::sync::Mutex<Option<Instant>>,
@@ -78,9 +80,17 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
     if !topics.contains(&message.topic_arn) {
         return Err(Refusal::unproved("the message is of a topic that the endpoint does not list"));
     }
-    if !is_certificate(&message.signing_cert_url) {
-        return Err(Refusal::unproved("the certificate is not where SNS keeps its own"));
+    if !matches!(
+        message.r#type.as_str(),
+        "Notification" | "SubscriptionConfirmation" | "UnsubscribeConfirmation"
+    ) {
+        return Err(Refusal::unproved("the message is of a type that SNS does not send"));
     }
+    if message.has_line_breaks() {
+        return Err(Refusal::unproved("a field of the message has a line break, which SNS does not write"));
+    }
+    let certificate_url = certificate_url(&message.signing_cert_url, &message.topic_arn)
+        .ok_or_else(|| Refusal::unproved("the certificate is not where SNS keeps its own"))?;
     let signature = STANDARD
         .decode(&message.signature)
         .map_err(|_| Refusal::unproved("the field Signature holds no signature"))?;
@@ -89,20 +99,51 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
         "2" => Rsa::Sha256,
         _ => return Err(Refusal::unproved("the signature is of a version that is not known")),
     };
-    let certificate = tools.certificates.get(&message.signing_cert_url).await?;
-    let certificate = certificate.certificate.get().ok_or_else(|| cannot("it was not fetched"))?;
-    let certificate = EndEntityCert::try_from(certificate)
+    let slot = tools.certificates.slot(&certificate_url)?;
+    let certificate = tools.certificates.get(&slot, &certificate_url).await?;
+    let parsed = EndEntityCert::try_from(&certificate)
         .map_err(|_| Refusal::CannotCheck("the certificate of SNS cannot be read".to_owned()))?;
-    certificate.verify_signature(&algorithm, message.signed_text().as_bytes(), &signature).map_err(|_| {
+    parsed.verify_signature(&algorithm, message.signed_text().as_bytes(), &signature).map_err(|_| {
         Refusal::unproved("the signature is not that of this message under the certificate of SNS")
-    })
+    })?;
+    let _ = slot.certificate.set(certificate);
+    Ok(())
 }
 
-fn is_certificate(url: &str) -> bool {
-    of_sns(url).is_some_and(|url| url.query().is_none() && url.path().ends_with(".pem"))
+/// The address of a certificate, without its fragment, if it is one that SNS has for messages of the topic.
+fn certificate_url(written: &str, topic_arn: &str) -> Option<String> {
+    // arn:aws:sns:REGION:ACCOUNT:NAME
+    let region = topic_arn.split(':').nth(3)?;
+    let mut url = of_sns(written)?;
+    url.set_fragment(None);
+    let host = url.host_str()?.strip_prefix("sns.")?.strip_prefix(region)?;
+    let is_host = matches!(host, ".amazonaws.com" | ".amazonaws.com.cn");
+    let number = url.path().strip_prefix(CERTIFICATE_PATH)?.strip_suffix(".pem")?;
+    let is_path =
+        !number.is_empty() && number.len() <= 64 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_host && is_path && url.query().is_none()).then(|| url.to_string())
 }
+
+/// What the paths of certificates begin with; a number in hex follows.
+const CERTIFICATE_PATH: &str = "/SimpleNotificationService-";
 
 impl Message {
+    /// Whether a field has a line break that SNS puts into none. The fields are signed as lines, so that
+    /// one with a line break could be read as others: a message of the attacker's own topic as one of
+    /// another topic.
+    fn has_line_breaks(&self) -> bool {
+        let Message { r#type, message_id, topic_arn, timestamp, token, subscribe_url, .. } = self;
+        let fields = [
+            Some(r#type),
+            Some(message_id),
+            Some(topic_arn),
+            Some(timestamp),
+            token.as_ref(),
+            subscribe_url.as_ref(),
+        ];
+        fields.into_iter().flatten().any(|field| field.contains(['\n', '\r']))
+    }
+
     /// The fields that are there, each as its name and its value on lines of their own, by name.
     fn signed_text(&self) -> String {
         let Message {
@@ -131,49 +172,45 @@ impl Certificates {
         Certificates { fetch, slots: Mutex::default() }
     }
 
-    /// The slot of an address, with its certificate in it.
-    async fn get(&self, url: &str) -> Result<Arc<Slot>, Refusal> {
-        let slot = self.slot(url)?;
-        if slot.certificate.get().is_some() {
-            return Ok(slot);
+    /// The certificate at an address: the one that is kept, or a new one.
+    async fn get(&self, slot: &Slot, url: &str) -> Result<CertificateDer<'static>, Refusal> {
+        if let Some(certificate) = slot.certificate.get() {
+            return Ok(certificate.clone());
         }
         let mut failed = slot.failed.lock().await;
-        if slot.certificate.get().is_none() {
-            if failed.is_some_and(|failed| failed.elapsed() < PAUSE_AFTER_A_FAILURE) {
-                return Err(cannot("its address brought none a moment ago"));
-            }
-            // Stands until the fetch is through, also for a sender that hangs up.
-            *failed = Some(Instant::now());
-            let pem = self.fetch.get(url).await.map_err(|err| cannot(&err.to_string()))?;
-            let certificate = CertificateDer::from_pem_slice(&pem)
-                .map_err(|_| cannot("its address answers with something else"))?;
-            let _ = slot.certificate.set(certificate);
+        if let Some(certificate) = slot.certificate.get() {
+            return Ok(certificate.clone());
         }
-        drop(failed);
-        Ok(slot)
+        if failed.is_some_and(|failed| failed.elapsed() < PAUSE_AFTER_A_FAILURE) {
+            return Err(cannot("its address brought none a moment ago"));
+        }
+        // Stands until the fetch is through, also for a sender that hangs up.
+        *failed = Some(Instant::now());
+        let pem = self.fetch.get(url).await.map_err(|err| cannot(&err.to_string()))?;
+        let certificate = CertificateDer::from_pem_slice(&pem)
+            .map_err(|_| cannot("its address answers with something else"))?;
+        *failed = None;
+        Ok(certificate)
     }
 
+    /// The slot of an address. Where there are too many, the oldest without a certificate gives way, then
+    /// the oldest of all: SNS has a new certificate every year or so.
     fn slot(&self, url: &str) -> Result<Arc<Slot>, Refusal> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(url) {
             return Ok(Arc::clone(slot));
         }
         if slots.len() >= MOST_CERTIFICATES {
-            slots.retain(|_, slot| slot.is_of_use());
+            let age = |slot: &Slot| (slot.certificate.get().is_some(), slot.since);
+            let oldest = slots.iter().min_by_key(|(_, slot)| age(slot)).map(|(url, _)| url.clone());
+            oldest.map(|url| slots.remove(&url));
         }
-        if slots.len() >= MOST_CERTIFICATES {
-            return Err(cannot("too many addresses were named that have none"));
-        }
-        Ok(Arc::clone(slots.entry(url.to_owned()).or_default()))
-    }
-}
-
-impl Slot {
-    /// Whether it holds a certificate, or the memory of a failure that is not long ago.
-    fn is_of_use(&self) -> bool {
-        let is_recent =
-            |failed: &Option<Instant>| failed.is_some_and(|failed| failed.elapsed() < PAUSE_AFTER_A_FAILURE);
-        self.certificate.get().is_some() || self.failed.try_lock().map_or(true, |failed| is_recent(&failed))
+        let slot = Slot {
+            certificate: OnceLock::new(),
+            since: Instant::now(),
+            failed: tokio::sync::Mutex::default(),
+        };
+        Ok(Arc::clone(slots.entry(url.to_owned()).or_insert_with(|| Arc::new(slot))))
     }
 }
 
@@ -216,25 +253,57 @@ impl SignatureVerificationAlgorithm for Rsa {
 mod tests {
     use super::*;
 
+    const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:flux";
+
     #[test]
-    fn only_addresses_of_sns_are_asked() {
-        let good = "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem";
-        assert!(is_certificate(good));
-        assert!(is_certificate("https://sns.cn-north-1.amazonaws.com.cn/x.pem"));
+    fn only_certificates_of_sns_for_the_region_are_fetched() {
+        let good = "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0a1b.pem";
+        assert_eq!(certificate_url(good, TOPIC).as_deref(), Some(good));
+        assert_eq!(
+            certificate_url(&format!("{good}#1"), TOPIC).as_deref(),
+            Some(good),
+            "one slot for all of them"
+        );
+        let china = "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-1.pem";
+        assert!(certificate_url(china, "arn:aws-cn:sns:cn-north-1:1:flux").is_some());
         assert!(of_sns("https://sns.us-east-1.amazonaws.com/?Action=ConfirmSubscription").is_some());
         for bad in [
-            "http://sns.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com/x.pem?y=.txt&a",
-            "https://sns.us-east-1.amazonaws.com.evil.example/x.pem",
-            "https://evil.example/sns.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com@evil.example/x.pem",
-            "https://user:x@sns.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com:8443/x.pem",
-            "https://s3.us-east-1.amazonaws.com/x.pem",
-            "https://sns.us-east-1.amazonaws.com/x.pem/other",
+            "http://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem?y=.txt&a",
+            "https://sns.us-east-2.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-east-1x.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-east-1.amazonaws.com.evil.example/SimpleNotificationService-1.pem",
+            "https://evil.example/sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-east-1.amazonaws.com@evil.example/SimpleNotificationService-1.pem",
+            "https://user:x@sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-east-1.amazonaws.com:8443/SimpleNotificationService-1.pem",
+            "https://s3.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem/other",
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-xyz.pem",
+            "https://sns.us-east-1.amazonaws.com/other/SimpleNotificationService-1.pem",
             "",
         ] {
-            assert!(!is_certificate(bad), "{bad}");
+            assert!(certificate_url(bad, TOPIC).is_none(), "{bad}");
         }
+    }
+
+    // The attack: what Amazon signed for one topic reads as a message of another.
+    #[test]
+    fn two_messages_with_one_signed_text_are_told_apart() {
+        let message =
+            |fields: serde_json::Value| serde_json::from_value::<Message>(fields).expect("a message");
+        let of_attacker = message(serde_json::json!({
+            "Type": "Notification", "MessageId": "1", "TopicArn": "arn:aws:sns:us-east-1:6:own", "Timestamp": "t",
+            "Message": "hello\nMessageId\n1\nTimestamp\nt\nTopicArn\narn:aws:sns:us-east-1:1:victim\nType\nNotification",
+            "SignatureVersion": "2", "Signature": "", "SigningCertURL": "",
+        }));
+        let rest = "Notification\nMessageId\n1\nTimestamp\nt\nTopicArn\narn:aws:sns:us-east-1:6:own\nType\nNotification";
+        let of_victim = message(serde_json::json!({
+            "Type": rest, "MessageId": "1", "TopicArn": "arn:aws:sns:us-east-1:1:victim", "Timestamp": "t",
+            "Message": "hello", "SignatureVersion": "2", "Signature": "", "SigningCertURL": "",
+        }));
+        assert_eq!(of_attacker.signed_text(), of_victim.signed_text(), "one signature is good for both");
+        assert!(!of_attacker.has_line_breaks(), "a message may have any number of lines");
+        assert!(of_victim.has_line_breaks());
     }
 }

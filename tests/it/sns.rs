@@ -12,7 +12,8 @@ use super::running::client;
 use super::web::{CERTIFICATE, Web, with};
 
 pub const TOPIC: &str = "arn:aws:sns:us-west-2:123456789012:MyTopic";
-pub const CERTIFICATE_URL: &str = "https://sns.us-west-2.amazonaws.com/SimpleNotificationService-test.pem";
+pub const CERTIFICATE_URL: &str =
+    "https://sns.us-west-2.amazonaws.com/SimpleNotificationService-0123abcd.pem";
 const SUBSCRIBE_URL: &str =
     "https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription&Token=test-subscribe-token";
 
