@@ -1,5 +1,6 @@
-//! The listener for operators: probes, metrics, the config in force and the last deliveries. Not for
-//! the outside, and without secrets all the same.
+//! The listeners for operators: probes and metrics for the cluster, and on loopback the pages that show
+//! what is served and delivered. None of them holds a secret, but the pages name the repositories of all
+//! tenants: Kubernetes' own rights decide who may forward a port to them.
 
 use std::io;
 use std::net::TcpListener;
@@ -38,6 +39,19 @@ pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
             .route("/livez", web::get().to(async || "ok\n"))
             .route("/readyz", web::get().to(ready))
             .route("/metrics", web::get().to(metrics))
+    })
+}
+
+/// Serves the pages with details on a bound listener; the caller has seen to it that it is on loopback or
+/// that the operator has named another address.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn start_debug(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
+    let desk = web::Data::from(desk);
+    listener::serve(listener, OPTIONS, move || {
+        App::new()
+            .app_data(desk.clone())
             .route("/config", web::get().to(config))
             .route("/deliveries", web::get().to(deliveries))
     })
@@ -54,6 +68,9 @@ const OPTIONS: ListenerOptions = ListenerOptions {
 /// Ready means: can accept and keep. What Flux or the API server are doing is reported by the
 /// metrics and gates nothing: an outage there must not take the receiver out of its Service.
 async fn ready(desk: web::Data<Desk>) -> HttpResponse {
+    if desk.service.is_shutting_down() {
+        return HttpResponse::ServiceUnavailable().body("shutting down\n");
+    }
     match desk.journal.is_writable() {
         true => HttpResponse::Ok().body("ok\n"),
         false => HttpResponse::ServiceUnavailable().body("the journal cannot be written\n"),

@@ -9,6 +9,7 @@ mod sender;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::HeaderMap;
@@ -38,6 +39,21 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Bounds of what is taken.
     pub limits: Limits,
+    /// Whether the process is about to stop accepting deliveries.
+    pub shutting_down: AtomicBool,
+}
+
+impl Service {
+    /// From now on probes say that the process is not ready, and each answer ends its connection, so that
+    /// the next delivery goes to another instance.
+    pub fn shut_down(&self) {
+        self.shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Service::shut_down`] was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
 }
 
 /// Bounds of what the listener takes from strangers.
@@ -107,8 +123,8 @@ async fn handle(
     quiet: web::Data<Quiet>,
 ) -> HttpResponse {
     let mut response = respond(&request, &mut payload, &service, &memory, &quiet).await;
-    if !body::discard(&request, &mut payload).await {
-        // What is left of the body would be read as the next request.
+    // What is left of a body would be read as the next request.
+    if !body::discard(&request, &mut payload).await || service.is_shutting_down() {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     response

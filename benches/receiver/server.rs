@@ -109,6 +109,7 @@ impl Server {
             "json",
         ]);
         command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
+        command.env("FLUX_RECV_DEBUG_LISTEN", "none").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
         // As in the image.
         command.env("MIMALLOC_PURGE_DELAY", "0").env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         Server::spawn(command, port, folder)

@@ -9,6 +9,7 @@ mod reloading;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -45,9 +46,13 @@ pub(super) struct ServeArgs {
     /// The address to listen on: `:port` or `host:port`.
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", env = "FLUX_RECV_LISTEN")]
     listen: String,
-    /// The address for probes, metrics and the last deliveries; not for the outside.
+    /// The address for probes and metrics; not for the outside.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", env = "FLUX_RECV_ADMIN_LISTEN")]
     admin_listen: String,
+    /// The address for the config in force and the last deliveries, for `kubectl port-forward`; `none`
+    /// switches it off.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082", env = "FLUX_RECV_DEBUG_LISTEN")]
+    debug_listen: String,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Serve against the Flux objects in a folder of YAML files instead of a cluster, and patch nothing.
@@ -72,7 +77,11 @@ pub(super) struct ServeArgs {
     /// Over how long the requests of a delivery for many objects are spread, at most; 0 sends them at once.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, env = "FLUX_RECV_SPREAD")]
     spread: Duration,
-    /// How long to go on asking after SIGTERM.
+    /// How long to go on accepting deliveries after SIGTERM, so that load balancers notice; a second
+    /// signal ends it.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, env = "FLUX_RECV_SHUTDOWN_DELAY")]
+    shutdown_delay: Duration,
+    /// How long to go on requesting reconciliation after that.
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = parse_duration, env = "FLUX_RECV_DRAIN")]
     drain: Duration,
 }
@@ -106,6 +115,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             history,
             metrics,
             limits,
+            shutting_down: AtomicBool::new(false),
         });
         match backend.watches {
             Some(watches) => {
@@ -139,9 +149,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             journal: backend.journal.clone(),
             options: options(args, &backend.journal_folder),
         };
+        let desk = Arc::new(desk);
         let address = listener::local_address(&operators)?;
-        let mut admin = admin::start(operators, Arc::new(desk))?;
+        let mut admin = admin::start(operators, Arc::clone(&desk))?;
         log::info!(address:%; "probes and metrics");
+        let _debug = start_debug(&args.debug_listen, desk);
         let address = listener::local_address(&public)?;
         let mut running = server::start(public, Arc::clone(&service))?;
         log::info!(address:%; "listening");
@@ -157,7 +169,17 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let left = |running| drain(running, &service, &backend.queue, &backend.journal, args.drain);
         match cause {
             Ok(signal) => {
-                log::info!("{signal}: accepting no more, asking for what is left");
+                if signal == "SIGTERM" && !args.shutdown_delay.is_zero() {
+                    service.shut_down();
+                    let delay_s = args.shutdown_delay.as_secs_f64();
+                    log::info!(signal, delay_s; "shutting down: not ready any more, still accepting deliveries");
+                    tokio::select! {
+                        () = tokio::time::sleep(args.shutdown_delay) => {}
+                        _ = sigterm.recv() => {}
+                        _ = sigint.recv() => {}
+                    }
+                }
+                log::info!(signal; "shutting down: draining pending reconcile requests");
                 Ok(left(Some(running)).await)
             }
             Err((why, listens)) => {
@@ -170,6 +192,28 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Serves the pages with details. Nothing depends on them, so a port that is taken is no reason not to
+/// start.
+fn start_debug(address: &str, desk: Arc<Desk>) -> Option<Running> {
+    if address == "none" {
+        return None;
+    }
+    let started = listener::bind(address).and_then(|listener| {
+        let bound = listener::local_address(&listener)?;
+        admin::start_debug(listener, desk).map(|running| (bound, running))
+    });
+    match started {
+        Ok((address, running)) => {
+            log::info!(address:%; "config and deliveries");
+            Some(running)
+        }
+        Err(err) => {
+            log::warn!(address, why:% = err; "no pages for config and deliveries; --debug-listen takes another address or none");
+            None
+        }
+    }
+}
+
 /// A service over Flux objects from files, as the demo serves it. Drives its queue by itself.
 pub(super) async fn offline_service(config: Config, inventory: Inventory, limits: Limits) -> Arc<Service> {
     let metrics = Metrics::new();
@@ -178,7 +222,14 @@ pub(super) async fn offline_service(config: Config, inventory: Inventory, limits
     let receiver = Receiver::new(tools(), sink, Arc::clone(&metrics));
     let in_force = InForce::new(serving(config, &metrics));
     receiver.match_what_can_be().await;
-    Arc::new(Service { in_force, receiver, history: Arc::default(), metrics, limits })
+    Arc::new(Service {
+        in_force,
+        receiver,
+        history: Arc::default(),
+        metrics,
+        limits,
+        shutting_down: AtomicBool::new(false),
+    })
 }
 
 /// What of a config can be put in force.
@@ -278,6 +329,7 @@ fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Va
         "config": args.config.config,
         "listen": args.listen,
         "adminListen": args.admin_listen,
+        "debugListen": args.debug_listen,
         "namespaces": args.cluster.namespaces(),
         "manifests": args.manifests,
         "requireOptIn": args.require_opt_in,
@@ -286,6 +338,7 @@ fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Va
         "catchUp": args.catch_up,
         "minIntervalMillis": args.min_interval.as_millis() as u64,
         "spreadMillis": args.spread.as_millis() as u64,
+        "shutdownDelayMillis": args.shutdown_delay.as_millis() as u64,
         "drainMillis": args.drain.as_millis() as u64,
     })
 }

@@ -148,7 +148,7 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
     assert!(took < Duration::from_secs(20), "{took:?}");
     wait_for("the outcome", PATIENCE, || running.process.output().contains("result=seen").then_some(()));
     let list =
-        bed.block_on(async { reqwest::get(format!("{}/deliveries", running.admin)).await?.text().await });
+        bed.block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
     let list: Value = serde_json::from_str(&list.expect("an answer")).expect("JSON");
     assert_eq!(list["gitea"][0]["followThrough"][0]["result"], "seen", "{list:#}");
 }

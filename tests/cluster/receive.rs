@@ -26,6 +26,7 @@ pub struct FluxRecv {
 fn spawn(command: &[std::ffi::OsString], kubeconfig: &std::path::Path, log: &std::path::Path) -> Process {
     let mut process = flux_recv();
     process.args(command).env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG");
+    process.env("FLUX_RECV_DEBUG_LISTEN", "127.0.0.1:0").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
     Process::spawn(&mut process, log)
 }
 
@@ -105,6 +106,13 @@ impl FluxRecv {
         };
         running.wait_until_it_listens();
         running
+    }
+
+    /// Where the pages with details are.
+    pub fn debug(&self) -> String {
+        let log = self.process.output();
+        let address = log.lines().rev().find_map(|line| line.split("config and deliveries address=").nth(1));
+        format!("http://{}", address.expect("a line about it"))
     }
 
     fn wait_until_it_listens(&mut self) {

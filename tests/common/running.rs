@@ -53,6 +53,7 @@ pub fn flux_recv() -> Command {
     }
     // Whoever tests the journal names a folder.
     command.env("FLUX_RECV_JOURNAL", "none").env("FLUX_RECV_ADMIN_LISTEN", "127.0.0.1:0");
+    command.env("FLUX_RECV_DEBUG_LISTEN", "127.0.0.1:0").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
     command
 }
 
@@ -137,10 +138,19 @@ impl Running {
         running
     }
 
-    /// What the operators' listener answers.
+    /// What the listener for operators that has the path answers.
     pub async fn ask(&self, path: &str) -> (u16, String) {
-        let response = client().get(format!("{}{path}", self.admin)).send().await.expect("an answer");
+        let has_details = path == "/config" || path == "/deliveries";
+        let base = if has_details { self.debug() } else { self.admin.clone() };
+        let response = client().get(format!("{base}{path}")).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.expect("a body"))
+    }
+
+    /// Where the pages with details are; on the other operators' listener in older binaries.
+    fn debug(&self) -> String {
+        let log = self.log();
+        let address = log.lines().find_map(|line| line.split("config and deliveries address=").nth(1));
+        address.map_or_else(|| self.admin.clone(), |address| format!("http://{address}"))
     }
 
     /// The value of a metric, by its name with labels.

@@ -125,7 +125,14 @@ pub async fn serve(config: &str, objects: &str, fetch: Arc<dyn Fetch>) -> InProc
     let serving = Serving { endpoints: config.endpoints, trusted_proxies: Vec::new() };
     let in_force = InForce::new(serving);
     let limits = Limits::default();
-    let service = Arc::new(Service { in_force, receiver, history: Arc::default(), metrics, limits });
+    let service = Arc::new(Service {
+        in_force,
+        receiver,
+        history: Arc::default(),
+        metrics,
+        limits,
+        shutting_down: false.into(),
+    });
     let listener = listener::bind("127.0.0.1:0").expect("a port");
     let base = format!("http://{}", listener::local_address(&listener).expect("an address"));
     let running = server::start(listener, Arc::clone(&service)).expect("a server");

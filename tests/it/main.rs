@@ -22,6 +22,7 @@ mod reload;
 #[path = "../common/running.rs"]
 mod running;
 mod senders;
+mod shutdown;
 mod sns;
 mod web;
 
