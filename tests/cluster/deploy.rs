@@ -89,7 +89,8 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         apply_dry(bed, &text);
         built.push((name, text));
     }
-    for component in ["ingress", "httproute", "volume-claim", "receivers", "receivers-in-namespace"] {
+    for component in ["ingress", "httproute", "volume-claim", "receivers", "receivers-in-namespace", "egress"]
+    {
         let with = folder.join(format!("with-{component}"));
         std::fs::create_dir_all(&with).expect("a folder");
         let text =
@@ -99,6 +100,7 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         apply_dry(bed, &text);
         let tell_tale = match component {
             "volume-claim" => "claimName: flux-recv-journal",
+            "egress" => "name: flux-recv-egress",
             "receivers" => "value: all",
             "receivers-in-namespace" => "namespace: apps\nrules:",
             _ => "/hook/",

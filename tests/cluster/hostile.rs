@@ -125,3 +125,57 @@ pub fn patterns_of_a_tenant_take_no_time(bed: &Bed) {
     assert!(resident < 110e6, "{resident}");
     bed.kubectl(&["-n", "team-a", "delete", "imagerepository", "greedy"]);
 }
+
+/// With the token of the ServiceAccount that the manifests make: the annotation passes and nothing else.
+pub fn the_admission_policy_lets_one_annotation_pass(bed: &Bed) {
+    git_repository(bed, "apps", "guarded", json!({"url": "https://git.example.com/guarded"}));
+    let token = super::receive::own_token(bed);
+    let object = "/apis/source.toolkit.fluxcd.io/v1/namespaces/apps/gitrepositories/guarded";
+    let annotation =
+        json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "2026-01-01T00:00:00Z"}}});
+    // The API server takes a moment to know a policy.
+    wait_for("the policy", PATIENCE, || {
+        (bed.patch_as(&token, object, &json!({"spec": {"suspend": true}})) == 403).then_some(())
+    });
+    assert_eq!(bed.patch_as(&token, object, &annotation), 200);
+    for denied in [
+        json!({"spec": {"url": "https://git.example.com/other"}}),
+        json!({"spec": {"ref": {"branch": "other"}}}),
+        json!({"metadata": {"annotations": {"other": "x"}}}),
+        json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "now", "other": "x"}}}),
+        json!({"metadata": {"labels": {"other": "x"}}}),
+        json!({"metadata": {"finalizers": ["example.com/x"]}}),
+        json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x"}]}}),
+    ] {
+        assert_eq!(bed.patch_as(&token, object, &denied), 403, "{denied}");
+    }
+    assert_eq!(
+        bed.patch_as(&token, &format!("{object}/status"), &json!({"status": {"observedGeneration": 9}})),
+        403
+    );
+    // A status within a patch of the object itself is dropped before anyone is asked.
+    let before = bed.get(object)["status"].clone();
+    bed.patch_as(&token, object, &json!({"status": {"observedGeneration": 9}}));
+    assert_eq!(bed.get(object)["status"], before);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = env!("CARGO_MANIFEST_DIR");
+    std::fs::create_dir(folder.path().join("other")).expect("a folder");
+    super::common::copy_folder(
+        &std::path::Path::new(root).join("kustomization"),
+        &folder.path().join("kustomization"),
+    );
+    std::fs::write(
+        folder.path().join("other/kustomization.yaml"),
+        "namespace: elsewhere\nresources: [../kustomization]\n",
+    )
+    .expect("a kustomization");
+    let text = bed.kustomize(&folder.path().join("kustomization"));
+    assert!(text.contains("'system:serviceaccount:flux-system:flux-recv'"), "{text}");
+    let mut base =
+        std::fs::read_to_string(folder.path().join("kustomization/kustomization.yaml")).expect("a file");
+    base = base.replace("namespace: flux-system", "namespace: elsewhere");
+    std::fs::write(folder.path().join("kustomization/kustomization.yaml"), base).expect("a file");
+    let text = bed.kustomize(&folder.path().join("kustomization"));
+    assert!(text.contains("system:serviceaccount:elsewhere:flux-recv'"), "{text}");
+}

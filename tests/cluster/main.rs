@@ -78,6 +78,7 @@ const SCENARIOS: &[Scenario] = &[
     ("a_role_that_names_its_secrets_is_enough", receivers::a_role_that_names_its_secrets_is_enough),
     ("hostile_receivers_hold_up_no_others", hostile::hostile_receivers_hold_up_no_others),
     ("a_path_cannot_be_taken_by_a_younger_receiver", hostile::a_path_cannot_be_taken_by_a_younger_receiver),
+    ("the_admission_policy_lets_one_annotation_pass", hostile::the_admission_policy_lets_one_annotation_pass),
     ("patterns_of_a_tenant_take_no_time", hostile::patterns_of_a_tenant_take_no_time),
     (
         "deliveries_cost_the_api_server_a_handful_of_requests",
