@@ -81,7 +81,7 @@ impl Default for Pace {
         Pace {
             min_interval: Duration::from_secs(1),
             // The API server's default for concurrent changes is 200, for all clients together.
-            max_in_flight: 32,
+            max_in_flight: 64,
             time_limit: Duration::from_secs(10),
             spread: Duration::from_secs(5),
         }
@@ -145,7 +145,7 @@ impl Promise {
 impl Queue {
     /// A queue over what an earlier process has left in the journal.
     pub fn new(pace: Pace, journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Queue {
-        let mut slots = Slots::new(pace.min_interval);
+        let mut slots = Slots::new(pace.min_interval, pace.max_per_kind());
         let pending = left.pending.iter().map(|(target, generation)| (target.clone(), *generation));
         let (now, window) = (Instant::now(), pace.window(left.pending.len()));
         slots.restore(pending, now, || now + random_part_of(window));
@@ -299,6 +299,12 @@ impl Queue {
 }
 
 impl Pace {
+    /// How many patches of one kind may be in flight: an admission webhook that hangs is one for a kind, and
+    /// must not keep the others waiting.
+    fn max_per_kind(&self) -> usize {
+        (self.max_in_flight / 2).max(1)
+    }
+
     /// Over how long so many objects are spread.
     fn window(&self, objects: usize) -> Duration {
         match objects {

@@ -74,11 +74,14 @@ struct World {
     patched: BTreeMap<Target, Instant>,
 }
 
+/// One less than may be in flight, so that some have to wait for others of their kind.
+const MAX_PER_KIND: usize = 1;
+
 impl World {
     fn new() -> World {
         World {
             now: Instant::now(),
-            slots: Slots::new(INTERVAL),
+            slots: Slots::new(INTERVAL, MAX_PER_KIND),
             disk: Contents::default(),
             gathered: Vec::new(),
             commit: Arc::default(),
@@ -105,7 +108,7 @@ impl World {
             Step::EndPatch(_) => {}
             Step::Commit(success) => self.write(success),
             Step::Crash => {
-                self.slots = Slots::new(INTERVAL);
+                self.slots = Slots::new(INTERVAL, MAX_PER_KIND);
                 let pending = self.disk.pending.iter();
                 let pending = pending.map(|(target, generation)| (target.clone(), *generation));
                 self.slots.restore(pending, self.now, || self.now);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::slot::{Ending, Generation, Next, Slot};
-use crate::flux::Target;
+use crate::flux::{Kind, Target};
 
 /// How long the journal may still hold an object that was asked. An object that is wanted again in
 /// that time costs the journal no write; after a crash in that time it is asked once too often.
@@ -26,6 +26,11 @@ pub(super) struct Slots<C> {
     due: BTreeSet<(Instant, Target)>,
     busy: usize,
     min_interval: Duration,
+    /// How many patches of one kind may be in flight.
+    max_per_kind: usize,
+    in_flight: HashMap<Kind, usize>,
+    /// What is due and of a kind that has all its patches in flight.
+    parked: HashMap<Kind, BTreeSet<(Instant, Target)>>,
 }
 
 struct Entry<C> {
@@ -73,8 +78,16 @@ impl<C: Pledge> Record<C> {
 }
 
 impl<C: Pledge> Slots<C> {
-    pub(super) fn new(min_interval: Duration) -> Slots<C> {
-        Slots { entries: HashMap::new(), due: BTreeSet::new(), busy: 0, min_interval }
+    pub(super) fn new(min_interval: Duration, max_per_kind: usize) -> Slots<C> {
+        Slots {
+            entries: HashMap::new(),
+            due: BTreeSet::new(),
+            busy: 0,
+            min_interval,
+            max_per_kind,
+            in_flight: HashMap::new(),
+            parked: HashMap::new(),
+        }
     }
 
     /// These are pending since an earlier process, and the journal holds them. Each is asked at its
@@ -134,14 +147,21 @@ impl<C: Pledge> Slots<C> {
     /// these, which the journal need not hold any more.
     pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (Due, Vec<(Target, Generation)>) {
         let (mut start, mut forget) = (Vec::new(), Vec::new());
+        self.unpark();
         while start.len() < room {
             match self.due.first() {
                 Some((due, _)) if *due <= now => {}
                 _ => break,
             }
-            let Some((_, target)) = self.due.pop_first() else { break };
+            let Some((due, target)) = self.due.pop_first() else { break };
+            let in_flight = self.in_flight.entry(target.kind).or_default();
+            if *in_flight >= self.max_per_kind {
+                self.parked.entry(target.kind).or_default().insert((due, target));
+                continue;
+            }
             let Some(Entry { slot, record }) = self.entries.get_mut(&target) else { continue };
             if slot.start(now).is_some() {
+                *in_flight += 1;
                 start.push(target);
                 continue;
             }
@@ -164,8 +184,23 @@ impl<C: Pledge> Slots<C> {
         (Due { start, next: self.due.first().map(|(due, _)| *due) }, forget)
     }
 
+    /// Lets what is parked start as far as its kind has room again.
+    fn unpark(&mut self) {
+        for (kind, parked) in &mut self.parked {
+            let in_flight = self.in_flight.get(kind).copied().unwrap_or_default();
+            for _ in 0..self.max_per_kind.saturating_sub(in_flight) {
+                let Some(first) = parked.pop_first() else { break };
+                self.due.insert(first);
+            }
+        }
+        self.parked.retain(|_, parked| !parked.is_empty());
+    }
+
     /// The patch of an object has ended.
     pub(super) fn finish(&mut self, target: &Target, now: Instant, ending: Ending) {
+        if let Some(in_flight) = self.in_flight.get_mut(&target.kind) {
+            *in_flight = in_flight.saturating_sub(1);
+        }
         let Some(Entry { slot, record }) = self.entries.get_mut(target) else { return };
         let look_again = match slot.finish(now, ending, self.min_interval) {
             Next::StartAt(due) => due,

@@ -160,7 +160,8 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
 #[tokio::test]
 async fn patches_in_flight_are_bounded_and_limited_in_time() {
     let pace = Pace {
-        max_in_flight: 2,
+        // Half of them for a kind.
+        max_in_flight: 4,
         time_limit: Duration::from_millis(50),
         min_interval: Duration::ZERO,
         ..fast()
@@ -172,6 +173,21 @@ async fn patches_in_flight_are_bounded_and_limited_in_time() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!script.requests_of("c").is_empty(), "the third waits for a place, not for an answer");
     assert_eq!(queue.pending_targets().len(), 3);
+}
+
+/// An admission webhook that hangs is one for a kind.
+#[tokio::test]
+async fn a_kind_that_hangs_leaves_half_of_the_patches_to_the_others() {
+    let pace = Pace { max_in_flight: 4, time_limit: Duration::from_secs(60), ..fast() };
+    let script = Script { takes: Duration::from_secs(3600), ..Script::default() };
+    let (queue, script) = start(pace, script);
+    let _ = queue.want(&[target("a"), target("b"), target("c"), target("d")]);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(script.requests.lock().expect("a lock").len(), 2);
+    let other = Target { kind: Kind::Bucket, ..target("other") };
+    let _ = queue.want(&[other]);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(script.requests_of("other").len(), 1);
 }
 
 #[tokio::test]
