@@ -191,6 +191,14 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A length of time, or none for `never`. clap takes a bare `Option` for an argument that may be missing.
+type OptionalDuration = std::option::Option<Duration>;
+
+/// Reads a length of time, or `never`.
+fn parse_duration_or_never(text: &str) -> Result<OptionalDuration, String> {
+    if text == "never" { Ok(None) } else { parse_duration(text).map(Some) }
+}
+
 const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn read_duration(text: &str) -> Result<Duration, String> {

@@ -4,6 +4,7 @@ pub mod access;
 pub mod annotate;
 pub mod connection;
 mod extent;
+mod gap;
 pub mod inventory;
 mod knowledge;
 mod list_scanner;

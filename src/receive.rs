@@ -145,7 +145,10 @@ impl Receiver {
             resume_at = next;
             let outcome = match heard {
                 Heard::Of(of_part, facts) => {
-                    events.add(&of_part);
+                    // A delivery of one part says itself what it is about.
+                    if whole.is_some() || next.is_some() {
+                        events.add(&of_part);
+                    }
                     let is_first = whole.is_none();
                     let happened = Happened { events: of_part, facts, is_first };
                     self.take(endpoint, id, happened).await
@@ -393,12 +396,32 @@ impl Receiver {
         is_all
     }
 
-    /// Asks once for every object that a delivery to one of these endpoints could be about, spread
-    /// out: for a start that does not know what it has missed.
+    /// Requests once the reconciliation of every object that a delivery to one of these endpoints could
+    /// concern, spread out: for a start that does not know what it has missed.
     ///
     /// # Errors
     /// When the journal does not hold all of them.
     pub async fn catch_up(&self, endpoints: &Endpoints) -> Result<(), NotKept> {
+        self.catch_up_where(endpoints, |_| true).await
+    }
+
+    /// The same for some objects: those that were made or changed while nobody watched.
+    ///
+    /// # Errors
+    /// When the journal does not hold all of them.
+    pub async fn catch_up_with(
+        &self,
+        endpoints: &Endpoints,
+        missed: &BTreeSet<Target>,
+    ) -> Result<(), NotKept> {
+        self.catch_up_where(endpoints, |target| missed.contains(target)).await
+    }
+
+    async fn catch_up_where(
+        &self,
+        endpoints: &Endpoints,
+        is_wanted: impl Fn(&Target) -> bool,
+    ) -> Result<(), NotKept> {
         let Sink::Flux(objects) = &self.sink else { return Ok(()) };
         let mut targets = BTreeSet::new();
         {
@@ -407,9 +430,12 @@ impl Receiver {
                 targets.extend(matching::all_of(&inventory, endpoint.provider.subjects, &endpoint.selection));
             }
         }
-        let targets: Vec<Target> = targets.into_iter().collect();
+        let targets: Vec<Target> = targets.into_iter().filter(is_wanted).collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
         let window = CATCH_UP_SPREAD.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-        log::info!(objects = targets.len(), within_s = window.as_secs(); "catching up: asking every object once");
+        log::info!(objects = targets.len(), within_s = window.as_secs(); "catching up: requesting each object once");
         objects.queue.want_spread(&targets, window).kept().await
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
@@ -20,7 +20,9 @@ use tokio::sync::Notify as Signal;
 
 use self::backend::Backend;
 use self::reloading::Reloading;
-use super::{ClusterArgs, ConfigArgs, ReceiverArgs, parse_duration, runtime};
+use super::{
+    ClusterArgs, ConfigArgs, OptionalDuration, ReceiverArgs, parse_duration, parse_duration_or_never, runtime,
+};
 use crate::admin::{self, Desk};
 use crate::cluster::inventory::Watches;
 use crate::config::{self, Config, Rules};
@@ -71,6 +73,10 @@ pub(super) struct ServeArgs {
     /// Ask every object once after a start that finds no journal.
     #[arg(long, env = "FLUX_RECV_CATCH_UP")]
     catch_up: bool,
+    /// Request every object once after a start that nobody was there before for longer than this: senders
+    /// do not send again what was refused; `never` switches it off.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration_or_never, env = "FLUX_RECV_CATCH_UP_AFTER")]
+    catch_up_after: OptionalDuration,
     /// The least time between two reconcile requests for one object.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration, env = "FLUX_RECV_MIN_INTERVAL")]
     min_interval: Duration,
@@ -124,6 +130,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
                     matching.receiver.match_what_waits(&became_known).await;
                 });
                 let journal = backend.journal.clone();
+                let missed = catch_up_after_gaps(Arc::clone(&service), Arc::clone(&watches));
+                backend.tasks.spawn("the look at gaps", missed);
                 let synced = when_synced(Arc::clone(&service), watches, journal, backend.must_catch_up);
                 backend.tasks.spawn("the first look at the cluster", synced);
             }
@@ -140,6 +148,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             let put_in_force = receivers::put_in_force(Arc::clone(&service), reloading.watches.clone());
             backend.tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
         }
+        backend.tasks.spawn("the signs of life", tell_that_it_lives(backend.journal.clone()));
         backend.tasks.spawn("the reloading", reloading.run(Arc::clone(&service)));
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sigint = signal(SignalKind::interrupt())?;
@@ -271,6 +280,32 @@ async fn catch_up_with(service: &Service) {
     }
 }
 
+/// Requests objects that were made or changed while their watch was interrupted; never ends.
+async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watches>) {
+    loop {
+        let missed = watches.missed_changes().await;
+        // Those of one list come together.
+        tokio::time::sleep(AFTER_A_GAP).await;
+        while service.receiver.catch_up_with(&service.in_force.get().endpoints, &missed).await.is_err() {
+            tokio::time::sleep(CATCH_UP_AGAIN).await;
+        }
+    }
+}
+
+const AFTER_A_GAP: Duration = Duration::from_secs(1);
+
+/// How often the journal is told that deliveries are accepted.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+
+/// Tells the journal that deliveries are accepted; never ends.
+async fn tell_that_it_lives(journal: Journal) {
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        journal.write_later([Change::Alive(now.as_secs())]);
+        tokio::time::sleep(SIGN_OF_LIFE).await;
+    }
+}
+
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(10);
 
 /// What checking proofs needs from outside: the real network and the real clock.
@@ -336,6 +371,7 @@ fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Va
         "receivers": args.receivers.namespaces(),
         "journal": journal_folder,
         "catchUp": args.catch_up,
+        "catchUpAfterMillis": args.catch_up_after.map(|after| after.as_millis() as u64),
         "minIntervalMillis": args.min_interval.as_millis() as u64,
         "spreadMillis": args.spread.as_millis() as u64,
         "shutdownDelayMillis": args.shutdown_delay.as_millis() as u64,

@@ -53,7 +53,7 @@ impl Connection {
         self.shared.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// Reads the credentials again, as after a 401.
+    /// Reads address, CA and credentials again, as after a 401 or where no answer comes any more.
     pub async fn reload_credentials(&self) {
         let age = self.shared.client.read().unwrap_or_else(PoisonError::into_inner).1.elapsed();
         if age < RELOAD_PAUSE {
@@ -63,7 +63,7 @@ impl Connection {
             Ok(client) => {
                 *self.shared.client.write().unwrap_or_else(PoisonError::into_inner) =
                     (client, Instant::now());
-                log::info!("the API server refused the credentials; they were read again");
+                log::info!("address, CA and credentials of the API server were read again");
             }
             Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot read the credentials again"),
         }

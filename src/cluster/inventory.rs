@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::{DynamicObject, ListParams};
 use kube::core::ApiResource;
@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use super::annotate::Annotator;
 use super::connection::Connection;
 use super::extent::Extent;
+use super::gap::{Gap, MissedChanges};
 use super::knowledge::Knowledge;
 use super::resources::Resources;
 use super::watch::{Scope, Seen, Watch, Watched};
@@ -41,6 +42,7 @@ pub struct Watches {
     more_needs: Notify,
     /// Objects of which it was logged that something in them cannot be used.
     faulty: Mutex<HashSet<Target>>,
+    missed: MissedChanges,
 }
 
 /// When to look again for what is missing or forbidden.
@@ -62,12 +64,17 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// others do not wait for it any longer.
 const BROKEN_AFTER: u32 = 5;
 
+/// So many times in a row without an answer, the address and CA of the API server are read again.
+const RELOAD_AFTER: u32 = 3;
+
 /// Why a watch ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
     Forbidden,
     NotServed,
     Unauthorized,
+    /// No answer came so often that the address or its CA may have changed.
+    Unreachable,
     Silent,
 }
 
@@ -96,6 +103,7 @@ impl Watches {
             outdated: Mutex::default(),
             more_needs: Notify::new(),
             faulty: Mutex::default(),
+            missed: MissedChanges::default(),
         };
         watches.also_watch(needs);
         Arc::new(watches)
@@ -124,6 +132,11 @@ impl Watches {
             inventory: Arc::clone(&self.inventory),
             extent: Arc::clone(&self.extent),
         }
+    }
+
+    /// Waits for objects that were made or changed while their watch was interrupted.
+    pub async fn missed_changes(&self) -> BTreeSet<Target> {
+        self.missed.take().await
     }
 
     /// Watches all kinds; never ends. A watch that panics is started again, and so is one that has to
@@ -218,6 +231,8 @@ impl Watches {
                     trouble = Trouble::default();
                 }
                 Ended::Forbidden => self.forbidden(kind, &scope, &scope).await,
+                // Read again, since either may have been exchanged.
+                Ended::Unreachable => self.connection.reload_credentials().await,
                 Ended::NotServed | Ended::Unauthorized | Ended::Silent => {
                     trouble.answered_failures += 1;
                     self.settle_if_broken(kind, &scope, trouble.answered_failures);
@@ -327,6 +342,7 @@ impl Watches {
     ) -> Ended {
         let mut watch = Watch::new(client.clone(), resource, scope);
         let mut listed = HashSet::new();
+        let mut gap = Gap::default();
         // Of the list, from its beginning: filters may come to read the kind in its middle.
         let mut with_details = false;
         loop {
@@ -349,12 +365,14 @@ impl Watches {
                     }
                     if matches!(seen, Seen::Listing) {
                         with_details = self.keeps_details(kind);
+                        gap.lists(self.extent.was_listed(kind, scope));
                         // A kind that was missing or forbidden is there now.
                         if !self.extent.was_listed(kind, scope) {
                             self.knowledge.unknow(kind, stands_for);
                         }
                     }
-                    if self.apply(kind, scope, seen, &mut listed) {
+                    if self.apply(kind, scope, seen, &mut listed, &mut gap) {
+                        gap.listed();
                         self.extent.listed(kind, scope);
                         // The own namespace stands for the cluster only once that is sure to be forbidden.
                         self.knowledge.known(kind, stands_for, with_details);
@@ -368,8 +386,12 @@ impl Watches {
                         code => trouble.answered_failures += u32::from(code.is_some()),
                     }
                     trouble.failures += 1;
+                    gap.interrupted();
                     if trouble.failures == 1 {
                         log::warn!(kind:%, scope:%, why:% = interruption.why; "the watch was interrupted; it goes on by itself");
+                    }
+                    if interruption.code.is_none() && trouble.failures.is_multiple_of(RELOAD_AFTER) {
+                        return Ended::Unreachable;
                     }
                     self.settle_if_broken(kind, stands_for, trouble.answered_failures);
                     tokio::time::sleep(trouble.pause()).await;
@@ -379,14 +401,21 @@ impl Watches {
     }
 
     /// Applies what was seen; says whether it ended a list. What a list does not hold any more is gone.
-    fn apply(&self, kind: Kind, scope: &Scope, seen: Seen<Watched>, listed: &mut HashSet<Target>) -> bool {
+    fn apply(
+        &self,
+        kind: Kind,
+        scope: &Scope,
+        seen: Seen<Watched>,
+        listed: &mut HashSet<Target>,
+        gap: &mut Gap,
+    ) -> bool {
         let mut is_complete = false;
         match seen {
             Seen::Unchanged => {}
             Seen::Listing => listed.clear(),
             Seen::Listed(object) => {
                 let target = object.target(kind);
-                self.put(&target, object);
+                self.put(&target, object, gap);
                 listed.insert(target);
                 // A list is counted when it is complete.
                 return false;
@@ -396,7 +425,7 @@ impl Watches {
                 self.write().retain(kind, |target| !scope.covers(target) || listed.contains(target));
                 is_complete = true;
             }
-            Seen::Changed(object) => self.put(&object.target(kind), object),
+            Seen::Changed(object) => self.put(&object.target(kind), object, gap),
             Seen::Gone(object) => {
                 let target = object.target(kind);
                 self.follow_through.forget(&target);
@@ -415,7 +444,7 @@ impl Watches {
     }
 
     /// An object that cannot be read hides only itself; it is still there.
-    fn put(&self, target: &Target, mut object: Watched) {
+    fn put(&self, target: &Target, mut object: Watched, gap: &mut Gap) {
         let progress = object.progress();
         let details = self.keeps_details(target.kind).then(|| object.details());
         let marks = object.take_marks();
@@ -439,7 +468,13 @@ impl Watches {
         object.progress = progress;
         object.marks = marks;
         object.details = details;
-        self.write().put(object);
+        let mut inventory = self.write();
+        if gap.covers(Instant::now())
+            && !inventory.object(target).is_some_and(|before| before.is_matched_like(&object))
+        {
+            self.missed.add(target.clone());
+        }
+        inventory.put(object);
     }
 
     fn settle_if_broken(&self, kind: Kind, scope: &Scope, answered_failures: u32) {

@@ -11,6 +11,8 @@ pub struct Contents {
     pub pending: BTreeMap<Target, u64>,
     /// Deliveries that wait for the first look at the cluster, as the receiver wrote them.
     pub deliveries: BTreeMap<u64, Vec<u8>>,
+    /// When the process was last there to accept deliveries, in seconds since 1970.
+    pub last_alive: Option<u64>,
     /// Whether it is a new one that does not know what was pending before. Remembered until someone
     /// has caught up.
     pub origin: Origin,
@@ -26,6 +28,9 @@ pub enum Origin {
     Kept,
     /// What an earlier process has left cannot be read.
     Corrupt,
+    /// An earlier process has left them, and nobody was there for long since; or that was so, and the one
+    /// that came then has not caught up.
+    KeptAfterAbsence,
 }
 
 /// A change of what the journal holds.
@@ -39,8 +44,13 @@ pub enum Change {
     Keep(u64, Vec<u8>),
     /// A delivery waits no more.
     Drop(u64),
-    /// What an earlier journal may have held was asked for, or nobody wants that.
+    /// Nobody was there for long before this start: what was refused meanwhile has to be caught up with.
+    WasAbsent,
+    /// What an earlier journal may have held, or what was refused in an absence, was requested, or nobody
+    /// wants that.
     CaughtUp,
+    /// The process is there to accept deliveries, at this time in seconds since 1970.
+    Alive(u64),
 }
 
 impl Change {
@@ -63,6 +73,8 @@ impl Contents {
             Change::Keep(number, bytes) => drop(self.deliveries.insert(number, bytes)),
             Change::Drop(number) => drop(self.deliveries.remove(&number)),
             Change::CaughtUp => self.origin = Origin::Kept,
+            Change::WasAbsent => self.origin = Origin::KeptAfterAbsence,
+            Change::Alive(time) => self.last_alive = Some(time),
         }
     }
 
@@ -85,6 +97,12 @@ impl Contents {
         changes.extend(missing.map(|(number, bytes)| Change::Keep(*number, bytes.clone())));
         if wanted.origin == Origin::Kept && self.origin != Origin::Kept {
             changes.push(Change::CaughtUp);
+        }
+        if wanted.origin == Origin::KeptAfterAbsence && self.origin == Origin::Kept {
+            changes.push(Change::WasAbsent);
+        }
+        if wanted.last_alive != self.last_alive {
+            changes.extend(wanted.last_alive.map(Change::Alive));
         }
         changes
     }

@@ -68,11 +68,15 @@ const FORMAT: u64 = 1;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const PENDING: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pending");
 const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
+/// A table of its own: versions that do not know it pass it over.
+const ALIVE: TableDefinition<'_, &str, u64> = TableDefinition::new("alive");
+const LAST_ALIVE: &str = "last";
 
 /// Says in the first table that nobody has caught up yet with what came before the file.
 const MISSED: &str = "missed";
 const MISSED_NEW: u64 = 1;
 const MISSED_CORRUPT: u64 = 2;
+const MISSED_ABSENT: u64 = 3;
 
 /// What is pending is small and mostly written; redb's default would be a GiB.
 const CACHE_BYTES: usize = 1 << 20;
@@ -106,6 +110,9 @@ impl Medium for Folder {
         let file = self.folder.join(FILE);
         // A process may have ended between putting a file aside and making a new one.
         let origin = if file.with_extension(ASIDE).exists() { Origin::Corrupt } else { Origin::New };
+        if !file.exists() {
+            create(&file, origin).map_err(|why| unusable(&why))?;
+        }
         match guarded(|| open(&file, origin)).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
             Err(Fault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
@@ -143,6 +150,25 @@ fn put_aside(file: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::other("too many corrupt files"))
+}
+
+/// Makes a file whole or not at all: of one that a full disk left half made, the next start would say that
+/// it is corrupt.
+fn create(file: &Path, origin: Origin) -> Result<(), String> {
+    let unfinished = file.with_extension("redb.new");
+    let _ = std::fs::remove_file(&unfinished);
+    let made = guarded(|| {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&unfinished);
+        let database = database.map_err(|err| err.to_string())?;
+        let store = RedbStore { database, file: unfinished.clone() };
+        store.begin(origin).map_err(|err| err.to_string())
+    });
+    let made = made.unwrap_or_else(|_| Err("making it panics".to_owned()));
+    let made = made.and_then(|()| std::fs::rename(&unfinished, file).map_err(|err| err.to_string()));
+    if made.is_err() {
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    made
 }
 
 /// Opens the file; one that is made is marked with where it comes from.
@@ -219,18 +245,33 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, Fault> {
     let origin = match missed {
         None => Origin::Kept,
         Some(MISSED_NEW) => Origin::New,
+        Some(MISSED_ABSENT) => Origin::KeptAfterAbsence,
         Some(_) => Origin::Corrupt,
     };
-    let mut contents = Contents { origin, ..Contents::default() };
+    let last_alive = match transaction.open_table(ALIVE) {
+        Ok(alive) => alive.get(LAST_ALIVE).map_err(|err| corrupt(&err))?.map(|time| time.value()),
+        Err(redb::TableError::TableDoesNotExist(_)) => None,
+        Err(err) => return Err(corrupt(&err)),
+    };
+    let mut contents = Contents { origin, last_alive, ..Contents::default() };
+    let mut unknown = 0;
     let pending = transaction.open_table(PENDING).map_err(|err| corrupt(&err))?;
     for entry in pending.iter().map_err(|err| corrupt(&err))? {
         let (key, value) = entry.map_err(|err| corrupt(&err))?;
         let (key, value) = (key.value(), value.value());
         let generation = unsealed(key.as_bytes(), value).and_then(|bytes| bytes.try_into().ok());
-        let (Some(target), Some(generation)) = (target_of(key), generation) else {
+        let Some(generation) = generation else {
             return Err(corrupt(&"a record of a pending object cannot be read"));
         };
+        // A newer version may have written it, and may come back.
+        let Some(target) = target_of(key) else {
+            unknown += 1;
+            continue;
+        };
         contents.pending.insert(target, u64::from_le_bytes(generation));
+    }
+    if unknown > 0 {
+        log::warn!(records = unknown; "the journal holds objects of kinds that this version does not know; they stay there");
     }
     let deliveries = transaction.open_table(DELIVERIES).map_err(|err| corrupt(&err))?;
     for entry in deliveries.iter().map_err(|err| corrupt(&err))? {
@@ -301,7 +342,13 @@ impl RedbStore {
                         deliveries.insert(number, sealed(&number.to_le_bytes(), bytes).as_slice())?;
                     }
                     Change::Drop(number) => drop(deliveries.remove(number)?),
+                    Change::WasAbsent => {
+                        drop(transaction.open_table(META)?.insert(MISSED, MISSED_ABSENT)?);
+                    }
                     Change::CaughtUp => drop(transaction.open_table(META)?.remove(MISSED)?),
+                    Change::Alive(time) => {
+                        drop(transaction.open_table(ALIVE)?.insert(LAST_ALIVE, time)?);
+                    }
                 }
             }
         }

@@ -55,7 +55,7 @@ pub struct Object {
 }
 
 /// What an object follows.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Follows {
     Git {
         url: RepositoryUrl,
@@ -93,7 +93,7 @@ pub(super) enum Follows {
 }
 
 /// `spec.ref` of a GitRepository, by the precedence that Flux documents.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum GitReference {
     Commit(String),
     Name(GitRef),
@@ -107,7 +107,7 @@ pub(super) enum GitReference {
 }
 
 /// `spec.ref` of an OCIRepository.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum OciReference {
     /// A text that is too long: Flux reports that, any change may concern it.
     Anything,
@@ -174,6 +174,11 @@ impl Object {
     /// The object as filters read it; none if that was not kept.
     pub(super) fn view(&self) -> Option<serde_json::Value> {
         Some(self.details.as_ref()?.view(&self.target, &self.marks))
+    }
+
+    /// Whether the same deliveries concern both.
+    pub fn is_matched_like(&self, other: &Object) -> bool {
+        self.follows == other.follows && self.marks == other.marks && self.suspended == other.suspended
     }
 
     /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
@@ -248,6 +253,11 @@ impl Inventory {
         for target in gone {
             self.remove(&target);
         }
+    }
+
+    /// The object of this name.
+    pub fn object(&self, target: &Target) -> Option<&Object> {
+        self.objects[*self.ids.get(target)? as usize].as_deref()
     }
 
     /// Whether the object exists.

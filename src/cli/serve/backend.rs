@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 
@@ -14,7 +15,7 @@ use crate::fluxd::Fluxd;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
 use crate::journal::Journal;
-use crate::journal::contents::{Contents, Origin};
+use crate::journal::contents::{Change, Contents, Origin};
 use crate::journal::store::Folder;
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
@@ -95,10 +96,15 @@ impl Backend {
             );
         }
         let must_catch_up = match left.origin {
-            Origin::Kept => false,
+            Origin::Kept => was_absent(&left, args.catch_up_after),
             Origin::New => args.catch_up,
-            Origin::Corrupt => true,
+            Origin::Corrupt | Origin::KeptAfterAbsence => true,
         };
+        if must_catch_up && left.origin == Origin::Kept {
+            log::warn!("nobody was there for longer than --catch-up-after; every object is requested once");
+            // Before the first sign of life, so that a crash in between does not forget it.
+            journal.write_later([Change::WasAbsent]);
+        }
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
         let connection = Connection::open(args.cluster.options()).await?;
@@ -157,6 +163,13 @@ impl Backend {
             must_catch_up: false,
         }
     }
+}
+
+/// Whether nobody was there to accept deliveries for longer than this before the start.
+fn was_absent(left: &Contents, limit: Option<Duration>) -> bool {
+    let (Some(limit), Some(last_alive)) = (limit, left.last_alive) else { return false };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_secs(last_alive)) > limit
 }
 
 /// Where the manifests mount a volume.
