@@ -148,7 +148,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             let put_in_force = receivers::put_in_force(Arc::clone(&service), reloading.watches.clone());
             backend.tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
         }
-        backend.tasks.spawn("the signs of life", tell_that_it_lives(backend.journal.clone()));
+        backend.tasks.spawn("the signs of life", tell_that_it_lives(backend.journal.clone(), sign_of_life(args.catch_up_after)));
         backend.tasks.spawn("the reloading", reloading.run(Arc::clone(&service)));
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sigint = signal(SignalKind::interrupt())?;
@@ -294,15 +294,21 @@ async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watches>) {
 
 const AFTER_A_GAP: Duration = Duration::from_secs(1);
 
-/// How often the journal is told that deliveries are accepted.
+/// How often the journal is told that deliveries are accepted, at the least.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 
+/// Several times within the absence that matters, so that a quick restart never looks like one.
+fn sign_of_life(catch_up_after: Option<Duration>) -> Duration {
+    let most = catch_up_after.map_or(SIGN_OF_LIFE, |after| after / 3);
+    most.clamp(Duration::from_secs(1), SIGN_OF_LIFE)
+}
+
 /// Tells the journal that deliveries are accepted; never ends.
-async fn tell_that_it_lives(journal: Journal) {
+async fn tell_that_it_lives(journal: Journal, interval: Duration) {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         journal.write_later([Change::Alive(now.as_secs())]);
-        tokio::time::sleep(SIGN_OF_LIFE).await;
+        tokio::time::sleep(interval).await;
     }
 }
 

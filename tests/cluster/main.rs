@@ -4,6 +4,7 @@
 //! The scenarios share one cluster and run one after the other, so the suite has a `main` of its
 //! own. Where the parts have not been built it says so in one line.
 
+mod absence;
 mod bed;
 mod chain;
 #[path = "../common/mod.rs"]
@@ -76,6 +77,8 @@ const SCENARIOS: &[Scenario] = &[
     ),
     ("receivers_and_their_secrets_are_followed", receivers::receivers_and_their_secrets_are_followed),
     ("a_role_that_names_its_secrets_is_enough", receivers::a_role_that_names_its_secrets_is_enough),
+    ("an_absence_is_caught_up_with", absence::an_absence_is_caught_up_with),
+    ("what_a_watch_missed_is_requested", absence::what_a_watch_missed_is_requested),
     ("hostile_receivers_hold_up_no_others", hostile::hostile_receivers_hold_up_no_others),
     ("a_path_cannot_be_taken_by_a_younger_receiver", hostile::a_path_cannot_be_taken_by_a_younger_receiver),
     ("the_admission_policy_lets_one_annotation_pass", hostile::the_admission_policy_lets_one_annotation_pass),
