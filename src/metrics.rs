@@ -333,14 +333,16 @@ impl Metrics {
         self.answer_time.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// A delivery has proved itself with this key.
-    pub fn authentic(&self, endpoint: &Arc<str>, key: &Arc<str>) {
+    /// A delivery was verified, with this key if it was a key that verified it.
+    pub fn authentic(&self, endpoint: &Arc<str>, key: Option<&Arc<str>>) {
         // One that a reload has removed meanwhile stays forgotten.
         if let Some(last) = self.last_delivery.get(&EndpointLabels { endpoint: Arc::clone(endpoint) }) {
             last.set(now());
         }
-        let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
-        self.keys.get_or_create(&labels).inc();
+        if let Some(key) = key {
+            let labels = KeyLabels { endpoint: Arc::clone(endpoint), key: Arc::clone(key) };
+            self.keys.get_or_create(&labels).inc();
+        }
     }
 
     /// A filter of the endpoint came to no result.

@@ -126,10 +126,8 @@ impl Receiver {
             Ok(verified) => verified,
             Err(refusal) => return Received { outcome: refused(refusal), key: None },
         };
-        let key = endpoint.key_names.get(verified.key).map(Arc::clone);
-        if let Some(key) = &key {
-            self.metrics.authentic(&endpoint.name, key);
-        }
+        let key = verified.key.and_then(|key| endpoint.key_names.get(key)).map(Arc::clone);
+        self.metrics.authentic(&endpoint.name, key.as_ref());
         let outcome = self.take_all(endpoint, id, &verified).await;
         Received { outcome, key }
     }

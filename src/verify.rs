@@ -166,8 +166,9 @@ impl Tools {
 pub struct Verified<'a> {
     delivery: Delivery<'a>,
     payload: Option<Cow<'a, str>>,
-    /// Which of the endpoint's keys has proved it, counted from the endpoint's own.
-    pub key: usize,
+    /// Which of the endpoint's keys has verified it, counted from the endpoint's own; none where it was
+    /// something else than a key.
+    pub key: Option<usize>,
     /// The claims of the token that has proved it, if one has.
     pub claims: Option<serde_json::Value>,
 }
@@ -199,37 +200,37 @@ pub async fn verify<'a>(
 ) -> Result<Verified<'a>, Refusal> {
     let key = match proof {
         Proof::Hmac(scheme) => hmac::check(&delivery, &scheme, credentials)?,
-        Proof::Token { header } => first_good(credentials, |key| token::check(&delivery, header, key))?,
+        Proof::Token { header } => Some(first_good(credentials, |key| token::check(&delivery, header, key))?),
         Proof::GitLab => {
             let now = (tools.now)();
-            first_good(credentials, |key| standard_webhooks::check_or_token(&delivery, key, now))?
+            Some(first_good(credentials, |key| standard_webhooks::check_or_token(&delivery, key, now))?)
         }
         Proof::GoogleIdentity => {
             google::check(&delivery, credentials.google_account(), tools).await?;
-            0
+            None
         }
         Proof::OpenId => {
             let claims = oidc::check(&delivery, credentials.issuers(), tools).await?;
-            return Ok(Verified { claims: Some(claims), ..Verified::new(delivery, 0) });
+            return Ok(Verified { claims: Some(claims), ..Verified::new(delivery, None) });
         }
         Proof::Sns => {
             sns::check(&delivery, credentials.topics(), tools).await?;
-            0
+            None
         }
-        Proof::TokenOrHmac(scheme) => first_good(credentials, |key| {
+        Proof::TokenOrHmac(scheme) => Some(first_good(credentials, |key| {
             token::check(&delivery, scheme.headers[0], key)
                 .or_else(|_| hmac::check_key(&delivery, &scheme, key))
-        })?,
+        })?),
         Proof::StandardWebhooks => {
             let now = (tools.now)();
-            first_good(credentials, |key| standard_webhooks::check(&delivery, key, now))?
+            Some(first_good(credentials, |key| standard_webhooks::check(&delivery, key, now))?)
         }
         Proof::Chosen => match credentials.header() {
-            Some(auth) => first_good(credentials, |key| auth::check(&delivery, auth, key))?,
-            None if credentials.unsigned => 0,
+            Some(auth) => Some(first_good(credentials, |key| auth::check(&delivery, auth, key))?),
+            None if credentials.unsigned => None,
             None => return Err(Refusal::unproved("the endpoint expects a proof and does not say which")),
         },
-        Proof::PathOnly => 0,
+        Proof::PathOnly => None,
     };
     Ok(Verified::new(delivery, key))
 }
@@ -264,7 +265,7 @@ impl Unreadable {
 impl<'a> Verified<'a> {
     /// Bytes that are no UTF-8 become the replacement character: they mostly stand in fields that
     /// nobody reads.
-    fn new(delivery: Delivery<'a>, key: usize) -> Verified<'a> {
+    fn new(delivery: Delivery<'a>, key: Option<usize>) -> Verified<'a> {
         let payload = delivery.payload().map(|payload| match payload {
             Cow::Borrowed(bytes) => text(bytes),
             Cow::Owned(bytes) => Cow::Owned(text(&bytes).into_owned()),
@@ -349,6 +350,6 @@ pub(crate) mod testing {
 
     /// Takes a delivery for authentic, for tests of what comes after.
     pub(crate) fn believe(delivery: Delivery<'_>) -> Verified<'_> {
-        Verified::new(delivery, 0)
+        Verified::new(delivery, None)
     }
 }

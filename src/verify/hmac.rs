@@ -52,16 +52,16 @@ pub enum Signed {
     Payload,
 }
 
-/// Checks the signature of a delivery; says which key it is of.
+/// Checks the signature of a delivery; says which key it is of, if it has one.
 pub(super) fn check(
     delivery: &Delivery<'_>,
     scheme: &Hmac,
     credentials: &Credentials,
-) -> Result<usize, Refusal> {
+) -> Result<Option<usize>, Refusal> {
     if credentials.unsigned && first_present(delivery, scheme.headers)?.is_none() {
-        return Ok(0);
+        return Ok(None);
     }
-    check_keys(delivery, scheme, credentials.keys.iter())
+    check_keys(delivery, scheme, credentials.keys.iter()).map(Some)
 }
 
 /// Checks that the signature of a delivery is of this key.

@@ -77,3 +77,20 @@ async fn deliveries_are_counted_by_what_became_of_them() {
     let silent = running.metric("flux_recv_last_delivery_timestamp_seconds{endpoint=\"hub\"}").await;
     assert!(silent.is_some_and(|since| since > 1.7e9), "a silent hook shows from the start");
 }
+
+// A path-only endpoint is alive without any key: the alert for silent hooks looks at its last delivery.
+#[tokio::test]
+async fn only_a_key_that_verified_is_named() {
+    let running = Running::with_objects(CONFIG, OBJECTS);
+    let last = "flux_recv_last_delivery_timestamp_seconds{endpoint=\"hub\"}";
+    let before = running.metric(last).await.expect("a time");
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let body = r#"{"push_data": {"tag": "1"}, "repository": {"repo_name": "org/app"}}"#;
+    let url = format!("{}{}", running.base, running.path("hub"));
+    assert_eq!(client().post(url).body(body).send().await.expect("an answer").status(), 200);
+    assert!(running.metric(last).await.expect("a time") > before);
+    let uses = running.metric("flux_recv_key_uses_total{endpoint=\"hub\",key=\"hub.key\"}").await;
+    assert_eq!(uses, Some(0.0), "nothing was verified with it");
+    assert!(running.log().contains("endpoint=hub source=DockerHub outcome=unmatched"), "{}", running.log());
+    assert!(!running.log().contains("key=hub.key micros"), "{}", running.log());
+}
