@@ -153,3 +153,28 @@ fn every_kind_of_incident_is_guarded_against() {
     let missing: Vec<u32> = (1..=43).filter(|number| !named.contains(number)).collect();
     assert_eq!(missing, Vec::<u32>::new());
 }
+
+/// Every bound of the threat model is held by a test that exists.
+#[test]
+fn the_threat_model_names_tests_that_are_there() {
+    let page = std::fs::read_to_string(project().join("docs/threat-model.md")).expect("docs/threat-model.md");
+    let texts = |folder: &str| -> String {
+        let files = sources(&project().join(folder));
+        files.iter().map(|file| std::fs::read_to_string(file).expect("a file")).collect()
+    };
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2) {
+        let mut segments = name.split("::");
+        let (Some(suite @ ("hostile" | "cluster" | "it")), Some(last)) =
+            (segments.next(), segments.next_back())
+        else {
+            continue;
+        };
+        let is_file = project().join(format!("tests/{suite}/{last}.rs")).is_file()
+            || project().join(format!("src/{suite}/{last}.rs")).is_file();
+        let is_test = texts(&format!("tests/{suite}")).contains(&format!("fn {last}("));
+        assert!(is_file || is_test, "{name} is no test");
+        named += 1;
+    }
+    assert!(named > 20, "{named}");
+}
