@@ -102,6 +102,11 @@ impl Slot {
         }
     }
 
+    /// Whether a patch is wanted whose time has come.
+    pub fn is_due(&self, now: Instant) -> bool {
+        matches!(self.state, State::Pending { due } if due <= now)
+    }
+
     /// Starts a patch if one is due; says which generation it covers.
     pub fn start(&mut self, now: Instant) -> Option<Generation> {
         match self.state {

@@ -29,7 +29,7 @@ pub(super) struct Slots<C> {
     /// How many patches of one kind may be in flight.
     max_per_kind: usize,
     in_flight: HashMap<Kind, usize>,
-    /// What is due and of a kind that has all its patches in flight.
+    /// Entries of slots that could start but for their kind, which has all its patches in flight.
     parked: HashMap<Kind, BTreeSet<(Instant, Target)>>,
 }
 
@@ -147,19 +147,14 @@ impl<C: Pledge> Slots<C> {
     /// these, which the journal need not hold any more.
     pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (Due, Vec<(Target, Generation)>) {
         let (mut start, mut forget) = (Vec::new(), Vec::new());
-        self.unpark();
         while start.len() < room {
-            match self.due.first() {
-                Some((due, _)) if *due <= now => {}
-                _ => break,
-            }
-            let Some((due, target)) = self.due.pop_first() else { break };
+            let Some((due, target)) = self.pop_due(now) else { break };
+            let Some(Entry { slot, record }) = self.entries.get_mut(&target) else { continue };
             let in_flight = self.in_flight.entry(target.kind).or_default();
-            if *in_flight >= self.max_per_kind {
+            if slot.is_due(now) && *in_flight >= self.max_per_kind {
                 self.parked.entry(target.kind).or_default().insert((due, target));
                 continue;
             }
-            let Some(Entry { slot, record }) = self.entries.get_mut(&target) else { continue };
             if slot.start(now).is_some() {
                 *in_flight += 1;
                 start.push(target);
@@ -184,16 +179,17 @@ impl<C: Pledge> Slots<C> {
         (Due { start, next: self.due.first().map(|(due, _)| *due) }, forget)
     }
 
-    /// Lets what is parked start as far as its kind has room again.
-    fn unpark(&mut self) {
-        for (kind, parked) in &mut self.parked {
-            let in_flight = self.in_flight.get(kind).copied().unwrap_or_default();
-            for _ in 0..self.max_per_kind.saturating_sub(in_flight) {
-                let Some(first) = parked.pop_first() else { break };
-                self.due.insert(first);
-            }
+    /// Removes the next entry whose time has come: a parked one if its kind has room again, else the
+    /// one that has been due for longest. When this returns `None`, every kind with parked entries has
+    /// all its patches in flight, so the end of one of them is what wakes the driver.
+    fn pop_due(&mut self, now: Instant) -> Option<(Instant, Target)> {
+        let has_room = |kind| self.in_flight.get(kind).is_none_or(|count| *count < self.max_per_kind);
+        let parked = self.parked.iter_mut().filter(|(kind, _)| has_room(kind));
+        if let Some(entry) = parked.filter_map(|(_, entries)| entries.pop_first()).next() {
+            return Some(entry);
         }
-        self.parked.retain(|_, parked| !parked.is_empty());
+        self.due.first().filter(|(due, _)| *due <= now)?;
+        self.due.pop_first()
     }
 
     /// The patch of an object has ended.
@@ -244,5 +240,39 @@ impl<C: Pledge> Slots<C> {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn bucket(name: &str) -> Target {
+        Target { kind: Kind::Bucket, namespace: "apps".to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn only_what_could_start_waits_for_its_kind() {
+        let mut slots: Slots<Arc<OnceLock<bool>>> = Slots::new(INTERVAL, 1);
+        let now = Instant::now();
+        let (first, second) = (bucket("first"), bucket("second"));
+        // Brought forward, so that a stale entry stays behind.
+        slots.want([(&first, now + INTERVAL)].into_iter(), now);
+        slots.want([(&first, now)].into_iter(), now);
+        assert_eq!(slots.take_due(now, 9).0.start, [first.clone()]);
+        let later = now + 2 * INTERVAL;
+        slots.want([(&second, later)].into_iter(), later);
+        // The stale entry of the first is due, and so is the second, which has to wait.
+        assert!(slots.take_due(later, 9).0.start.is_empty());
+        slots.finish(&first, later, Ending::Done);
+        assert_eq!(slots.take_due(later, 9).0.start, [second.clone()]);
+        slots.finish(&second, later, Ending::Done);
+        let forgotten = later + LINGER + INTERVAL;
+        slots.take_due(forgotten, 9);
+        assert!(slots.is_empty() && slots.parked.values().all(BTreeSet::is_empty));
     }
 }
