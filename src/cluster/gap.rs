@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use super::lock;
 use crate::flux::Target;
 
-/// A watch that goes on after an interruption brings what has happened meanwhile at once; so long what it
-/// brings counts as that.
+/// A watch that is opened brings what has happened before at once. What it brings within this time
+/// counts as that.
 const REPLAY: Duration = Duration::from_secs(5);
 
 /// What was found after gaps and has not been looked at.
@@ -41,35 +41,27 @@ impl MissedChanges {
     }
 }
 
-/// Whether what a watch shows may have happened while it was interrupted.
+/// Tells which changes a watch shows may have happened while nobody watched: between two streams of
+/// a watch, however the first one ended, and while a list was read.
 #[derive(Default)]
 pub(super) struct Gap {
     lists_again: bool,
-    is_interrupted: bool,
     replays_until: Option<Instant>,
 }
 
 impl Gap {
-    /// The watch was interrupted.
-    pub(super) fn interrupted(&mut self) {
-        self.is_interrupted = true;
-    }
-
-    /// A list begins; `again` if there was one before.
-    pub(super) fn lists(&mut self, again: bool) {
+    /// A list begins; `again` if there was one before. Deliveries wait for the first one.
+    pub(super) fn listing(&mut self, again: bool) {
         self.lists_again = again;
     }
 
-    /// The list is complete.
-    pub(super) fn listed(&mut self) {
-        *self = Gap::default();
+    /// A watch was opened. It begins with what has changed since the list or since the watch before it.
+    pub(super) fn opened(&mut self, now: Instant) {
+        *self = Gap { lists_again: false, replays_until: Some(now + REPLAY) };
     }
 
     /// Whether a change that is seen now may have been missed.
-    pub(super) fn covers(&mut self, now: Instant) -> bool {
-        if std::mem::take(&mut self.is_interrupted) {
-            self.replays_until = Some(now + REPLAY);
-        }
+    pub(super) fn covers(&self, now: Instant) -> bool {
         self.lists_again || self.replays_until.is_some_and(|until| now < until)
     }
 }
@@ -79,19 +71,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_comes_after_an_interruption_was_missed() {
-        let (mut gap, now) = (Gap::default(), Instant::now());
-        assert!(!gap.covers(now), "an undisturbed watch");
-        gap.lists(false);
-        assert!(!gap.covers(now), "the first list: deliveries wait for it");
-        gap.listed();
-        gap.interrupted();
-        assert!(gap.covers(now));
-        assert!(gap.covers(now + Duration::from_secs(4)));
-        assert!(!gap.covers(now + Duration::from_secs(6)));
-        gap.lists(true);
-        assert!(gap.covers(now + Duration::from_secs(60)));
-        gap.listed();
-        assert!(!gap.covers(now + Duration::from_secs(60)));
+    fn what_a_watch_begins_with_and_a_second_list_may_have_been_missed() {
+        let (mut gap, start) = (Gap::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        gap.listing(false);
+        assert!(!gap.covers(start), "the first list: deliveries wait for it");
+        gap.opened(start);
+        assert!(gap.covers(after(4)), "changed while the list was read");
+        assert!(!gap.covers(after(6)), "an undisturbed watch");
+        gap.opened(after(60));
+        assert!(gap.covers(after(64)), "changed before the watch was opened again");
+        assert!(!gap.covers(after(66)));
+        gap.listing(true);
+        assert!(gap.covers(after(600)), "a list after an interruption");
+        gap.opened(after(700));
+        assert!(!gap.covers(after(706)));
     }
 }

@@ -359,20 +359,20 @@ impl Watches {
             };
             match seen {
                 Ok(seen) => {
-                    // A new list only begins with this; it may fail like the one before.
-                    if !matches!(seen, Seen::Listing) {
-                        *trouble = Trouble::default();
-                    }
-                    if matches!(seen, Seen::Listing) {
-                        with_details = self.keeps_details(kind);
-                        gap.lists(self.extent.was_listed(kind, scope));
-                        // A kind that was missing or forbidden is there now.
-                        if !self.extent.was_listed(kind, scope) {
-                            self.knowledge.unknow(kind, stands_for);
+                    match seen {
+                        // A new list or watch only begins with this; it may fail like the one before.
+                        Seen::Opened => gap.opened(Instant::now()),
+                        Seen::Listing => {
+                            with_details = self.keeps_details(kind);
+                            gap.listing(self.extent.was_listed(kind, scope));
+                            // A kind that was missing or forbidden is there now.
+                            if !self.extent.was_listed(kind, scope) {
+                                self.knowledge.unknow(kind, stands_for);
+                            }
                         }
+                        _ => *trouble = Trouble::default(),
                     }
-                    if self.apply(kind, scope, seen, &mut listed, &mut gap) {
-                        gap.listed();
+                    if self.apply(kind, scope, seen, &mut listed, &gap) {
                         self.extent.listed(kind, scope);
                         // The own namespace stands for the cluster only once that is sure to be forbidden.
                         self.knowledge.known(kind, stands_for, with_details);
@@ -386,7 +386,6 @@ impl Watches {
                         code => trouble.answered_failures += u32::from(code.is_some()),
                     }
                     trouble.failures += 1;
-                    gap.interrupted();
                     if trouble.failures == 1 {
                         log::warn!(kind:%, scope:%, why:% = interruption.why; "the watch was interrupted; it goes on by itself");
                     }
@@ -407,11 +406,11 @@ impl Watches {
         scope: &Scope,
         seen: Seen<Watched>,
         listed: &mut HashSet<Target>,
-        gap: &mut Gap,
+        gap: &Gap,
     ) -> bool {
         let mut is_complete = false;
         match seen {
-            Seen::Unchanged => {}
+            Seen::Opened | Seen::Unchanged => {}
             Seen::Listing => listed.clear(),
             Seen::Listed(object) => {
                 let target = object.target(kind);
@@ -444,7 +443,7 @@ impl Watches {
     }
 
     /// An object that cannot be read hides only itself; it is still there.
-    fn put(&self, target: &Target, mut object: Watched, gap: &mut Gap) {
+    fn put(&self, target: &Target, mut object: Watched, gap: &Gap) {
         let progress = object.progress();
         let details = self.keeps_details(target.kind).then(|| object.details());
         let marks = object.take_marks();

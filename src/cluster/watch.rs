@@ -88,6 +88,8 @@ pub(super) enum Seen<T> {
     Listed(T),
     /// The list is complete: what it did not hold is gone.
     Complete,
+    /// A watch was opened: it begins with what has changed since the list or the watch before it.
+    Opened,
     /// The object is new or has changed.
     Changed(T),
     /// The object is gone.
@@ -355,6 +357,7 @@ impl<T: Watchable> Watch<T> {
                 State::Current { version } => {
                     let version = version.clone();
                     self.open(version).await?;
+                    return Ok(Seen::Opened);
                 }
                 State::Watching { version, events, since } => {
                     let line = tokio::time::timeout(MAX_SILENCE, events.next_line()).await;
