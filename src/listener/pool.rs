@@ -44,7 +44,7 @@ impl ConnectionPool {
         if self.connections.borrow().len() >= self.max_connections {
             return None;
         }
-        if self.open() >= self.max_connections / 10 * 9 {
+        if self.open() >= (self.max_connections * 9 / 10).max(1) {
             self.close_oldest();
         }
         let id = self.next_id.replace(self.next_id.get().wrapping_add(1));
