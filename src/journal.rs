@@ -241,9 +241,8 @@ impl Keeper {
         let result = self.commit(&changes);
         self.shared.began.store(IDLE, Ordering::Relaxed);
         self.report(&result);
-        // Nobody was promised what could not be added; what has gone is gone all the same.
-        let happened = changes.into_iter().filter(|change| result.is_ok() || change.is_removal());
-        happened.for_each(|change| self.held.apply(change));
+        let holds = changes.into_iter().filter(|change| result.is_ok() || change.outlives_failure());
+        holds.for_each(|change| self.held.apply(change));
     }
 
     fn wait_for_work(&self) -> Gathering {

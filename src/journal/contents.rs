@@ -54,9 +54,13 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether it takes something away.
-    pub fn is_removal(&self) -> bool {
-        matches!(self, Change::Settle(..) | Change::Drop(_) | Change::CaughtUp)
+    /// Whether it holds although a commit of it has failed, and is written with the next one: nobody
+    /// waits for it, and it stays true.
+    pub fn outlives_failure(&self) -> bool {
+        match self {
+            Change::Settle(..) | Change::Drop(_) | Change::CaughtUp | Change::WasAbsent => true,
+            Change::Pend(..) | Change::Keep(..) | Change::Alive(_) => false,
+        }
     }
 }
 

@@ -111,7 +111,7 @@ impl Medium for Folder {
         // A process may have ended between putting a file aside and making a new one.
         let origin = if file.with_extension(ASIDE).exists() { Origin::Corrupt } else { Origin::New };
         if !file.exists() {
-            create(&file, origin).map_err(|why| unusable(&why))?;
+            create(&self.folder, &file, origin).map_err(|why| unusable(&why))?;
         }
         match guarded(|| open(&file, origin)).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
@@ -152,23 +152,22 @@ fn put_aside(file: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many corrupt files"))
 }
 
-/// Makes a file whole or not at all: of one that a full disk left half made, the next start would say that
-/// it is corrupt.
-fn create(file: &Path, origin: Origin) -> Result<(), String> {
-    let unfinished = file.with_extension("redb.new");
-    let _ = std::fs::remove_file(&unfinished);
-    let made = guarded(|| {
+/// Creates a file whole or not at all: one that a full disk left half written would look corrupt to the next
+/// start. If another process creates it at the same time, that one is kept.
+fn create(folder: &Path, file: &Path, origin: Origin) -> Result<(), String> {
+    let unfinished = tempfile::Builder::new().prefix(FILE).suffix(".new").tempfile_in(folder);
+    let unfinished = unfinished.map_err(|err| err.to_string())?.into_temp_path();
+    let created = guarded(|| {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(&unfinished);
         let database = database.map_err(|err| err.to_string())?;
-        let store = RedbStore { database, file: unfinished.clone() };
+        let store = RedbStore { database, file: unfinished.to_path_buf() };
         store.begin(origin).map_err(|err| err.to_string())
     });
-    let made = made.unwrap_or_else(|_| Err("making it panics".to_owned()));
-    let made = made.and_then(|()| std::fs::rename(&unfinished, file).map_err(|err| err.to_string()));
-    if made.is_err() {
-        let _ = std::fs::remove_file(&unfinished);
+    created.unwrap_or_else(|_| Err("creating it panics".to_owned()))?;
+    match unfinished.persist_noclobber(file) {
+        Err(err) if err.error.kind() != io::ErrorKind::AlreadyExists => Err(err.to_string()),
+        _ => Ok(()),
     }
-    made
 }
 
 /// Opens the file; one that is made is marked with where it comes from.

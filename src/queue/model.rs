@@ -145,7 +145,7 @@ impl World {
     /// As the journal: a failed commit keeps what was there, and what has gone is gone all the same.
     fn write(&mut self, success: bool) {
         for change in std::mem::take(&mut self.gathered) {
-            if success || change.is_removal() {
+            if success || change.outlives_failure() {
                 self.disk.apply(change);
             }
         }
