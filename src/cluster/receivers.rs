@@ -244,8 +244,11 @@ impl State {
                     }
                     Some(Arc::new(endpoint))
                 }
-                // Whoever deletes a Secret wants its token to be good no more.
-                None if is_gone && last.is_some_and(|built| built.receiver == *receiver) => None,
+                // Whoever deletes a Secret revokes its token, and the one before it.
+                None if is_gone && last.is_some_and(|built| built.receiver == *receiver) => {
+                    digest_before = None;
+                    None
+                }
                 None => last_endpoint,
             };
             has_changed = true;
