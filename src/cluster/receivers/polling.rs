@@ -6,21 +6,23 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::connection::Connection;
 use super::super::lock;
 use super::super::watch::{Scope, Seen, Watch};
-use super::Name;
+use super::{Name, until};
 use super::objects::{SecretObject, secrets};
 use super::watches::Change;
 
 /// How old what is known of a Secret may be.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Secrets that are looked at together.
-const MAX_AT_ONCE: usize = 8;
+/// Looks in flight, and how many of them may be at Secrets that could not be read the last time.
+const MAX_LOOKS: usize = 8;
+const MAX_RETRIES: usize = MAX_LOOKS / 2;
 
 /// How long one look may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -57,26 +59,85 @@ async fn look_in_turns(
     named: &Mutex<BTreeSet<Name>>,
     changed: &Notify,
 ) {
-    let mut looked_at: BTreeMap<Name, Instant> = BTreeMap::new();
+    let mut schedule = Schedule::default();
+    let mut looks = FuturesUnordered::new();
     loop {
-        let names = lock(named).clone();
-        looked_at.retain(|name, _| names.contains(name));
-        let is_due = |name: &Name| looked_at.get(name).is_none_or(|at| at.elapsed() >= INTERVAL);
-        let due: Vec<Name> = names.into_iter().filter(is_due).collect();
-        let looks = due.into_iter().map(|name| {
-            let connection = connection.clone();
-            async move {
-                let change = look(&connection, &name).await;
+        while looks.len() < MAX_LOOKS
+            && let Some(name) = schedule.next(Instant::now())
+        {
+            looks.push(async move {
+                let change = look(connection, &name).await;
                 (name, change)
-            }
-        });
-        let mut looks = futures::stream::iter(looks).buffer_unordered(MAX_AT_ONCE);
-        while let Some((name, change)) = looks.next().await {
-            looked_at.insert(name, Instant::now());
-            drop(tell.send(change));
+            });
         }
-        drop(looks);
-        let _ = tokio::time::timeout(INTERVAL / 6, changed.notified()).await;
+        let next = schedule.next_at().filter(|_| looks.len() < MAX_LOOKS);
+        tokio::select! {
+            Some((name, change)) = looks.next() => {
+                let is_readable = !matches!(change, Change::UnreadableSecret(_));
+                schedule.ended(name, is_readable, Instant::now());
+                drop(tell.send(change));
+            }
+            () = changed.notified() => schedule.set(lock(named).clone()),
+            () = until(next) => {}
+        }
+    }
+}
+
+/// Which Secret to look at next: new ones first, and those that could not be read beside the others,
+/// so that one that hangs delays only itself.
+#[derive(Default)]
+struct Schedule {
+    names: BTreeSet<Name>,
+    new: Vec<Name>,
+    readable: BTreeSet<(Instant, Name)>,
+    unreadable: BTreeSet<(Instant, Name)>,
+    /// Looks that have not ended, and whether the one before failed.
+    in_flight: BTreeMap<Name, bool>,
+}
+
+impl Schedule {
+    fn set(&mut self, names: BTreeSet<Name>) {
+        let new = names.difference(&self.names).filter(|name| !self.in_flight.contains_key(*name));
+        self.new.extend(new.cloned());
+        self.new.retain(|name| names.contains(name));
+        self.readable.retain(|(_, name)| names.contains(name));
+        self.unreadable.retain(|(_, name)| names.contains(name));
+        self.names = names;
+    }
+
+    /// Removes the Secret to look at now, if there is one.
+    fn next(&mut self, now: Instant) -> Option<Name> {
+        let is_due = |due: &BTreeSet<(Instant, Name)>| due.first().is_some_and(|(at, _)| *at <= now);
+        let (name, is_retry) = if let Some(name) = self.new.pop() {
+            (name, false)
+        } else if self.may_retry() && is_due(&self.unreadable) {
+            (self.unreadable.pop_first()?.1, true)
+        } else if is_due(&self.readable) {
+            (self.readable.pop_first()?.1, false)
+        } else {
+            return None;
+        };
+        self.in_flight.insert(name.clone(), is_retry);
+        Some(name)
+    }
+
+    fn may_retry(&self) -> bool {
+        self.in_flight.values().filter(|is_retry| **is_retry).count() < MAX_RETRIES
+    }
+
+    /// When there will be one.
+    fn next_at(&self) -> Option<Instant> {
+        let retry = self.unreadable.first().filter(|_| self.may_retry());
+        self.readable.first().into_iter().chain(retry).map(|(at, _)| *at).min()
+    }
+
+    /// A look has ended.
+    fn ended(&mut self, name: Name, is_readable: bool, now: Instant) {
+        self.in_flight.remove(&name);
+        if self.names.contains(&name) {
+            let due = if is_readable { &mut self.readable } else { &mut self.unreadable };
+            due.insert((now + INTERVAL, name));
+        }
     }
 }
 
@@ -102,5 +163,44 @@ async fn look(connection: &Connection, name: &Name) -> Change {
             Change::UnreadableSecret(name.clone())
         }
         Err(_) => Change::UnreadableSecret(name.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> Name {
+        ("apps".to_owned(), name.to_owned())
+    }
+
+    #[test]
+    fn secrets_that_hang_delay_no_other() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let hanging: BTreeSet<Name> = (0..20).map(|at| name(&format!("hanging-{at}"))).collect();
+        schedule.set(hanging.clone());
+        while let Some(hangs) = schedule.next(now) {
+            schedule.ended(hangs, false, now);
+        }
+        let later = now + INTERVAL;
+        let retries: Vec<_> = std::iter::from_fn(|| schedule.next(later)).collect();
+        assert_eq!(retries.len(), MAX_RETRIES, "the other looks are free");
+        let mut names = hanging;
+        names.insert(name("new"));
+        schedule.set(names);
+        assert_eq!(schedule.next(later), Some(name("new")));
+        schedule.ended(name("new"), true, later);
+        assert_eq!(schedule.next_at(), Some(later + INTERVAL));
+        assert_eq!(schedule.next(later + INTERVAL), Some(name("new")));
+    }
+
+    #[test]
+    fn a_secret_that_is_named_no_more_is_forgotten() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.set([name("a"), name("b")].into());
+        let first = schedule.next(now).expect("a look");
+        schedule.set(BTreeSet::new());
+        schedule.ended(first, true, now);
+        assert_eq!((schedule.next(now + INTERVAL), schedule.next_at()), (None, None));
     }
 }
