@@ -19,6 +19,7 @@ use self::backlog::{Backlog, Kept, Waiting};
 use self::evaluation::{Evaluation, Question};
 use self::filter_thread::{FilterThread, NotEvaluated};
 use crate::delivery::Delivery;
+use crate::endpoint::limit::Charge;
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
 use crate::facts::Facts;
@@ -137,6 +138,7 @@ impl Receiver {
         let mut whole: Option<Outcome> = None;
         let mut events = Summary::default();
         let mut resume_at = Some(0);
+        let mut charge = Charge::new(endpoint.limit.as_ref());
         while let Some(at) = resume_at {
             let hints = Hints { resume_at: at, ..endpoint.hints() };
             let (heard, next) = self.heard(endpoint, delivery, &hints);
@@ -147,9 +149,7 @@ impl Receiver {
                     if whole.is_some() || next.is_some() {
                         events.add(&of_part);
                     }
-                    let is_first = whole.is_none();
-                    let happened = Happened { events: of_part, facts, is_first };
-                    self.take(endpoint, id, happened).await
+                    self.take(endpoint, id, Happened { events: of_part, facts }, &mut charge).await
                 }
                 Heard::Confirm(url) => self.confirm(&url).await,
                 Heard::Nothing(outcome) => outcome,
@@ -245,8 +245,13 @@ impl Receiver {
         }
     }
 
-    async fn take(&self, endpoint: &Endpoint, id: &DeliveryId, happened: Happened) -> Outcome {
-        let is_first = happened.is_first;
+    async fn take(
+        &self,
+        endpoint: &Endpoint,
+        id: &DeliveryId,
+        happened: Happened,
+        charge: &mut Charge<'_>,
+    ) -> Outcome {
         let inventory = match &self.sink {
             Sink::Flux(objects) => Some(&objects.inventory),
             Sink::FluxV1(_) => None,
@@ -256,7 +261,9 @@ impl Receiver {
             true => match self.evaluate(&endpoint.name, question(endpoint, happened, inventory)).await {
                 Ok(evaluation) => evaluation,
                 Err(NotEvaluated::NoBudget(question)) => return self.defer(endpoint, question).await,
-                Err(NotEvaluated::Failed) => return cannot_filter("the filters cannot be evaluated"),
+                Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
+                    return cannot_filter("the filters cannot be evaluated");
+                }
             },
         };
         if let Some(why) = failure {
@@ -267,9 +274,9 @@ impl Receiver {
             Err(reason) => return Outcome::Ignored { reason: reason.into() },
         };
         match &self.sink {
-            Sink::Flux(objects) if is_all => objects.request(endpoint, id, &events, found, is_first).await,
+            Sink::Flux(objects) if is_all => objects.request(id, &events, found, charge).await,
             Sink::Flux(objects) => {
-                let happened = Happened { events, facts, is_first };
+                let happened = Happened { events, facts };
                 // The endpoint's own filter has let these through.
                 let question = Question { condition: None, ..question(endpoint, happened, None) };
                 objects.wait(endpoint, question, &found.targets).await
@@ -354,8 +361,14 @@ impl Receiver {
             let question = waiting.question(&objects.inventory);
             let evaluation = match self.evaluate(&endpoint, question).await {
                 Ok(evaluation) => evaluation,
-                Err(NotEvaluated::NoBudget(_) | NotEvaluated::Failed) => {
+                Err(NotEvaluated::NoBudget(_) | NotEvaluated::NoThread) => {
                     back.push((number, waiting));
+                    continue;
+                }
+                Err(NotEvaluated::Panicked) => {
+                    log::error!(endpoint:% = endpoint; "a filter panicked; its delivery is dropped; please report this");
+                    self.metrics.filter_failed(&endpoint);
+                    matched.push((number, waiting, None));
                     continue;
                 }
             };
@@ -448,16 +461,13 @@ impl FluxObjects {
     /// Requests what was found.
     async fn request(
         &self,
-        endpoint: &Endpoint,
         id: &DeliveryId,
         events: &[Event],
         mut found: matching::Matched,
-        is_first: bool,
+        charge: &mut Charge<'_>,
     ) -> Outcome {
-        if let Some(limit) = &endpoint.limit
-            && is_first
-            && !self.queue.all_pending(&found.targets)
-            && let Err(retry_after) = limit.charge(Instant::now())
+        if !self.queue.all_pending(&found.targets)
+            && let Err(retry_after) = charge.once(Instant::now())
         {
             return Outcome::TooMany { retry_after };
         }
@@ -534,8 +544,6 @@ enum Heard {
 struct Happened {
     events: Vec<Event>,
     facts: Facts,
-    /// Whether this is the whole delivery or its beginning: a limit counts deliveries.
-    is_first: bool,
 }
 
 /// Whether matching takes expressions, whose cost is bounded by CPU time alone.

@@ -15,6 +15,29 @@ struct Bucket {
     filled: Option<Instant>,
 }
 
+/// Charges a limit for a delivery, which may come in parts, at most once.
+pub struct Charge<'l> {
+    limit: Option<&'l RateLimit>,
+}
+
+impl<'l> Charge<'l> {
+    /// A charge that is due, if there is a limit.
+    pub fn new(limit: Option<&'l RateLimit>) -> Charge<'l> {
+        Charge { limit }
+    }
+
+    /// Charges the limit if that has not happened.
+    ///
+    /// # Errors
+    /// When the limit is used up; returns the time until it is not.
+    pub fn once(&mut self, now: Instant) -> Result<(), Duration> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        limit.charge(now)?;
+        self.limit = None;
+        Ok(())
+    }
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl RateLimit {
@@ -60,5 +83,14 @@ mod tests {
         assert_eq!(limit.charge(now + wait), Ok(()));
         assert!(limit.charge(now + wait).is_err());
         assert_eq!(limit.charge(now), Err(limit.charge(now).expect_err("time does not run back")));
+    }
+
+    #[test]
+    fn a_delivery_in_parts_is_charged_once() {
+        let (limit, now) = (RateLimit::new(1), Instant::now());
+        let mut charge = Charge::new(Some(&limit));
+        assert_eq!((charge.once(now), charge.once(now)), (Ok(()), Ok(())));
+        assert!(Charge::new(Some(&limit)).once(now).is_err(), "the next delivery");
+        assert_eq!(Charge::new(None).once(now), Ok(()));
     }
 }

@@ -30,8 +30,10 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(super) enum NotEvaluated<I> {
     /// The endpoint has used up its CPU time of this second; this is what was to be evaluated.
     NoBudget(I),
-    /// The thread is gone, or the work ended in a panic.
-    Failed,
+    /// The work ended in a panic; so it would the next time.
+    Panicked,
+    /// There is no thread to do it.
+    NoThread,
 }
 
 impl FilterThread {
@@ -69,11 +71,11 @@ impl FilterThread {
             let done = catch_unwind(AssertUnwindSafe(|| work(input)));
             let took = thread_cpu_time().saturating_sub(before);
             charge(&budgets, &of_endpoint, took, Instant::now());
-            drop(answer.send(done.map_err(|_| NotEvaluated::Failed)));
+            drop(answer.send(done.map_err(|_| NotEvaluated::Panicked)));
         };
-        let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::Failed)?;
-        jobs.send(Box::new(job)).map_err(|_| NotEvaluated::Failed)?;
-        answered.await.unwrap_or(Err(NotEvaluated::Failed))
+        let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::NoThread)?;
+        jobs.send(Box::new(job)).map_err(|_| NotEvaluated::NoThread)?;
+        answered.await.unwrap_or(Err(NotEvaluated::NoThread))
     }
 }
 
@@ -170,7 +172,7 @@ mod tests {
         let thread = FilterThread::default();
         let panics: fn(()) = |()| panic!("a test");
         let endpoint = Arc::from("a");
-        assert!(matches!(thread.run(&endpoint, (), panics).await, Err(NotEvaluated::Failed)));
+        assert!(matches!(thread.run(&endpoint, (), panics).await, Err(NotEvaluated::Panicked)));
         assert!(matches!(thread.run(&endpoint, 1, |one: i32| one + 1).await, Ok(2)));
     }
 }
