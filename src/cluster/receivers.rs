@@ -282,3 +282,55 @@ fn make(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules<'_>) -> O
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn state(token: Option<&str>) -> State {
+        let mut state = State::default();
+        let spec = json!({"type": "github", "secretRef": {"name": "token"}, "resources": [{"kind": "GitRepository", "name": "app"}]});
+        let receiver = FluxReceiver {
+            namespace: "apps".to_owned(),
+            name: "hook".to_owned(),
+            created: String::new(),
+            uid: String::new(),
+            spec: serde_json::from_value(spec).expect("a spec"),
+            webhook_path: None,
+        };
+        state.receivers.insert(("apps".to_owned(), "hook".to_owned()), receiver);
+        set_token(&mut state, token);
+        state
+    }
+
+    fn set_token(state: &mut State, token: Option<&str>) {
+        let data = |token: &str| {
+            use base64::Engine;
+            let encoded = base64::engine::general_purpose::STANDARD.encode(token);
+            Secret::of_data(|key| (key == "token").then_some(encoded.as_str()))
+        };
+        state.secrets.insert(("apps".to_owned(), "token".to_owned()), token.map(data));
+        state.build(Rules::default());
+    }
+
+    /// The digest that the one Receiver is served at, and that of the token before.
+    fn digests(state: &State) -> (Option<String>, Option<String>) {
+        let built = state.built.values().next().expect("a Receiver");
+        (built.endpoint.as_ref().map(|endpoint| endpoint.digest().to_owned()), built.digest_before.clone())
+    }
+
+    #[test]
+    fn a_revoked_token_does_not_come_back_with_a_new_secret() {
+        let mut state = state(Some("first"));
+        let (first, _) = digests(&state);
+        assert!(first.is_some());
+        set_token(&mut state, Some("second"));
+        assert_eq!(digests(&state).1, first, "it works until providers have the new one");
+        set_token(&mut state, None);
+        assert_eq!(digests(&state), (None, None));
+        set_token(&mut state, Some("third"));
+        assert_eq!(digests(&state).1, None);
+    }
+}

@@ -229,6 +229,38 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn an_absence_is_remembered_although_its_commit_fails() {
+    let disk = Disk::default();
+    disk.state.lock().expect("a lock").contents.origin = Origin::Kept;
+    let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
+    disk.state.lock().expect("a lock").is_broken = true;
+    journal.write_later([Change::WasAbsent]);
+    assert_eq!(kept(&journal, vec![Change::Alive(1)]).await, Err(NotKept));
+    disk.state.lock().expect("a lock").is_broken = false;
+    while kept(&journal, vec![Change::Alive(2)]).await.is_err() {}
+    assert_eq!(disk.state.lock().expect("a lock").contents.origin, Origin::KeptAfterAbsence);
+}
+
+/// Two first starts in one folder: one has the journal, and the other one is refused.
+#[tokio::test]
+async fn two_processes_that_create_a_journal_do_not_share_it() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let open = || Journal::open(Box::new(Folder::new(folder.path())), Metrics::new());
+            let starts: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            starts.into_iter().filter_map(|start| start.join().expect("no panic").ok()).collect()
+        });
+        assert_eq!(opened.len(), 1);
+        let files = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(files, 1, "nothing unfinished stays behind");
+        for (journal, _) in opened {
+            journal.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn commits_are_grouped() {
     let metrics = Metrics::new();
     let (journal, _) = Journal::open(Box::new(Disk::default()), Arc::clone(&metrics)).expect("a journal");

@@ -54,6 +54,10 @@ pub fn flux_recv() -> Command {
     // Whoever tests the journal names a folder.
     command.env("FLUX_RECV_JOURNAL", "none").env("FLUX_RECV_ADMIN_LISTEN", "127.0.0.1:0");
     command.env("FLUX_RECV_DEBUG_LISTEN", "127.0.0.1:0").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
+    // What glibc keeps of freed memory is left out where memory is measured; the image's allocator is
+    // told to give it back as well.
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_TRIM_THRESHOLD_", "131072");
+    command.env("MALLOC_ARENA_MAX", "2");
     command
 }
 

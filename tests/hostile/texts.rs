@@ -21,7 +21,6 @@ async fn long_names_are_neither_answered_nor_logged_nor_remembered() {
             let answer = client().post(&url).body(body.clone()).send().await.expect("an answer");
             assert!(answer.text().await.expect("a text").len() <= 8192);
         }
-        eprintln!("PEAK {} MiB", growth(&running, before) / MIB);
     }
     let logged = running.log().len() - log_before;
     assert!(logged < 30 * 4200, "{logged} bytes of log");

@@ -13,9 +13,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::super::connection::Connection;
 use super::super::lock;
 use super::super::watch::{Scope, Seen, Watch};
-use super::{Name, until};
 use super::objects::{SecretObject, secrets};
 use super::watches::Change;
+use super::{Name, until};
 
 /// How old what is known of a Secret may be.
 const INTERVAL: Duration = Duration::from_secs(60);
