@@ -14,7 +14,7 @@ use crate::endpoint::{Endpoint, Serving};
 use crate::expression::Expression;
 use crate::filter::Globs;
 use crate::journal::Journal;
-use crate::listener::{self, Deadlines, ListenerOptions, Running};
+use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
 use crate::server::Service;
 
 /// What the admin listener tells about.
@@ -33,7 +33,7 @@ pub struct Desk {
 /// When the listener cannot be used.
 pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
     let desk = web::Data::from(desk);
-    listener::serve(listener, OPTIONS, move || {
+    listener::serve(listener, OPTIONS, ConnectionCounters::default(), move || {
         App::new()
             .app_data(desk.clone())
             .route("/livez", web::get().to(async || "ok\n"))
@@ -49,7 +49,7 @@ pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
 /// When the listener cannot be used.
 pub fn start_debug(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
     let desk = web::Data::from(desk);
-    listener::serve(listener, OPTIONS, move || {
+    listener::serve(listener, OPTIONS, ConnectionCounters::default(), move || {
         App::new()
             .app_data(desk.clone())
             .route("/config", web::get().to(config))

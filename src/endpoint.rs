@@ -3,7 +3,7 @@
 pub mod byte_count;
 pub mod limit;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -172,6 +172,15 @@ pub enum Conflict {
     OtherPath(Arc<Endpoint>),
 }
 
+impl Conflict {
+    /// Returns the endpoint that has the path or the name.
+    fn holder(&self) -> &Arc<Endpoint> {
+        match self {
+            Conflict::Path(holder) | Conflict::Name(holder) | Conflict::OtherPath(holder) => holder,
+        }
+    }
+}
+
 impl Endpoints {
     /// Adds an endpoint.
     ///
@@ -254,6 +263,8 @@ struct Parts {
     of_config: Vec<Arc<Endpoint>>,
     trusted_proxies: Vec<IpNet>,
     of_receivers: Vec<Arc<Endpoint>>,
+    /// The conflicts that were reported, by both names.
+    reported: HashSet<(Arc<str>, Arc<str>)>,
 }
 
 impl InForce {
@@ -274,19 +285,20 @@ impl InForce {
     }
 
     /// Puts another config in force; gives the Receivers that cannot be served, since another endpoint
-    /// is in their way.
+    /// is in their way, each once for as long as that is so.
     pub fn replace(&self, serving: Serving) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.of_config = serving.endpoints.list;
         parts.trusted_proxies = serving.trusted_proxies;
-        self.put(&parts)
+        self.put(&mut parts)
     }
 
-    /// Puts other Receivers in force; gives those that cannot be served.
+    /// Puts other Receivers in force; gives those that cannot be served, each once for as long as that
+    /// is so: a tenant can change a Receiver as often as they like.
     pub fn replace_receivers(&self, endpoints: Vec<Arc<Endpoint>>) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.of_receivers = endpoints;
-        let conflicts = self.put(&parts);
+        let conflicts = self.put(&mut parts);
         self.receivers_known.send_replace(true);
         conflicts
     }
@@ -308,7 +320,7 @@ impl InForce {
         tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
     }
 
-    fn put(&self, parts: &Parts) -> Vec<(Arc<Endpoint>, Conflict)> {
+    fn put(&self, parts: &mut Parts) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut endpoints = Endpoints::default();
         let mut conflicts = Vec::new();
         // The config comes first: what it says does not depend on what the cluster holds.
@@ -324,6 +336,11 @@ impl InForce {
         }
         let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
+        let names = |(endpoint, conflict): &(Arc<Endpoint>, Conflict)| {
+            (Arc::clone(&endpoint.name), Arc::clone(&conflict.holder().name))
+        };
+        let before = std::mem::replace(&mut parts.reported, conflicts.iter().map(names).collect());
+        conflicts.retain(|conflict| !before.contains(&names(conflict)));
         conflicts
     }
 }
@@ -398,6 +415,11 @@ mod tests {
             ]);
             assert_eq!(&*in_force.get().endpoints.at_path("/hook/1").expect("an endpoint").name, older);
             assert!(matches!(&conflicts[..], [(lost, Conflict::Path(_))] if *lost.name == *younger));
+            let changed = vec![
+                receiver(younger, "1", "2026-02-02T00:00:00Z", &["2"]),
+                receiver(older, "1", "2026-01-01T00:00:00Z", &[]),
+            ];
+            assert!(in_force.replace_receivers(changed).is_empty(), "the same conflict is told of once");
         }
     }
 

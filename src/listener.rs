@@ -21,6 +21,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::AppConfig;
 use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use actix_web::{Error, HttpMessage};
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpStream;
 
 pub use self::connection::{Connection, Deadlines, MAX_HEAD_BYTES};
@@ -40,18 +41,36 @@ pub struct ListenerOptions {
     pub stop_timeout: Duration,
 }
 
+/// Counts the connections that were ended for what their clients did.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionCounters {
+    /// A deadline was over.
+    pub late: Counter,
+    /// The one without a complete request for longest, when nine tenths of the limit were used.
+    pub displaced: Counter,
+    /// New ones, when all others were busy.
+    pub refused: Counter,
+    /// A head was longer than [`MAX_HEAD_BYTES`].
+    pub head_too_long: Counter,
+}
+
 /// How long a client is given to read an answer that ends its connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What actix holds beyond our own limit: sockets that wait to be closed.
 const MAX_ACTIX_CONNECTIONS: usize = 1 << 16;
 
-/// Serves an app on a bound listener; `app` makes it for each worker. Has to be called within a Tokio
+/// Serves an app on a bound listener; `app` makes it for each worker, `counters` count what was ended. Has to be called within a Tokio
 /// runtime.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn serve<A, I, S, B>(listener: TcpListener, options: ListenerOptions, app: A) -> io::Result<Running>
+pub fn serve<A, I, S, B>(
+    listener: TcpListener,
+    options: ListenerOptions,
+    counters: ConnectionCounters,
+    app: A,
+) -> io::Result<Running>
 where
     A: Fn() -> I + Send + Clone + 'static,
     I: IntoServiceFactory<S, Request>,
@@ -72,7 +91,7 @@ where
         .shutdown_timeout(options.stop_timeout.as_secs())
         .disable_signals()
         .listen("http", listener, move || {
-            let pool = ConnectionPool::new(connections_per_worker, options.deadlines);
+            let pool = ConnectionPool::new(connections_per_worker, options.deadlines, counters.clone());
             let accept = fn_service(move |stream: TcpStream| {
                 pool.check_deadlines();
                 let member = pool.admit(Instant::now());

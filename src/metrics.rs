@@ -26,6 +26,7 @@ pub struct Metrics {
     keys: Family<KeyLabels, Counter>,
     answer_time: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     filter_failures: Family<EndpointLabels, Counter>,
+    ended_connections: Family<ReasonLabels, Counter>,
     patch_delay: Histogram,
     patches: Family<PatchLabels, Counter>,
     retries: Counter,
@@ -73,6 +74,11 @@ struct PatchLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -137,6 +143,7 @@ impl Metrics {
             keys: Family::default(),
             answer_time: Family::new_with_constructor(|| Histogram::new(ANSWER_BUCKETS)),
             filter_failures: Family::default(),
+            ended_connections: Family::default(),
             patch_delay: Histogram::new(PATCH_BUCKETS),
             patches: Family::default(),
             retries: Counter::default(),
@@ -189,6 +196,11 @@ impl Metrics {
             "filter_failures",
             "Deliveries for which a filter came to no result, which counts as no",
             self.filter_failures.clone(),
+        );
+        registry.register(
+            "ended_connections",
+            "Connections that were ended or refused for what their clients did",
+            self.ended_connections.clone(),
         );
         registry.register_with_unit(
             "patch_delay",
@@ -284,6 +296,11 @@ impl Metrics {
         self.inventory(kind, 0);
         self.inventory_synced(kind, false);
         self.inventory_seen(kind);
+    }
+
+    /// Returns the counter of the connections that were ended for this reason.
+    pub fn ended_connections(&self, reason: &'static str) -> Counter {
+        self.ended_connections.get_or_create(&ReasonLabels { reason }).clone()
     }
 
     /// The text of all metrics.

@@ -22,7 +22,7 @@ use self::quiet::Quiet;
 use crate::delivery::{Delivery, Headers};
 use crate::endpoint::{Endpoint, HOOK_PREFIX, InForce};
 use crate::history::{Entry, History};
-use crate::listener::{self, Deadlines, ListenerOptions, Running};
+use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::receive::{Received, Receiver};
@@ -109,7 +109,14 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
     let memory = web::Data::new(BodyMemory::default());
     let service = web::Data::from(service);
     let quiet = web::Data::new(Quiet::default());
-    listener::serve(listener, options, move || {
+    let ended = |reason| service.metrics.ended_connections(reason);
+    let counters = ConnectionCounters {
+        late: ended("late"),
+        displaced: ended("displaced"),
+        refused: ended("refused"),
+        head_too_long: ended("head_too_long"),
+    };
+    listener::serve(listener, options, counters, move || {
         let app = App::new().app_data(service.clone()).app_data(memory.clone()).app_data(quiet.clone());
         app.default_service(web::to(handle))
     })

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::ConnectionCounters;
 use super::connection::{Connection, Deadlines};
 
 /// How often deadlines are looked at; the shortest is 2 s.
@@ -14,6 +15,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct ConnectionPool {
     max_connections: usize,
     deadlines: Deadlines,
+    counters: ConnectionCounters,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_id: Cell<u64>,
     checks: Cell<bool>,
@@ -21,16 +23,21 @@ pub(super) struct ConnectionPool {
 
 /// A connection's place in its pool; given back when dropped.
 pub(super) struct Membership {
-    pool: Rc<ConnectionPool>,
+    pub(super) pool: Rc<ConnectionPool>,
     id: u64,
     pub(super) connection: Rc<Connection>,
 }
 
 impl ConnectionPool {
-    pub(super) fn new(max_connections: usize, deadlines: Deadlines) -> Rc<ConnectionPool> {
+    pub(super) fn new(
+        max_connections: usize,
+        deadlines: Deadlines,
+        counters: ConnectionCounters,
+    ) -> Rc<ConnectionPool> {
         Rc::new(ConnectionPool {
             max_connections,
             deadlines,
+            counters,
             connections: RefCell::default(),
             next_id: Cell::new(0),
             checks: Cell::new(false),
@@ -42,6 +49,7 @@ impl ConnectionPool {
     /// one that a delivery has just opened. None if all are being handled.
     pub(super) fn admit(self: &Rc<ConnectionPool>, now: Instant) -> Option<Membership> {
         if self.connections.borrow().len() >= self.max_connections {
+            self.counters.refused.inc();
             return None;
         }
         if self.open() >= (self.max_connections * 9 / 10).max(1) {
@@ -69,16 +77,25 @@ impl ConnectionPool {
 
     fn close_late(&self, now: Instant) {
         let connections = self.connections.borrow();
-        let late = connections.values().filter(|connection| connection.is_late(&self.deadlines, now));
-        late.for_each(|connection| connection.close());
+        let open = connections.values().filter(|connection| !connection.is_closed());
+        for connection in open.filter(|connection| connection.is_late(&self.deadlines, now)) {
+            self.counters.late.inc();
+            connection.close();
+        }
     }
 
     fn close_oldest(&self) {
         let connections = self.connections.borrow();
         let closable = connections.values().filter_map(|it| Some((it.without_request_since()?, it)));
         if let Some((_, oldest)) = closable.min_by_key(|(since, _)| *since) {
+            self.counters.displaced.inc();
             oldest.close();
         }
+    }
+
+    /// The head of a connection is too long.
+    pub(super) fn ends_over_its_head(&self) {
+        self.counters.head_too_long.inc();
     }
 
     fn open(&self) -> usize {
@@ -97,7 +114,7 @@ mod tests {
     use super::*;
 
     fn pool(max_connections: usize) -> Rc<ConnectionPool> {
-        ConnectionPool::new(max_connections, Deadlines::DEFAULT)
+        ConnectionPool::new(max_connections, Deadlines::DEFAULT, ConnectionCounters::default())
     }
 
     // The attack: 1,024 sockets that send nothing kept everyone else out.
@@ -135,5 +152,7 @@ mod tests {
         assert!(!silent.connection.is_closed());
         pool.close_late(Instant::now() + Duration::from_secs(76));
         assert!(silent.connection.is_closed() && !busy.connection.is_closed());
+        pool.close_late(Instant::now() + Duration::from_secs(77));
+        assert_eq!(pool.counters.late.get(), 1, "each is counted once");
     }
 }

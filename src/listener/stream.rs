@@ -42,7 +42,10 @@ impl AsyncRead for GuardedStream {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            ReadAllowance::HeadTooLong => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            ReadAllowance::HeadTooLong => {
+                self.member.pool.ends_over_its_head();
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
         };
         let before = buffer.filled().len();
         if buffer.remaining() <= allowed {

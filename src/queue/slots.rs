@@ -263,13 +263,13 @@ mod tests {
         // Brought forward, so that a stale entry stays behind.
         slots.want([(&first, now + INTERVAL)].into_iter(), now);
         slots.want([(&first, now)].into_iter(), now);
-        assert_eq!(slots.take_due(now, 9).0.start, [first.clone()]);
+        assert_eq!(slots.take_due(now, 9).0.start, std::slice::from_ref(&first));
         let later = now + 2 * INTERVAL;
         slots.want([(&second, later)].into_iter(), later);
         // The stale entry of the first is due, and so is the second, which has to wait.
         assert!(slots.take_due(later, 9).0.start.is_empty());
         slots.finish(&first, later, Ending::Done);
-        assert_eq!(slots.take_due(later, 9).0.start, [second.clone()]);
+        assert_eq!(slots.take_due(later, 9).0.start, std::slice::from_ref(&second));
         slots.finish(&second, later, Ending::Done);
         let forgotten = later + LINGER + INTERVAL;
         slots.take_due(forgotten, 9);

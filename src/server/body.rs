@@ -94,7 +94,7 @@ pub(super) async fn read<'b>(
             let why = "too many bodies at once".into();
             return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false });
         }
-        received = received.with(chunk, announced);
+        received = received.with(chunk, announced.unwrap_or(max_bytes));
     }
     if let Some(connection) = connection {
         connection.body_ended();
@@ -208,17 +208,23 @@ impl Received {
         }
     }
 
-    /// A body that says how long it will be is copied to one place: growing would take twice its length.
-    fn with(self, chunk: Bytes, announced: Option<usize>) -> Received {
+    /// Adds a chunk to a body of at most `max_bytes`. A long one gets its place at once, of which only what
+    /// is filled takes memory: growing would take up to three times its length.
+    fn with(self, chunk: Bytes, max_bytes: usize) -> Received {
         let mut bytes = match self {
             Received::Nothing => return Received::OneChunk(chunk),
             Received::OneChunk(first) => {
-                let mut bytes = BytesMut::with_capacity(announced.unwrap_or(first.len() + chunk.len()));
+                let mut bytes = BytesMut::with_capacity(max_bytes.min(MAX_SMALL_BODY_BYTES));
                 bytes.extend_from_slice(&first);
                 bytes
             }
             Received::Copied(bytes) => bytes,
         };
+        if bytes.len() + chunk.len() > bytes.capacity() {
+            let mut whole = BytesMut::with_capacity(max_bytes);
+            whole.extend_from_slice(&bytes);
+            bytes = whole;
+        }
         bytes.extend_from_slice(&chunk);
         Received::Copied(bytes)
     }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, web};
-use flux_recv::listener::{self, Deadlines, ListenerOptions, Running};
+use flux_recv::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
 
 use super::attack::{read_head, socket};
 
@@ -30,7 +30,7 @@ fn serve(answer_bytes: usize) -> (Running, String) {
         let answer = move || async move { HttpResponse::Ok().body(vec![b'x'; answer_bytes]) };
         App::new().default_service(web::to(answer))
     };
-    (listener::serve(listener, options, app).expect("a server"), address)
+    (listener::serve(listener, options, ConnectionCounters::default(), app).expect("a server"), address)
 }
 
 /// After how long the server ends the connection.

@@ -5,6 +5,7 @@ mod attack;
 mod bodies;
 mod connections;
 mod deadlines;
+mod double;
 mod filters;
 #[path = "../common/leaks.rs"]
 mod leaks;
@@ -16,3 +17,4 @@ mod receivers;
 mod running;
 mod signatures;
 mod texts;
+mod together;
