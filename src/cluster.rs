@@ -7,7 +7,7 @@ mod extent;
 mod gap;
 pub mod inventory;
 mod knowledge;
-mod list_scanner;
+pub mod list_scanner;
 pub mod receivers;
 mod resources;
 mod watch;

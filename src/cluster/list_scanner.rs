@@ -9,7 +9,7 @@ const MAX_AROUND_BYTES: usize = 256 << 10;
 
 /// The state of a list that arrives in pieces.
 #[derive(Default)]
-pub(super) struct ListScanner {
+pub struct ListScanner {
     depth: usize,
     in_string: bool,
     is_escaped: bool,
@@ -23,7 +23,7 @@ pub(super) struct ListScanner {
 /// A list or an object of it is longer than any API server sends.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the API server sends an object of more than {MAX_OBJECT_BYTES} bytes")]
-pub(super) struct TooLong;
+pub struct TooLong;
 
 /// Depth of the fields of the list, and of its objects.
 const OF_LIST: usize = 1;
@@ -34,7 +34,7 @@ impl ListScanner {
     ///
     /// # Errors
     /// When something is too long.
-    pub(super) fn next_object(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
+    pub fn next_object(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
         for (at, byte) in input.iter().enumerate() {
             let was_in_object = self.in_items && self.depth > OF_ITEMS;
             self.step(*byte);
@@ -60,7 +60,7 @@ impl ListScanner {
     }
 
     /// The list as JSON without its objects, once all of it was read.
-    pub(super) fn into_around(self) -> Vec<u8> {
+    pub fn into_around(self) -> Vec<u8> {
         self.around
     }
 
