@@ -14,6 +14,10 @@ use crate::flux::Target;
 /// counts as that.
 const REPLAY: Duration = Duration::from_secs(5);
 
+/// The same where nobody watched for less than this, as when the API server ends a watch after some
+/// minutes: an object that is made just then is mostly not requested for it.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// What was found after gaps and has not been looked at.
 #[derive(Default)]
 pub(super) struct MissedChanges {
@@ -55,9 +59,10 @@ impl Gap {
         self.lists_again = again;
     }
 
-    /// A watch was opened. It begins with what has changed since the list or since the watch before it.
-    pub(super) fn opened(&mut self, now: Instant) {
-        *self = Gap { lists_again: false, replays_until: Some(now + REPLAY) };
+    /// A watch was opened after nobody watched for this long. It begins with what has changed meanwhile.
+    pub(super) fn opened(&mut self, unwatched: Duration, now: Instant) {
+        let replay = if unwatched < SHORT { SHORT } else { REPLAY };
+        *self = Gap { lists_again: false, replays_until: Some(now + replay) };
     }
 
     /// Whether a change that is seen now may have been missed.
@@ -76,15 +81,18 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         gap.listing(false);
         assert!(!gap.covers(start), "the first list: deliveries wait for it");
-        gap.opened(start);
+        gap.opened(Duration::from_secs(2), start);
         assert!(gap.covers(after(4)), "changed while the list was read");
         assert!(!gap.covers(after(6)), "an undisturbed watch");
-        gap.opened(after(60));
+        gap.opened(Duration::from_secs(9), after(60));
         assert!(gap.covers(after(64)), "changed before the watch was opened again");
         assert!(!gap.covers(after(66)));
+        gap.opened(Duration::from_millis(20), after(70));
+        assert!(gap.covers(after(70)), "changed just then");
+        assert!(!gap.covers(after(71)));
         gap.listing(true);
         assert!(gap.covers(after(600)), "a list after an interruption");
-        gap.opened(after(700));
+        gap.opened(Duration::from_secs(90), after(700));
         assert!(!gap.covers(after(706)));
     }
 }

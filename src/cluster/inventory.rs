@@ -361,7 +361,7 @@ impl Watches {
                 Ok(seen) => {
                     match seen {
                         // A new list or watch only begins with this; it may fail like the one before.
-                        Seen::Opened => gap.opened(Instant::now()),
+                        Seen::Opened(unwatched) => gap.opened(unwatched, Instant::now()),
                         Seen::Listing => {
                             with_details = self.keeps_details(kind);
                             gap.listing(self.extent.was_listed(kind, scope));
@@ -410,7 +410,7 @@ impl Watches {
     ) -> bool {
         let mut is_complete = false;
         match seen {
-            Seen::Opened | Seen::Unchanged => {}
+            Seen::Opened(_) | Seen::Unchanged => {}
             Seen::Listing => listed.clear(),
             Seen::Listed(object) => {
                 let target = object.target(kind);

@@ -88,8 +88,8 @@ pub(super) enum Seen<T> {
     Listed(T),
     /// The list is complete: what it did not hold is gone.
     Complete,
-    /// A watch was opened: it begins with what has changed since the list or the watch before it.
-    Opened,
+    /// A watch was opened after nobody watched for this long: it begins with what has changed meanwhile.
+    Opened(Duration),
     /// The object is new or has changed.
     Changed(T),
     /// The object is gone.
@@ -237,6 +237,8 @@ pub(super) struct Watch<T> {
     name: Option<String>,
     state: State,
     short_watches: u32,
+    /// Since when nobody watches: since the list began, or since the last watch may have ended.
+    unwatched_since: Option<Instant>,
     of: std::marker::PhantomData<fn() -> T>,
 }
 
@@ -276,6 +278,8 @@ struct Lines {
     /// What has arrived behind the last whole line.
     rest: Vec<u8>,
     whole: VecDeque<Vec<u8>>,
+    /// The connection ended without the end of the answer.
+    is_broken: bool,
 }
 
 /// A line of a watch.
@@ -313,7 +317,7 @@ impl<T: Watchable> Watch<T> {
     pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch<T> {
         let url = DynamicObject::url_path(resource, scope.namespace());
         let of = std::marker::PhantomData;
-        Watch { client, url, name: None, state: State::Outdated, short_watches: 0, of }
+        Watch { client, url, name: None, state: State::Outdated, short_watches: 0, unwatched_since: None, of }
     }
 
     /// Only the object of this name: the way in which RBAC lets one be watched by its name.
@@ -331,6 +335,7 @@ impl<T: Watchable> Watch<T> {
         loop {
             match &mut self.state {
                 State::Outdated => {
+                    self.unwatched_since.get_or_insert_with(Instant::now);
                     self.list("", String::new()).await?;
                     return Ok(Seen::Listing);
                 }
@@ -357,13 +362,19 @@ impl<T: Watchable> Watch<T> {
                 State::Current { version } => {
                     let version = version.clone();
                     self.open(version).await?;
-                    return Ok(Seen::Opened);
+                    let since = self.unwatched_since.take();
+                    return Ok(Seen::Opened(since.map_or(Duration::ZERO, |since| since.elapsed())));
                 }
                 State::Watching { version, events, since } => {
                     let line = tokio::time::timeout(MAX_SILENCE, events.next_line()).await;
                     match line.unwrap_or_else(|_| Err(Interruption::because("the watch was silent"))) {
                         Ok(Some(line)) => return self.take(&line),
                         ended => {
+                            let now = Instant::now();
+                            // A connection that broke may have been silent before.
+                            let is_broken = ended.is_err() || events.is_broken;
+                            let silence = if is_broken { MAX_SILENCE } else { Duration::ZERO };
+                            self.unwatched_since = Some(now.checked_sub(silence).unwrap_or(*since));
                             let was_short = since.elapsed() < SHORT;
                             self.short_watches =
                                 if was_short { self.short_watches.saturating_add(1) } else { 0 };
@@ -413,7 +424,7 @@ impl<T: Watchable> Watch<T> {
         let since = Instant::now();
         match send(&self.client, request.map(Body::from)).await {
             Ok(chunks) => {
-                let events = Lines { chunks, rest: Vec::new(), whole: VecDeque::new() };
+                let events = Lines { chunks, rest: Vec::new(), whole: VecDeque::new(), is_broken: false };
                 self.state = State::Watching { version, events, since };
                 Ok(())
             }
@@ -495,7 +506,10 @@ impl Lines {
             }
             let Some(chunk) = self.chunks.next().await else { return Ok(None) };
             // A server that ends a watch may end it within a line.
-            let Ok(chunk) = chunk else { return Ok(None) };
+            let Ok(chunk) = chunk else {
+                self.is_broken = true;
+                return Ok(None);
+            };
             let mut pieces = chunk.split(|byte| *byte == b'\n');
             let last = pieces.next_back().unwrap_or_default();
             for piece in pieces {

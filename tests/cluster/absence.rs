@@ -42,10 +42,13 @@ pub fn an_absence_is_caught_up_with(bed: &Bed) {
 
 /// An object that is made while the watches are interrupted: no delivery can match it then.
 pub fn what_a_watch_missed_is_requested(bed: &Bed) {
-    let running =
+    let mut running =
         FluxRecv::start(bed, &own_token(bed), &["--min-interval", "0", "--catch-up-after", "never"]);
+    running.wait_until_synced();
+    // A watch begins with what has changed while its list was read.
+    std::thread::sleep(Duration::from_secs(6));
     git_repository(bed, "apps", "watched", json!({"url": "https://git.example.com/watched"}));
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(3));
     assert!(requested_at(&object(bed, "watched")).is_none(), "a watch that stands misses nothing");
     bed.stop_api_server();
     wait_for("the interruption", PATIENCE, || {

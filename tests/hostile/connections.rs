@@ -24,7 +24,7 @@ async fn silent_sockets_keep_nobody_out() {
     let sockets = attack_with(&running, |address| socket(address, b"")).await;
     assert_others_are_served(&running, "silent sockets").await;
     let displaced = running.metric("flux_recv_ended_connections_total{reason=\"displaced\"}").await;
-    assert!(displaced.is_some_and(|connections| connections > 500.0), "{displaced:?}");
+    assert!(displaced.is_some_and(|connections| connections > 100.0), "{displaced:?}");
     drop(sockets);
 }
 

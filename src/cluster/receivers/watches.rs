@@ -86,7 +86,7 @@ async fn receivers_of(connection: &Connection, scope: Scope, tell: &UnboundedSen
     let mut listed = BTreeSet::new();
     let see = |seen: Option<Seen<ReceiverObject>>| match seen {
         None => vec![Change::Listed(scope.clone(), None)],
-        Some(Seen::Opened | Seen::Unchanged) => Vec::new(),
+        Some(Seen::Opened(_) | Seen::Unchanged) => Vec::new(),
         Some(Seen::Listing) => {
             listed.clear();
             Vec::new()
@@ -107,7 +107,7 @@ async fn secret_of(connection: &Connection, name: Name, tell: &UnboundedSender<C
     let mut is_there = false;
     let (scope, secret_name) = (Scope::Namespace(name.0.clone()), name.1.clone());
     let see = |seen: Option<Seen<SecretObject>>| match seen {
-        Some(Seen::Opened | Seen::Unchanged) => Vec::new(),
+        Some(Seen::Opened(_) | Seen::Unchanged) => Vec::new(),
         Some(Seen::Listing) => {
             is_there = false;
             Vec::new()
