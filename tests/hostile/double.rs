@@ -13,8 +13,8 @@ use super::running::{Running, folder};
 #[derive(Default)]
 pub struct Double {
     pub kinds: Vec<ListedKind>,
-    /// The Secret of this name, as JSON.
-    pub secret: Option<fn(&str) -> serde_json::Value>,
+    /// The Secret of this name, as JSON; the answer never comes where there is none.
+    pub secret: Option<fn(&str) -> Option<serde_json::Value>>,
     /// The kind, in the plural, whose list never comes.
     pub hangs: Option<(&'static str, &'static str)>,
 }
@@ -77,9 +77,9 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
     if let Some(secret) = double.secret.filter(|_| path.ends_with("/secrets")) {
         // fieldSelector=metadata.name%3Ds17
         let named = query.split("metadata.name%3D").nth(1).and_then(|rest| rest.split('&').next());
-        return match query.contains("watch=true") {
-            true => unending(Vec::new()),
-            false => page(named.map(|name| secret(name).to_string()).into_iter(), ""),
+        return match named.and_then(secret) {
+            Some(secret) if !query.contains("watch=true") => page(std::iter::once(secret.to_string()), ""),
+            _ => unending(Vec::new()),
         };
     }
     let Some(kind) = double.kinds.iter().find(|kind| path.ends_with(kind.plural)) else {

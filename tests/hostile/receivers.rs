@@ -28,10 +28,10 @@ fn receiver(at: usize) -> String {
 }
 
 /// The Secret that it names.
-pub fn secret(name: &str) -> serde_json::Value {
+pub fn secret(name: &str) -> Option<serde_json::Value> {
     let at = name.trim_start_matches('s').parse().unwrap_or_default();
     let token = base64::engine::general_purpose::STANDARD.encode(token(at));
-    json!({"metadata": {"name": name}, "data": {"token": token}})
+    Some(json!({"metadata": {"name": name}, "data": {"token": token}}))
 }
 
 pub fn receivers(objects: usize) -> ListedKind {
@@ -66,4 +66,19 @@ async fn five_thousand_receivers_are_served_and_take_little_memory() {
     }
     let grown = memory(&running).resident.saturating_sub(before.resident);
     assert!(grown < 40 * MIB, "{} MiB", grown / MIB);
+}
+
+// The attack: one Secret whose list hangs kept every Receiver from being served, for ever.
+#[actix_web::test]
+async fn secrets_that_hang_keep_no_other_receiver_out() {
+    let every_second_hangs = |name: &str| {
+        let at: usize = name.trim_start_matches('s').parse().ok()?;
+        if at.is_multiple_of(2) { None } else { secret(name) }
+    };
+    let double = Double { kinds: vec![receivers(80)], secret: Some(every_second_hangs), hangs: None };
+    let running = double.start(CONFIG, &["--receivers"]);
+    // The first ones have a watch each, the last ones are read in turns.
+    for at in [1, 79] {
+        wait_until_served(&running, at).await;
+    }
 }
