@@ -76,7 +76,7 @@ fn git_changes(event: &GitEvent) -> Vec<Value> {
         (None, None) => return Vec::new(),
     };
     let GitChanges::Refs(refs) = &event.changes else { return Vec::new() };
-    let moved = refs.iter().filter(|change| !change.deleted);
+    let moved = refs.iter().filter(|change| !change.deleted && !change.name.is_of_pull_request());
     moved
         .map(|change| json!({"Kind": "git", "Source": {"URL": url, "Branch": change.name.short()}}))
         .collect()

@@ -344,6 +344,17 @@ fn pushed_ref<'c>(
     Ok(RefChange { name, deleted, commits, head })
 }
 
+/// The refs of a pull request whose head has moved: `base` is what stands before `/head`. The other one, the
+/// trial merge, moves with it.
+fn pull_request_refs(base: &str, head: Option<&str>) -> Vec<RefChange> {
+    let refs = [("head", head), ("merge", None)].into_iter().filter_map(|(end, head)| {
+        let name = GitRef::from_full_name(&format!("{base}/{end}"))?;
+        let commits = head.into_iter().collect();
+        Some(RefChange { name, deleted: false, commits, head: head.map(str::to_owned) })
+    });
+    refs.collect()
+}
+
 /// An image as a sender writes it, in a registry with a known host.
 fn image_event(written: &str) -> Result<ImageEvent, Unreadable> {
     let reference = ImageReference::parse(written).map_err(Unreadable::payload)?;

@@ -14,6 +14,9 @@ const MAX_REF_BYTES: usize = 4096;
 const BRANCHES: &str = "refs/heads/";
 const TAGS: &str = "refs/tags/";
 
+/// Where forges keep the heads of pull requests and of merge requests.
+const PULL_REQUESTS: [&str; 2] = ["refs/pull/", "refs/merge-requests/"];
+
 impl GitRef {
     /// Reads a full name; `None` for anything that does not start with `refs/`.
     ///
@@ -58,6 +61,16 @@ impl GitRef {
         self.0.strip_prefix(TAGS)
     }
 
+    /// Whether this is the ref of a pull request or merge request, such as `refs/pull/7/head`: it moves
+    /// with events of its own and never with a push.
+    pub fn is_of_pull_request(&self) -> bool {
+        let rest = PULL_REQUESTS.iter().find_map(|prefix| self.0.strip_prefix(prefix));
+        let parts = rest.and_then(|rest| rest.split_once('/'));
+        parts.is_some_and(|(number, end)| {
+            number.bytes().all(|byte| byte.is_ascii_digit()) && matches!(end, "head" | "merge")
+        })
+    }
+
     /// The full name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -99,6 +112,25 @@ mod tests {
     fn short_and_broken_names_are_refused() {
         for name in ["main", "", "refs/", "heads/main", "refs/heads/"] {
             assert_eq!(GitRef::from_full_name(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn refs_of_pull_requests_are_told_apart() {
+        for (name, expect) in [
+            ("refs/pull/7/head", true),
+            ("refs/pull/7/merge", true),
+            ("refs/merge-requests/12/head", true),
+            ("refs/pull/x/head", false),
+            ("refs/pull/7", false),
+            ("refs/heads/pull/7/head", false),
+            ("refs/changes/01/1/head", false),
+        ] {
+            assert_eq!(
+                GitRef::from_full_name(name).map(|name| name.is_of_pull_request()),
+                Some(expect),
+                "{name}"
+            );
         }
     }
 

@@ -46,8 +46,10 @@ fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
         GitReference::Name(name) if name.as_branch().or(name.as_tag()).is_some() => {
             change.name == *name && !change.deleted
         }
-        // Pull requests and the like never come in a push.
-        GitReference::Name(_) | GitReference::Anything => true,
+        // Its provider tells of it in events of their own, which a hook may have to be told to send.
+        GitReference::Name(name) if name.is_of_pull_request() => change.name == *name,
+        // Other refs, as those of code review servers, never come in a push.
+        GitReference::Name(_) | GitReference::Anything => !change.name.is_of_pull_request(),
         GitReference::Branch(branch) => change.name.as_branch() == Some(branch) && !change.deleted,
         GitReference::TagOrRange { tag, range } => change.name.as_tag().is_some_and(|pushed| {
             let is_tag = tag.as_deref() == Some(pushed) && !change.deleted;
@@ -92,9 +94,12 @@ fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &Compi
     }
 }
 
-/// No version means any release; the tags of charts have `_` where versions have `+`.
+/// No version means any release; a tag that reads like the version is taken before any range is read.
+/// The tags of charts have `_` where versions have `+`.
 fn follows_chart(version: Option<&Range>, event: &ImageEvent) -> bool {
-    event.tags.is_empty() || version.is_none_or(|range| event.tags.iter().any(|tag| range.holds(tag)))
+    event.tags.is_empty()
+        || version
+            .is_none_or(|range| event.tags.iter().any(|tag| range.is_written_as(tag) || range.holds(tag)))
 }
 
 pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {
@@ -103,8 +108,9 @@ pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {
     let same_service = match event.service {
         BucketService::Aws => provider == "aws" || endpoint.contains("amazonaws.com"),
         BucketService::Gcp => provider == "gcp" || endpoint.contains("storage.googleapis.com"),
+        // `aws` with the endpoint of another server signs in as at Amazon, and reads there.
         BucketService::S3Compatible => {
-            provider == "generic"
+            (provider == "generic" || (provider == "aws" && !endpoint.contains("amazonaws.com")))
                 && event.endpoint.as_ref().is_none_or(|host| host.eq_ignore_ascii_case(endpoint))
         }
     };

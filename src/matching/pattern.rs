@@ -87,6 +87,11 @@ impl Range {
         Range((text.len() <= MAX_RANGE_BYTES).then(|| text.into()))
     }
 
+    /// Whether the tag reads like it.
+    pub(super) fn is_written_as(&self, tag: &str) -> bool {
+        self.0.as_deref().is_some_and(|text| *text == *tag.replace('_', "+"))
+    }
+
     /// Whether the version of a tag lies in it. Flux reports on the object what it cannot read, so that
     /// every tag lies in it; the tags of charts have `_` where versions have `+`.
     pub(super) fn holds(&self, tag: &str) -> bool {

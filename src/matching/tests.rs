@@ -99,14 +99,18 @@ fn a_push_finds_who_follows_the_ref() {
     let inventory = followers();
     let check_push =
         |name, expect: &[&str]| check(&inventory, push(&["git@github.com:org/app.git"], name), expect);
-    check_push(GitRef::branch("main"), &["main", "name", "pull"]);
-    check_push(GitRef::branch("master"), &["default", "pull"]);
-    check_push(GitRef::branch("feature/x"), &["pull", "slashed"]);
-    check_push(GitRef::branch("Main"), &["pull"]);
-    check_push(GitRef::tag("v1.2.3"), &["broken-range", "pull", "range", "tag"]);
-    check_push(GitRef::tag("stable"), &["broken-range", "pull", "tag-and-range"]);
-    check_push(GitRef::tag("v2.5.0"), &["broken-range", "pull", "tag-and-range"]);
-    check_push(GitRef::tag("main"), &["broken-range", "pull"]);
+    check_push(GitRef::branch("main"), &["main", "name"]);
+    check_push(GitRef::branch("master"), &["default"]);
+    check_push(GitRef::branch("feature/x"), &["slashed"]);
+    check_push(GitRef::branch("Main"), &[]);
+    check_push(GitRef::tag("v1.2.3"), &["broken-range", "range", "tag"]);
+    check_push(GitRef::tag("stable"), &["broken-range", "tag-and-range"]);
+    check_push(GitRef::tag("v2.5.0"), &["broken-range", "tag-and-range"]);
+    check_push(GitRef::tag("main"), &["broken-range"]);
+    let pull_request = GitRef::from_full_name("refs/pull/420/head").expect("a full name");
+    check_push(pull_request, &["pull"]);
+    let other = GitRef::from_full_name("refs/pull/421/head").expect("a full name");
+    check_push(other, &[]);
 }
 
 #[test]
@@ -114,8 +118,8 @@ fn a_deletion_concerns_ranges_only() {
     let inventory = followers();
     let deleted =
         |name| change(&[URL], RefChange { name, deleted: true, commits: CommitIds::default(), head: None });
-    check(&inventory, deleted(GitRef::branch("main")), &["pull"]);
-    check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "pull", "range"]);
+    check(&inventory, deleted(GitRef::branch("main")), &[]);
+    check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "range"]);
 }
 
 #[test]
@@ -128,8 +132,8 @@ fn a_pinned_commit_is_asked_for_when_it_comes() {
             RefChange { name, deleted: false, commits: ["beef", commit].into_iter().collect(), head: None },
         )
     };
-    check(&inventory, brings("c0ffee"), &["commit", "main", "name", "pull"]);
-    check(&inventory, brings("c0ffe"), &["main", "name", "pull"]);
+    check(&inventory, brings("c0ffee"), &["commit", "main", "name"]);
+    check(&inventory, brings("c0ffe"), &["main", "name"]);
 }
 
 #[test]
@@ -393,6 +397,11 @@ fn buckets_are_found_by_service_endpoint_and_prefix() {
         (Kind::Bucket, "aws", json!({"bucketName": "b", "endpoint": "s3.amazonaws.com", "provider": "aws"})),
         (
             Kind::Bucket,
+            "aws-elsewhere",
+            json!({"bucketName": "c", "endpoint": "minio.example.com:9000", "provider": "aws"}),
+        ),
+        (
+            Kind::Bucket,
             "gcs",
             json!({"bucketName": "b", "endpoint": "storage.googleapis.com", "provider": "gcp"}),
         ),
@@ -415,6 +424,13 @@ fn buckets_are_found_by_service_endpoint_and_prefix() {
     check(&inventory, event(BucketService::Gcp, None, "x"), &["gcs"]);
     check(&inventory, event(BucketService::S3Compatible, None, "prod/x"), &["minio"]);
     check(&inventory, event(BucketService::S3Compatible, Some("other:9000"), "prod/x"), &[]);
+    let elsewhere = |endpoint: Option<&str>| {
+        let Event::Bucket(event) = event(BucketService::S3Compatible, endpoint, "x") else { unreachable!() };
+        Event::Bucket(BucketEvent { name: "c".to_owned(), ..event })
+    };
+    check(&inventory, elsewhere(None), &["aws-elsewhere"]);
+    check(&inventory, elsewhere(Some("minio.example.com:9000")), &["aws-elsewhere"]);
+    check(&inventory, elsewhere(Some("other:9000")), &[]);
     check(&inventory, event(BucketService::S3Compatible, None, "test/x"), &[]);
 }
 
@@ -423,14 +439,14 @@ fn the_inventory_follows_changes_in_place() {
     let mut inventory = followers();
     let main = || push(&[URL], GitRef::branch("main"));
     inventory.put(object(Kind::GitRepository, "main", json!({"url": URL, "ref": {"branch": "next"}})));
-    check(&inventory, main(), &["name", "pull"]);
+    check(&inventory, main(), &["name"]);
     let gone = Target { kind: Kind::GitRepository, namespace: "default".to_owned(), name: "name".to_owned() };
     inventory.remove(&gone);
     inventory.remove(&gone);
     assert!(!inventory.contains(&gone));
-    check(&inventory, main(), &["pull"]);
+    check(&inventory, main(), &[]);
     inventory.put(object(Kind::GitRepository, "new", json!({"url": URL, "ref": {"branch": "main"}})));
-    check(&inventory, main(), &["new", "pull"]);
+    check(&inventory, main(), &["new"]);
     inventory.retain(Kind::GitRepository, |target| target.name == "new");
     check(&inventory, main(), &["new"]);
     assert_eq!(inventory.count(Kind::GitRepository), 1);
@@ -514,4 +530,23 @@ fn a_filter_lets_no_object_through_of_which_it_knows_nothing() {
     assert!(super::can_tell(&inventory, &events, &of_the_event));
     assert!(super::can_tell(&inventory, &events, &Selection::default()), "others do not wait");
     assert_eq!(names(&super::find(&inventory, &events, &of_the_event, &facts)), ["a"]);
+}
+
+#[test]
+fn a_chart_version_that_is_a_tag_is_that_tag_before_any_range() {
+    let chart = |name, version: &str| {
+        let spec = json!({"chart": "app", "version": version, "sourceRef": {"kind": "HelmRepository", "name": "charts"}});
+        (Kind::HelmChart, name, spec)
+    };
+    let inventory = inventory(&[
+        (Kind::HelmRepository, "charts", json!({"type": "oci", "url": "oci://ghcr.io/org"})),
+        chart("short", "1.2"),
+        chart("with-build", "1.2.0+7"),
+        chart("word", "stable"),
+    ]);
+    let pushed = |tag: &str| Event::Image(image(&format!("ghcr.io/org/app:{tag}")));
+    check(&inventory, pushed("1.2"), &["short", "word"]);
+    check(&inventory, pushed("1.2.0_7"), &["short", "with-build", "word"]);
+    check(&inventory, pushed("1.3.0"), &["word"]);
+    check(&inventory, pushed("stable"), &["word"]);
 }

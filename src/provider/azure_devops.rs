@@ -5,13 +5,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::batch::BoundedList;
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pushed_ref};
+use super::{
+    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pull_request_refs,
+    pushed_ref,
+};
 use crate::event::{GitChanges, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "AzureDevOps",
-    sends: "pushes of branches and tags",
+    sends: "pushes of branches and tags, pull requests",
     proof: Proof::Chosen,
     parse,
     compose,
@@ -27,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "project → Project settings → Service hooks → Create subscription → Web Hooks",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "Code pushed; Resource details to send: All",
+        events: "Code pushed; Resource details to send: All; for objects that track a pull request also Pull request created and updated",
     },
 };
 
@@ -43,6 +46,14 @@ struct ServiceHook {
 struct Resource {
     repository: Option<Repository>,
     ref_updates: Option<BoundedList<RefUpdate>>,
+    pull_request_id: Option<u64>,
+    last_merge_source_commit: Option<Commit>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Commit {
+    commit_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -61,8 +72,10 @@ struct RefUpdate {
 /// The one URL of the payload stands for all spellings: the normal form knows them.
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let hook: ServiceHook = delivery.json()?;
-    if hook.event_type != "git.push" {
-        return Ok(Parsed::ignored_event(&hook.event_type));
+    match hook.event_type.as_str() {
+        "git.push" => {}
+        "git.pullrequest.created" | "git.pullrequest.updated" => return pull_request(hook.resource),
+        event => return Ok(Parsed::ignored_event(event)),
     }
     let details = hook.resource.and_then(|resource| Some((resource.repository?, resource.ref_updates?)));
     let Some((repository, updates)) = details else {
@@ -80,6 +93,19 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
         refs if refs.is_empty() => Ok(Parsed::ignored("no ref has changed")),
         refs => git_event([repository.remote_url.as_deref()], None, GitChanges::Refs(refs)),
     }
+}
+
+/// An update may be a vote or a comment as well; the payload does not say.
+fn pull_request(resource: Option<Resource>) -> Result<Parsed, Unreadable> {
+    let details = resource.and_then(|resource| {
+        Some((resource.repository?, resource.pull_request_id?, resource.last_merge_source_commit))
+    });
+    let Some((repository, number, head)) = details else {
+        return Ok(Parsed::ignored("the event comes without details; set `Resource details to send` to All"));
+    };
+    let head = head.and_then(|commit| commit.commit_id);
+    let refs = pull_request_refs(&format!("refs/pull/{number}"), head.as_deref());
+    git_event([repository.remote_url.as_deref()], None, GitChanges::Refs(refs))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
@@ -132,6 +158,23 @@ mod tests {
             &json!({"eventType": "git.pullrequest.merged"}),
             "ignored: event `git.pullrequest.merged` is none that flux-recv acts on",
         );
+    }
+
+    #[test]
+    fn pull_requests_move_their_own_refs() {
+        let repository = json!({"remoteUrl": "https://org@dev.azure.com/org/project/_git/app"});
+        for event in ["git.pullrequest.created", "git.pullrequest.updated"] {
+            let body = json!({"eventType": event, "resource": {
+                "pullRequestId": 7, "repository": repository, "lastMergeSourceCommit": {"commitId": "1111"},
+            }});
+            check(
+                &PROVIDER,
+                &[],
+                &body,
+                "push to dev.azure.com/org/project/app refs/pull/7/head, refs/pull/7/merge",
+            );
+            testing::check_malformed(&PROVIDER, &[], &body);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{CannotCompose, Change, Parsed, git_event, pushed_ref};
+use super::{CannotCompose, Change, Parsed, git_event, pull_request_refs, pushed_ref};
 use crate::event::git_ref::GitRef;
 use crate::event::{CommitIds, GitChanges, RefChange};
 use crate::verify::{Unreadable, Verified};
@@ -18,6 +18,8 @@ pub(super) fn parse(event: &str, delivery: &Verified<'_>) -> Option<Result<Parse
         "create" => delivery.json().and_then(|event| created_or_deleted(event, false)),
         "delete" => delivery.json().and_then(|event| created_or_deleted(event, true)),
         "release" => delivery.json().and_then(release),
+        // Gitea names the type of the event `pull_request_sync` where a push has moved the head.
+        "pull_request" | "pull_request_sync" => delivery.json().and_then(pull_request),
         _ => return None,
     })
 }
@@ -46,9 +48,13 @@ impl Text<'_> {
 
 impl Repository<'_> {
     fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
+        self.events(vec![change])
+    }
+
+    fn events(&self, changes: Vec<RefChange>) -> Result<Parsed, Unreadable> {
         let urls = [&self.clone_url, &self.ssh_url, &self.git_url, &self.html_url];
         let urls = urls.map(|url| url.as_ref().map(Text::as_str));
-        git_event(urls, self.ssh_url.as_ref().map(Text::as_str), GitChanges::Refs(vec![change]))
+        git_event(urls, self.ssh_url.as_ref().map(Text::as_str), GitChanges::Refs(changes))
     }
 }
 
@@ -132,6 +138,38 @@ fn release(event: ReleaseEvent<'_>) -> Result<Parsed, Unreadable> {
     }
     let name = GitRef::tag(&event.release.tag_name);
     event.repository.event(RefChange { name, deleted: false, commits: CommitIds::default(), head: None })
+}
+
+#[derive(Deserialize)]
+struct PullRequestEvent<'a> {
+    action: String,
+    number: u64,
+    #[serde(borrow)]
+    pull_request: PullRequest<'a>,
+    #[serde(borrow)]
+    repository: Repository<'a>,
+}
+
+#[derive(Deserialize)]
+struct PullRequest<'a> {
+    #[serde(borrow)]
+    head: Option<PullRequestHead<'a>>,
+}
+
+#[derive(Deserialize)]
+struct PullRequestHead<'a> {
+    #[serde(borrow)]
+    sha: Option<Text<'a>>,
+}
+
+fn pull_request(event: PullRequestEvent<'_>) -> Result<Parsed, Unreadable> {
+    // GitHub writes `synchronize`, Gitea and its relatives `synchronized`.
+    if !matches!(event.action.as_str(), "opened" | "synchronize" | "synchronized" | "reopened") {
+        return Ok(Parsed::ignored(format!("pull request action `{}` moves no ref", event.action)));
+    }
+    let head = event.pull_request.head.as_ref().and_then(|head| head.sha.as_ref());
+    let refs = pull_request_refs(&format!("refs/pull/{}", event.number), head.map(Text::as_str));
+    event.repository.events(refs)
 }
 
 /// The body of a push, as all of them write it.

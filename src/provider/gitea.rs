@@ -14,7 +14,7 @@ use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gitea",
-    sends: "pushes of branches and tags, releases, container packages",
+    sends: "pushes of branches and tags, pull requests, releases, container packages",
     proof: Proof::Hmac(Hmac {
         headers: &["X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
@@ -34,7 +34,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Gitea",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Push, Create and Delete events; for container images also Package",
+        events: "Push, Create and Delete events; for container images also Package; for objects that track a pull request also Pull Request and Pull Request Synchronized",
     },
 };
 
@@ -219,6 +219,22 @@ mod tests {
     #[test]
     fn malformed_payloads_are_errors() {
         testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+    }
+
+    #[test]
+    fn pull_requests_move_their_own_refs() {
+        let event = [("X-Gitea-Event", "pull_request")];
+        let mut body = json!({
+            "action": "synchronized", "number": 7, "pull_request": {"head": {"sha": "1111", "ref": "topic"}},
+            "repository": push_body()["repository"],
+        });
+        let moved = "push to gitea.example.com/org/app refs/pull/7/head, refs/pull/7/merge";
+        check(&PROVIDER, &event, &body, moved);
+        assert!(testing::brings(&PROVIDER, &event, &body, "1111"));
+        body["action"] = json!("closed");
+        check(&PROVIDER, &event, &body, "ignored: pull request action `closed` moves no ref");
+        body["action"] = json!("synchronized");
+        testing::check_malformed(&PROVIDER, &event, &body);
     }
 
     #[test]

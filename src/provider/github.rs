@@ -13,7 +13,7 @@ use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitHub",
-    sends: "pushes of branches and tags, releases, GHCR images",
+    sends: "pushes of branches and tags, pull requests, releases, GHCR images",
     proof: Proof::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,
@@ -33,7 +33,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository or organisation → Settings → Webhooks → Add webhook",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Just the push event; for GHCR images also Packages (or Registry packages)",
+        events: "Just the push event; for GHCR images also Packages (or Registry packages); for objects that track a pull request also Pull requests",
     },
 };
 
@@ -286,6 +286,22 @@ mod tests {
             &body,
             "unreadable: cannot read the payload: ref: invalid type: sequence, expected a string at line 1 column 138",
         );
+    }
+
+    #[test]
+    fn pull_requests_move_their_own_refs() {
+        let event = [("X-GitHub-Event", "pull_request")];
+        let mut body = json!({
+            "action": "synchronize", "number": 7, "pull_request": {"head": {"sha": "1111", "ref": "topic"}},
+            "repository": push_body()["repository"],
+        });
+        let moved = "push to github.com/org/app refs/pull/7/head, refs/pull/7/merge";
+        check(&PROVIDER, &event, &body, moved);
+        assert!(testing::brings(&PROVIDER, &event, &body, "1111"));
+        body["action"] = json!("closed");
+        check(&PROVIDER, &event, &body, "ignored: pull request action `closed` moves no ref");
+        body["action"] = json!("synchronize");
+        testing::check_malformed(&PROVIDER, &event, &body);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event, pushed_ref,
-    required_header,
+    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event,
+    pull_request_refs, pushed_ref, required_header,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{CommitIds, GitChanges, RefChange, Subject};
@@ -15,7 +15,7 @@ use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitLab",
-    sends: "pushes of branches and tags, releases, system hooks",
+    sends: "pushes of branches and tags, merge requests, releases, system hooks",
     proof: Proof::GitLab,
     parse,
     compose,
@@ -31,7 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "project or group → Settings → Webhooks → Add new webhook",
         content_type: None,
         secret: "Secret token; a signing token (`whsec_…`) works too, put it into the key file as shown",
-        events: "Push events, Tag push events",
+        events: "Push events, Tag push events; for objects that track a merge request also Merge request events",
     },
 };
 
@@ -39,10 +39,12 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-Gitlab-Event")? {
         "Push Hook" | "Tag Push Hook" => push(&delivery.json()?),
         "Release Hook" => release(&delivery.json()?),
+        "Merge Request Hook" => merge_request(&delivery.json()?),
         "System Hook" => {
             let kind: SystemEvent = delivery.json()?;
             match kind.event_name.or(kind.object_kind).as_deref() {
                 Some("push" | "tag_push") => push(&delivery.json()?),
+                Some("merge_request") => merge_request(&delivery.json()?),
                 Some(other) => Ok(Parsed::ignored_event(other)),
                 None => Err(Unreadable::payload("missing field `event_name`")),
             }
@@ -78,8 +80,12 @@ struct Project {
 
 impl Project {
     fn event(&self, change: RefChange) -> Result<Parsed, Unreadable> {
+        self.events(vec![change])
+    }
+
+    fn events(&self, changes: Vec<RefChange>) -> Result<Parsed, Unreadable> {
         let urls = [&self.git_http_url, &self.git_ssh_url, &self.web_url];
-        git_event(urls.map(Option::as_deref), self.git_ssh_url.as_deref(), GitChanges::Refs(vec![change]))
+        git_event(urls.map(Option::as_deref), self.git_ssh_url.as_deref(), GitChanges::Refs(changes))
     }
 }
 
@@ -106,6 +112,38 @@ fn release(release: &Release) -> Result<Parsed, Unreadable> {
         }),
         Some(action) => Ok(Parsed::ignored(format!("release action `{action}` moves no tag"))),
     }
+}
+
+#[derive(Deserialize)]
+struct MergeRequestEvent {
+    object_attributes: MergeRequest,
+    project: Project,
+}
+
+#[derive(Deserialize)]
+struct MergeRequest {
+    iid: u64,
+    action: Option<String>,
+    /// The head before, only where an update has moved it.
+    oldrev: Option<String>,
+    last_commit: Option<Commit>,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    id: Option<String>,
+}
+
+/// <https://docs.gitlab.com/user/project/integrations/webhook_events/#merge-request-events>
+fn merge_request(event: &MergeRequestEvent) -> Result<Parsed, Unreadable> {
+    let MergeRequest { iid, action, oldrev, last_commit } = &event.object_attributes;
+    let action = action.as_deref().unwrap_or_default();
+    let has_moved = matches!(action, "open" | "reopen") || (action == "update" && oldrev.is_some());
+    if !has_moved {
+        return Ok(Parsed::ignored(format!("merge request action `{action}` moves no ref")));
+    }
+    let head = last_commit.as_ref().and_then(|commit| commit.id.as_deref());
+    event.project.events(pull_request_refs(&format!("refs/merge-requests/{iid}"), head))
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
@@ -226,6 +264,23 @@ mod tests {
     #[test]
     fn malformed_payloads_are_errors() {
         testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+    }
+
+    #[test]
+    fn merge_requests_move_their_own_refs() {
+        let hook = [("X-Gitlab-Event", "Merge Request Hook")];
+        let mut body = json!({
+            "object_kind": "merge_request", "project": push_body()["project"],
+            "object_attributes": {"iid": 7, "action": "open", "last_commit": {"id": "1111"}},
+        });
+        let moved = "push to gitlab.example.com/gitlab/group/sub/app refs/merge-requests/7/head, refs/merge-requests/7/merge";
+        check(&PROVIDER, &hook, &body, moved);
+        check(&PROVIDER, &[("X-Gitlab-Event", "System Hook")], &body, moved);
+        testing::check_malformed(&PROVIDER, &hook, &body);
+        body["object_attributes"]["action"] = json!("update");
+        check(&PROVIDER, &hook, &body, "ignored: merge request action `update` moves no ref");
+        body["object_attributes"]["oldrev"] = json!("0000");
+        check(&PROVIDER, &hook, &body, moved);
     }
 
     #[test]
