@@ -115,6 +115,7 @@ fn describe_endpoint(endpoint: &Endpoint) -> Value {
         "keyPath": own.map(|own| own.to_string()),
         "acceptKeyPaths": accepted.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "registryHost": endpoint.registry_hosts,
+        "gitHosts": endpoint.git_hosts,
         "namespaces": endpoint.selection.namespaces,
         "resources": endpoint.selection.resources.len(),
         "events": globs(&endpoint.filter.events),

@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub credentials: Credentials,
     /// The registry's hosts, for senders that do not name theirs.
     pub registry_hosts: Vec<String>,
+    /// Other hosts of the Git forge, without ports.
+    pub git_hosts: Vec<String>,
     /// Which objects it may ask for.
     pub selection: Selection,
     /// What it wants to hear of.
@@ -103,6 +105,7 @@ impl Endpoint {
             key_file,
             credentials,
             registry_hosts: Vec::new(),
+            git_hosts: Vec::new(),
             selection: Selection::default(),
             filter: Filter::default(),
             key_names: Vec::new(),
@@ -140,7 +143,7 @@ impl Endpoint {
 
     /// What its provider's payloads may not say.
     pub fn hints(&self) -> Hints<'_> {
-        Hints { registry_hosts: &self.registry_hosts, resume_at: 0 }
+        Hints { registry_hosts: &self.registry_hosts, git_hosts: &self.git_hosts, resume_at: 0 }
     }
 
     /// Whether a delivery has to prove more than that it knows the path.

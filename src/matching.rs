@@ -6,12 +6,14 @@
 //! too many is cheap, one missed costs an interval.
 
 mod follow;
+mod forge_hosts;
 mod inventory;
 mod pattern;
 
 use std::sync::Arc;
 
 use self::pattern::CompileBudget;
+pub use forge_hosts::{OtherHost, at_other_hosts};
 pub use inventory::{Inventory, Object, ignored_field};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};

@@ -132,6 +132,8 @@ pub struct Settings {
 pub struct Hints<'a> {
     /// The registry's hosts, as the endpoint lists them.
     pub registry_hosts: &'a [String],
+    /// Other hosts of the Git forge, as the endpoint lists them, without ports.
+    pub git_hosts: &'a [String],
     /// Where to go on in a delivery of many events, as [`Parsed::Part`] has said; 0 at its beginning.
     pub resume_at: usize,
 }
@@ -223,6 +225,22 @@ impl Provider {
             "ghcr" => Some("`GitHub`"),
             _ => None,
         }
+    }
+
+    /// Reads an authentic delivery. A Git repository in it is also known at the other hosts of its forge.
+    ///
+    /// # Errors
+    /// When the delivery is not what this provider sends.
+    pub fn read(&self, delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+        let mut parsed = (self.parse)(delivery, hints)?;
+        if let Parsed::Events(events) | Parsed::Part { events, .. } = &mut parsed {
+            for event in events {
+                if let Event::Git(event) = event {
+                    add_git_hosts(&mut event.repository, hints);
+                }
+            }
+        }
+        Ok(parsed)
     }
 
     /// Whether its deliveries say what event they are.
@@ -400,6 +418,18 @@ fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, path: &str)
             && !names.contains(&name)
         {
             names.push(name);
+        }
+    }
+}
+
+/// The same for a Git repository.
+fn add_git_hosts(urls: &mut Vec<RepositoryUrl>, hints: &Hints<'_>) {
+    for at in 0..urls.len() {
+        for host in hints.git_hosts {
+            let url = urls[at].at_host(host);
+            if !urls.iter().any(|known| known.key() == url.key()) {
+                urls.push(url);
+            }
         }
     }
 }

@@ -174,7 +174,7 @@ impl Receiver {
         delivery: &Verified<'_>,
         hints: &Hints<'_>,
     ) -> (Heard, Option<usize>) {
-        let parsed = (endpoint.provider.parse)(delivery, hints);
+        let parsed = endpoint.provider.read(delivery, hints);
         match parsed {
             Ok(Parsed::Part { events, resume_at }) => {
                 (self.heard_part(endpoint, delivery, Ok(Parsed::Events(events))), Some(resume_at))

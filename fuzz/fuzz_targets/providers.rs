@@ -37,8 +37,9 @@ fuzz_target!(|input: &[u8]| {
     let verified = futures::executor::block_on(verify(delivery, Proof::PathOnly, &credentials, &tools));
     let Ok(verified) = verified else { panic!("the path is proof enough here") };
     let hosts = ["registry.example.com:5000".to_owned()];
-    for hints in [Hints::default(), Hints { registry_hosts: &hosts, resume_at: body.len() / 2 }] {
-        if let Ok(Parsed::Events(events)) = (provider.parse)(&verified, &hints) {
+    let git_hosts = ["git.example.com".to_owned()];
+    for hints in [Hints::default(), Hints { registry_hosts: &hosts, git_hosts: &git_hosts, resume_at: body.len() / 2 }] {
+        if let Ok(Parsed::Events(events)) = provider.read(&verified, &hints) {
             let text = serde_json::to_vec(&events).expect("events can be written");
             let read: Vec<Event> = serde_json::from_slice(&text).expect("and read again");
             let text = serde_json::to_vec(&read).expect("and written again");

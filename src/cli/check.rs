@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,8 +13,12 @@ use crate::cluster::access::{self, Access, VERBS};
 use crate::cluster::connection::Connection;
 use crate::cluster::receivers;
 use crate::config::{self, Config, Rules};
-use crate::flux::Kind;
+use crate::endpoint::Endpoint;
+use crate::event::Subject;
+use crate::event::repository_url::RepositoryUrl;
+use crate::flux::{Kind, Target};
 use crate::flux_receiver;
+use crate::matching::{self, OtherHost};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -44,11 +49,12 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             true
         }
         None => match examine(args, &config.endpoints.needs().kinds) {
-            Ok(Found { kinds, receivers }) => {
+            Ok(Found { kinds, receivers, repositories }) => {
                 let lines: String = kinds.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;
                 let (lines, all_are_served) = receivers.unwrap_or_else(|| (Vec::new(), true));
                 lines.iter().try_for_each(|line| say(&format!("  {line}\n")))?;
+                say(&describe_hosts(&config, &repositories))?;
                 all_are_served
                     && kinds.iter().all(is_good)
                     && kinds.iter().any(|access| access.version.is_some())
@@ -83,6 +89,7 @@ struct Found {
     kinds: Vec<Access>,
     /// A line for each Receiver, and whether all of them are served; none if nobody asks.
     receivers: Option<(Vec<String>, bool)>,
+    repositories: Vec<(Target, RepositoryUrl)>,
 }
 
 fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
@@ -111,12 +118,43 @@ fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
             }
         };
         let kinds = access::examine(&connection, &kinds, &args.cluster.namespaces()).await?;
-        Ok(Found { kinds, receivers })
+        let repositories = access::git_repositories(&connection, &args.cluster.namespaces()).await?;
+        Ok(Found { kinds, receivers, repositories })
     };
     runtime()?.block_on(async {
         let found = tokio::time::timeout(TIME_LIMIT, examining).await;
         found.with_context(|| format!("no answer within {} s", TIME_LIMIT.as_secs()))?
     })
+}
+
+/// Objects that are named; the others are counted.
+const MAX_SHOWN_OBJECTS: usize = 10;
+
+/// Objects that a provider may know under another host, with the line to add.
+fn describe_hosts(config: &Config, repositories: &[(Target, RepositoryUrl)]) -> String {
+    let is_about_git = |endpoint: &&Arc<Endpoint>| endpoint.provider.subjects.contains(&Subject::Git);
+    let endpoints: Vec<&str> =
+        config.endpoints.iter().filter(is_about_git).map(|endpoint| &*endpoint.name).collect();
+    if endpoints.is_empty() {
+        return String::new();
+    }
+    let listed = config.endpoints.iter().flat_map(|endpoint| endpoint.git_hosts.iter().cloned()).collect();
+    let found = matching::at_other_hosts(repositories, &listed);
+    let mut text = String::new();
+    for OtherHost { target, path, host, other } in found.iter().take(MAX_SHOWN_OBJECTS) {
+        let seen = match other {
+            Some((other, other_host)) => format!("{other} has it at {other_host}; if both are one forge,"),
+            None => "only the cluster knows this host; if its payloads name another one,".to_owned(),
+        };
+        text.push_str(&format!(
+            "hint: {target} references {path} at {host}, {seen} add `gitHosts: [{host}]` to its endpoint ({})\n",
+            endpoints.join(" or "),
+        ));
+    }
+    if let Some(more @ 1..) = found.len().checked_sub(MAX_SHOWN_OBJECTS) {
+        text.push_str(&format!("hint: and {more} more objects like these\n"));
+    }
+    text
 }
 
 /// A kind that the cluster does not have is no mistake: not everyone runs every controller. (No kind

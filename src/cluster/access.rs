@@ -10,9 +10,10 @@ use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 
 use super::connection::Connection;
-use super::describe;
 use super::resources::Resources;
-use crate::flux::{Kind, KindInfo};
+use super::{describe, status_code};
+use crate::event::repository_url::RepositoryUrl;
+use crate::flux::{Kind, KindInfo, Target};
 
 /// What was found out about one kind in one place.
 #[derive(Debug)]
@@ -115,6 +116,46 @@ async fn count(client: &Client, resource: &ApiResource, namespace: Option<&str>)
             None => return Ok(count),
         }
     }
+}
+
+/// The repositories that GitRepositories fetch, in these namespaces or in the whole cluster; those whose
+/// URL cannot be read are left out, and so is a namespace that may not be listed.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn git_repositories(
+    connection: &Connection,
+    namespaces: &[String],
+) -> anyhow::Result<Vec<(Target, RepositoryUrl)>> {
+    let client = connection.client();
+    let kind = Kind::GitRepository;
+    let resource = Resources::default().discover(&client, kind).await.map_err(failed)?;
+    let Some(resource) = resource else { return Ok(Vec::new()) };
+    let apis: Vec<Api<DynamicObject>> = match namespaces {
+        [] => vec![Api::all_with(client, &resource)],
+        some => some.iter().map(|name| Api::namespaced_with(client.clone(), name, &resource)).collect(),
+    };
+    let mut found = Vec::new();
+    for api in apis {
+        let mut page = ListParams::default().limit(500);
+        loop {
+            let list = match api.list(&page).await {
+                Ok(list) => list,
+                Err(err) if status_code(&err) == Some(403) => break,
+                Err(err) => return Err(failed(err)),
+            };
+            found.extend(list.items.into_iter().filter_map(|object| {
+                let url = RepositoryUrl::parse(object.data.pointer("/spec/url")?.as_str()?).ok()?;
+                let namespace = object.metadata.namespace?;
+                Some((Target { kind, namespace, name: object.metadata.name? }, url))
+            }));
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => break,
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn failed(err: kube::Error) -> anyhow::Error {

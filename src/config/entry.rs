@@ -10,6 +10,7 @@ use super::{Config, Rules, filter, keys, proof, selection, suggestion};
 use crate::endpoint::limit::RateLimit;
 use crate::endpoint::{Conflict, Endpoint};
 use crate::event::Subject;
+use crate::event::repository_url::RepositoryUrl;
 use crate::filter::Filter;
 use crate::flux::selection::Selection;
 use crate::provider::{PROVIDERS, Provider};
@@ -28,6 +29,7 @@ pub(super) struct Entry {
     accepted: Vec<(String, PathBuf, Key)>,
     pub(super) name: Option<String>,
     pub(super) registry_hosts: Vec<String>,
+    git_hosts: Vec<String>,
     path_key: Option<Key>,
     path_salt: Option<String>,
     selection: Selection,
@@ -57,6 +59,7 @@ impl Entry {
         let name = entry.text("name");
         entry.drop_if_empty("registryHost");
         let registry_hosts = entry.texts("registryHost");
+        let git_hosts = entry.texts("gitHosts");
         let path_salt = entry.text("pathSalt");
         let path_key_path = entry.text("pathKeyPath");
         let says_resources = entry.has("resources");
@@ -80,6 +83,7 @@ impl Entry {
             let key = keys::read(&mut entry, "acceptKeyPaths", folder, &key_path);
             accepted.extend(key.map(|(file, key)| (key_path, file, key)));
         }
+        let git_hosts = read_git_hosts(&mut entry, provider, &git_hosts);
         if let Some(provider) = provider {
             filter::check(&mut entry, provider, &filter);
             let names_listed = provider.subjects.contains(&Subject::Listed);
@@ -117,6 +121,7 @@ impl Entry {
             accepted,
             name,
             registry_hosts,
+            git_hosts,
             path_key,
             path_salt,
             selection,
@@ -138,6 +143,7 @@ impl Entry {
             key,
             accepted,
             registry_hosts,
+            git_hosts,
             path_key,
             path_salt,
             selection,
@@ -169,6 +175,7 @@ impl Entry {
         };
         let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
         endpoint.registry_hosts = registry_hosts;
+        endpoint.git_hosts = git_hosts;
         endpoint.selection = selection;
         endpoint.filter = filter;
         endpoint.key_names = key_names;
@@ -188,6 +195,34 @@ impl Entry {
             ),
         }));
     }
+}
+
+/// Hosts that an event is compared at; each takes a comparison with every delivery.
+const MAX_GIT_HOSTS: usize = 16;
+
+fn read_git_hosts(entry: &mut Section<'_>, provider: Option<&Provider>, written: &[String]) -> Vec<String> {
+    if let Some(provider) = provider
+        && !written.is_empty()
+        && !provider.subjects.contains(&Subject::Git)
+    {
+        entry.mistake("gitHosts", &format!("has no effect, {} sends no pushes; remove it", provider.name));
+    }
+    if written.len() > MAX_GIT_HOSTS {
+        entry.mistake("gitHosts", &format!("lists more than {MAX_GIT_HOSTS} hosts"));
+    }
+    let mut hosts = Vec::new();
+    for text in written {
+        match RepositoryUrl::parse_host(text) {
+            Some(host) => hosts.push(host),
+            None => entry.mistake(
+                "gitHosts",
+                &format!(
+                    "`{text}` is not a host; write it like gitea-http.gitea.svc, without scheme and path"
+                ),
+            ),
+        }
+    }
+    hosts
 }
 
 fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provider> {

@@ -441,3 +441,26 @@ fn a_mistake_is_one_line() {
     let lines: Vec<&str> = shown.lines().filter(|line| !line.contains("fluxrecv.yaml: ")).collect();
     assert_eq!(lines, ["    | tru", "    | ^"], "{shown}");
 }
+
+#[test]
+fn git_hosts_are_hosts_without_ports_and_belong_to_git() {
+    let folder = folder(&["a.key"]);
+    let one = |entry: &str| format!("fluxRecvVersion: 1\nendpoints: [{entry}]\n");
+    let hosts = "{source: Gitea, keyPath: a.key, gitHosts: [Gitea-HTTP.gitea.svc:3000, git.example.com]}";
+    let config = good(&one(hosts), folder.path());
+    let endpoint = config.endpoints.iter().next().expect("an endpoint");
+    assert_eq!(endpoint.git_hosts, ["gitea-http.gitea.svc", "git.example.com"]);
+    check_mistakes(
+        &one("{source: Gitea, keyPath: a.key, gitHosts: 'https://git.example.com'}"),
+        &["a.key"],
+        &[
+            "endpoint 1 (a.key): gitHosts: `https://git.example.com` is not a host; write it like gitea-http.gitea.svc, without \
+           scheme and path",
+        ],
+    );
+    check_mistakes(
+        &one("{source: Quay, keyPath: a.key, gitHosts: git.example.com}"),
+        &["a.key"],
+        &["endpoint 1 (a.key): gitHosts: has no effect, Quay sends no pushes; remove it"],
+    );
+}

@@ -86,6 +86,18 @@ impl RepositoryUrl {
         self.key == other.key && ports_agree
     }
 
+    /// Reads `host` or `host:port`; returns the host as URLs have it here, without its port.
+    pub fn parse_host(text: &str) -> Option<String> {
+        let url = RepositoryUrl::parse(&format!("https://{text}/x")).ok()?;
+        (url.path() == "x").then_some(url.key.host)
+    }
+
+    /// The repository of the same path at another host, whatever the scheme and the port.
+    pub fn at_host(&self, host: &str) -> RepositoryUrl {
+        let key = RepositoryKey { host: host.to_owned(), path: self.key.path.clone() };
+        RepositoryUrl { key, transport: Transport::Unspecified }
+    }
+
     /// Host and path, as people say it.
     pub fn short(&self) -> String {
         format!("{}/{}", self.key.host, self.key.path)
@@ -321,6 +333,18 @@ mod tests {
 
     fn parse(text: &str) -> RepositoryUrl {
         RepositoryUrl::parse(text).unwrap_or_else(|err| panic!("{err}"))
+    }
+
+    #[test]
+    fn another_host_of_the_same_forge_has_the_same_path() {
+        let outside = parse("https://git.example.com/Org/App.git");
+        let inside = parse("http://gitea-http.gitea.svc:3000/org/app");
+        assert!(!outside.same_repository(&inside));
+        let host = RepositoryUrl::parse_host("Gitea-HTTP.gitea.svc:3000").expect("a host");
+        assert!(outside.at_host(&host).same_repository(&inside));
+        for text in ["", "https://git.example.com", "git.example.com/org", "a b"] {
+            assert_eq!(RepositoryUrl::parse_host(text), None, "{text}");
+        }
     }
 
     fn check_same(left: &str, right: &str, expect: bool) {

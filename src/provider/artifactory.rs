@@ -151,7 +151,8 @@ mod tests {
         let headers: Vec<(String, String)> = Vec::new();
         let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
         let hosts = ["registry.example.com".to_owned()];
-        let Ok(Parsed::Events(events)) = parse(&verified, &Hints { registry_hosts: &hosts, resume_at: 0 })
+        let Ok(Parsed::Events(events)) =
+            parse(&verified, &Hints { registry_hosts: &hosts, ..Hints::default() })
         else {
             panic!("no events")
         };

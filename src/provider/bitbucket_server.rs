@@ -39,10 +39,10 @@ pub(super) const PROVIDER: Provider = Provider {
     },
 };
 
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-Event-Key")? {
         "diagnostics:ping" => Ok(Parsed::Ping),
-        "repo:refs_changed" | "mirror:repo_synchronized" => refs_changed(&delivery.json()?),
+        "repo:refs_changed" | "mirror:repo_synchronized" => refs_changed(&delivery.json()?, hints),
         event => Ok(Parsed::ignored_event(event)),
     }
 }
@@ -75,6 +75,13 @@ struct Ref {
 #[derive(Deserialize)]
 struct Repository {
     links: Option<Links>,
+    slug: Option<String>,
+    project: Option<Project>,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,12 +97,10 @@ struct Link {
 
 /// SSH and HTTP URLs have different paths here, so only the payload's own list tells that they
 /// are one repository.
-fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
+fn refs_changed(event: &RefsChanged, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let links = event.repository.links.as_ref().and_then(|links| links.clone.as_ref());
     let links = links.map_or(&[][..], |links| &links.items);
-    if links.is_empty() {
-        return Ok(Parsed::ignored("the payload names no clone URL, as before Bitbucket Server 6"));
-    }
+    let from_name = if links.is_empty() { urls_by_name(&event.repository, hints)? } else { Vec::new() };
     let mut refs = Vec::with_capacity(event.changes.items.len());
     for change in &event.changes.items {
         let deleted = change.update_type.as_deref() == Some("DELETE");
@@ -108,7 +113,29 @@ fn refs_changed(event: &RefsChanged) -> Result<Parsed, Unreadable> {
         (false, false) => GitChanges::Refs(refs),
     };
     let ssh = links.iter().find(|link| link.name.as_deref() == Some("ssh")).map(|link| link.href.as_str());
-    git_event(links.iter().map(|link| Some(link.href.as_str())), ssh, changes)
+    let urls = links.iter().map(|link| link.href.as_str()).chain(from_name.iter().map(String::as_str));
+    git_event(urls.map(Some), ssh, changes)
+}
+
+/// The clone URLs that follow from project and name, at the hosts of the endpoint: before version 6 the
+/// payload has none.
+/// <https://confluence.atlassian.com/bitbucketserver0516/event-payload-966061436.html>
+fn urls_by_name(repository: &Repository, hints: &Hints<'_>) -> Result<Vec<String>, Unreadable> {
+    let key = repository.project.as_ref().and_then(|project| project.key.as_deref());
+    let (Some(key), Some(slug)) = (key, repository.slug.as_deref()) else {
+        return Err(Unreadable::payload(
+            "the repository has neither clone URLs nor a project key and a slug",
+        ));
+    };
+    if hints.git_hosts.is_empty() {
+        return Err(Unreadable::payload(
+            "the repository has no clone URL, as before Bitbucket Server 6; list the server's host under `gitHosts` of the \
+             endpoint",
+        ));
+    }
+    let urls =
+        |host: &String| [format!("https://{host}/scm/{key}/{slug}"), format!("ssh://{host}/{key}/{slug}")];
+    Ok(hints.git_hosts.iter().flat_map(urls).collect())
 }
 
 fn compose(change: &Change) -> Result<Composed, CannotCompose> {
@@ -132,7 +159,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     const CHANGED: (&str, &str) = ("X-Event-Key", "repo:refs_changed");
@@ -174,16 +201,32 @@ mod tests {
         check(&PROVIDER, &[("X-Event-Key", "diagnostics:ping")], &json!({"test": true}), "ping");
     }
 
-    // Incident 5.
+    // Incident 5: payloads of before version 6.
     #[test]
-    fn payloads_without_clone_urls_are_ignored() {
+    fn payloads_without_clone_urls_are_matched_by_name_at_the_hosts_of_the_endpoint() {
         let mut body = body();
-        body["repository"]["links"] = Value::Null;
+        body["repository"] = json!({"slug": "app", "project": {"key": "PRJ"}});
+        let hosts = ["bitbucket.example.com"];
+        check_with_hosts(
+            &PROVIDER,
+            &[CHANGED],
+            &body,
+            &hosts,
+            "push to bitbucket.example.com/scm/prj/app main, old (deleted)",
+        );
         check(
             &PROVIDER,
             &[CHANGED],
             &body,
-            "ignored: the payload names no clone URL, as before Bitbucket Server 6",
+            "unreadable: cannot read the payload: the repository has no clone URL, as before Bitbucket Server 6; list the \
+             server's host under `gitHosts` of the endpoint",
+        );
+        body["repository"]["slug"] = Value::Null;
+        check(
+            &PROVIDER,
+            &[CHANGED],
+            &body,
+            "unreadable: cannot read the payload: the repository has neither clone URLs nor a project key and a slug",
         );
     }
 

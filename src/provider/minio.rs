@@ -141,11 +141,11 @@ mod tests {
             response_elements: ResponseElements { origin: Some("http://minio.example.com:9000".to_owned()) },
             s3: S3 { bucket: Bucket { name: "flux".to_owned() }, object: None },
         };
-        let endpoint = |hosts: &[String]| match origin().event(&Hints { registry_hosts: hosts, resume_at: 0 })
-        {
-            Event::Bucket(event) => event.endpoint,
-            other => panic!("{other:?}"),
-        };
+        let endpoint =
+            |hosts: &[String]| match origin().event(&Hints { registry_hosts: hosts, ..Hints::default() }) {
+                Event::Bucket(event) => event.endpoint,
+                other => panic!("{other:?}"),
+            };
         assert_eq!(endpoint(&[]), None);
         let hosts = ["minio.example.com:9000".to_owned()];
         assert_eq!(endpoint(&hosts), Some(hosts[0].clone()));

@@ -32,7 +32,8 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let delivery = Delivery { headers: &headers, body };
-    match (provider.parse)(&believe(delivery), &Hints { registry_hosts: &hosts, resume_at: 0 }) {
+    let hints = Hints { registry_hosts: &hosts, git_hosts: &hosts, resume_at: 0 };
+    match provider.read(&believe(delivery), &hints) {
         Ok(Parsed::Ping) => "ping".to_owned(),
         Ok(Parsed::Confirm(_)) => "confirm".to_owned(),
         Ok(Parsed::Ignored(reason)) => format!("ignored: {reason}"),
