@@ -7,8 +7,10 @@ pub mod needs;
 pub mod selection;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// A kind of Flux object.
@@ -79,7 +81,7 @@ pub const KINDS: [KindInfo; 16] = [
         group: SOURCE,
         plural: "gitrepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: Some("url, ref, suspend"),
+        reads: Some("url, ref, include, suspend"),
     },
     KindInfo {
         kind: Kind::OciRepository,
@@ -87,7 +89,7 @@ pub const KINDS: [KindInfo; 16] = [
         group: SOURCE,
         plural: "ocirepositories",
         versions: &["v1", "v1beta2"],
-        reads: Some("url, ref, suspend"),
+        reads: Some("url, ref, verify, suspend"),
     },
     KindInfo {
         kind: Kind::HelmRepository,
@@ -103,7 +105,7 @@ pub const KINDS: [KindInfo; 16] = [
         group: SOURCE,
         plural: "helmcharts",
         versions: &["v1", "v1beta2", "v1beta1"],
-        reads: Some("chart, version, sourceRef, suspend"),
+        reads: Some("chart, version, sourceRef, verify, suspend"),
     },
     KindInfo {
         kind: Kind::Bucket,
@@ -244,6 +246,9 @@ pub struct Progress {
     pub handled: bool,
     /// The commit ID or digest that Flux has fetched, in hex.
     pub revision: Option<Box<str>>,
+    /// A hash of revision and digest of the artifact: an artifact that includes others changes without a
+    /// new revision.
+    pub artifact: u64,
 }
 
 /// Bytes of a time or a hash; what is longer was written by neither Flux nor flux-recv.
@@ -258,7 +263,16 @@ impl Progress {
             requested: requested.filter(is_short).map(Box::from),
             handled: requested.is_some() && requested == handled,
             revision: revision.map(revision_hash).filter(is_short).map(Box::from),
+            artifact: 0,
         }
+    }
+
+    /// The same with `status.artifact.revision` and `status.artifact.digest`, by which one artifact is told
+    /// from the next.
+    pub fn with_artifact(self, revision: Option<&str>, digest: Option<&str>) -> Progress {
+        let mut hasher = DefaultHasher::new();
+        (revision, digest).hash(&mut hasher);
+        Progress { artifact: hasher.finish(), ..self }
     }
 }
 
@@ -323,6 +337,11 @@ impl Spec {
     }
 }
 
+/// Reads whether a field has any value but null.
+fn is_set<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::<IgnoredAny>::deserialize(deserializer).map(|value| value.is_some())
+}
+
 /// What matching reads of a `GitRepository`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GitRepositorySpec {
@@ -331,9 +350,27 @@ pub struct GitRepositorySpec {
     /// What of it Flux follows.
     #[serde(default, rename = "ref")]
     pub reference: Option<GitRepositoryRef>,
+    /// The GitRepositories of its namespace whose artifacts are put into its own.
+    /// <https://fluxcd.io/flux/components/source/gitrepositories/#include>
+    #[serde(default)]
+    pub include: Option<Vec<GitRepositoryInclude>>,
     /// Whether Flux leaves the object alone.
     #[serde(default)]
     pub suspend: bool,
+}
+
+/// An entry of `spec.include` of a `GitRepository`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GitRepositoryInclude {
+    /// The included object.
+    pub repository: GitRepositoryName,
+}
+
+/// A GitRepository of the same namespace.
+#[derive(Debug, Clone, Deserialize)]
+pub struct GitRepositoryName {
+    /// Its name.
+    pub name: String,
 }
 
 /// `spec.ref` of a `GitRepository`.
@@ -359,6 +396,10 @@ pub struct OciRepositorySpec {
     /// What of it Flux follows.
     #[serde(default, rename = "ref")]
     pub reference: Option<OciRepositoryRef>,
+    /// Whether Flux verifies the artifact's signature.
+    /// <https://fluxcd.io/flux/components/source/ocirepositories/#verification>
+    #[serde(default, deserialize_with = "is_set")]
+    pub verify: bool,
     /// Whether Flux leaves the object alone.
     #[serde(default)]
     pub suspend: bool,
@@ -401,6 +442,10 @@ pub struct HelmChartSpec {
     pub version: Option<String>,
     /// Where the chart comes from, in the chart's own namespace.
     pub source_ref: SourceRef,
+    /// Whether Flux verifies the chart's signature.
+    /// <https://fluxcd.io/flux/components/source/helmcharts/#verification>
+    #[serde(default, deserialize_with = "is_set")]
+    pub verify: bool,
     /// Whether Flux leaves the object alone.
     #[serde(default)]
     pub suspend: bool,

@@ -1,6 +1,7 @@
 //! Follows pushes until Flux shows them, and asks again where it looked too early. Best effort: a
 //! restart forgets it.
 
+mod inclusions;
 pub mod pursuit;
 
 use std::collections::HashMap;
@@ -9,10 +10,11 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use self::inclusions::{Change, Inclusions};
 use self::pursuit::{DueStep, Pursuit, Verdict};
 use crate::flux::{Progress, Target};
 use crate::history::{DeliveryId, History};
-use crate::matching::Expected;
+use crate::matching::{Expected, Inclusion};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 
@@ -27,6 +29,7 @@ struct Shared {
     history: Arc<History>,
     metrics: Arc<Metrics>,
     pursuits: Mutex<HashMap<Target, Followed>>,
+    inclusions: Mutex<Inclusions>,
     changed: Notify,
 }
 
@@ -38,8 +41,8 @@ struct Followed {
 impl FollowThrough {
     /// Follows nothing yet.
     pub fn new(queue: Queue, history: Arc<History>, metrics: Arc<Metrics>) -> FollowThrough {
-        let (pursuits, changed) = (Mutex::default(), Notify::new());
-        FollowThrough { shared: Arc::new(Shared { queue, history, metrics, pursuits, changed }) }
+        let (pursuits, inclusions, changed) = (Mutex::default(), Mutex::default(), Notify::new());
+        FollowThrough { shared: Arc::new(Shared { queue, history, metrics, pursuits, inclusions, changed }) }
     }
 
     /// A delivery has brought something. The latest push of an object is the one that is followed.
@@ -67,8 +70,28 @@ impl FollowThrough {
         }
     }
 
+    /// Some targets of a delivery are included by other objects, which are requested when these have changed.
+    pub fn expect_inclusions(
+        &self,
+        delivery: &DeliveryId,
+        targets: &[Target],
+        inclusions: Vec<Inclusion>,
+        expected: &[Expected],
+    ) {
+        if inclusions.is_empty() {
+            return;
+        }
+        let shown = |target: &Target| {
+            let mut expected = expected.iter().filter(|expected| expected.target == *target);
+            expected.any(|expected| expected.progress.revision.as_deref() == Some(&*expected.revision))
+        };
+        let changes = self.inclusions().expect(delivery, targets, inclusions, shown, Instant::now());
+        self.request_includers(changes);
+    }
+
     /// An object was seen like this.
     pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
+        self.observe_included(target, progress, suspended);
         let mut pursuits = self.pursuits();
         let Some(Followed { pursuit, .. }) = pursuits.get_mut(target) else { return };
         let due = pursuit.due();
@@ -79,8 +102,33 @@ impl FollowThrough {
         }
     }
 
+    fn observe_included(&self, target: &Target, progress: &Progress, suspended: bool) {
+        let mut inclusions = self.inclusions();
+        if inclusions.is_empty() {
+            return;
+        }
+        if suspended {
+            return inclusions.forget(target);
+        }
+        let changes = inclusions.observe(target, progress.artifact, Instant::now());
+        drop(inclusions);
+        self.request_includers(changes);
+    }
+
+    fn request_includers(&self, changes: Vec<Change>) {
+        for Change { delivery, included, includer } in changes {
+            log::info!(
+                object:% = includer, included:% = included, endpoint:% = delivery.endpoint;
+                "an included repository has changed: requesting reconciliation"
+            );
+            // Nobody waits for this one, but it outlives the process.
+            drop(self.shared.queue.want(&[includer]));
+        }
+    }
+
     /// An object is gone.
     pub fn forget(&self, target: &Target) {
+        self.inclusions().forget(target);
         let mut pursuits = self.pursuits();
         if pursuits.contains_key(target) {
             self.end(&mut pursuits, target, Verdict::Dropped);
@@ -150,6 +198,10 @@ impl FollowThrough {
         }
         self.shared.metrics.followed(result, after);
         self.shared.history.followed(&delivery, target, result, after);
+    }
+
+    fn inclusions(&self) -> MutexGuard<'_, Inclusions> {
+        self.shared.inclusions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pursuits(&self) -> MutexGuard<'_, HashMap<Target, Followed>> {

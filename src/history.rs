@@ -16,6 +16,8 @@ use crate::outcome::Outcome;
 pub struct History {
     next: AtomicU64,
     by_endpoint: Mutex<BTreeMap<Arc<str>, VecDeque<Entry>>>,
+    /// What became of queued deliveries before they were remembered.
+    early: Mutex<VecDeque<(u64, Outcome)>>,
 }
 
 /// A delivery, as long as it is remembered.
@@ -38,6 +40,8 @@ pub struct Entry {
     pub key: Option<Arc<str>>,
     /// What became of it.
     pub outcome: Outcome,
+    /// What it came to later, if it was queued.
+    pub matched: Option<Outcome>,
     /// The status that it was answered with.
     pub status: u16,
     /// How long the answer took.
@@ -59,6 +63,13 @@ const REMEMBERED: usize = 20;
 /// How many objects of a delivery are remembered.
 const REMEMBERED_OBJECTS: usize = 20;
 
+impl DeliveryId {
+    /// A delivery to this endpoint that an earlier process has answered: nothing is remembered of it.
+    pub fn of_earlier_process(endpoint: &str) -> DeliveryId {
+        DeliveryId { endpoint: endpoint.into(), number: u64::MAX }
+    }
+}
+
 impl History {
     /// A name for a delivery to this endpoint.
     pub fn new_delivery(&self, endpoint: &Arc<str>) -> DeliveryId {
@@ -68,6 +79,9 @@ impl History {
     /// Remembers a delivery, and forgets the oldest of its endpoint.
     pub fn remember(&self, mut entry: Entry) {
         entry.outcome.shorten(REMEMBERED_OBJECTS);
+        if matches!(entry.outcome, Outcome::Queued { .. }) {
+            entry.matched = self.take_early(entry.id.number);
+        }
         let mut by_endpoint = self.lock();
         if !by_endpoint.contains_key(&entry.id.endpoint) {
             by_endpoint.insert(Arc::clone(&entry.id.endpoint), VecDeque::with_capacity(REMEMBERED));
@@ -81,11 +95,40 @@ impl History {
 
     /// A push of a delivery was followed to its end.
     pub fn followed(&self, id: &DeliveryId, target: &Target, result: &'static str, after: Option<Duration>) {
+        self.change(id, |entry| {
+            if entry.followed.len() < REMEMBERED_OBJECTS {
+                entry.followed.push(Followed { target: target.clone(), result, after });
+            }
+        });
+    }
+
+    /// A queued delivery was matched, with this outcome.
+    pub fn matched(&self, id: &DeliveryId, mut outcome: Outcome) {
+        outcome.shorten(REMEMBERED_OBJECTS);
+        let mut outcome = Some(outcome);
+        self.change(id, |entry| entry.matched = outcome.take());
+        // It may be matched before its answer was sent and remembered.
+        if let Some(outcome) = outcome {
+            let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+            if early.len() == REMEMBERED {
+                early.pop_front();
+            }
+            early.push_back((id.number, outcome));
+        }
+    }
+
+    fn take_early(&self, number: u64) -> Option<Outcome> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = early.iter().position(|(early, _)| *early == number)?;
+        early.remove(at).map(|(_, outcome)| outcome)
+    }
+
+    fn change(&self, id: &DeliveryId, change: impl FnOnce(&mut Entry)) {
         let mut by_endpoint = self.lock();
         let entries = by_endpoint.get_mut(&id.endpoint);
         let entry = entries.and_then(|entries| entries.iter_mut().find(|entry| entry.id.number == id.number));
-        if let Some(entry) = entry.filter(|entry| entry.followed.len() < REMEMBERED_OBJECTS) {
-            entry.followed.push(Followed { target: target.clone(), result, after });
+        if let Some(entry) = entry {
+            change(entry);
         }
     }
 
@@ -127,6 +170,12 @@ impl Entry {
         if !targets.is_empty() {
             line["targets"] = targets.iter().map(ToString::to_string).collect();
         }
+        if let Some(matched) = &self.matched {
+            line["matched"] = json!({"outcome": matched.label(), "detail": matched.detail()});
+            if !matched.targets().is_empty() {
+                line["matched"]["targets"] = matched.targets().iter().map(ToString::to_string).collect();
+            }
+        }
         if !self.followed.is_empty() {
             line["followThrough"] = self.followed.iter().map(Followed::to_json).collect();
         }
@@ -159,11 +208,41 @@ mod tests {
                 from: None,
                 key: None,
                 outcome: Outcome::Pong,
+                matched: None,
                 status: 200,
                 took: Duration::ZERO,
                 followed: Vec::new(),
             });
         }
         assert_eq!(history.to_json()["github"].as_array().map(Vec::len), Some(REMEMBERED));
+    }
+
+    #[test]
+    fn a_queued_delivery_shows_what_it_came_to_whichever_comes_first() {
+        let history = History::default();
+        let endpoint = Arc::from("github");
+        let queued = |id: DeliveryId| Entry {
+            id,
+            received: jiff::Timestamp::UNIX_EPOCH,
+            from: None,
+            key: None,
+            outcome: Outcome::Queued { event: "a push".into() },
+            matched: None,
+            status: 202,
+            took: Duration::ZERO,
+            followed: Vec::new(),
+        };
+        let unmatched =
+            || Outcome::Unmatched { event: "a push".into(), reason: "nothing".into(), skipped: Vec::new() };
+        let (first, second) = (history.new_delivery(&endpoint), history.new_delivery(&endpoint));
+        history.remember(queued(first.clone()));
+        history.matched(&first, unmatched());
+        history.matched(&second, unmatched());
+        history.remember(queued(second));
+        let list = history.to_json();
+        for at in [0, 1] {
+            assert_eq!(list["github"][at]["outcome"], "queued");
+            assert_eq!(list["github"][at]["matched"]["outcome"], "unmatched");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod forge_hosts;
 mod inventory;
 mod pattern;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::pattern::CompileBudget;
@@ -32,6 +33,9 @@ pub struct Matched {
     pub skipped: Vec<Skipped>,
     /// What objects that follow a branch, a tag or a name should show afterwards.
     pub expected: Vec<Expected>,
+    /// GitRepositories that include a target, or one another: each is requested once what it includes has
+    /// changed, since source-controller does not watch that.
+    pub inclusions: Vec<Inclusion>,
     /// How many objects follow the repository or image of the event, but something else of it.
     pub follow_something_else: usize,
     /// How many objects follow the event, but not the filters of the endpoint's `resources`.
@@ -54,6 +58,27 @@ pub struct Expected {
     pub progress: Progress,
 }
 
+impl Expected {
+    /// Whether the revision is the digest of an image.
+    pub fn is_of_image(&self) -> bool {
+        self.target.kind == Kind::OciRepository
+    }
+}
+
+/// A GitRepository whose artifact holds that of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inclusion {
+    /// The object that is included.
+    pub included: Target,
+    /// What it shows now.
+    pub progress: Progress,
+    /// The object that includes it.
+    pub includer: Target,
+}
+
+/// Inclusions that one delivery reaches: beyond that, objects wait for their interval.
+const MAX_INCLUSIONS: usize = 1000;
+
 /// An object that follows an event.
 struct Following<'e> {
     object: Arc<Object>,
@@ -68,6 +93,8 @@ pub struct Candidates<'e> {
     following: Vec<Following<'e>>,
     /// Objects that follow something else of what the events are about.
     elsewhere: Vec<Arc<Object>>,
+    /// Objects and those that include them, with the event that reaches them.
+    inclusions: Vec<(Arc<Object>, Following<'e>)>,
 }
 
 /// Finds the objects of the selection that these events concern.
@@ -113,17 +140,79 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
             }
         });
     }
-    Candidates { following, elsewhere }
+    let inclusions = inclusions(inventory, &following, selection);
+    Candidates { following, elsewhere, inclusions }
+}
+
+/// Finds what includes the objects that follow, in chains too; each inclusion once, circles included.
+fn inclusions<'e>(
+    inventory: &Inventory,
+    following: &[Following<'e>],
+    selection: &Selection,
+) -> Vec<(Arc<Object>, Following<'e>)> {
+    if !inventory.has_includers() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    let is_source = |object: &Arc<Object>| object.target.kind == Kind::GitRepository && object.can_be_asked();
+    let mut reached: Vec<(Arc<Object>, usize)> = following
+        .iter()
+        .filter(|following| is_source(&following.object))
+        .map(|following| (Arc::clone(&following.object), following.event))
+        .collect();
+    while let Some((included, event)) = reached.pop() {
+        if !seen.insert(included.target.clone()) {
+            continue;
+        }
+        for includer in inventory.includers(&included.target) {
+            if !includer.can_be_asked() || !selection.admits(&includer.target, &includer.marks) {
+                continue;
+            }
+            if found.len() == MAX_INCLUSIONS {
+                log::warn!(object:% = included.target; "not all objects that include this one are requested");
+                return found;
+            }
+            let follows = Following { object: Arc::clone(includer), event, brings: None };
+            found.push((Arc::clone(&included), follows));
+            reached.push((Arc::clone(includer), event));
+        }
+    }
+    found
+}
+
+/// Takes note of the digests that a delivery has named for the tags that objects track: signatures come later
+/// and name nothing else.
+pub fn remember_digests(inventory: &Inventory, matched: &Matched) {
+    for Expected { target, revision, .. } in matched.expected.iter().filter(|expected| expected.is_of_image())
+    {
+        if let Some(object) = inventory.object(target) {
+            object.was_pushed(revision);
+        }
+    }
 }
 
 impl Candidates<'_> {
     /// Leaves those that the filters of the selection let through.
     pub fn decide(self, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
-        let Candidates { mut following, mut elsewhere } = self;
+        let Candidates { mut following, mut elsewhere, mut inclusions } = self;
         let mut matched = Matched::default();
         if selection.filters().next().is_some() {
-            keep_what_filters_let_through(&mut following, events, selection, facts, &mut matched);
+            let mut filters = Filters::new(events, selection, facts);
+            let candidates = following.len();
+            following.retain(|following| filters.let_through(following));
+            inclusions.retain(|(_, includer)| filters.let_through(includer));
+            matched.kept_out = candidates - following.len();
+            (matched.failed, matched.failures) = (filters.failed, filters.failures);
         }
+        matched.inclusions = inclusions
+            .into_iter()
+            .map(|(included, includer)| Inclusion {
+                included: included.target.clone(),
+                progress: included.progress.clone(),
+                includer: includer.object.target.clone(),
+            })
+            .collect();
         following.sort_by(|first, later| first.object.target.cmp(&later.object.target));
         following.dedup_by(|later, first| {
             let is_same = later.object.target == first.object.target;
@@ -155,40 +244,50 @@ impl Candidates<'_> {
     }
 }
 
-/// Leaves the objects that no filter keeps out. A filter without a result keeps its object out and
-/// no other.
-fn keep_what_filters_let_through(
-    following: &mut Vec<Following<'_>>,
-    events: &[Event],
-    selection: &Selection,
-    facts: &Facts,
-    matched: &mut Matched,
-) {
-    let events: Vec<Variable> = events.iter().map(|event| facts.of_event(event)).collect();
-    // A filter that takes all that it may leaves the others theirs.
-    let filters = selection.filters().count();
-    let budgets: Vec<(&Expression, Budget)> =
-        selection.filters().map(|filter| (filter, Budget::shared_by(filters))).collect();
-    following.retain(|Following { object, event, .. }| {
-        let filters = match selection.choose(&object.target, &object.marks) {
+/// The filters of a selection, evaluated for one object after the other. A filter without a result keeps
+/// its object out and no other.
+struct Filters<'a> {
+    selection: &'a Selection,
+    facts: &'a Facts,
+    events: Vec<Variable>,
+    /// A filter that takes all that it may leaves the others theirs.
+    budgets: Vec<(&'a Expression, Budget)>,
+    failed: Option<(Target, String)>,
+    failures: usize,
+}
+
+impl<'a> Filters<'a> {
+    fn new(events: &[Event], selection: &'a Selection, facts: &'a Facts) -> Filters<'a> {
+        let count = selection.filters().count();
+        Filters {
+            selection,
+            facts,
+            events: events.iter().map(|event| facts.of_event(event)).collect(),
+            budgets: selection.filters().map(|filter| (filter, Budget::shared_by(count))).collect(),
+            failed: None,
+            failures: 0,
+        }
+    }
+
+    fn let_through(&mut self, Following { object, event, .. }: &Following<'_>) -> bool {
+        let filters = match self.selection.choose(&object.target, &object.marks) {
             Choice::Yes => return true,
             Choice::No => return false,
             Choice::If(filters) => filters,
         };
         let res = object.view().map(|object| Variable::of_json(&object));
-        let lets_through = filters.into_iter().any(|filter| {
-            let Some((_, budget)) = budgets.iter().find(|(of, _)| std::ptr::eq(*of, filter)) else {
+        filters.into_iter().any(|filter| {
+            let Some((_, budget)) = self.budgets.iter().find(|(of, _)| std::ptr::eq(*of, filter)) else {
                 return false;
             };
-            facts.hold(filter, &events[*event], res.as_ref(), budget).unwrap_or_else(|err| {
-                matched.failures += 1;
-                matched.failed.get_or_insert_with(|| (object.target.clone(), err.to_string()));
+            let result = self.facts.hold(filter, &self.events[*event], res.as_ref(), budget);
+            result.unwrap_or_else(|err| {
+                self.failures += 1;
+                self.failed.get_or_insert_with(|| (object.target.clone(), err.to_string()));
                 false
             })
-        });
-        matched.kept_out += usize::from(!lets_through);
-        lets_through
-    });
+        })
+    }
 }
 
 /// Without a list of its own an endpoint never asks for everything.

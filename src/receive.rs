@@ -26,7 +26,7 @@ use crate::facts::Facts;
 use crate::flux::Target;
 use crate::flux::needs::Needs;
 use crate::follow_through::FollowThrough;
-use crate::history::DeliveryId;
+use crate::history::{DeliveryId, History};
 use crate::journal::contents::Contents;
 use crate::journal::{Journal, NotKept};
 use crate::matching::{self, Inventory};
@@ -60,6 +60,8 @@ pub struct FluxObjects {
     pub queue: Queue,
     /// Follows what was pushed; not without a cluster.
     pub follow_through: Option<FollowThrough>,
+    /// Remembers what queued deliveries come to.
+    pub history: Arc<History>,
     /// Whether there is no cluster behind it: answers say so.
     pub dry_run: bool,
     backlog: Backlog,
@@ -105,7 +107,14 @@ impl FluxObjects {
         metrics: Arc<Metrics>,
     ) -> FluxObjects {
         let backlog = Backlog::new(journal, left, metrics);
-        FluxObjects { inventory, queue, follow_through: None, dry_run: false, backlog }
+        FluxObjects {
+            inventory,
+            queue,
+            follow_through: None,
+            history: Arc::default(),
+            dry_run: false,
+            backlog,
+        }
     }
 }
 
@@ -260,7 +269,7 @@ impl Receiver {
             false => find_without_filters(endpoint, happened, inventory),
             true => match self.evaluate(&endpoint.name, question(endpoint, happened, inventory)).await {
                 Ok(evaluation) => evaluation,
-                Err(NotEvaluated::NoBudget(question)) => return self.defer(endpoint, question).await,
+                Err(NotEvaluated::NoBudget(question)) => return self.defer(endpoint, id, question).await,
                 Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
                     return cannot_filter("the filters cannot be evaluated");
                 }
@@ -279,16 +288,16 @@ impl Receiver {
                 let happened = Happened { events, facts };
                 // The endpoint's own filter has let these through.
                 let question = Question { condition: None, ..question(endpoint, happened, None) };
-                objects.wait(endpoint, question, &found.targets).await
+                objects.wait(endpoint, id, question, &found.targets).await
             }
             Sink::FluxV1(flux) => forward(&**flux, &events).await,
         }
     }
 
     /// Keeps a delivery whose filters have used up their CPU time.
-    async fn defer(&self, endpoint: &Endpoint, question: Question) -> Outcome {
+    async fn defer(&self, endpoint: &Endpoint, id: &DeliveryId, question: Question) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => objects.wait(endpoint, question, &[]).await,
+            Sink::Flux(objects) => objects.wait(endpoint, id, question, &[]).await,
             Sink::FluxV1(_) => cannot_filter("the filters of the endpoint have used up their CPU time"),
         }
     }
@@ -376,7 +385,8 @@ impl Receiver {
                 self.filter_failed(&endpoint, why);
             }
             let (outcome, promise) = match evaluation.result {
-                Ok((found, _)) => {
+                Ok((mut found, _)) => {
+                    objects.follow(&waiting.id(), &mut found);
                     let promise = objects.queue.want(&found.targets);
                     (objects.outcome(&evaluation.events, found), Some(promise))
                 }
@@ -386,6 +396,7 @@ impl Receiver {
                 endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label();
                 "queued delivery: {}", outcome.detail()
             );
+            objects.history.matched(&waiting.id(), outcome);
             matched.push((number, waiting, promise));
             // The queue and the watches have a turn in between.
             tokio::task::yield_now().await;
@@ -458,6 +469,18 @@ impl FluxObjects {
         self.backlog.needs()
     }
 
+    /// Begins to follow what was found, before anything can happen to the objects.
+    fn follow(&self, id: &DeliveryId, found: &mut matching::Matched) {
+        if found.expected.iter().any(matching::Expected::is_of_image) {
+            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            matching::remember_digests(&inventory, found);
+        }
+        let Some(follow_through) = &self.follow_through else { return };
+        let inclusions = std::mem::take(&mut found.inclusions);
+        follow_through.expect_inclusions(id, &found.targets, inclusions, &found.expected);
+        follow_through.expect(id, std::mem::take(&mut found.expected));
+    }
+
     /// Requests what was found.
     async fn request(
         &self,
@@ -471,10 +494,7 @@ impl FluxObjects {
         {
             return Outcome::TooMany { retry_after };
         }
-        // Before anything can happen to the objects.
-        if let Some(follow_through) = &self.follow_through {
-            follow_through.expect(id, std::mem::take(&mut found.expected));
-        }
+        self.follow(id, &mut found);
         if self.queue.want(&found.targets).kept().await.is_err() {
             return not_kept();
         }
@@ -483,11 +503,18 @@ impl FluxObjects {
 
     /// Keeps a delivery until the kinds that it asks for are known and its filters have CPU time. What
     /// is known to match by now is requested at once: one kind may be broken for long.
-    async fn wait(&self, endpoint: &Endpoint, question: Question, known: &[Target]) -> Outcome {
+    async fn wait(
+        &self,
+        endpoint: &Endpoint,
+        id: &DeliveryId,
+        question: Question,
+        known: &[Target],
+    ) -> Outcome {
         let Question { events, facts, condition, selection, .. } = question;
         let facts = facts.at_rest(condition.iter().chain(selection.filters()));
         let delivery = Waiting {
             endpoint: endpoint.name.to_string(),
+            id: Some(id.clone()),
             source: endpoint.provider.name.to_owned(),
             condition,
             selection,

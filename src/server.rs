@@ -188,6 +188,7 @@ async fn respond(
         from: sender::address(request, &serving.trusted_proxies),
         key: taken.key,
         outcome: taken.outcome,
+        matched: None,
         status: response.status().as_u16(),
         took: received.elapsed(),
         followed: Vec::new(),

@@ -225,20 +225,13 @@ fn start_debug(address: &str, desk: Arc<Desk>) -> Option<Running> {
 
 /// A service over Flux objects from files, as the demo serves it. Drives its queue by itself.
 pub(super) async fn offline_service(config: Config, inventory: Inventory, limits: Limits) -> Arc<Service> {
-    let metrics = Metrics::new();
-    let Backend { sink, tasks, .. } = Backend::offline(inventory, &metrics);
+    let (metrics, history) = (Metrics::new(), Arc::default());
+    let Backend { sink, tasks, .. } = Backend::offline(inventory, &history, &metrics);
     tasks.detach();
     let receiver = Receiver::new(tools(), sink, Arc::clone(&metrics));
     let in_force = InForce::new(serving(config, &metrics));
     receiver.match_what_can_be().await;
-    Arc::new(Service {
-        in_force,
-        receiver,
-        history: Arc::default(),
-        metrics,
-        limits,
-        shutting_down: AtomicBool::new(false),
-    })
+    Arc::new(Service { in_force, receiver, history, metrics, limits, shutting_down: AtomicBool::new(false) })
 }
 
 /// What of a config can be put in force.

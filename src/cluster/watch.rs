@@ -153,11 +153,16 @@ struct Status {
 #[derive(Debug, Clone, Deserialize)]
 struct Artifact {
     revision: Option<String>,
+    digest: Option<String>,
 }
 
 impl Status {
     fn revision(&self) -> Option<&str> {
         self.artifact.as_ref()?.revision.as_deref()
+    }
+
+    fn digest(&self) -> Option<&str> {
+        self.artifact.as_ref()?.digest.as_deref()
     }
 }
 
@@ -210,6 +215,7 @@ impl Watched {
             self.status.last_handled_reconcile_at.as_deref(),
             self.status.revision(),
         )
+        .with_artifact(self.status.revision(), self.status.digest())
     }
 }
 

@@ -165,6 +165,17 @@ fn normal_host(host: &str) -> &str {
     }
 }
 
+/// Returns the digest, in hex, of the manifest that a tag signs: `sha256-<digest>.sig` as cosign writes it, or
+/// `sha256-<digest>` for registries that list no referrers.
+/// <https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md#tag-based-discovery>
+/// <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema>
+pub fn signed_digest(tag: &str) -> Option<&str> {
+    let rest = tag.strip_prefix("sha256-")?;
+    let digest = rest.strip_suffix(".sig").unwrap_or(rest);
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then_some(digest)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

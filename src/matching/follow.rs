@@ -2,6 +2,7 @@
 
 use super::inventory::{Follows, GitReference, Object, OciReference};
 use super::pattern::{CompileBudget, Pattern, Range};
+use crate::event::image::signed_digest;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange};
 
 pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
@@ -63,12 +64,27 @@ pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget)
         Follows::Image { excluded, .. } => {
             event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags, budget)
         }
-        Follows::OciArtifact { reference, .. } => follows_artifact(reference, event, budget),
-        Follows::Chart { version, .. } => {
-            event.media != Media::Image && follows_chart(version.as_ref(), event)
+        Follows::OciArtifact { reference, is_verified, .. } => {
+            follows_artifact(reference, event, budget)
+                || (*is_verified
+                    && is_signature_for(event, |digest| match reference {
+                        OciReference::Digest(followed) => followed.strip_prefix("sha256:") == Some(digest),
+                        _ => object.may_have_digest(digest),
+                    }))
+        }
+        Follows::Chart { version, is_verified, .. } => {
+            (event.media != Media::Image && follows_chart(version.as_ref(), event))
+                // The digest of a chart is in no status.
+                || (*is_verified && is_signature_for(event, |_| true))
         }
         _ => false,
     }
+}
+
+/// Whether a signature was pushed of a manifest whose digest, in hex, passes. Signatures come after what they
+/// sign: an object that verifies them fails in between, and would wait for its interval.
+fn is_signature_for(event: &ImageEvent, is_digest: impl Fn(&str) -> bool) -> bool {
+    !event.deleted && event.tags.iter().filter_map(|tag| signed_digest(tag)).any(is_digest)
 }
 
 /// All tags are scanned, unless everything that was pushed is excluded from that.
@@ -97,9 +113,9 @@ fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &Compi
 /// No version means any release; a tag that reads like the version is taken before any range is read.
 /// The tags of charts have `_` where versions have `+`.
 fn follows_chart(version: Option<&Range>, event: &ImageEvent) -> bool {
+    let mut releases = event.tags.iter().filter(|tag| signed_digest(tag).is_none());
     event.tags.is_empty()
-        || version
-            .is_none_or(|range| event.tags.iter().any(|tag| range.is_written_as(tag) || range.holds(tag)))
+        || releases.any(|tag| version.is_none_or(|range| range.is_written_as(tag) || range.holds(tag)))
 }
 
 pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {

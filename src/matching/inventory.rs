@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::pattern::{MAX_PATTERN_BYTES, MAX_RANGE_BYTES, Pattern, Range};
 
@@ -34,6 +35,8 @@ pub struct Inventory {
     /// HelmRepositories over HTTP by the last segment of their URL, or the host if it has no path.
     chart_indexes: Index<String>,
     buckets: Index<String>,
+    /// GitRepositories by namespace and name of those that they include.
+    includers: Index<(String, String)>,
 }
 
 type Id = u32;
@@ -52,6 +55,8 @@ pub struct Object {
     /// What else filters can read of it; none if nobody has asked for that yet.
     pub details: Option<Details>,
     pub(super) follows: Follows,
+    /// The beginning of the digest that a delivery has last named for the tag that it tracks; 0 if none has.
+    pushed: AtomicU64,
 }
 
 /// What an object follows.
@@ -60,10 +65,14 @@ pub(super) enum Follows {
     Git {
         url: RepositoryUrl,
         reference: GitReference,
+        /// The names of GitRepositories in the same namespace whose artifacts it includes.
+        includes: Box<[Box<str>]>,
     },
     OciArtifact {
         image: ImageName,
         reference: OciReference,
+        /// Whether Flux verifies its signature.
+        is_verified: bool,
     },
     Image {
         image: ImageName,
@@ -80,6 +89,8 @@ pub(super) enum Follows {
         repository: String,
         chart: String,
         version: Option<Range>,
+        /// Whether Flux verifies its signature.
+        is_verified: bool,
     },
     /// Nothing that an event could name: a chart out of a Git repository or bucket, whose source
     /// follows the event, or an object that cannot be read.
@@ -129,6 +140,7 @@ impl Object {
             marks: Marks::default(),
             details: None,
             follows: Follows::Nothing,
+            pushed: AtomicU64::default(),
         }
     }
 
@@ -142,10 +154,12 @@ impl Object {
             Spec::GitRepository(spec) => Follows::Git {
                 url: RepositoryUrl::parse(&spec.url).map_err(|err| format!("spec.url: {err}"))?,
                 reference: GitReference::new(spec.reference.as_ref()),
+                includes: included(spec.include.as_deref()),
             },
             Spec::OciRepository(spec) => Follows::OciArtifact {
                 image: ImageName::parse(&spec.url).map_err(|err| format!("spec.url: {err}"))?,
                 reference: OciReference::new(spec.reference.as_ref()),
+                is_verified: spec.verify,
             },
             Spec::ImageRepository(spec) => Follows::Image {
                 image: ImageName::parse(&spec.image).map_err(|err| format!("spec.image: {err}"))?,
@@ -156,6 +170,7 @@ impl Object {
                 repository: bounded(&spec.source_ref.name, "spec.sourceRef.name")?.to_owned(),
                 chart: bounded(&spec.chart, "spec.chart")?.to_ascii_lowercase(),
                 version: spec.version.as_deref().filter(|version| !version.is_empty()).map(Range::new),
+                is_verified: spec.verify,
             },
             Spec::HelmChart(_) | Spec::Other(_) => Follows::Nothing,
             Spec::Bucket(spec) => Follows::Bucket {
@@ -166,7 +181,15 @@ impl Object {
             },
         };
         let (progress, marks) = (Progress::default(), Marks::default());
-        Ok(Object { target, suspended, progress, marks, details: None, follows })
+        Ok(Object {
+            target,
+            suspended,
+            progress,
+            marks,
+            details: None,
+            follows,
+            pushed: AtomicU64::default(),
+        })
     }
 }
 
@@ -174,6 +197,17 @@ impl Object {
     /// The object as filters read it; none if that was not kept.
     pub(super) fn view(&self) -> Option<serde_json::Value> {
         Some(self.details.as_ref()?.view(&self.target, &self.marks))
+    }
+
+    /// Takes note of the digest, in hex, that a delivery has named for the tag that this object tracks.
+    pub(super) fn was_pushed(&self, digest: &str) {
+        self.pushed.store(digest_prefix(digest), Ordering::Relaxed);
+    }
+
+    /// Whether its artifact or the tag that it tracks may have this digest, in hex.
+    pub(super) fn may_have_digest(&self, digest: &str) -> bool {
+        let pushed = self.pushed.load(Ordering::Relaxed);
+        pushed == 0 || pushed == digest_prefix(digest) || self.progress.revision.as_deref() == Some(digest)
     }
 
     /// Whether the same deliveries concern both.
@@ -194,7 +228,10 @@ impl Object {
 
 impl Inventory {
     /// Adds an object, or replaces the one of this name.
-    pub fn put(&mut self, object: Object) {
+    pub fn put(&mut self, mut object: Object) {
+        if let Some(before) = self.object(&object.target).filter(|before| before.follows == object.follows) {
+            object.pushed = AtomicU64::new(before.pushed.load(Ordering::Relaxed));
+        }
         self.remove(&object.target);
         let id = self.free.pop().unwrap_or_else(|| {
             self.objects.push(None);
@@ -277,7 +314,13 @@ impl Inventory {
 
     fn index(&mut self, object: &Object, id: Id, present: bool) {
         match &object.follows {
-            Follows::Git { url, .. } => self.git.set(url.key(), id, present),
+            Follows::Git { url, includes, .. } => {
+                self.git.set(url.key(), id, present);
+                for included in includes {
+                    let included = (object.target.namespace.clone(), included.to_string());
+                    self.includers.set(&included, id, present);
+                }
+            }
             Follows::OciArtifact { image, .. } | Follows::Image { image, .. } => {
                 self.images.set(image, id, present)
             }
@@ -369,6 +412,19 @@ impl Inventory {
         });
     }
 
+    /// Whether any object includes another one.
+    pub(super) fn has_includers(&self) -> bool {
+        !self.includers.0.is_empty()
+    }
+
+    /// The objects that include this GitRepository.
+    pub(super) fn includers(&self, included: &Target) -> Vec<&Arc<Object>> {
+        let mut includers = Vec::new();
+        let name = (included.namespace.clone(), included.name.clone());
+        self.get(&self.includers, &name, &mut |object| includers.push(object));
+        includers
+    }
+
     fn get<'a, K, Q>(&'a self, index: &'a Index<K>, key: &Q, visit: &mut dyn FnMut(&'a Arc<Object>))
     where
         K: Eq + Hash + std::borrow::Borrow<Q>,
@@ -448,6 +504,24 @@ fn exclusions(list: Option<&[String]>) -> Vec<Pattern> {
         // What cannot be used excludes nothing: better one request too many.
         Some(list) => list.iter().take(MAX_EXCLUSIONS).filter_map(|text| Pattern::new(text)).collect(),
     }
+}
+
+/// Entries of `spec.include` that are read; nobody has as many.
+const MAX_INCLUDES: usize = 64;
+
+fn included(list: Option<&[flux::GitRepositoryInclude]>) -> Box<[Box<str>]> {
+    let names = list.unwrap_or_default().iter().map(|include| include.repository.name.as_str());
+    // A Kubernetes name has at most 253 bytes; what is longer names nothing.
+    let mut names: Vec<Box<str>> =
+        names.filter(|name| name.len() <= MAX_FIELD_BYTES).take(MAX_INCLUDES).map(Box::from).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into()
+}
+
+/// The first 16 digits of a digest as a number, which tell digests apart well enough; 0 for none.
+fn digest_prefix(digest: &str) -> u64 {
+    digest.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
 }
 
 /// Bytes of a name or text that an object is matched by; Git's and Kubernetes' own limits are lower.

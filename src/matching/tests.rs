@@ -550,3 +550,99 @@ fn a_chart_version_that_is_a_tag_is_that_tag_before_any_range() {
     check(&inventory, pushed("1.3.0"), &["word"]);
     check(&inventory, pushed("stable"), &["word"]);
 }
+
+/// A digest of one repeated digit.
+fn digest(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+// cosign pushes the signature as a tag of its own, after the image.
+#[test]
+fn a_signature_concerns_those_who_verify_what_it_signs() {
+    let oci = |name, reference: Value, verify: Value| {
+        (
+            Kind::OciRepository,
+            name,
+            json!({"url": "oci://ghcr.io/org/app", "ref": reference, "verify": verify}),
+        )
+    };
+    let chart = |name, verify: Value| {
+        let source = json!({"kind": "HelmRepository", "name": "charts"});
+        (Kind::HelmChart, name, json!({"chart": "app", "sourceRef": source, "verify": verify}))
+    };
+    let cosign = || json!({"provider": "cosign"});
+    let inventory = inventory(&[
+        (Kind::HelmRepository, "charts", json!({"type": "oci", "url": "oci://ghcr.io/org"})),
+        oci("unverified", json!({"tag": "v1"}), Value::Null),
+        oci("by-tag", json!({"tag": "v1"}), cosign()),
+        oci("by-range", json!({"semver": "1.x"}), cosign()),
+        oci("by-digest", json!({"digest": format!("sha256:{}", digest('a'))}), cosign()),
+        chart("chart", cosign()),
+        chart("chart-unverified", Value::Null),
+    ]);
+    let signature = |of: char| {
+        let mut event = image(&format!("ghcr.io/org/app:sha256-{}.sig", digest(of)));
+        // As cosign's manifests are read: they look like images.
+        event.media = Media::Image;
+        Event::Image(event)
+    };
+    check(&inventory, signature('a'), &["by-digest", "by-range", "by-tag", "chart"]);
+    check(&inventory, signature('b'), &["by-range", "by-tag", "chart"]);
+
+    // Once a delivery has named the digest of the tag, signatures of other digests concern it no more.
+    let mut pushed = image("ghcr.io/org/app:v1");
+    pushed.digest = Some(format!("sha256:{}", digest('b')));
+    let matched = find(&inventory, &[Event::Image(pushed)], &Selection::default());
+    super::remember_digests(&inventory, &matched);
+    check(&inventory, signature('a'), &["by-digest", "by-range", "chart"]);
+    check(&inventory, signature('b'), &["by-range", "by-tag", "chart"]);
+    let fallback = Event::Image(image(&format!("ghcr.io/org/app:sha256-{}", digest('b'))));
+    check(&inventory, fallback, &["by-range", "by-tag", "chart"]);
+    let other = Event::Image(image("ghcr.io/org/app:sha256-short.sig"));
+    check(&inventory, other, &["chart", "chart-unverified"]);
+}
+
+#[test]
+fn what_includes_a_target_is_found_in_chains_and_circles() {
+    let git = |name, included: &[&str]| {
+        let include: Vec<Value> = included.iter().map(|name| json!({"repository": {"name": name}})).collect();
+        let url = format!("https://github.com/org/{}", name);
+        (Kind::GitRepository, name, json!({"url": url, "ref": {"branch": "main"}, "include": include}))
+    };
+    let (namespaced, suspended) = ("other/outside", "suspended");
+    let mut inventory = inventory(&[
+        git("base", &["last"]),
+        git("app", &["base"]),
+        git("last", &["app", "base"]),
+        git(namespaced, &["base"]),
+    ]);
+    let mut stopped = object(Kind::GitRepository, suspended, git(suspended, &["base"]).2);
+    stopped.suspended = true;
+    inventory.put(stopped);
+    let push_base = || push(&["https://github.com/org/base"], GitRef::branch("main"));
+    let pairs = |selection: &Selection| {
+        let matched = find(&inventory, &[push_base()], selection);
+        assert_eq!(names(&matched), ["base"]);
+        let mut pairs: Vec<String> = matched
+            .inclusions
+            .iter()
+            .map(|inclusion| format!("{}<{}", inclusion.included.name, inclusion.includer.name))
+            .collect();
+        pairs.sort();
+        pairs
+    };
+    assert_eq!(pairs(&Selection::default()), ["app<last", "base<app", "base<last", "last<base"]);
+    let only = |name: &str| Resource {
+        kind: Kind::GitRepository,
+        name: Some(name.to_owned()),
+        namespace: None,
+        labels: BTreeMap::new(),
+        filter: None,
+    };
+    let narrowed = Selection { resources: vec![only("base"), only("last")], ..Selection::default() };
+    assert_eq!(
+        pairs(&narrowed),
+        ["base<last", "last<base"],
+        "an endpoint reaches nothing else through inclusions"
+    );
+}

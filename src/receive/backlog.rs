@@ -13,6 +13,7 @@ use crate::expression::Expression;
 use crate::facts::Facts;
 use crate::flux::needs::Needs;
 use crate::flux::selection::Selection;
+use crate::history::DeliveryId;
 use crate::journal::contents::{Change, Contents};
 use crate::journal::{Commit, Journal};
 use crate::matching::Inventory;
@@ -38,6 +39,9 @@ struct State {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Waiting {
     pub(super) endpoint: String,
+    /// Which one it is; none if an earlier process has answered it.
+    #[serde(skip)]
+    pub(super) id: Option<DeliveryId>,
     pub(super) source: String,
     /// What has to hold of an event, where that is not known yet.
     #[serde(default)]
@@ -61,6 +65,11 @@ pub(super) enum Kept {
 }
 
 impl Waiting {
+    /// Which delivery it is.
+    pub(super) fn id(&self) -> DeliveryId {
+        self.id.clone().unwrap_or_else(|| DeliveryId::of_earlier_process(&self.endpoint))
+    }
+
     /// What is to be found out about it.
     pub(super) fn question(&self, inventory: &Arc<RwLock<Inventory>>) -> Question {
         Question {
@@ -205,6 +214,7 @@ mod tests {
         let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
         Waiting {
             endpoint,
+            id: None,
             source,
             condition: None,
             selection: Selection::default(),

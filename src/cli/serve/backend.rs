@@ -78,11 +78,11 @@ impl Backend {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Backend> {
         if let Some(api) = &config.api {
-            let offline = Backend::offline(Inventory::default(), metrics);
+            let offline = Backend::offline(Inventory::default(), history, metrics);
             return Ok(Backend { sink: Sink::FluxV1(Box::new(Fluxd::new(api)?)), ..offline });
         }
         if let Some(folder) = &args.manifests {
-            return Ok(Backend::offline(offline::load(folder)?, metrics));
+            return Ok(Backend::offline(offline::load(folder)?, history, metrics));
         }
         let journal_folder = journal_folder(args.journal.as_deref());
         let (journal, left) = match &journal_folder {
@@ -138,12 +138,13 @@ impl Backend {
         needs.kinds.extend(left.pending.keys().map(|target| target.kind));
         watches.also_watch(needs);
         objects.follow_through = Some(follow_through);
+        objects.history = Arc::clone(history);
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
         Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, receivers, must_catch_up })
     }
 
     /// Over objects from files; keeps nothing, since nothing is asked.
-    pub(super) fn offline(inventory: Inventory, metrics: &Arc<Metrics>) -> Backend {
+    pub(super) fn offline(inventory: Inventory, history: &Arc<History>, metrics: &Arc<Metrics>) -> Backend {
         let (journal, nothing) = (Journal::none(), Contents::default());
         let inventory = Arc::new(RwLock::new(inventory));
         let queue = Queue::new(Pace::default(), journal.clone(), &nothing, Arc::clone(metrics));
@@ -152,6 +153,7 @@ impl Backend {
         let mut objects =
             FluxObjects::new(inventory, queue.clone(), journal.clone(), &nothing, Arc::clone(metrics));
         objects.dry_run = true;
+        objects.history = Arc::clone(history);
         Backend {
             sink: Sink::Flux(objects),
             queue,
