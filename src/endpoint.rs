@@ -163,6 +163,7 @@ impl Endpoint {
 pub struct Endpoints {
     list: Vec<Arc<Endpoint>>,
     by_digest: HashMap<String, usize>,
+    by_name: HashMap<Arc<str>, usize>,
 }
 
 /// The endpoint that stands in the way of another.
@@ -197,6 +198,7 @@ impl Endpoints {
             return Err(Conflict::Name(Arc::clone(other)));
         }
         self.by_digest.insert(endpoint.digest.clone(), self.list.len());
+        self.by_name.insert(Arc::clone(&endpoint.name), self.list.len());
         self.list.push(endpoint);
         Ok(())
     }
@@ -229,7 +231,7 @@ impl Endpoints {
 
     /// The endpoint of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        self.list.iter().find(|endpoint| &*endpoint.name == name)
+        self.by_name.get(name).and_then(|at| self.list.get(*at))
     }
 
     /// What has to be known of a cluster.

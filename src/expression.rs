@@ -14,9 +14,10 @@ mod meter;
 mod variables;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use cel::common::ast::IdedExpr;
 use cel::context::VariableResolver;
@@ -79,7 +80,7 @@ impl Expression {
     /// # Errors
     /// When it cannot be read, names something that is not declared, is none that can be true or
     /// false, or is larger than what may be evaluated.
-    pub fn condition(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
+    pub fn condition(text: &str, declared: &'static [&'static str]) -> Result<Expression, BadExpression> {
         read_apart(text, declared, true)
     }
 
@@ -87,8 +88,13 @@ impl Expression {
     ///
     /// # Errors
     /// As for [`Expression::condition`].
-    pub fn value(text: &str, declared: &[&'static str]) -> Result<Expression, BadExpression> {
+    pub fn value(text: &str, declared: &'static [&'static str]) -> Result<Expression, BadExpression> {
         read_apart(text, declared, false)
+    }
+
+    /// Bytes that a text of this length may take once it is compiled, at most about.
+    pub fn compiled_bytes(text_bytes: usize) -> usize {
+        text_bytes * 50
     }
 
     /// Whether it names this variable.
@@ -143,16 +149,44 @@ impl Expression {
     }
 }
 
-/// The parser goes as deep as the text nests, and no stack of a worker is made for that.
+/// Compiled expressions by what they were read from, so that the many copies that deliveries and Receivers
+/// have of one text share one tree, which takes some fifty times as much.
+type Interned = HashMap<(bool, &'static [&'static str], Box<str>), Weak<Compiled>>;
+
+static INTERNED: LazyLock<Mutex<Interned>> = LazyLock::new(Mutex::default);
+
+/// Entries after which those that nobody uses any more are dropped.
+const INTERNED_SLACK: usize = 64;
+
 fn read_apart(
     text: &str,
-    declared: &[&'static str],
+    declared: &'static [&'static str],
     is_condition: bool,
 ) -> Result<Expression, BadExpression> {
     if text.len() > LONGEST {
         let why = format!("is longer than {LONGEST} bytes");
         return Err(BadExpression { why, place: None, text: String::new() });
     }
+    let interned = || INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = (is_condition, declared, Box::from(text));
+    if let Some(compiled) = interned().get(&name).and_then(Weak::upgrade) {
+        return Ok(Expression { compiled });
+    }
+    let read = read_on_a_thread(text, declared, is_condition)?;
+    let mut all = interned();
+    if all.len() >= INTERNED_SLACK && all.len() == all.capacity() {
+        all.retain(|_, compiled| compiled.strong_count() > 0);
+    }
+    all.insert(name, Arc::downgrade(&read.compiled));
+    Ok(read)
+}
+
+/// The parser goes as deep as the text nests, and no stack of a worker is made for that.
+fn read_on_a_thread(
+    text: &str,
+    declared: &[&'static str],
+    is_condition: bool,
+) -> Result<Expression, BadExpression> {
     std::thread::scope(|scope| {
         let reading = std::thread::Builder::new().stack_size(STACK);
         let read = reading.spawn_scoped(scope, || read(text, declared, is_condition)).map(|read| read.join());

@@ -13,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::expression::Expression;
+
 pub use self::to_config::{Converted, convert};
 pub use self::to_endpoint::{Made, Rules, endpoint};
 
@@ -31,6 +33,35 @@ pub struct FluxReceiver {
     pub spec: Spec,
     /// Where notification-controller serves it, if it has said so.
     pub webhook_path: Option<String>,
+}
+
+/// Bytes of an entry of a list beside its texts.
+const ITEM_BYTES: usize = 256;
+
+impl FluxReceiver {
+    /// Bytes that it takes while it is served, about: its texts, and its expressions once they are compiled.
+    pub fn weight(&self) -> usize {
+        let Spec { events, resources, resource_filter, oidc_providers, .. } = &self.spec;
+        let listed = resources.iter().map(|resource| {
+            let labels = resource.match_labels.iter().flatten();
+            let labels: usize = labels.map(|(name, value)| name.len() + value.len()).sum();
+            // A filter of its own is joined with that of all.
+            let filter = match resource.filter.len() {
+                0 => 0,
+                length => Expression::compiled_bytes(length + resource_filter.len()),
+            };
+            ITEM_BYTES + resource.name.len() + resource.namespace.len() + labels + filter
+        });
+        let tokens = oidc_providers.iter().map(|provider| {
+            let variables = provider.variables.iter().map(|variable| &variable.expression);
+            let conditions = provider.validations.iter().map(|validation| &validation.expression);
+            let expressions: usize = variables.chain(conditions).map(String::len).sum();
+            ITEM_BYTES + provider.issuer_url.len() + Expression::compiled_bytes(expressions)
+        });
+        let events = events.iter().map(|event| ITEM_BYTES + event.len());
+        let of_all = Expression::compiled_bytes(resource_filter.len());
+        listed.chain(tokens).chain(events).sum::<usize>() + of_all
+    }
 }
 
 /// `spec` of a Receiver.

@@ -12,7 +12,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tokio::sync::Notify as Signal;
 
 use self::backlog::{Backlog, Kept, Waiting};
@@ -365,10 +367,17 @@ impl Receiver {
         };
         let handed_out = ready.len();
         let (mut matched, mut back) = (Vec::new(), Vec::new());
-        for (number, waiting) in ready {
+        // Together, so that deliveries without filters wait for no thread, and endpoints for no other.
+        let evaluations = ready.into_iter().map(|(number, waiting)| async move {
             let endpoint = Arc::from(waiting.endpoint.as_str());
-            let question = waiting.question(&objects.inventory);
-            let evaluation = match self.evaluate(&endpoint, question).await {
+            let evaluation = self.evaluate(&endpoint, waiting.question(&objects.inventory)).await;
+            // The queue and the watches have a turn in between.
+            tokio::task::yield_now().await;
+            (number, waiting, endpoint, evaluation)
+        });
+        let mut evaluations: FuturesUnordered<_> = evaluations.collect();
+        while let Some((number, waiting, endpoint, evaluation)) = evaluations.next().await {
+            let evaluation = match evaluation {
                 Ok(evaluation) => evaluation,
                 Err(NotEvaluated::NoBudget(_) | NotEvaluated::NoThread) => {
                     back.push((number, waiting));
@@ -398,8 +407,6 @@ impl Receiver {
             );
             objects.history.matched(&waiting.id(), outcome);
             matched.push((number, waiting, promise));
-            // The queue and the watches have a turn in between.
-            tokio::task::yield_now().await;
         }
         let mut kept = Vec::new();
         for (number, waiting, promise) in matched {
@@ -423,7 +430,7 @@ impl Receiver {
     ///
     /// # Errors
     /// When the journal does not hold all of them.
-    pub async fn catch_up(&self, endpoints: &Endpoints) -> Result<(), NotKept> {
+    pub async fn catch_up(&self, endpoints: impl Iterator<Item = &Arc<Endpoint>>) -> Result<(), NotKept> {
         self.catch_up_where(endpoints, |_| true).await
     }
 
@@ -436,19 +443,19 @@ impl Receiver {
         endpoints: &Endpoints,
         missed: &BTreeSet<Target>,
     ) -> Result<(), NotKept> {
-        self.catch_up_where(endpoints, |target| missed.contains(target)).await
+        self.catch_up_where(endpoints.iter(), |target| missed.contains(target)).await
     }
 
     async fn catch_up_where(
         &self,
-        endpoints: &Endpoints,
+        endpoints: impl Iterator<Item = &Arc<Endpoint>>,
         is_wanted: impl Fn(&Target) -> bool,
     ) -> Result<(), NotKept> {
         let Sink::Flux(objects) = &self.sink else { return Ok(()) };
         let mut targets = BTreeSet::new();
         {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
-            for endpoint in endpoints.iter() {
+            for endpoint in endpoints {
                 targets.extend(matching::all_of(&inventory, endpoint.provider.subjects, &endpoint.selection));
             }
         }

@@ -267,7 +267,7 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
 }
 
 async fn catch_up_with(service: &Service) {
-    while service.receiver.catch_up(&service.in_force.get().endpoints).await.is_err() {
+    while service.receiver.catch_up(service.in_force.get().endpoints.iter()).await.is_err() {
         log::warn!("the catch-up could not be written down; trying again");
         tokio::time::sleep(CATCH_UP_AGAIN).await;
     }
@@ -282,6 +282,16 @@ async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watches>) {
         while service.receiver.catch_up_with(&service.in_force.get().endpoints, &missed).await.is_err() {
             tokio::time::sleep(CATCH_UP_AGAIN).await;
         }
+    }
+}
+
+/// Requests the objects of endpoints whose deliveries were answered as to unknown paths.
+async fn catch_up_late(service: &Service, watches: Option<&Watches>, came_late: &[Arc<Endpoint>]) {
+    if let Some(watches) = watches {
+        watches.synced().await;
+    }
+    while service.receiver.catch_up(came_late.iter()).await.is_err() {
+        tokio::time::sleep(CATCH_UP_AGAIN).await;
     }
 }
 

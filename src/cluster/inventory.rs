@@ -364,7 +364,9 @@ impl Watches {
                         Seen::Opened(unwatched) => gap.opened(unwatched, Instant::now()),
                         Seen::Listing => {
                             with_details = self.keeps_details(kind);
-                            gap.listing(self.extent.was_listed(kind, scope));
+                            // Deliveries wait for the first list, unless they were told that there is no such kind.
+                            let nobody_waits = !self.knowledge.is_awaited(kind, stands_for);
+                            gap.listing(self.extent.was_listed(kind, scope) || nobody_waits);
                             // A kind that was missing or forbidden is there now.
                             if !self.extent.was_listed(kind, scope) {
                                 self.knowledge.unknow(kind, stands_for);

@@ -44,7 +44,7 @@ impl ListScanner {
                 if self.object.len() > MAX_OBJECT_BYTES {
                     return Err(TooLong);
                 }
-            } else if !self.in_items || matches!(byte, b'[' | b']') {
+            } else if !self.in_items || (!self.in_string && matches!(byte, b'[' | b']')) {
                 self.around.push(*byte);
                 if self.around.len() > MAX_AROUND_BYTES {
                     return Err(TooLong);
@@ -132,6 +132,7 @@ mod tests {
         }
         assert_eq!(scan(b"{\"items\": null, \"metadata\": {}}", 3).0, Vec::<Value>::new());
         assert_eq!(scan(b"{\"items\": []}", 3).0, Vec::<Value>::new());
+        assert_eq!(scan(b"{\"items\": [\"]\", 7]}", 3).1, json!({"items": []}));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod examine;
 mod objects;
 mod polling;
 mod watches;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::task::AbortHandle;
 pub use self::examine::{Examined, examine};
 use self::polling::Polling;
 use self::watches::{Change, watch_receivers, watch_secret};
+use self::weights::Weights;
 use super::connection::Connection;
 use super::watch::Scope;
 use crate::endpoint::Endpoint;
@@ -70,6 +72,7 @@ struct State {
     /// The scopes whose list is not complete yet.
     unlisted: Vec<Scope>,
     receivers: BTreeMap<Name, FluxReceiver>,
+    weights: Weights,
     secrets: BTreeMap<Name, Option<Secret>>,
     watched_secrets: HashMap<Name, AbortHandle>,
     /// All Secrets that Receivers name.
@@ -77,6 +80,10 @@ struct State {
     built: BTreeMap<Name, Built>,
     /// Whether endpoints were handed over before.
     is_in_force: bool,
+    /// Receivers that the first endpoints lacked, since their Secrets could not be read.
+    awaited: BTreeSet<Name>,
+    /// Those of them that are served since the last time.
+    came_late: Vec<Arc<Endpoint>>,
 }
 
 /// Changes that come together are put in force together.
@@ -96,8 +103,9 @@ impl Receivers {
     }
 
     /// Watches, and hands over all endpoints whenever one of them has changed, for the first time
-    /// when all are known or the deadline for that is over; never ends.
-    pub async fn run(self, put_in_force: impl Fn(Vec<Arc<Endpoint>>)) {
+    /// when all are known or the deadline for that is over; never ends. Those that the first time lacked are
+    /// handed over a second time: deliveries to them were answered as to unknown paths.
+    pub async fn run(self, put_in_force: impl Fn(Vec<Arc<Endpoint>>, Vec<Arc<Endpoint>>)) {
         let (tell, mut changes) = unbounded_channel();
         let polling = Polling::start(&self.connection, &tell);
         let mut state = State { unlisted: self.scopes.clone(), ..State::default() };
@@ -122,7 +130,8 @@ impl Receivers {
             }
             let is_due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if (state.is_in_force || state.is_known() || is_due) && state.build(self.rules.as_rules()) {
-                put_in_force(state.endpoints());
+                let came_late = std::mem::take(&mut state.came_late);
+                put_in_force(state.endpoints(), came_late);
             }
         }
     }
@@ -144,11 +153,23 @@ fn take_all(state: &mut State, changes: &mut UnboundedReceiver<Change>) {
 impl State {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Receiver(name, Some(receiver)) => drop(self.receivers.insert(name, receiver)),
-            Change::Receiver(name, None) | Change::ReceiverGone(name) => drop(self.receivers.remove(&name)),
+            Change::Receiver(name, Some(receiver)) if self.weights.admit(&name, receiver.weight()) => {
+                self.receivers.insert(name, receiver);
+            }
+            Change::Receiver(name, _) | Change::ReceiverGone(name) => {
+                self.weights.remove(&name);
+                self.receivers.remove(&name);
+            }
             Change::Listed(scope, names) => {
                 if let Some(names) = names {
-                    self.receivers.retain(|name, _| !covers(&scope, name) || names.contains(name));
+                    let weights = &mut self.weights;
+                    self.receivers.retain(|name, _| {
+                        let is_there = !covers(&scope, name) || names.contains(name);
+                        if !is_there {
+                            weights.remove(name);
+                        }
+                        is_there
+                    });
                 }
                 self.unlisted.retain(|unlisted| *unlisted != scope);
             }
@@ -220,7 +241,12 @@ impl State {
                 Some(secret_name) => match self.secrets.get(secret_name) {
                     Some(secret) => secret.clone(),
                     // It is being looked at; until then what was served goes on being served.
-                    None => continue,
+                    None => {
+                        if is_first {
+                            self.awaited.insert(name.clone());
+                        }
+                        continue;
+                    }
                 },
             };
             let last = self.built.get(name);
@@ -252,6 +278,11 @@ impl State {
                 None => last_endpoint,
             };
             has_changed = true;
+            match &endpoint {
+                None if is_first && is_gone => drop(self.awaited.insert(name.clone())),
+                Some(endpoint) if self.awaited.remove(name) => self.came_late.push(Arc::clone(endpoint)),
+                _ => {}
+            }
             let built = Built { receiver: receiver.clone(), secret, endpoint, digest_before };
             self.built.insert(name.clone(), built);
         }
@@ -313,6 +344,16 @@ mod tests {
         };
         state.secrets.insert(("apps".to_owned(), "token".to_owned()), token.map(data));
         state.build(Rules::default());
+    }
+
+    #[test]
+    fn a_receiver_that_the_first_endpoints_lacked_comes_late_once() {
+        let mut state = state(None);
+        assert!(state.came_late.is_empty());
+        set_token(&mut state, Some("first"));
+        assert_eq!(std::mem::take(&mut state.came_late).len(), 1);
+        set_token(&mut state, Some("second"));
+        assert!(state.came_late.is_empty());
     }
 
     /// The digest that the one Receiver is served at, and that of the token before.

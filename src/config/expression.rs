@@ -7,7 +7,7 @@ use crate::expression::Expression;
 pub(super) fn read(
     section: &mut Section<'_>,
     field: &'static str,
-    declared: &[&'static str],
+    declared: &'static [&'static str],
 ) -> Option<Expression> {
     let text = section.text(field)?;
     Expression::condition(&text, declared).map_err(|err| section.mistake(field, &err.to_string())).ok()

@@ -23,6 +23,9 @@ const OF_A_DELIVERY: u64 = 5_000_000;
 /// Of that, what one evaluation may take: much more than any reasonable filter does.
 const OF_AN_EVALUATION: u64 = 1_000_000;
 
+/// What the validations of one token may take, some milliseconds.
+const OF_A_TOKEN: u64 = 50_000;
+
 /// What one evaluation may copy and make, in bytes.
 const MEMORY: u64 = 16 << 20;
 
@@ -61,6 +64,11 @@ impl Budget {
     /// The budget of one filter of so many.
     pub fn shared_by(filters: usize) -> Budget {
         Budget { left: AtomicU64::new(OF_A_DELIVERY / filters.max(1) as u64) }
+    }
+
+    /// The budget of all validations of a token: they compare a few claims, on an HTTP worker.
+    pub fn of_a_token() -> Budget {
+        Budget { left: AtomicU64::new(OF_A_TOKEN) }
     }
 
     /// Lets what is evaluated within `run` charge this budget.

@@ -48,7 +48,9 @@ impl ConnectionPool {
     /// complete request for longest ends for it: an attacker's connections are always older than the
     /// one that a delivery has just opened. None if all are being handled.
     pub(super) fn admit(self: &Rc<ConnectionPool>, now: Instant) -> Option<Membership> {
-        if self.connections.borrow().len() >= self.max_connections {
+        // Those that were closed are gone as soon as their tasks have run.
+        let is_full = self.open() >= self.max_connections;
+        if is_full || self.connections.borrow().len() >= 2 * self.max_connections {
             self.counters.refused.inc();
             return None;
         }
@@ -128,9 +130,11 @@ mod tests {
         let closed = silent.iter().map(|member| member.connection.is_closed());
         assert!(closed.eq([true].into_iter().chain([false; 8])), "the oldest gives way");
         assert!(!new.connection.is_closed());
-        assert!(pool.admit(at(30)).is_none(), "until it is gone it takes its place");
+        let burst: Vec<_> = (30..39).filter_map(|at_millis| pool.admit(at(at_millis))).collect();
+        assert_eq!(burst.len(), 9, "also before the closed ones are gone");
+        assert!(pool.admit(at(40)).is_some() && pool.counters.refused.get() == 0);
         drop(silent);
-        assert_eq!(pool.connections.borrow().len(), 1);
+        assert_eq!(pool.connections.borrow().len(), 10);
     }
 
     #[test]
@@ -138,6 +142,9 @@ mod tests {
         let pool = pool(10);
         let busy: Vec<_> = (0..10).map(|_| pool.admit(Instant::now()).expect("room")).collect();
         busy.iter().for_each(|member| member.connection.request_began(false));
+        // The tenth had displaced the first, before its request began.
+        let last = pool.admit(Instant::now()).expect("room");
+        last.connection.request_began(false);
         assert!(pool.admit(Instant::now()).is_none());
         assert!(busy.iter().skip(1).all(|member| !member.connection.is_closed()));
     }

@@ -65,6 +65,14 @@ pub(super) enum Kept {
 }
 
 impl Waiting {
+    /// What it takes in memory, in bytes, if it has so many as JSON. Short filters are shared by most of
+    /// what waits; long ones that change with each delivery are not.
+    fn size_of(&self, json_bytes: usize) -> usize {
+        let filters = self.condition.iter().chain(self.selection.filters());
+        let long = filters.map(|filter| filter.text().len().saturating_sub(SHORT_FILTER_BYTES));
+        json_bytes * BYTES_PER_JSON_BYTE + long.map(Expression::compiled_bytes).sum::<usize>()
+    }
+
     /// Which delivery it is.
     pub(super) fn id(&self) -> DeliveryId {
         self.id.clone().unwrap_or_else(|| DeliveryId::of_earlier_process(&self.endpoint))
@@ -93,6 +101,9 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// A delivery takes more in memory than as JSON text: names are short and each is an allocation.
 const BYTES_PER_JSON_BYTE: usize = 2;
 
+/// Bytes of a filter that count as text only.
+const SHORT_FILTER_BYTES: usize = 512;
+
 impl Backlog {
     /// A backlog with what an earlier process has left in the journal.
     pub(super) fn new(journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Backlog {
@@ -100,7 +111,7 @@ impl Backlog {
         for (number, bytes) in &left.deliveries {
             match serde_json::from_slice::<Waiting>(bytes) {
                 Ok(waiting) => {
-                    let waiting = Waiting { size: bytes.len() * BYTES_PER_JSON_BYTE, ..waiting };
+                    let waiting = Waiting { size: waiting.size_of(bytes.len()), ..waiting };
                     state.bytes += waiting.size;
                     state.waiting.push((*number, waiting));
                 }
@@ -115,7 +126,7 @@ impl Backlog {
 
     pub(super) fn keep(&self, delivery: Waiting) -> Kept {
         let Ok(bytes) = serde_json::to_vec(&delivery) else { return Kept::Full };
-        let delivery = Waiting { size: bytes.len() * BYTES_PER_JSON_BYTE, ..delivery };
+        let delivery = Waiting { size: delivery.size_of(bytes.len()), ..delivery };
         let mut state = self.lock();
         if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
             return Kept::Full;

@@ -1,10 +1,9 @@
 //! Evaluates filters on a thread of its own, so that none of them can hold up an HTTP worker, and
 //! bounds the CPU time that the filters of one endpoint may take.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -14,21 +13,40 @@ use tokio::sync::oneshot;
 /// keep the thread busy and no HTTP worker.
 const CPU_PER_SECOND: f64 = 0.25;
 
+/// Deliveries of one endpoint that wait for the thread, and for how long: each holds a connection.
+const MAX_QUEUED: usize = 64;
+const MAX_QUEUED_TIME: Duration = Duration::from_secs(2);
+
 /// Budgets that are remembered before those that are full again are forgotten.
 const MAX_IDLE_BUDGETS: usize = 1024;
 
 /// The thread that evaluates filters; started when the first one is evaluated.
 #[derive(Default)]
 pub(super) struct FilterThread {
-    jobs: OnceLock<Option<Sender<Job>>>,
+    jobs: OnceLock<Option<Arc<JobQueue>>>,
     budgets: Arc<Mutex<HashMap<Arc<str>, CpuBudget>>>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Jobs by endpoint, of which each has its turn: one with many jobs delays the others by one.
+#[derive(Default)]
+struct JobQueue {
+    turns: Mutex<Turns>,
+    added: Condvar,
+}
+
+#[derive(Default)]
+struct Turns {
+    jobs: HashMap<Arc<str>, VecDeque<Job>>,
+    order: VecDeque<Arc<str>>,
+    is_closed: bool,
+}
+
 /// Why filters were not evaluated.
 pub(super) enum NotEvaluated<I> {
-    /// The endpoint has used up its CPU time of this second; this is what was to be evaluated.
+    /// The endpoint has used up its CPU time of this second, or the thread is busy with others for too long;
+    /// this is what was to be evaluated.
     NoBudget(I),
     /// The work ended in a panic; so it would the next time.
     Panicked,
@@ -42,7 +60,7 @@ impl FilterThread {
         has_budget(&self.budgets, endpoint, Instant::now())
     }
 
-    /// Does the work for the endpoint on the thread, in the order of the calls.
+    /// Does the work for the endpoint on the thread, in the order of the calls for it.
     ///
     /// # Errors
     /// See [`NotEvaluated`]; the budget is looked at when the work would begin.
@@ -61,9 +79,14 @@ impl FilterThread {
         }
         let (answer, answered) = oneshot::channel();
         let (budgets, of_endpoint) = (Arc::clone(&self.budgets), Arc::clone(endpoint));
+        let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::NoThread)?;
+        if jobs.queued(endpoint) >= MAX_QUEUED {
+            return Err(NotEvaluated::NoBudget(input));
+        }
+        let queued = Instant::now();
         let job = move || {
             // Many may have been let in before the first of them was charged.
-            if !has_budget(&budgets, &of_endpoint, Instant::now()) {
+            if queued.elapsed() >= MAX_QUEUED_TIME || !has_budget(&budgets, &of_endpoint, Instant::now()) {
                 drop(answer.send(Err(NotEvaluated::NoBudget(input))));
                 return;
             }
@@ -73,18 +96,81 @@ impl FilterThread {
             charge(&budgets, &of_endpoint, took, Instant::now());
             drop(answer.send(done.map_err(|_| NotEvaluated::Panicked)));
         };
-        let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::NoThread)?;
-        jobs.send(Box::new(job)).map_err(|_| NotEvaluated::NoThread)?;
+        jobs.push(endpoint, Box::new(job));
         answered.await.unwrap_or(Err(NotEvaluated::NoThread))
     }
 }
 
-/// Starts the thread; it ends when the last sender is gone.
-fn start() -> Option<Sender<Job>> {
-    let (jobs, next) = mpsc::channel::<Job>();
+impl Drop for FilterThread {
+    fn drop(&mut self) {
+        if let Some(Some(jobs)) = self.jobs.get() {
+            jobs.lock().is_closed = true;
+            jobs.added.notify_one();
+        }
+    }
+}
+
+/// Starts the thread; it ends when the queue is closed.
+fn start() -> Option<Arc<JobQueue>> {
+    let jobs = Arc::new(JobQueue::default());
+    let of_thread = Arc::clone(&jobs);
     let thread = std::thread::Builder::new().name("filters".to_owned());
-    let spawned = thread.spawn(move || next.into_iter().for_each(|job| job()));
+    let spawned = thread.spawn(move || {
+        while let Some(job) = of_thread.next() {
+            job()
+        }
+    });
     spawned.map_err(|err| log::error!(why:% = err; "no thread for filters")).ok().map(|_| jobs)
+}
+
+impl JobQueue {
+    fn queued(&self, endpoint: &Arc<str>) -> usize {
+        self.lock().jobs.get(endpoint).map_or(0, VecDeque::len)
+    }
+
+    fn push(&self, endpoint: &Arc<str>, job: Job) {
+        let mut turns = self.lock();
+        let Turns { jobs, order, .. } = &mut *turns;
+        let of_endpoint = jobs.entry(Arc::clone(endpoint)).or_default();
+        if of_endpoint.is_empty() {
+            order.push_back(Arc::clone(endpoint));
+        }
+        of_endpoint.push_back(job);
+        drop(turns);
+        self.added.notify_one();
+    }
+
+    /// Waits for a job; none when the queue is closed.
+    fn next(&self) -> Option<Job> {
+        let mut turns = self.lock();
+        loop {
+            if turns.is_closed {
+                return None;
+            }
+            if let Some(job) = turns.next() {
+                return Some(job);
+            }
+            turns = self.added.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turns {
+    fn next(&mut self) -> Option<Job> {
+        let endpoint = self.order.pop_front()?;
+        let of_endpoint = self.jobs.get_mut(&endpoint)?;
+        let job = of_endpoint.pop_front();
+        if of_endpoint.is_empty() {
+            self.jobs.remove(&endpoint);
+        } else {
+            self.order.push_back(endpoint);
+        }
+        job
+    }
 }
 
 fn thread_cpu_time() -> Duration {
@@ -165,6 +251,26 @@ mod tests {
         assert!(results[1..].iter().all(|result| matches!(result, Err(NotEvaluated::NoBudget(300)))));
         let other: Result<u64, _> = thread.run(&Arc::from("other"), 1, burn).await;
         assert!(matches!(other, Ok(1)));
+    }
+
+    // The attack: five endpoints, each within its own budget, kept the deliveries of a sixth in the queue.
+    #[test]
+    fn endpoints_take_turns() {
+        let (queue, done) = (JobQueue::default(), Arc::new(Mutex::new(Vec::new())));
+        for (endpoint, jobs) in [("greedy", 3), ("other", 1), ("third", 2)] {
+            for _ in 0..jobs {
+                let done = Arc::clone(&done);
+                queue.push(
+                    &Arc::from(endpoint),
+                    Box::new(move || done.lock().expect("a lock").push(endpoint)),
+                );
+            }
+        }
+        while let Some(job) = queue.lock().next() {
+            job();
+        }
+        assert_eq!(*done.lock().expect("a lock"), ["greedy", "other", "third", "greedy", "third", "greedy"]);
+        assert!(queue.lock().jobs.is_empty());
     }
 
     #[tokio::test]

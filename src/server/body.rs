@@ -90,11 +90,15 @@ pub(super) async fn read<'b>(
         if length > max_bytes {
             return Err(Outcome::TooLarge { limit: max_bytes });
         }
-        if !share.grow_to(length) {
+        let capacity = match announced {
+            None if received.len() > 0 => step_for(length).min(max_bytes),
+            _ => length,
+        };
+        if !share.grow_to(capacity) {
             let why = "too many bodies at once".into();
             return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false });
         }
-        received = received.with(chunk, announced.unwrap_or(max_bytes));
+        received = received.with(chunk, announced.unwrap_or(capacity));
     }
     if let Some(connection) = connection {
         connection.body_ended();
@@ -131,6 +135,13 @@ pub(super) async fn discard(request: &HttpRequest, payload: &mut Payload) -> boo
         }
     }
     false
+}
+
+/// The place that is made for a body of unknown length once it has so many bytes. All of it is counted: the
+/// kernel may make huge pages of it.
+fn step_for(length: usize) -> usize {
+    let steps = [4 << 10, 16 << 10, MAX_SMALL_BODY_BYTES, 256 << 10, 1 << 20, 4 << 20];
+    steps.into_iter().find(|step| *step >= length).unwrap_or(usize::MAX)
 }
 
 /// What a body takes of the memory for all, given back when dropped.
@@ -208,20 +219,20 @@ impl Received {
         }
     }
 
-    /// Adds a chunk to a body of at most `max_bytes`. A long one gets its place at once, of which only what
-    /// is filled takes memory: growing would take up to three times its length.
-    fn with(self, chunk: Bytes, max_bytes: usize) -> Received {
+    /// Adds a chunk to a body that has so much place. A body that says how long it will be has it all at
+    /// once: growing would take up to three times its length.
+    fn with(self, chunk: Bytes, capacity: usize) -> Received {
         let mut bytes = match self {
             Received::Nothing => return Received::OneChunk(chunk),
             Received::OneChunk(first) => {
-                let mut bytes = BytesMut::with_capacity(max_bytes.min(MAX_SMALL_BODY_BYTES));
+                let mut bytes = BytesMut::with_capacity(capacity);
                 bytes.extend_from_slice(&first);
                 bytes
             }
             Received::Copied(bytes) => bytes,
         };
         if bytes.len() + chunk.len() > bytes.capacity() {
-            let mut whole = BytesMut::with_capacity(max_bytes);
+            let mut whole = BytesMut::with_capacity(capacity);
             whole.extend_from_slice(&bytes);
             bytes = whole;
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::Refusal;
 use super::fetch::{Fetch, Trust};
@@ -16,6 +17,7 @@ pub struct KeySets {
     fetch: Arc<dyn Fetch>,
     /// Those of issuers that no endpoint names any more are dropped.
     sets: Mutex<HashMap<(bool, Trust, String), Arc<KeySet>>>,
+    waiters: Semaphore,
 }
 
 /// Where a key set is.
@@ -28,11 +30,23 @@ pub(super) enum Source<'s> {
     IssuedBy(&'s str, Trust),
 }
 
-#[derive(Default)]
 struct KeySet {
     cache: Arc<Mutex<Cache>>,
     /// One fetch at a time: the second waiter finds what the first one brought.
     fetching: tokio::sync::Mutex<()>,
+    waiters: Semaphore,
+}
+
+/// Deliveries that wait for the keys of one issuer, and of all. Each holds a connection for as long as the
+/// issuer does not answer, and issuers of Receivers are chosen by tenants.
+const MAX_WAITERS_OF_ISSUER: usize = 16;
+const MAX_WAITERS: usize = 128;
+
+impl Default for KeySet {
+    fn default() -> KeySet {
+        let waiters = Semaphore::new(MAX_WAITERS_OF_ISSUER);
+        KeySet { cache: Arc::default(), fetching: tokio::sync::Mutex::default(), waiters }
+    }
 }
 
 #[derive(Default)]
@@ -63,7 +77,7 @@ const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 impl KeySets {
     /// Key sets that will be fetched with this transport.
     pub fn new(fetch: Arc<dyn Fetch>) -> KeySets {
-        KeySets { fetch, sets: Mutex::default() }
+        KeySets { fetch, sets: Mutex::default(), waiters: Semaphore::new(MAX_WAITERS) }
     }
 
     /// The key of this ID, or the only one if a token names none. Fetches the set if it is old or does
@@ -73,6 +87,10 @@ impl KeySets {
         if let Some(key) = set.cached(key_id) {
             return Ok(key);
         }
+        let waits = || Some((self.waiters.try_acquire().ok()?, set.waiters.try_acquire().ok()?));
+        let Some(_waits) = waits() else {
+            return Err(Refusal::CannotCheck("too many deliveries wait for the issuer's keys".to_owned()));
+        };
         let _one_at_a_time = set.fetching.lock().await;
         if let Some(key) = set.cached(key_id) {
             return Ok(key);

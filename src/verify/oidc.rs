@@ -61,7 +61,7 @@ pub(super) async fn check(
 }
 
 fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
-    let (claims, budget) = (Variable::of_json(claims), Budget::default());
+    let (claims, budget) = (Variable::of_json(claims), Budget::of_a_token());
     let mut values: Vec<(&str, Variable)> = Vec::new();
     let failed = |what: &str, why: String| Refusal::unproved(format!("{what} comes to no result: {why}"));
     for (name, expression) in &issuer.variables {

@@ -10,7 +10,7 @@ fn list_of(item: &str) -> String {
 }
 
 /// Sends one body to an endpoint of its own; gives the status and by how much memory has grown at most.
-async fn send(source: &str, options: &str, headers: &[(&str, &str)], body: String) -> (u16, usize) {
+async fn send(source: &str, options: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, usize) {
     assert!(body.len() <= 8 * MIB, "{source}: {}", body.len());
     let config = format!("{CONFIG}- {{source: {source}, keyPath: big.key, {options}}}\n");
     let running = Running::with_objects(&config, OBJECTS);
@@ -104,13 +104,23 @@ async fn one_body_takes_no_multiple_of_its_length() {
     let mut failures = Vec::new();
     for (source, options, headers, body) in cases {
         let beginning: String = body.chars().take(60).collect();
-        let (status, grown) = send(source, options, headers, body).await;
+        let (status, grown) = send(source, options, headers, body.into_bytes()).await;
         println!("{source}: {status}, {} MiB: {beginning}", grown / MIB);
         if grown > MAX_GROWTH || status >= 500 {
             failures.push(format!("{source}: {status}, {} MiB: {beginning}", grown / MIB));
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+// The attack: each byte that is not UTF-8 became three, twice.
+#[tokio::test]
+async fn bytes_that_are_no_text_take_no_multiple_of_their_length() {
+    let mut body = b"{\"push_data\": {}, \"repository\": {\"repo_name\": \"".to_vec();
+    body.resize(8 * MIB - 3, 0xff);
+    body.extend_from_slice(b"\"}}");
+    let (status, grown) = send("DockerHub", "name: big", &[], body).await;
+    assert!(status < 500 && grown < MAX_GROWTH, "{status}, {} MiB", grown / MIB);
 }
 
 #[tokio::test]

@@ -107,8 +107,23 @@ async fn all_attacks_together_fit_into_the_container() {
         (0..12).map(|at| stalled_body(&running, &format!("git{}", at % 8), 8 * MIB, at % 2 == 0)).collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
     report("large bodies");
+    drop(large);
+    // Four that come to their end at one time, read by a provider that takes more than others.
+    let payload = format!(
+        "{{\"push_data\": {{}}, \"repository\": {{\"repo_name\": \"{}\"}}}}",
+        "é".repeat(4 * MIB - 100)
+    );
+    let complete = (0..4).map(|at| {
+        let url = format!("{}{}", running.base, running.path(&format!("hub{at}")));
+        client().post(url).body(payload.clone()).send()
+    });
+    for answer in futures::future::join_all(complete).await {
+        let status = answer.expect("an answer").status();
+        assert!(matches!(status.as_u16(), 200 | 400 | 503), "{status}");
+    }
+    report("complete bodies");
     assert_others_are_served(&running, "all attacks together").await;
     let peak = memory(&running).peak;
     assert!(peak < max_megabytes * 1_000_000, "{} MB at most", peak / 1_000_000);
-    drop((half_heads, small, large));
+    drop((half_heads, small));
 }

@@ -8,17 +8,22 @@ use crate::endpoint::Endpoint;
 use crate::flux::needs::Needs;
 use crate::server::Service;
 
-/// What is done with the endpoints of all Receivers, whenever one of them has changed.
+/// What is done with the endpoints of all Receivers, whenever one of them has changed. Objects of those that
+/// came late are requested once.
 pub(super) fn put_in_force(
     service: Arc<Service>,
     watches: Option<Arc<Watches>>,
-) -> impl Fn(Vec<Arc<Endpoint>>) + Send {
-    move |endpoints| {
+) -> impl Fn(Vec<Arc<Endpoint>>, Vec<Arc<Endpoint>>) + Send {
+    move |endpoints, came_late| {
         let receivers = endpoints.len();
         let needs = Needs::of(endpoints.iter().map(|endpoint| &endpoint.selection));
         change::put_in_force(&service, watches.as_deref(), needs, |in_force| {
             in_force.replace_receivers(endpoints)
         });
         log::info!(receivers; "the Receivers of the cluster are in force");
+        if !came_late.is_empty() {
+            let (service, watches) = (Arc::clone(&service), watches.clone());
+            tokio::spawn(async move { super::catch_up_late(&service, watches.as_deref(), &came_late).await });
+        }
     }
 }

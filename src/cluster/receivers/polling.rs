@@ -1,7 +1,7 @@
 //! Looks at Secrets in turns, where there are too many for a watch each: a cluster of many tenants has
 //! thousands of Receivers, and each watch is a connection's worth of memory here and at the API server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,9 @@ use super::{Name, until};
 /// How old what is known of a Secret may be.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Looks in flight, and how many of them may be at Secrets that could not be read the last time.
-const MAX_LOOKS: usize = 8;
-const MAX_RETRIES: usize = MAX_LOOKS / 2;
+/// Looks in flight, and how many of them may be at Secrets that are new or could not be read the last time.
+const MAX_LOOKS: usize = 16;
+const MAX_UNCERTAIN_LOOKS: usize = MAX_LOOKS - 4;
 
 /// How long one look may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -83,15 +83,15 @@ async fn look_in_turns(
     }
 }
 
-/// Which Secret to look at next: new ones first, and those that could not be read beside the others,
-/// so that one that hangs delays only itself.
+/// Which Secret to look at next. Those that are new or could not be read never take all looks, so that
+/// Secrets that hang delay no change of the others.
 #[derive(Default)]
 struct Schedule {
     names: BTreeSet<Name>,
-    new: Vec<Name>,
+    new: VecDeque<Name>,
     readable: BTreeSet<(Instant, Name)>,
     unreadable: BTreeSet<(Instant, Name)>,
-    /// Looks that have not ended, and whether the one before failed.
+    /// Looks that have not ended, and whether their Secrets are new or could not be read the last time.
     in_flight: BTreeMap<Name, bool>,
 }
 
@@ -108,26 +108,27 @@ impl Schedule {
     /// Removes the Secret to look at now, if there is one.
     fn next(&mut self, now: Instant) -> Option<Name> {
         let is_due = |due: &BTreeSet<(Instant, Name)>| due.first().is_some_and(|(at, _)| *at <= now);
-        let (name, is_retry) = if let Some(name) = self.new.pop() {
-            (name, false)
-        } else if self.may_retry() && is_due(&self.unreadable) {
+        // What is new may hang as well as what could not be read before.
+        let (name, is_uncertain) = if self.may_look_at_uncertain() && !self.new.is_empty() {
+            (self.new.pop_front()?, true)
+        } else if self.may_look_at_uncertain() && is_due(&self.unreadable) {
             (self.unreadable.pop_first()?.1, true)
         } else if is_due(&self.readable) {
             (self.readable.pop_first()?.1, false)
         } else {
             return None;
         };
-        self.in_flight.insert(name.clone(), is_retry);
+        self.in_flight.insert(name.clone(), is_uncertain);
         Some(name)
     }
 
-    fn may_retry(&self) -> bool {
-        self.in_flight.values().filter(|is_retry| **is_retry).count() < MAX_RETRIES
+    fn may_look_at_uncertain(&self) -> bool {
+        self.in_flight.values().filter(|is_uncertain| **is_uncertain).count() < MAX_UNCERTAIN_LOOKS
     }
 
     /// When there will be one.
     fn next_at(&self) -> Option<Instant> {
-        let retry = self.unreadable.first().filter(|_| self.may_retry());
+        let retry = self.unreadable.first().filter(|_| self.may_look_at_uncertain());
         self.readable.first().into_iter().chain(retry).map(|(at, _)| *at).min()
     }
 
@@ -179,19 +180,19 @@ mod tests {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         let hanging: BTreeSet<Name> = (0..20).map(|at| name(&format!("hanging-{at}"))).collect();
         schedule.set(hanging.clone());
-        while let Some(hangs) = schedule.next(now) {
-            schedule.ended(hangs, false, now);
-        }
-        let later = now + INTERVAL;
-        let retries: Vec<_> = std::iter::from_fn(|| schedule.next(later)).collect();
-        assert_eq!(retries.len(), MAX_RETRIES, "the other looks are free");
+        schedule.set([name("readable")].into());
+        let readable = schedule.next(now).expect("a look");
+        schedule.ended(readable, true, now);
         let mut names = hanging;
-        names.insert(name("new"));
+        names.insert(name("readable"));
         schedule.set(names);
-        assert_eq!(schedule.next(later), Some(name("new")));
-        schedule.ended(name("new"), true, later);
-        assert_eq!(schedule.next_at(), Some(later + INTERVAL));
-        assert_eq!(schedule.next(later + INTERVAL), Some(name("new")));
+        let later = now + INTERVAL;
+        let looks: Vec<_> = std::iter::from_fn(|| schedule.next(later)).collect();
+        assert_eq!(looks.len(), MAX_UNCERTAIN_LOOKS + 1);
+        assert!(looks.contains(&name("readable")), "new ones that hang leave it its look");
+        looks.into_iter().for_each(|look| schedule.ended(look, false, later));
+        let again: Vec<_> = std::iter::from_fn(|| schedule.next(later + INTERVAL)).collect();
+        assert_eq!(again.len(), MAX_UNCERTAIN_LOOKS, "the other looks are free");
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! How much all Receivers may take: a tenant can write any number of them, and each may have many filters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Name;
+
+/// Bytes that the Receivers of a namespace may take, and those of all. Beyond that, a Receiver is not served.
+const MAX_NAMESPACE_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 24 << 20;
+
+/// Receivers of a cluster.
+const MAX_RECEIVERS: usize = 20_000;
+
+/// What the Receivers that are served take.
+#[derive(Default)]
+pub(super) struct Weights {
+    by_name: BTreeMap<Name, usize>,
+    by_namespace: BTreeMap<String, usize>,
+    total: usize,
+    /// Those that were refused, each of which is logged once.
+    refused: BTreeSet<Name>,
+}
+
+impl Weights {
+    /// Makes room for a Receiver, or for what has become of it; says whether there is any.
+    pub(super) fn admit(&mut self, name: &Name, weight: usize) -> bool {
+        self.remove(name);
+        let of_namespace = self.by_namespace.get(&name.0).copied().unwrap_or_default();
+        let has_room = of_namespace + weight <= MAX_NAMESPACE_BYTES
+            && self.total + weight <= MAX_BYTES
+            && self.by_name.len() < MAX_RECEIVERS;
+        if !has_room {
+            if self.refused.len() < MAX_RECEIVERS && self.refused.insert(name.clone()) {
+                log::error!(
+                    receiver:% = format!("{}/{}", name.0, name.1), bytes = weight;
+                    "the Receiver is not served: those of its namespace, or all together, take too much memory"
+                );
+            }
+            return false;
+        }
+        self.refused.remove(name);
+        self.total += weight;
+        *self.by_namespace.entry(name.0.clone()).or_default() += weight;
+        self.by_name.insert(name.clone(), weight);
+        true
+    }
+
+    /// Forgets a Receiver.
+    pub(super) fn remove(&mut self, name: &Name) {
+        let Some(weight) = self.by_name.remove(name) else { return };
+        self.total -= weight;
+        if let Some(of_namespace) = self.by_namespace.get_mut(&name.0) {
+            *of_namespace -= weight;
+            if *of_namespace == 0 {
+                self.by_namespace.remove(&name.0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_and_all_together_have_a_limit() {
+        let mut weights = Weights::default();
+        let name = |namespace: &str, at: usize| (namespace.to_owned(), format!("r{at}"));
+        assert!(weights.admit(&name("a", 0), MAX_NAMESPACE_BYTES - 10));
+        assert!(!weights.admit(&name("a", 1), 11));
+        assert!(weights.admit(&name("b", 1), 11), "another namespace has room");
+        assert!(weights.admit(&name("a", 0), 5), "a change gives back what it took before");
+        assert!(weights.admit(&name("a", 1), 11));
+        weights.remove(&name("a", 1));
+        let filled =
+            (0..20).filter(|at| weights.admit(&name(&format!("n{at}"), 0), MAX_NAMESPACE_BYTES)).count();
+        assert_eq!(filled, 5, "and all together");
+    }
+}
