@@ -14,6 +14,11 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     folder
 });
 
+/// A line names the file, or quotes an expression below one that does.
+fn is_of_a_mistake(line: &str) -> bool {
+    line.contains("fluxrecv.yaml") || line.starts_with("    | ")
+}
+
 fuzz_target!(|text: &str| {
     // A key path may name any file of the machine; devices never end.
     if text.contains("dev") || text.contains("proc") || text.contains("sys") {
@@ -24,6 +29,6 @@ fuzz_target!(|text: &str| {
     assert!(!config::files(&file).is_empty());
     match config::load(&file, config::Rules::default()) {
         Ok(config) => assert!(config.endpoints.iter().count() > 0),
-        Err(mistakes) => assert!(mistakes.to_string().lines().all(|line| line.contains("fluxrecv.yaml"))),
+        Err(mistakes) => assert!(mistakes.to_string().lines().all(is_of_a_mistake)),
     }
 });

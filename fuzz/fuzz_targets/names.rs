@@ -10,9 +10,14 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(url) = RepositoryUrl::parse(text) {
-        let again = RepositoryUrl::parse(&url.to_string()).expect("the canonical spelling is a URL");
-        assert_eq!(again, url);
-        assert!(url.same_repository(&again));
+        let canonical = url.to_string();
+        // Of what has to be encoded, it is longer than what was written, and may be too long.
+        if canonical.len() <= 4096 {
+            let again = RepositoryUrl::parse(&canonical).expect("the canonical spelling is a URL");
+            assert_eq!(again, url);
+            assert!(url.same_repository(&again));
+        }
+        assert_eq!(url.at_host("git.example.com").path(), url.path());
     }
     if let Ok(name) = ImageName::parse(text) {
         let again = ImageName::parse(&name.to_string()).expect("the canonical spelling is a name");

@@ -3,6 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::suggestion;
+use crate::expression::QUOTED;
 
 /// A mapping, and where to say what is wrong with it.
 pub(super) struct Section<'m> {
@@ -36,8 +37,10 @@ impl<'m> Section<'m> {
     }
 
     pub(super) fn mistake(&mut self, field: &str, what: &str) {
-        let place = if self.place.is_empty() { String::new() } else { format!("{}: ", self.place) };
-        self.mistakes.push(format!("{place}{field}: {what}"));
+        let place =
+            if self.place.is_empty() { String::new() } else { format!("{}: ", on_one_line(&self.place)) };
+        let lines: Vec<String> = what.split(QUOTED).map(on_one_line).collect();
+        self.mistakes.push(format!("{place}{}: {}", on_one_line(field), lines.join(QUOTED)));
     }
 
     /// The field's value; null counts as absent.
@@ -158,6 +161,13 @@ impl<'m> Section<'m> {
             self.mistake(&written, &format!("is an unknown field; {mend}"));
         }
     }
+}
+
+/// A mistake is one line, whatever the file has in its texts.
+fn on_one_line(text: &str) -> String {
+    let escaped =
+        text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+    escaped.collect()
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {

@@ -464,3 +464,12 @@ fn git_hosts_are_hosts_without_ports_and_belong_to_git() {
         &["endpoint 1 (a.key): gitHosts: has no effect, Quay sends no pushes; remove it"],
     );
 }
+
+#[test]
+fn a_mistake_is_one_line_whatever_the_file_says() {
+    check_mistakes(
+        "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: a.key, \"re\\nfs\": main}]\n",
+        &["a.key"],
+        &["endpoint 1 (a.key): re\\nfs: is an unknown field; did you mean `refs`?"],
+    );
+}
