@@ -66,13 +66,18 @@ const OPTIONS: ListenerOptions = ListenerOptions {
 };
 
 /// Ready means: can accept and keep. What Flux or the API server are doing is reported by the
-/// metrics and gates nothing: an outage there must not take the receiver out of its Service.
+/// metrics, and by lines behind `ok`, and gates nothing: an outage there must not take the receiver out of
+/// its Service.
 async fn ready(desk: web::Data<Desk>) -> HttpResponse {
     if desk.service.is_shutting_down() {
         return HttpResponse::ServiceUnavailable().body("shutting down\n");
     }
     match desk.journal.is_writable() {
-        true => HttpResponse::Ok().body("ok\n"),
+        true => {
+            let problems = desk.service.receiver.unlistable().into_iter();
+            let lines: String = problems.map(|problem| format!("{problem}\n")).collect();
+            HttpResponse::Ok().body(format!("ok\n{lines}"))
+        }
         false => HttpResponse::ServiceUnavailable().body("the journal cannot be written\n"),
     }
 }

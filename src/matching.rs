@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use self::pattern::CompileBudget;
 pub use forge_hosts::{OtherHost, at_other_hosts};
-pub use inventory::{Inventory, Object, ignored_field};
+pub use inventory::{Inventory, Object, Unlistable, ignored_field};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable};
@@ -40,6 +40,8 @@ pub struct Matched {
     pub follow_something_else: usize,
     /// How many objects follow the event, but not the filters of the endpoint's `resources`.
     pub kept_out: usize,
+    /// The kinds that the events are about and that cannot be listed: there may be objects that match.
+    pub unlistable: Vec<Unlistable>,
     /// Why a filter came to no result, and about which object, the first time; nobody waits for those
     /// objects.
     pub failed: Option<(Target, String)>,
@@ -95,6 +97,7 @@ pub struct Candidates<'e> {
     elsewhere: Vec<Arc<Object>>,
     /// Objects and those that include them, with the event that reaches them.
     inclusions: Vec<(Arc<Object>, Following<'e>)>,
+    unlistable: Vec<Unlistable>,
 }
 
 /// Finds the objects of the selection that these events concern.
@@ -141,7 +144,9 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
         });
     }
     let inclusions = inclusions(inventory, &following, selection);
-    Candidates { following, elsewhere, inclusions }
+    let is_asked = |kind| events.iter().any(|event| asks_for_kind(event, selection, kind));
+    let unlistable = inventory.unlistable().filter(|unlistable| is_asked(unlistable.kind)).collect();
+    Candidates { following, elsewhere, inclusions, unlistable }
 }
 
 /// Finds what includes the objects that follow, in chains too; each inclusion once, circles included.
@@ -195,8 +200,8 @@ pub fn remember_digests(inventory: &Inventory, matched: &Matched) {
 impl Candidates<'_> {
     /// Leaves those that the filters of the selection let through.
     pub fn decide(self, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
-        let Candidates { mut following, mut elsewhere, mut inclusions } = self;
-        let mut matched = Matched::default();
+        let Candidates { mut following, mut elsewhere, mut inclusions, unlistable } = self;
+        let mut matched = Matched { unlistable, ..Matched::default() };
         if selection.filters().next().is_some() {
             let mut filters = Filters::new(events, selection, facts);
             let candidates = following.len();
@@ -327,6 +332,14 @@ pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) 
     })
 }
 
+/// Whether it takes objects of the kind to say which of them the event concerns.
+fn asks_for_kind(event: &Event, selection: &Selection, kind: Kind) -> bool {
+    match concerns_all_listed(event, selection) {
+        true => selection.kinds().any(|listed| listed == kind),
+        false => kinds_asked_by(event).contains(&kind),
+    }
+}
+
 fn kinds_asked_by(event: &Event) -> &'static [Kind] {
     match event {
         Event::Git(event) if !inventory::may_publish_pages(event) => &[Kind::GitRepository],
@@ -355,6 +368,11 @@ fn kinds_of(subject: Subject) -> &'static [Kind] {
 impl Matched {
     /// Why nothing is asked, for an answer that helps whoever set up the hook.
     pub fn why_nothing(&self, events: &[Event]) -> String {
+        let reason = self.why_nothing_known(events);
+        self.unlistable.iter().fold(reason, |reason, unlistable| format!("{reason}; {unlistable}"))
+    }
+
+    fn why_nothing_known(&self, events: &[Event]) -> String {
         if !self.skipped.is_empty() {
             return "every object that follows it is suspended".to_owned();
         }

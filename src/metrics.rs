@@ -36,6 +36,7 @@ pub struct Metrics {
     follow_through_time: Histogram,
     inventory_objects: Family<KindLabels, Gauge>,
     inventory_synced: Family<KindLabels, Gauge>,
+    inventory_listable: Family<KindLabels, Gauge>,
     inventory_last_seen: Family<KindLabels, Seconds>,
     journal_size: Gauge,
     journal_commits: Family<ResultLabels, Counter>,
@@ -153,6 +154,7 @@ impl Metrics {
             follow_through_time: Histogram::new(FOLLOW_BUCKETS),
             inventory_objects: Family::default(),
             inventory_synced: Family::default(),
+            inventory_listable: Family::default(),
             inventory_last_seen: Family::default(),
             journal_size: Gauge::default(),
             journal_commits: Family::default(),
@@ -234,8 +236,13 @@ impl Metrics {
         registry.register("inventory_objects", "Flux objects that are known", self.inventory_objects.clone());
         registry.register(
             "inventory_synced",
-            "Whether the kind was listed or is known to be missing or forbidden (1) or not (0)",
+            "Whether the kind was listed or is known to be missing (1) or not (0)",
             self.inventory_synced.clone(),
+        );
+        registry.register(
+            "inventory_listable",
+            "Whether all objects of the kind may be listed where they are watched (1) or not (0)",
+            self.inventory_listable.clone(),
         );
         registry.register_with_unit(
             "inventory_last_seen_timestamp",
@@ -295,6 +302,7 @@ impl Metrics {
         }
         self.inventory(kind, 0);
         self.inventory_synced(kind, false);
+        self.inventory_listable(kind, true);
         self.inventory_seen(kind);
     }
 
@@ -411,6 +419,12 @@ impl Metrics {
     pub fn inventory(&self, kind: Kind, objects: usize) {
         let labels = KindLabels { kind: kind.info().name };
         self.inventory_objects.get_or_create(&labels).set(whole(objects));
+    }
+
+    /// Whether all objects of the kind may be listed where they are watched.
+    pub fn inventory_listable(&self, kind: Kind, listable: bool) {
+        let labels = KindLabels { kind: kind.info().name };
+        self.inventory_listable.get_or_create(&labels).set(i64::from(listable));
     }
 
     /// Whether a kind is known, as far as it can be.

@@ -337,6 +337,13 @@ impl Receiver {
         }
     }
 
+    /// Returns the kinds of which objects may exist that cannot be listed, each with the fix.
+    pub fn unlistable(&self) -> Vec<String> {
+        let Sink::Flux(objects) = &self.sink else { return Vec::new() };
+        let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
+        inventory.unlistable().map(|unlistable| unlistable.to_string()).collect()
+    }
+
     /// Matches deliveries as the kinds that they ask for become known; never ends.
     pub async fn match_what_waits(&self, became_known: &Signal) {
         loop {

@@ -250,7 +250,16 @@ fn shown(endpoint: &Endpoint) -> Shown<'_> {
 /// Says that all objects are known, and catches up if that has to be; never ends.
 async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Journal, catch_up: bool) {
     watches.synced().await;
-    log::info!("all objects are known; deliveries are matched at once");
+    let unlistable = watches.unlistable_kinds();
+    if unlistable.is_empty() {
+        log::info!("all objects are known; deliveries are matched at once");
+    } else {
+        let kinds: Vec<String> = unlistable.iter().map(ToString::to_string).collect();
+        log::warn!(
+            kinds = kinds.join(",");
+            "some kinds cannot be listed; deliveries are matched at once with the objects that are known"
+        );
+    }
     if catch_up {
         let is_all = watches.is_all_known() && service.in_force.knows_all();
         catch_up_with(&service).await;

@@ -196,6 +196,11 @@ impl Watches {
         self.knowledge.became_known()
     }
 
+    /// The kinds of which objects may exist that cannot be listed.
+    pub fn unlistable_kinds(&self) -> BTreeSet<Kind> {
+        self.knowledge.unlistable_kinds()
+    }
+
     /// Waits until every kind is known, missing, forbidden or broken.
     pub async fn synced(&self) {
         self.knowledge.all_settled().await;
@@ -261,8 +266,11 @@ impl Watches {
     }
 
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
-        log::warn!(kind:%, scope:%; "may not list and watch the kind; trying again every {} s", TRY_AGAIN.as_secs());
-        self.knowledge.known(kind, stands_for, true);
+        log::warn!(
+            kind:%, scope:%, retry_in_s = TRY_AGAIN.as_secs();
+            "the kind cannot be listed: grant the ClusterRole flux-recv; `flux-recv check` names the missing rights"
+        );
+        self.knowledge.forbidden(kind, stands_for, stands_for.place());
         tokio::time::sleep(TRY_AGAIN).await;
     }
 
@@ -377,7 +385,13 @@ impl Watches {
                     if self.apply(kind, scope, seen, &mut listed, &gap) {
                         self.extent.listed(kind, scope);
                         // The own namespace stands for the cluster only once that is sure to be forbidden.
-                        self.knowledge.known(kind, stands_for, with_details);
+                        if scope == stands_for {
+                            self.knowledge.allowed(kind, stands_for);
+                            self.knowledge.known(kind, stands_for, with_details);
+                        } else {
+                            let place = format!("outside of namespace {scope}");
+                            self.knowledge.forbidden(kind, stands_for, place);
+                        }
                     }
                 }
                 Err(interruption) => {

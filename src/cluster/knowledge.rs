@@ -1,6 +1,6 @@
 //! Of which kinds it is known which objects there are.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Notify;
@@ -22,6 +22,8 @@ pub(super) struct Knowledge {
     /// Where objects may lack what filters read.
     without_details: Mutex<HashSet<(Kind, Scope)>>,
     unsettled: Mutex<HashSet<(Kind, Scope)>>,
+    /// Where kinds may not be listed, in words, by the scope that this is about.
+    unlistable: Mutex<BTreeMap<Kind, BTreeMap<Scope, String>>>,
     became_known: Arc<Notify>,
     all_settled: Notify,
 }
@@ -34,6 +36,7 @@ impl Knowledge {
             unknown: Mutex::default(),
             without_details: Mutex::default(),
             unsettled: Mutex::default(),
+            unlistable: Mutex::default(),
             became_known: Arc::default(),
             all_settled: Notify::new(),
         }
@@ -59,12 +62,48 @@ impl Knowledge {
         self.inventory.write().unwrap_or_else(PoisonError::into_inner).unknow_details(kind);
     }
 
+    /// Objects of the kind may not be listed there, or in the part of it that `place` says. Deliveries do not
+    /// wait for that, and are told so.
+    pub(super) fn forbidden(&self, kind: Kind, scope: &Scope, place: String) {
+        self.set_unlistable(kind, scope, Some(place));
+        self.known(kind, scope, true);
+    }
+
+    /// All objects of the kind may be listed there.
+    pub(super) fn allowed(&self, kind: Kind, scope: &Scope) {
+        self.set_unlistable(kind, scope, None);
+    }
+
+    /// The kinds that cannot be listed somewhere.
+    pub(super) fn unlistable_kinds(&self) -> BTreeSet<Kind> {
+        lock(&self.unlistable).keys().copied().collect()
+    }
+
+    fn set_unlistable(&self, kind: Kind, scope: &Scope, place: Option<String>) {
+        let mut unlistable = lock(&self.unlistable);
+        let places = unlistable.entry(kind).or_default();
+        match place {
+            Some(place) => drop(places.insert(scope.clone(), place)),
+            None => drop(places.remove(scope)),
+        }
+        let all: Vec<String> = places.values().cloned().collect();
+        self.metrics.inventory_listable(kind, all.is_empty());
+        if all.is_empty() {
+            unlistable.remove(&kind);
+        }
+        self.inventory.write().unwrap_or_else(PoisonError::into_inner).set_unlistable(kind, all);
+    }
+
+    fn is_listable(&self, kind: Kind) -> bool {
+        !lock(&self.unlistable).contains_key(&kind)
+    }
+
     /// Which objects there are of the kind is known now, and with what filters read of them; or nobody
     /// may know.
     pub(super) fn known(&self, kind: Kind, scope: &Scope, with_details: bool) {
         if was_the_last(&self.unknown, kind, scope) {
             self.inventory.write().unwrap_or_else(PoisonError::into_inner).know(kind);
-            self.metrics.inventory_synced(kind, true);
+            self.metrics.inventory_synced(kind, self.is_listable(kind));
             self.became_known.notify_one();
         }
         if with_details && was_the_last(&self.without_details, kind, scope) {
@@ -81,10 +120,12 @@ impl Knowledge {
             return;
         }
         if !unsettled.iter().any(|(other, _)| *other == kind) {
-            self.metrics.inventory_synced(kind, true);
+            self.metrics.inventory_synced(kind, self.is_listable(kind));
         }
-        let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
-        log::info!(kind:%, scope:%, objects; "objects are known");
+        if self.is_listable(kind) {
+            let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
+            log::info!(kind:%, scope:%, objects; "objects are known");
+        }
         if unsettled.is_empty() {
             self.all_settled.notify_waiters();
         }

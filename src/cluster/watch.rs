@@ -44,7 +44,7 @@ const AFTER_A_SHORT_WATCH: Duration = Duration::from_millis(200);
 const LONGEST_AFTER_SHORT_WATCHES: Duration = Duration::from_secs(30);
 
 /// Where a watch looks.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Scope {
     Cluster,
     Namespace(String),
@@ -63,6 +63,14 @@ impl Scope {
         match self {
             Scope::Cluster => true,
             Scope::Namespace(namespace) => target.namespace == *namespace,
+        }
+    }
+
+    /// Where it is, in a sentence.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Scope::Cluster => "in the whole cluster".to_owned(),
+            Scope::Namespace(namespace) => format!("in namespace {namespace}"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The Flux objects that exist, indexed by what events ask for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,8 @@ pub struct Inventory {
     ids: HashMap<Target, Id>,
     counts: HashMap<Kind, usize>,
     known: HashSet<Kind>,
+    /// The kinds of which some or all objects may not be listed, with where.
+    unlistable: BTreeMap<Kind, Vec<String>>,
     /// The kinds whose objects filters read and that were listed before they did.
     without_details: HashSet<Kind>,
     git: Index<RepositoryKey>,
@@ -40,6 +43,27 @@ pub struct Inventory {
 }
 
 type Id = u32;
+
+/// A kind of which objects may exist that nobody here can see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlistable {
+    /// The kind.
+    pub kind: Kind,
+    places: String,
+}
+
+/// What is wrong, and the fix.
+impl fmt::Display for Unlistable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unlistable { kind, places } = self;
+        // Those that few endpoints name are not in the base.
+        let fix = match kind.is_of_payloads() {
+            true => "ClusterRole flux-recv",
+            false => "ClusterRole of kustomization/components/more-kinds",
+        };
+        write!(f, "{kind} cannot be listed {places}; grant the {fix}")
+    }
+}
 
 /// An object, with what matching reads of it in comparable form.
 #[derive(Debug)]
@@ -251,6 +275,20 @@ impl Inventory {
     /// From now on there may be more of the kind than is known.
     pub fn unknow(&mut self, kind: Kind) {
         self.known.remove(&kind);
+    }
+
+    /// Sets where objects of the kind may not be listed: `in the whole cluster`; nowhere if there are none.
+    pub fn set_unlistable(&mut self, kind: Kind, places: Vec<String>) {
+        if places.is_empty() {
+            self.unlistable.remove(&kind);
+        } else {
+            self.unlistable.insert(kind, places);
+        }
+    }
+
+    /// Returns the kinds of which objects may exist that cannot be listed, each with where.
+    pub fn unlistable(&self) -> impl Iterator<Item = Unlistable> {
+        self.unlistable.iter().map(|(kind, places)| Unlistable { kind: *kind, places: places.join(" and ") })
     }
 
     /// Whether the kind is known whole.

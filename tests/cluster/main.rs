@@ -58,6 +58,10 @@ const SCENARIOS: &[Scenario] = &[
         "a_forbidden_namespace_does_not_stop_the_others",
         receive::a_forbidden_namespace_does_not_stop_the_others,
     ),
+    (
+        "a_kind_that_cannot_be_listed_is_never_called_known",
+        receive::a_kind_that_cannot_be_listed_is_never_called_known,
+    ),
     ("namespaces_limit_what_is_watched", receive::namespaces_limit_what_is_watched),
     ("a_stale_token_is_read_again", receive::a_stale_token_is_read_again),
     ("deliveries_before_the_sync_are_queued", receive::deliveries_before_the_sync_are_queued),

@@ -133,8 +133,17 @@ impl FluxRecv {
     pub fn wait_until_synced(&mut self) {
         wait_for("all objects to be known", PATIENCE, || {
             self.process.assert_runs();
-            self.process.output().contains("all objects are known").then_some(())
+            let output = self.process.output();
+            let is_synced =
+                output.contains("all objects are known") || output.contains("some kinds cannot be listed");
+            is_synced.then_some(())
         });
+    }
+
+    /// A page of the listener for probes and metrics.
+    pub fn admin_page(&self, bed: &Bed, path: &str) -> String {
+        let page = reqwest::get(format!("{}{path}", self.admin));
+        bed.block_on(async { page.await?.text().await }).expect("a page")
     }
 
     pub fn config(&self) -> String {
@@ -446,10 +455,66 @@ pub fn a_forbidden_cluster_falls_back_to_the_own_namespace(bed: &Bed) {
     );
     let log = running.process.output();
     assert!(log.contains("may not list the kind in the whole cluster"), "{log}");
-    assert!(
-        log.contains("may not list and watch the kind"),
-        "the other kinds are forbidden there too: {log}"
-    );
+    assert!(log.contains("the kind cannot be listed"), "the other kinds are forbidden there too: {log}");
+    let missing =
+        "GitRepository cannot be listed outside of namespace flux-system; grant the ClusterRole flux-recv";
+    let ready = running.admin_page(bed, "/readyz");
+    assert!(ready.starts_with("ok\n") && ready.contains(missing), "{ready}");
+    let (status, answer) = running.push("github", "https://github.com/example-org/elsewhere", "main");
+    assert_eq!((status, &answer["outcome"]), (200, &json!("unmatched")));
+    assert!(answer["reason"].as_str().is_some_and(|reason| reason.contains(missing)), "{answer}");
+}
+
+/// What cannot be listed is never called known, whatever else is there.
+pub fn a_kind_that_cannot_be_listed_is_never_called_known(bed: &Bed) {
+    let url = "https://github.com/example-org/unseen";
+    git_repository(bed, "apps", "unseen", json!({"url": url, "ref": {"branch": "main"}}));
+    let namespace = ["-n", "flux-system"];
+    for name in ["blind", "half-blind"] {
+        bed.kubectl(&[["create", "serviceaccount", name].as_slice(), &namespace].concat());
+    }
+    let others = "--resource=ocirepositories.source.toolkit.fluxcd.io,helmrepositories.source.toolkit.fluxcd.io,\
+                  helmcharts.source.toolkit.fluxcd.io,buckets.source.toolkit.fluxcd.io,\
+                  imagerepositories.image.toolkit.fluxcd.io";
+    bed.kubectl(&["create", "clusterrole", "half-blind", "--verb=get,list,watch,patch", others]);
+    let account = "--serviceaccount=flux-system:half-blind";
+    bed.kubectl(&["create", "clusterrolebinding", "half-blind", "--clusterrole=half-blind", account]);
+    for (account, listed) in [("blind", 0), ("half-blind", 1)] {
+        let running = FluxRecv::start(bed, &bed.token("flux-system", account), &[]);
+        let missing = "GitRepository cannot be listed in the whole cluster; grant the ClusterRole flux-recv";
+        let (_, answer) = running.push("github", url, "main");
+        assert_eq!(answer["outcome"], "unmatched", "{answer}");
+        assert!(answer["reason"].as_str().is_some_and(|reason| reason.contains(missing)), "{answer}");
+        assert!(running.admin_page(bed, "/readyz").contains(missing));
+        let metrics = running.admin_page(bed, "/metrics");
+        for (metric, kind, value) in [
+            ("synced", "GitRepository", 0),
+            ("listable", "GitRepository", 0),
+            ("synced", "OCIRepository", listed),
+            ("listable", "OCIRepository", listed),
+        ] {
+            let line = format!("flux_recv_inventory_{metric}{{kind=\"{kind}\"}} {value}\n");
+            assert!(metrics.contains(&line), "{account}: no {line}in {metrics}");
+        }
+        let log = running.process.output();
+        assert!(!log.contains("all objects are known"), "{log}");
+        assert!(!log.lines().any(|line| line.contains("objects are known kind=GitRepository")), "{log}");
+        let record = bed
+            .block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
+        assert!(record.expect("a page").contains(missing));
+    }
+    // The right comes: objects that pushes could not reach meanwhile are requested.
+    let running = FluxRecv::start(bed, &bed.token("flux-system", "half-blind"), &[]);
+    let right = "--resource=gitrepositories.source.toolkit.fluxcd.io";
+    bed.kubectl(&["create", "clusterrole", "sighted", "--verb=get,list,watch,patch", right]);
+    let account = "--serviceaccount=flux-system:half-blind";
+    bed.kubectl(&["create", "clusterrolebinding", "sighted", "--clusterrole=sighted", account]);
+    wait_for("the object to be requested", Duration::from_secs(100), || {
+        requested_at(&bed.get(&git_path("apps", "unseen"))).map(drop)
+    });
+    let metrics = running.admin_page(bed, "/metrics");
+    assert!(metrics.contains("flux_recv_inventory_listable{kind=\"GitRepository\"} 1\n"), "{metrics}");
+    assert!(!running.admin_page(bed, "/readyz").contains("GitRepository"));
 }
 
 /// A namespace that is forbidden does not stop the watch of one that is not.
@@ -461,11 +526,7 @@ pub fn a_forbidden_namespace_does_not_stop_the_others(bed: &Bed) {
     assert_eq!(running.push("github", url, "main").0, 202, "{}", running.process.output());
     bed.merge(&git_path("flux-system", "partly"), &json!({"spec": {"ref": {"branch": "next"}}}));
     wait_for("the changed branch", PATIENCE, || (running.push("github", url, "next").0 == 202).then_some(()));
-    assert!(
-        running.process.output().contains("may not list and watch the kind"),
-        "{}",
-        running.process.output()
-    );
+    assert!(running.process.output().contains("the kind cannot be listed"), "{}", running.process.output());
 }
 
 pub fn namespaces_limit_what_is_watched(bed: &Bed) {
