@@ -153,6 +153,84 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
     assert_eq!(list["gitea"][0]["followThrough"][0]["result"], "seen", "{list:#}");
 }
 
+/// source-controller does not watch what a GitRepository includes: `base` is in `middle`, that in `top`.
+pub fn what_includes_a_repository_shows_its_push(bed: &Bed) {
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    let hook = hook_url(&running, "gitea");
+    let clones = ["base", "middle", "top"].map(|name| {
+        gitea.repository(bed, &format!("in-{name}"), &hook, "test-key-of-the-cluster-suite-gitea")
+    });
+    let include = |name: &str| json!([{"repository": {"name": format!("in-{name}")}, "toPath": name}]);
+    for (name, include) in [("base", json!(null)), ("middle", include("base")), ("top", include("middle"))] {
+        let url = format!("{}/{USER}/in-{name}.git", gitea.base);
+        let spec = json!({"url": url, "ref": {"branch": "main"}, "include": include});
+        git_repository(bed, "flux-system", &format!("in-{name}"), spec);
+    }
+    let included = |name: &str| object(bed, name)["status"]["includedArtifacts"][0].clone();
+    let digest = |name: &str| object(bed, name)["status"]["artifact"]["digest"].clone();
+    // At first they find each other after a pause of source-controller's own.
+    wait_for("the first artifacts", LONG_PATIENCE, || {
+        let is_there = ["in-base", "in-middle", "in-top"].iter().all(|name| digest(name).is_string());
+        (is_there && included("in-top")["digest"] == digest("in-middle")).then_some(())
+    });
+    // A watch begins with what has changed while its list was read.
+    std::thread::sleep(Duration::from_secs(6));
+    let commit = clones[0].commit("in all three");
+    clones[0].git(&["push", "--quiet", "origin", "main"]);
+    let pushed = Instant::now();
+    wait_for("the push in what includes it", PATIENCE, || {
+        let revision = included("in-middle")["revision"].as_str().map(str::to_owned);
+        revision.filter(|revision| revision.ends_with(&commit))
+    });
+    wait_for("the push in what includes that", PATIENCE, || {
+        (included("in-top")["digest"] == digest("in-middle")).then_some(())
+    });
+    println!("a push two inclusions away: in the last artifact {:?} after the push", pushed.elapsed());
+    std::thread::sleep(Duration::from_secs(3));
+    let log = running.process.output();
+    let requested = |name: &str| {
+        log.lines()
+            .filter(|line| {
+                line.contains("an included repository has changed")
+                    && line.contains(&format!("object=GitRepository/flux-system/{name} "))
+            })
+            .count()
+    };
+    assert_eq!(["in-base", "in-middle", "in-top"].map(requested), [0, 1, 1], "each once: {log}");
+}
+
+/// The ref of a pull request moves with an event of its own, and no other push concerns it.
+pub fn a_pull_request_reaches_its_ref(bed: &Bed) {
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    let hook = hook_url(&running, "gitea");
+    let clone = gitea.repository(bed, "reviewed", &hook, "test-key-of-the-cluster-suite-gitea");
+    clone.git(&["checkout", "--quiet", "-b", "topic"]);
+    clone.commit("proposed");
+    clone.git(&["push", "--quiet", "origin", "topic"]);
+    let pull_request = json!({"title": "Topic", "head": "topic", "base": "main"});
+    gitea.api(bed, "POST", &format!("/repos/{USER}/reviewed/pulls"), pull_request);
+    let url = format!("{}/{USER}/reviewed.git", gitea.base);
+    git_repository(bed, "flux-system", "reviewed", json!({"url": url, "ref": {"name": "refs/pull/1/head"}}));
+    wait_for("the first artifact", PATIENCE, || revision(&object(bed, "reviewed")));
+    std::thread::sleep(Duration::from_secs(6));
+    let before = requested_at(&object(bed, "reviewed"));
+    clone.git(&["checkout", "--quiet", "main"]);
+    clone.commit("on main");
+    clone.git(&["push", "--quiet", "origin", "main"]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(requested_at(&object(bed, "reviewed")), before, "a push to another ref");
+    clone.git(&["checkout", "--quiet", "topic"]);
+    let commit = clone.commit("proposed anew");
+    clone.git(&["push", "--quiet", "origin", "topic"]);
+    wait_for("the new head in the artifact", PATIENCE, || {
+        revision(&object(bed, "reviewed")).filter(|revision| revision.ends_with(&commit))
+    });
+}
+
 fn start_source_controller(bed: &Bed) -> Process {
     let storage = bed.path("artifacts");
     std::fs::create_dir_all(&storage).expect("a folder");

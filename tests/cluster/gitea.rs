@@ -102,7 +102,7 @@ impl Gitea {
         let hook = json!({
             "type": "gitea",
             "active": true,
-            "events": ["push", "create", "delete"],
+            "events": ["push", "create", "delete", "pull_request", "pull_request_sync"],
             "config": {"url": hook, "content_type": "json", "secret": secret},
         });
         self.api(bed, "POST", &format!("/repos/{USER}/{name}/hooks"), hook);

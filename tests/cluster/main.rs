@@ -106,6 +106,8 @@ const SCENARIOS: &[Scenario] = &[
         "a_webhook_before_its_ref_is_followed_to_the_artifact",
         chain::a_webhook_before_its_ref_is_followed_to_the_artifact,
     ),
+    ("what_includes_a_repository_shows_its_push", chain::what_includes_a_repository_shows_its_push),
+    ("a_pull_request_reaches_its_ref", chain::a_pull_request_reaches_its_ref),
     ("twenty_pushes_to_gitea_reach_the_artifact", chain::twenty_pushes_to_gitea_reach_the_artifact),
 ];
 
