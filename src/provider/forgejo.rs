@@ -7,7 +7,7 @@ use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Forgejo",
-    sends: "pushes of branches and tags, releases, container packages",
+    sends: "pushes of branches and tags, pull requests, releases, container packages",
     proof: Proof::Hmac(Hmac {
         headers: &["X-Forgejo-Signature", "X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
@@ -30,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Forgejo",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Push, Create and Delete events; for container images also Package",
+        events: "Push, Create and Delete events; for container images also Package; for objects that track a pull request also Pull Request and Pull Request Synchronized",
     },
 };
 

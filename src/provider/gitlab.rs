@@ -137,9 +137,11 @@ struct Commit {
 /// <https://docs.gitlab.com/user/project/integrations/webhook_events/#merge-request-events>
 fn merge_request(event: &MergeRequestEvent) -> Result<Parsed, Unreadable> {
     let MergeRequest { iid, action, oldrev, last_commit } = &event.object_attributes;
-    let action = action.as_deref().unwrap_or_default();
-    let has_moved = matches!(action, "open" | "reopen") || (action == "update" && oldrev.is_some());
-    if !has_moved {
+    // Some system hooks name no action, so that the ref may have moved.
+    if let Some(action) = action
+        && !matches!(action.as_str(), "open" | "reopen")
+        && !(action == "update" && oldrev.is_some())
+    {
         return Ok(Parsed::ignored(format!("merge request action `{action}` moves no ref")));
     }
     let head = last_commit.as_ref().and_then(|commit| commit.id.as_deref());

@@ -7,7 +7,7 @@ use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gogs",
-    sends: "pushes of branches and tags, releases",
+    sends: "pushes of branches and tags, pull requests, releases",
     proof: Proof::Hmac(Hmac {
         headers: &["X-Gogs-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
@@ -28,7 +28,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository → Settings → Webhooks → Add a new webhook → Gogs",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Push, Create, Delete, Release",
+        events: "Push, Create, Delete, Release; for objects that track a pull request also Pull Request",
     },
 };
 

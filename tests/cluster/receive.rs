@@ -632,6 +632,15 @@ pub fn check_tells_rights_and_counts(bed: &Bed) {
         "{text}"
     );
     assert!(text.contains("github (GitHub): proves its sender"), "{text}");
+    for (name, url) in
+        [("inside", "http://gitea-http.gitea.svc:3000/o/a"), ("outside", "https://git.example.com/o/a")]
+    {
+        git_repository(bed, "apps", name, json!({"url": url}));
+    }
+    let (_, text) = check(&own_token(bed));
+    let hint = "hint: GitRepository/apps/inside references o/a at gitea-http.gitea.svc, GitRepository/apps/outside has it at \
+                git.example.com; if both are one forge, add `gitHosts: [gitea-http.gitea.svc]` to its endpoint (";
+    assert!(text.contains(hint), "{text}");
     bed.kubectl(&["create", "serviceaccount", "without-rights", "-n", "flux-system"]);
     let (code, text) = check(&bed.token("flux-system", "without-rights"));
     assert_eq!(code, Some(1), "{text}");
