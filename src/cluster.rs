@@ -1,4 +1,4 @@
-//! The Kubernetes API. Only this room knows its client.
+//! The Kubernetes API. Only this module knows its client.
 
 pub mod access;
 pub mod annotate;

@@ -303,7 +303,7 @@ const SENDS_NO_PUSHES: CannotCompose = CannotCompose("knows images, not Git repo
 const SENDS_NO_IMAGES: CannotCompose = CannotCompose("knows Git repositories, not images: give --repo");
 const SENDS_NO_PING: CannotCompose = CannotCompose("has no test delivery of its own: give --repo or --image");
 
-// What the files of this room share.
+// What the files of this module share.
 
 impl Parsed {
     fn ignored(reason: impl Into<String>) -> Parsed {

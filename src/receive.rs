@@ -1,4 +1,4 @@
-//! The way of a delivery through the house: verify → read → match → queue.
+//! The way of a delivery: verify → read → match → queue.
 //!
 //! Knows neither HTTP nor Kubernetes clients. Nothing flows back but the [`Outcome`].
 

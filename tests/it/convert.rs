@@ -3,7 +3,7 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::door::post;
+use super::http::post;
 use super::running::{OBJECTS, Running, flux_recv, hub_signature, stderr, stdout};
 
 const TOKEN: &str = "test-token-of-a-receiver";

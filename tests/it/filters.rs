@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::door::{Answer, post};
+use super::http::{Answer, post};
 use super::running::{Running, hub_signature, test_key};
 
 const OBJECTS: &str = "

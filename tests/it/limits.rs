@@ -1,6 +1,6 @@
 //! What an endpoint can be given beside its key: limits, further keys, proxies to believe.
 
-use super::door::{padded, post, push, push_signed, push_under};
+use super::http::{padded, post, push, push_signed, push_under};
 use super::running::{CONFIG, OBJECTS, Running, test_key};
 
 // Incident 2.

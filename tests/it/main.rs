@@ -1,16 +1,16 @@
-//! Everything that needs no cluster, through the doors that users use: the binary and its HTTP
+//! Everything that needs no cluster, through what users use: the binary and its HTTP
 //! port.
 
 mod api_server;
+mod architecture;
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod convert;
-mod door;
 mod filters;
 mod fluxd;
 mod google;
-mod house;
+mod http;
 mod limits;
 mod monitoring;
 mod oidc;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::door::{push, push_signed};
+use super::http::{push, push_signed};
 use super::running::{CONFIG, OBJECTS, Running, client};
 
 // Incident 43.

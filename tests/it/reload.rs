@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::door::{push, push_signed, push_under};
+use super::http::{push, push_signed, push_under};
 use super::running::{CONFIG, OBJECTS, Running, test_key};
 
 const PATIENCE: Duration = Duration::from_secs(20);

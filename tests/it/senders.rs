@@ -4,7 +4,7 @@ use flux_recv::provider::PROVIDERS;
 use flux_recv::verify::Proof;
 
 use super::common::leaks;
-use super::door::{post, push, push_signed};
+use super::http::{post, push, push_signed};
 use super::running::{OBJECTS, Running, flux_recv, hub_signature, stderr, stdout, test_key};
 
 const LISTED: &str = "resources: [{kind: GitRepository, name: app, namespace: apps}]";

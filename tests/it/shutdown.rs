@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::RwLock;
 
-use super::door::push;
+use super::http::push;
 use super::running::{CONFIG, OBJECTS, Running, client, folder, hub_signature, test_key};
 
 /// Where a connection goes: the public listener and the probe of an instance.

@@ -1,4 +1,4 @@
-//! Rules of the house that the compiler cannot hold.
+//! Rules of the architecture that the compiler cannot hold.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use flux_recv::provider::PROVIDERS;
 
 use super::running::project;
 
-/// The rooms as DESIGN.md lists them, in reading order: a room may import what stands below it and
-/// nothing above. Rooms on one line stand beside each other and do not import one another.
-fn rooms() -> Vec<Vec<String>> {
+/// The layers as DESIGN.md lists them, each with its modules: a module may import those of lower layers,
+/// and no others.
+fn layers() -> Vec<Vec<String>> {
     let design = std::fs::read_to_string(project().join("DESIGN.md")).expect("DESIGN.md");
-    let (_, section) = design.split_once("## The rooms\n").expect("the rooms");
+    let (_, section) = design.split_once("## Layers\n").expect("the layers");
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter(|line| line.starts_with("| `"));
     let first_cell = |row: &str| row.split('|').nth(1).unwrap_or_default().to_owned();
@@ -19,7 +19,7 @@ fn rooms() -> Vec<Vec<String>> {
     rows.map(first_cell).map(named).collect()
 }
 
-fn room_of(file: &Path) -> String {
+fn module_of(file: &Path) -> String {
     let inside = file.strip_prefix(project().join("src")).expect("a source file");
     let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
     first.trim_end_matches(".rs").to_owned()
@@ -38,41 +38,41 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The rooms that a text names as `crate::room`, also within `crate::{…}`.
-fn imported_rooms(text: &str) -> BTreeSet<String> {
+/// The modules that a text names as `crate::module`, also within `crate::{…}`.
+fn imported_modules(text: &str) -> BTreeSet<String> {
     let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let text = code.join("\n");
     let word = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    text.split("crate::").skip(1).map(word).filter(|room| !room.is_empty()).collect()
+    text.split("crate::").skip(1).map(word).filter(|module| !module.is_empty()).collect()
 }
 
 #[test]
-fn arrows_point_one_way() {
-    let rooms = rooms();
-    let floor = |room: &str| rooms.iter().position(|row| row.iter().any(|named| named == room));
+fn imports_point_to_lower_layers() {
+    let layers = layers();
+    let layer = |module: &str| layers.iter().position(|row| row.iter().any(|named| named == module));
     for file in sources(&project().join("src")) {
-        let room = room_of(&file);
-        if matches!(room.as_str(), "main" | "lib") {
+        let module = module_of(&file);
+        if matches!(module.as_str(), "main" | "lib") {
             continue;
         }
-        let own = floor(&room).unwrap_or_else(|| panic!("{room} is in no line of DESIGN.md"));
+        let own = layer(&module).unwrap_or_else(|| panic!("{module} is not in a layer of DESIGN.md"));
         let text = std::fs::read_to_string(&file).expect("a file");
         assert!(
             !text.contains("crate::{"),
-            "{}: one import per room, so that this test can read it",
+            "{}: one import per module, so that this test can read it",
             file.display()
         );
-        for other in imported_rooms(&text).into_iter().filter(|other| *other != room) {
+        for other in imported_modules(&text).into_iter().filter(|other| *other != module) {
             let below =
-                floor(&other).unwrap_or_else(|| panic!("{}: crate::{other} is no room", file.display()));
-            assert!(below > own, "{}: {room} imports {other}, which does not stand below it", file.display());
+                layer(&other).unwrap_or_else(|| panic!("{}: crate::{other} is not a module", file.display()));
+            assert!(below > own, "{}: {module} imports {other}, which is not in a lower layer", file.display());
         }
     }
 }
 
 #[test]
-fn only_the_right_rooms_know_the_outside() {
-    for (name, rooms) in [
+fn only_the_right_modules_know_the_outside() {
+    for (name, modules) in [
         ("actix_web", vec!["server", "admin", "listener"]),
         ("kube::", vec!["cluster"]),
         ("k8s_openapi", vec!["cluster"]),
@@ -82,9 +82,9 @@ fn only_the_right_rooms_know_the_outside() {
     ] {
         for file in sources(&project().join("src")) {
             let text = std::fs::read_to_string(&file).expect("a file");
-            let room = room_of(&file);
+            let module = module_of(&file);
             assert!(
-                rooms.contains(&room.as_str()) || !text.contains(name),
+                modules.contains(&module.as_str()) || !text.contains(name),
                 "{}: names {name}",
                 file.display()
             );
