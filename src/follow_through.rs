@@ -74,7 +74,6 @@ impl FollowThrough {
     pub fn expect_inclusions(
         &self,
         delivery: &DeliveryId,
-        targets: &[Target],
         inclusions: Vec<Inclusion>,
         expected: &[Expected],
     ) {
@@ -85,7 +84,7 @@ impl FollowThrough {
             let mut expected = expected.iter().filter(|expected| expected.target == *target);
             expected.any(|expected| expected.progress.revision.as_deref() == Some(&*expected.revision))
         };
-        let changes = self.inclusions().expect(delivery, targets, inclusions, shown, Instant::now());
+        let changes = self.inclusions().expect(delivery, inclusions, shown, Instant::now());
         self.request_includers(changes);
     }
 

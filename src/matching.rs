@@ -60,13 +60,6 @@ pub struct Expected {
     pub progress: Progress,
 }
 
-impl Expected {
-    /// Whether the revision is the digest of an image.
-    pub fn is_of_image(&self) -> bool {
-        self.target.kind == Kind::OciRepository
-    }
-}
-
 /// A GitRepository whose artifact holds that of another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inclusion {
@@ -149,50 +142,60 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
     Candidates { following, elsewhere, inclusions, unlistable }
 }
 
-/// Finds what includes the objects that follow, in chains too; each inclusion once, circles included.
+/// Finds what includes the objects that follow, in chains too; an inclusion that closes a circle is left out.
 fn inclusions<'e>(
     inventory: &Inventory,
     following: &[Following<'e>],
     selection: &Selection,
 ) -> Vec<(Arc<Object>, Following<'e>)> {
-    if !inventory.has_includers() {
-        return Vec::new();
-    }
     let mut found = Vec::new();
-    let mut seen = BTreeSet::new();
+    if !inventory.has_includers() {
+        return found;
+    }
     let is_source = |object: &Arc<Object>| object.target.kind == Kind::GitRepository && object.can_be_asked();
-    let mut reached: Vec<(Arc<Object>, usize)> = following
-        .iter()
-        .filter(|following| is_source(&following.object))
-        .map(|following| (Arc::clone(&following.object), following.event))
-        .collect();
-    while let Some((included, event)) = reached.pop() {
-        if !seen.insert(included.target.clone()) {
-            continue;
+    let mut seen = BTreeSet::new();
+    for Following { object, event, .. } in following.iter().filter(|following| is_source(&following.object)) {
+        // Depth first: what is on the way to an object is what it may not include again.
+        let mut way: Vec<(Arc<Object>, Vec<&Arc<Object>>)> = Vec::new();
+        if seen.insert(object.target.clone()) {
+            way.push((Arc::clone(object), inventory.includers(&object.target)));
         }
-        for includer in inventory.includers(&included.target) {
-            if !includer.can_be_asked() || !selection.admits(&includer.target, &includer.marks) {
+        while let Some((included, includers)) = way.last_mut() {
+            let Some(includer) = includers.pop() else {
+                way.pop();
+                continue;
+            };
+            let included = Arc::clone(included);
+            let closes_circle = way.iter().any(|(object, _)| object.target == includer.target);
+            let is_admitted = includer.can_be_asked() && selection.admits(&includer.target, &includer.marks);
+            if closes_circle || !is_admitted {
                 continue;
             }
             if found.len() == MAX_INCLUSIONS {
                 log::warn!(object:% = included.target; "not all objects that include this one are requested");
                 return found;
             }
-            let follows = Following { object: Arc::clone(includer), event, brings: None };
-            found.push((Arc::clone(&included), follows));
-            reached.push((Arc::clone(includer), event));
+            let follows = Following { object: Arc::clone(includer), event: *event, brings: None };
+            found.push((included, follows));
+            if seen.insert(includer.target.clone()) {
+                way.push((Arc::clone(includer), inventory.includers(&includer.target)));
+            }
         }
     }
     found
 }
 
 /// Takes note of the digests that a delivery has named for the tags that objects track: signatures come later
-/// and name nothing else.
-pub fn remember_digests(inventory: &Inventory, matched: &Matched) {
-    for Expected { target, revision, .. } in matched.expected.iter().filter(|expected| expected.is_of_image())
-    {
-        if let Some(object) = inventory.object(target) {
-            object.was_pushed(revision);
+/// and name nothing else. A push that names no digest leaves nothing known.
+pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &Matched) {
+    for target in matched.targets.iter().filter(|target| target.kind == Kind::OciRepository) {
+        let Some(object) = inventory.object(target) else { continue };
+        match matched.expected.iter().find(|expected| expected.target == *target) {
+            Some(Expected { revision, .. }) => object.was_pushed(revision),
+            None if events.iter().any(|event| follow::moves_tag_without_digest(object, event)) => {
+                object.forget_pushed();
+            }
+            None => {}
         }
     }
 }

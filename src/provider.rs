@@ -320,6 +320,10 @@ fn required_header<'a>(delivery: &Verified<'a>, name: &str) -> Result<&'a str, U
     delivery.header(name).ok_or_else(|| Unreadable(format!("the header {name} is missing")))
 }
 
+/// URLs of one repository that are read; providers give five at most, and each is compared with each host of
+/// `gitHosts`. Before Bitbucket Server 6 there are two for each host.
+const MAX_REPOSITORY_URLS: usize = 32;
+
 /// A Git event about whatever URLs of the list can be read.
 fn git_event<'u>(
     urls: impl IntoIterator<Item = Option<&'u str>>,
@@ -329,7 +333,7 @@ fn git_event<'u>(
     let ssh_url = ssh_url.map(str::to_owned);
     let mut repository: Vec<RepositoryUrl> = Vec::new();
     for url in urls.into_iter().flatten().filter_map(|url| RepositoryUrl::parse(url).ok()) {
-        if !repository.contains(&url) {
+        if repository.len() < MAX_REPOSITORY_URLS && !repository.contains(&url) {
             repository.push(url);
         }
     }
@@ -426,8 +430,9 @@ fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, path: &str)
 fn add_git_hosts(urls: &mut Vec<RepositoryUrl>, hints: &Hints<'_>) {
     for at in 0..urls.len() {
         for host in hints.git_hosts {
+            // Also at the host that the payload names: ports are not compared at hosts that are listed.
             let url = urls[at].at_host(host);
-            if !urls.iter().any(|known| known.key() == url.key()) {
+            if !urls.contains(&url) {
                 urls.push(url);
             }
         }

@@ -402,6 +402,7 @@ impl Receiver {
             }
             let (outcome, promise) = match evaluation.result {
                 Ok((mut found, _)) => {
+                    objects.remember_digests(&evaluation.events, &found);
                     objects.follow(&waiting.id(), &mut found);
                     let promise = objects.queue.want(&found.targets);
                     (objects.outcome(&evaluation.events, found), Some(promise))
@@ -483,15 +484,19 @@ impl FluxObjects {
         self.backlog.needs()
     }
 
+    /// Takes note of what the events say about tags, also where a limit refuses the delivery.
+    fn remember_digests(&self, events: &[Event], found: &matching::Matched) {
+        if events.iter().any(|event| matches!(event, Event::Image(_))) {
+            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            matching::remember_digests(&inventory, events, found);
+        }
+    }
+
     /// Begins to follow what was found, before anything can happen to the objects.
     fn follow(&self, id: &DeliveryId, found: &mut matching::Matched) {
-        if found.expected.iter().any(matching::Expected::is_of_image) {
-            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
-            matching::remember_digests(&inventory, found);
-        }
         let Some(follow_through) = &self.follow_through else { return };
         let inclusions = std::mem::take(&mut found.inclusions);
-        follow_through.expect_inclusions(id, &found.targets, inclusions, &found.expected);
+        follow_through.expect_inclusions(id, inclusions, &found.expected);
         follow_through.expect(id, std::mem::take(&mut found.expected));
     }
 
@@ -503,6 +508,7 @@ impl FluxObjects {
         mut found: matching::Matched,
         charge: &mut Charge<'_>,
     ) -> Outcome {
+        self.remember_digests(events, &found);
         if !self.queue.all_pending(&found.targets)
             && let Err(retry_after) = charge.once(Instant::now())
         {

@@ -73,6 +73,8 @@ struct State {
     unlisted: Vec<Scope>,
     receivers: BTreeMap<Name, FluxReceiver>,
     weights: Weights,
+    /// Some of those that were refused, until others go.
+    refused: BTreeMap<Name, FluxReceiver>,
     secrets: BTreeMap<Name, Option<Secret>>,
     watched_secrets: HashMap<Name, AbortHandle>,
     /// All Secrets that Receivers name.
@@ -92,6 +94,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// How long the first endpoints wait for Secrets of others, once all Receivers are listed: one Secret that
 /// cannot be read must not keep out every Receiver.
 const FIRST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Receivers that are kept although there is no memory to serve them.
+const MAX_REFUSED: usize = 64;
 
 /// Secrets that are watched one by one. What is beyond is looked at in turns.
 const MAX_WATCHED_SECRETS: usize = 64;
@@ -153,12 +158,12 @@ fn take_all(state: &mut State, changes: &mut UnboundedReceiver<Change>) {
 impl State {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Receiver(name, Some(receiver)) if self.weights.admit(&name, receiver.weight()) => {
-                self.receivers.insert(name, receiver);
-            }
-            Change::Receiver(name, _) | Change::ReceiverGone(name) => {
+            Change::Receiver(name, Some(receiver)) => self.admit(name, receiver),
+            Change::Receiver(name, None) | Change::ReceiverGone(name) => {
                 self.weights.remove(&name);
                 self.receivers.remove(&name);
+                self.refused.remove(&name);
+                self.admit_refused();
             }
             Change::Listed(scope, names) => {
                 if let Some(names) = names {
@@ -170,6 +175,8 @@ impl State {
                         }
                         is_there
                     });
+                    self.refused.retain(|name, _| !covers(&scope, name) || names.contains(name));
+                    self.admit_refused();
                 }
                 self.unlisted.retain(|unlisted| *unlisted != scope);
             }
@@ -183,6 +190,25 @@ impl State {
                     self.secrets.entry(name).or_default();
                 }
             }
+        }
+    }
+
+    /// Takes a Receiver, if there is memory for it; one that has become too large stays as it was.
+    fn admit(&mut self, name: Name, receiver: FluxReceiver) {
+        self.refused.remove(&name);
+        if self.weights.admit(&name, receiver.weight()) {
+            self.receivers.insert(name, receiver);
+        } else if self.refused.len() < MAX_REFUSED {
+            self.refused.insert(name, receiver);
+        }
+    }
+
+    fn admit_refused(&mut self) {
+        for (name, receiver) in std::mem::take(&mut self.refused) {
+            if !self.receivers.contains_key(&name) {
+                self.awaited.insert(name.clone());
+            }
+            self.admit(name, receiver);
         }
     }
 

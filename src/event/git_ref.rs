@@ -61,14 +61,18 @@ impl GitRef {
         self.0.strip_prefix(TAGS)
     }
 
-    /// Whether this is the ref of a pull request or merge request, such as `refs/pull/7/head`: it moves
-    /// with events of its own and never with a push.
+    /// Whether this is a ref of a pull request or merge request, such as `refs/pull/7/head`.
     pub fn is_of_pull_request(&self) -> bool {
         let rest = PULL_REQUESTS.iter().find_map(|prefix| self.0.strip_prefix(prefix));
         let parts = rest.and_then(|rest| rest.split_once('/'));
         parts.is_some_and(|(number, end)| {
             number.bytes().all(|byte| byte.is_ascii_digit()) && matches!(end, "head" | "merge")
         })
+    }
+
+    /// Whether this is the head of a pull request, which no push to another ref moves.
+    pub fn is_head_of_pull_request(&self) -> bool {
+        self.is_of_pull_request() && self.0.ends_with("/head")
     }
 
     /// The full name.

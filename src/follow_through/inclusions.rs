@@ -1,7 +1,7 @@
 //! Tells which GitRepositories to request once what they include has changed, since source-controller does
 //! not watch that: pure, time handed in.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,34 @@ use crate::flux::Target;
 use crate::history::DeliveryId;
 use crate::matching::Inclusion;
 
-/// How long a change is waited for: a large repository takes minutes to be fetched.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long changes are waited for after a push: a large repository takes minutes to be fetched.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Included objects whose change is waited for; beyond that, includers wait for their interval.
-const MAX_WAITING: usize = 10_000;
+/// Changes of one object that a delivery leads on, should endpoints close a circle between them.
+const MAX_CHANGES: u32 = 8;
 
-/// The included objects whose change is waited for.
+/// Waits for changes, over all endpoints; beyond that, includers wait for their interval.
+const MAX_WAITS: usize = 10_000;
+
+/// How often waits that are over are dropped.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The included objects whose changes are waited for.
 #[derive(Default)]
 pub(super) struct Inclusions {
-    waiting: HashMap<Target, Vec<Waiting>>,
+    waits: HashMap<Target, Vec<Wait>>,
+    count: usize,
+    pruned: Option<Instant>,
 }
 
-/// What to do once an object has changed, for one endpoint.
-struct Waiting {
+/// What to do when an object has changed, for one endpoint. It stays after a change: the next push may come while
+/// the first one is fetched.
+struct Wait {
     delivery: DeliveryId,
-    /// A hash of the artifact before the change; none if it is the next one that is seen.
-    before: Option<u64>,
+    /// A hash of the artifact that was last seen.
+    artifact: u64,
     includers: Arc<HashMap<Target, Vec<Target>>>,
-    /// What led here, which closes a circle.
-    requested: BTreeSet<Target>,
+    changes_left: u32,
     until: Instant,
 }
 
@@ -41,114 +49,101 @@ pub(super) struct Change {
 }
 
 impl Inclusions {
-    /// Waits for the targets of a delivery to change. Returns what to request at once: `shown` says whether
-    /// an object shows already what was pushed.
+    /// Waits for all that is included to change. Returns what to request at once: `is_shown` says whether a
+    /// target shows already what was pushed.
     pub(super) fn expect(
         &mut self,
         delivery: &DeliveryId,
-        targets: &[Target],
         inclusions: Vec<Inclusion>,
-        shown: impl Fn(&Target) -> bool,
+        is_shown: impl Fn(&Target) -> bool,
         now: Instant,
     ) -> Vec<Change> {
+        self.prune(now);
         let mut includers: HashMap<Target, Vec<Target>> = HashMap::new();
-        let mut roots = HashMap::new();
+        let mut artifacts = HashMap::new();
         for Inclusion { included, progress, includer } in inclusions {
-            if targets.contains(&included) {
-                roots.insert(included.clone(), progress.artifact);
-            }
+            artifacts.insert(included.clone(), progress.artifact);
             includers.entry(included).or_default().push(includer);
         }
         let includers = Arc::new(includers);
         let mut changes = Vec::new();
-        for (root, artifact) in roots {
-            let waiting = Waiting {
+        for (included, artifact) in artifacts {
+            let wait = Wait {
                 delivery: delivery.clone(),
-                before: Some(artifact),
+                artifact,
                 includers: Arc::clone(&includers),
-                requested: BTreeSet::from([root.clone()]),
-                until: now + PATIENCE,
+                changes_left: MAX_CHANGES,
+                until: now + CHANGE_TIMEOUT,
             };
-            match shown(&root) {
-                true => self.request_includers(&root, waiting, now, &mut changes),
-                false => self.wait(root, waiting, now),
+            if is_shown(&included) {
+                wait.lead_on(&included, &mut changes);
             }
+            self.wait(included, wait);
         }
         changes
     }
 
     /// An object was seen with this artifact. Returns what to request.
     pub(super) fn observe(&mut self, target: &Target, artifact: u64, now: Instant) -> Vec<Change> {
-        let Some(all) = self.waiting.get_mut(target) else { return Vec::new() };
-        let mut changed = Vec::new();
-        for mut waiting in std::mem::take(all) {
-            let before = *waiting.before.get_or_insert(artifact);
-            if waiting.until < now {
-                continue;
-            }
-            if before == artifact { all.push(waiting) } else { changed.push(waiting) }
-        }
-        if all.is_empty() {
-            self.waiting.remove(target);
-        }
         let mut changes = Vec::new();
-        for waiting in changed {
-            self.request_includers(target, waiting, now, &mut changes);
+        for wait in self.waits.get_mut(target).into_iter().flatten() {
+            let has_changed = std::mem::replace(&mut wait.artifact, artifact) != artifact;
+            if has_changed && wait.changes_left > 0 && now <= wait.until {
+                wait.changes_left -= 1;
+                wait.lead_on(target, &mut changes);
+            }
         }
         changes
     }
 
     /// An object is gone or suspended.
     pub(super) fn forget(&mut self, target: &Target) {
-        self.waiting.remove(target);
+        self.count -= self.waits.remove(target).map_or(0, |waits| waits.len());
     }
 
-    /// Whether any change is waited for.
+    /// Whether no change is waited for.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waits.is_empty()
     }
 
-    fn request_includers(
-        &mut self,
-        included: &Target,
-        waiting: Waiting,
-        now: Instant,
-        changes: &mut Vec<Change>,
-    ) {
-        let Waiting { delivery, includers, mut requested, .. } = waiting;
-        let all = includers.get(included).map(Vec::as_slice).unwrap_or_default();
-        let new: Vec<&Target> = all.iter().filter(|includer| !requested.contains(*includer)).collect();
-        requested.extend(new.iter().copied().cloned());
-        for includer in new {
+    /// The latest delivery of an endpoint is the one that counts; what was last seen of the object stays.
+    fn wait(&mut self, target: Target, mut wait: Wait) {
+        let waits = self.waits.entry(target).or_default();
+        match waits.iter_mut().find(|earlier| earlier.delivery.endpoint == wait.delivery.endpoint) {
+            Some(earlier) => {
+                wait.artifact = earlier.artifact;
+                *earlier = wait;
+            }
+            None if self.count < MAX_WAITS => {
+                waits.push(wait);
+                self.count += 1;
+            }
+            None => {}
+        }
+    }
+
+    fn prune(&mut self, now: Instant) {
+        if self.pruned.is_some_and(|pruned| now < pruned + PRUNE_INTERVAL) {
+            return;
+        }
+        self.pruned = Some(now);
+        self.waits.retain(|_, waits| {
+            waits.retain(|wait| now <= wait.until);
+            !waits.is_empty()
+        });
+        self.count = self.waits.values().map(Vec::len).sum();
+    }
+}
+
+impl Wait {
+    fn lead_on(&self, included: &Target, changes: &mut Vec<Change>) {
+        for includer in self.includers.get(included).into_iter().flatten() {
             changes.push(Change {
-                delivery: delivery.clone(),
+                delivery: self.delivery.clone(),
                 included: included.clone(),
                 includer: includer.clone(),
             });
-            if includers.contains_key(includer) {
-                let next = Waiting {
-                    delivery: delivery.clone(),
-                    before: None,
-                    includers: Arc::clone(&includers),
-                    requested: requested.clone(),
-                    until: now + PATIENCE,
-                };
-                self.wait(includer.clone(), next, now);
-            }
         }
-    }
-
-    /// Waits for a change of the object; the latest delivery of an endpoint is the one that counts.
-    fn wait(&mut self, target: Target, waiting: Waiting, now: Instant) {
-        if self.waiting.len() >= MAX_WAITING {
-            self.waiting.retain(|_, all| all.iter().any(|waiting| waiting.until >= now));
-            if self.waiting.len() >= MAX_WAITING {
-                return;
-            }
-        }
-        let all = self.waiting.entry(target).or_default();
-        all.retain(|earlier| earlier.delivery.endpoint != waiting.delivery.endpoint);
-        all.push(waiting);
     }
 }
 
@@ -188,14 +183,14 @@ mod tests {
     }
 
     impl World {
-        fn pushed(targets: &[&str], pairs: &[&str]) -> World {
-            let mut world = World { inclusions: Inclusions::default(), now: Instant::now() };
-            let delivery = History::default().new_delivery(&Arc::from("github"));
-            let targets: Vec<Target> = targets.iter().map(|name| target(name)).collect();
-            let changes =
-                world.inclusions.expect(&delivery, &targets, inclusions(pairs), |_| false, world.now);
+        fn new() -> World {
+            World { inclusions: Inclusions::default(), now: Instant::now() }
+        }
+
+        fn push(&mut self, endpoint: &str, pairs: &[&str]) {
+            let delivery = History::default().new_delivery(&Arc::from(endpoint));
+            let changes = self.inclusions.expect(&delivery, inclusions(pairs), |_| false, self.now);
             assert!(changes.is_empty());
-            world
         }
 
         fn sees(&mut self, name: &str, revision: &str) -> Vec<String> {
@@ -203,44 +198,77 @@ mod tests {
         }
     }
 
+    const NOTHING: [&str; 0] = [];
+
     #[test]
     fn includers_are_requested_in_chains_as_each_link_has_changed() {
-        let mut world = World::pushed(&["a"], &["a<b", "a<b2", "b<c"]);
-        assert_eq!(world.sees("a", "1"), [""; 0], "the request itself is no change");
+        let mut world = World::new();
+        world.push("github", &["a<b", "a<b2", "b<c"]);
+        assert_eq!(world.sees("a", "1"), NOTHING, "the request itself is no change");
         assert_eq!(world.sees("a", "2"), ["b", "b2"]);
-        assert_eq!(world.sees("a", "3"), [""; 0], "once for a delivery");
-        assert_eq!(world.sees("b", "1"), [""; 0], "as it was when it was requested");
+        assert_eq!(world.sees("a", "2"), NOTHING);
+        assert_eq!(world.sees("b", "1"), NOTHING);
         assert_eq!(world.sees("b", "2"), ["c"]);
-        assert!(world.inclusions.is_empty());
+        assert_eq!(world.sees("c", "2"), NOTHING);
     }
 
     #[test]
-    fn circles_end() {
-        let mut world = World::pushed(&["a"], &["a<b", "b<a", "a<a"]);
+    fn a_push_while_the_one_before_is_fetched_reaches_the_includers_too() {
+        let mut world = World::new();
+        world.push("github", &["a<b"]);
+        world.push("github", &["a<b"]);
         assert_eq!(world.sees("a", "2"), ["b"]);
-        assert_eq!(world.sees("b", "1"), [""; 0]);
-        assert_eq!(world.sees("b", "2"), [""; 0]);
-        assert!(world.inclusions.is_empty());
+        world.push("github", &["a<b"]);
+        assert_eq!(world.sees("a", "2"), NOTHING, "what was seen stays seen");
+        assert_eq!(world.sees("a", "3"), ["b"]);
     }
 
     #[test]
-    fn an_includer_that_was_pushed_itself_is_requested_after_what_it_includes() {
-        let mut world = World::pushed(&["a", "b"], &["a<b", "b<c"]);
-        assert_eq!(world.sees("b", "2"), ["c"]);
-        assert_eq!(world.sees("a", "2"), ["b"]);
-        assert_eq!(world.sees("b", "2"), [""; 0]);
-        assert_eq!(world.sees("b", "3"), ["c"]);
+    fn links_lead_on_in_whatever_order_they_change() {
+        for order in [["a", "b"], ["b", "a"]] {
+            let mut world = World::new();
+            world.push("github", &["a<b", "b<c"]);
+            let requested: Vec<String> = order.iter().flat_map(|name| world.sees(name, "2")).collect();
+            assert!(requested.contains(&"b".to_owned()) && requested.contains(&"c".to_owned()), "{order:?}");
+            assert_eq!(world.sees("b", "3"), ["c"]);
+        }
     }
 
     #[test]
-    fn what_is_shown_already_is_not_waited_for_and_nothing_for_ever() {
-        let mut inclusions_ = Inclusions::default();
-        let (delivery, now) = (History::default().new_delivery(&Arc::from("github")), Instant::now());
-        let changes = inclusions_.expect(&delivery, &[target("a")], inclusions(&["a<b"]), |_| true, now);
+    fn a_circle_over_two_endpoints_ends() {
+        let mut world = World::new();
+        world.push("github", &["a<b"]);
+        world.push("gitea", &["b<a"]);
+        let mut requests = 0;
+        for round in 2..100 {
+            let round = round.to_string();
+            requests += world.sees("a", &round).len() + world.sees("b", &round).len();
+        }
+        assert_eq!(requests, 2 * MAX_CHANGES as usize);
+    }
+
+    #[test]
+    fn what_is_shown_already_leads_on_at_once_and_nothing_for_ever() {
+        let mut world = World::new();
+        let delivery = History::default().new_delivery(&Arc::from("github"));
+        let changes = world.inclusions.expect(&delivery, inclusions(&["a<b"]), |_| true, world.now);
         assert_eq!(names(changes), ["b"]);
-        assert!(inclusions_.is_empty());
-        let mut world = World::pushed(&["a"], &["a<b"]);
-        world.now += PATIENCE + Duration::from_secs(1);
-        assert_eq!(world.sees("a", "2"), [""; 0]);
+        world.now += CHANGE_TIMEOUT + Duration::from_secs(1);
+        assert_eq!(world.sees("a", "2"), NOTHING);
+        world.inclusions.prune(world.now);
+        assert!(world.inclusions.is_empty() && world.inclusions.count == 0);
+    }
+
+    #[test]
+    fn waits_are_bounded_and_go_with_their_objects() {
+        let mut world = World::new();
+        for endpoint in 0..30 {
+            let pairs: Vec<String> = (0..500).map(|at| format!("a{at}<b")).collect();
+            let pairs: Vec<&str> = pairs.iter().map(String::as_str).collect();
+            world.push(&format!("endpoint-{endpoint}"), &pairs);
+        }
+        assert_eq!(world.inclusions.count, MAX_WAITS);
+        world.inclusions.forget(&target("a7"));
+        assert_eq!(world.inclusions.count, MAX_WAITS - 20);
     }
 }

@@ -48,7 +48,9 @@ fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
             change.name == *name && !change.deleted
         }
         // Its provider tells of it in events of their own, which a hook may have to be told to send.
-        GitReference::Name(name) if name.is_of_pull_request() => change.name == *name,
+        GitReference::Name(name) if name.is_head_of_pull_request() => change.name == *name,
+        // The trial merge moves with its base as well.
+        GitReference::Name(name) if change.name == *name => true,
         // Other refs, as those of code review servers, never come in a push.
         GitReference::Name(_) | GitReference::Anything => !change.name.is_of_pull_request(),
         GitReference::Branch(branch) => change.name.as_branch() == Some(branch) && !change.deleted,
@@ -79,6 +81,16 @@ pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget)
         }
         _ => false,
     }
+}
+
+/// Whether the tag that the object tracks was pushed, with a digest that the event does not name.
+pub(super) fn moves_tag_without_digest(object: &Object, event: &Event) -> bool {
+    let (Follows::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) =
+        (&object.follows, event)
+    else {
+        return false;
+    };
+    event.digest.is_none() && !event.deleted && event.tags.contains(tag)
 }
 
 /// Whether a signature was pushed of a manifest whose digest, in hex, passes. Signatures come after what they

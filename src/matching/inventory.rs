@@ -79,8 +79,32 @@ pub struct Object {
     /// What else filters can read of it; none if nobody has asked for that yet.
     pub details: Option<Details>,
     pub(super) follows: Follows,
-    /// The beginning of the digest that a delivery has last named for the tag that it tracks; 0 if none has.
-    pushed: AtomicU64,
+    pushed: PushedDigests,
+}
+
+/// The beginnings of the digests that deliveries have last named for the tag that an object tracks, 0 for none:
+/// several, since deliveries may come late.
+#[derive(Debug, Default)]
+struct PushedDigests([AtomicU64; 4]);
+
+impl PushedDigests {
+    fn add(&self, digest: u64) {
+        let mut shifted = digest;
+        for slot in &self.0 {
+            shifted = slot.swap(shifted, Ordering::Relaxed);
+            if shifted == digest || shifted == 0 {
+                return;
+            }
+        }
+    }
+
+    fn clear(&self) {
+        self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|digest| *digest != 0)
+    }
 }
 
 /// What an object follows.
@@ -164,7 +188,7 @@ impl Object {
             marks: Marks::default(),
             details: None,
             follows: Follows::Nothing,
-            pushed: AtomicU64::default(),
+            pushed: PushedDigests::default(),
         }
     }
 
@@ -212,7 +236,7 @@ impl Object {
             marks,
             details: None,
             follows,
-            pushed: AtomicU64::default(),
+            pushed: PushedDigests::default(),
         })
     }
 }
@@ -225,13 +249,20 @@ impl Object {
 
     /// Takes note of the digest, in hex, that a delivery has named for the tag that this object tracks.
     pub(super) fn was_pushed(&self, digest: &str) {
-        self.pushed.store(digest_prefix(digest), Ordering::Relaxed);
+        self.pushed.add(digest_prefix(digest));
+    }
+
+    /// Takes note that the tag has a digest that nobody has named.
+    pub(super) fn forget_pushed(&self) {
+        self.pushed.clear();
     }
 
     /// Whether its artifact or the tag that it tracks may have this digest, in hex.
     pub(super) fn may_have_digest(&self, digest: &str) -> bool {
-        let pushed = self.pushed.load(Ordering::Relaxed);
-        pushed == 0 || pushed == digest_prefix(digest) || self.progress.revision.as_deref() == Some(digest)
+        let mut pushed = self.pushed.iter().peekable();
+        pushed.peek().is_none()
+            || pushed.any(|pushed| pushed == digest_prefix(digest))
+            || self.progress.revision.as_deref() == Some(digest)
     }
 
     /// Whether the same deliveries concern both.
@@ -254,7 +285,9 @@ impl Inventory {
     /// Adds an object, or replaces the one of this name.
     pub fn put(&mut self, mut object: Object) {
         if let Some(before) = self.object(&object.target).filter(|before| before.follows == object.follows) {
-            object.pushed = AtomicU64::new(before.pushed.load(Ordering::Relaxed));
+            let pushed: Vec<u64> = before.pushed.iter().collect();
+            object.pushed = PushedDigests::default();
+            pushed.into_iter().rev().for_each(|digest| object.pushed.add(digest));
         }
         self.remove(&object.target);
         let id = self.free.pop().unwrap_or_else(|| {

@@ -221,6 +221,16 @@ mod tests {
             "unreadable: cannot read the payload: the repository has no clone URL, as before Bitbucket Server 6; list the \
              server's host under `gitHosts` of the endpoint",
         );
+        // Ports are not compared at these hosts.
+        let hosts: Vec<String> = hosts.map(str::to_owned).to_vec();
+        let urls = testing::repositories(&PROVIDER, &[CHANGED], &body, &hosts);
+        for url in [
+            "ssh://git@bitbucket.example.com:7999/prj/app.git",
+            "https://bitbucket.example.com:8443/scm/PRJ/app.git",
+        ] {
+            let url = crate::event::repository_url::RepositoryUrl::parse(url).expect("a URL");
+            assert!(urls.iter().any(|known| known.same_repository(&url)), "{url}");
+        }
         body["repository"]["slug"] = Value::Null;
         check(
             &PROVIDER,

@@ -45,6 +45,26 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
     }
 }
 
+/// The URLs of the repositories that a push is about.
+pub(super) fn repositories(
+    provider: &Provider,
+    headers: &[(&str, &str)],
+    body: &Value,
+    hosts: &[String],
+) -> Vec<RepositoryUrl> {
+    let headers: Vec<(String, String)> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let body = body.to_string();
+    let delivery = Delivery { headers: &headers, body: body.as_bytes() };
+    let hints = Hints { git_hosts: hosts, ..Hints::default() };
+    let Ok(Parsed::Events(events)) = provider.read(&believe(delivery), &hints) else { return Vec::new() };
+    let urls = events.into_iter().filter_map(|event| match event {
+        Event::Git(event) => Some(event.repository),
+        _ => None,
+    });
+    urls.flatten().collect()
+}
+
 /// Whether a push brings a commit, by what it says.
 pub(super) fn brings(provider: &Provider, headers: &[(&str, &str)], body: &Value, commit: &str) -> bool {
     let headers: Vec<(String, String)> =

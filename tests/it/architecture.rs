@@ -65,7 +65,11 @@ fn imports_point_to_lower_layers() {
         for other in imported_modules(&text).into_iter().filter(|other| *other != module) {
             let below =
                 layer(&other).unwrap_or_else(|| panic!("{}: crate::{other} is not a module", file.display()));
-            assert!(below > own, "{}: {module} imports {other}, which is not in a lower layer", file.display());
+            assert!(
+                below > own,
+                "{}: {module} imports {other}, which is not in a lower layer",
+                file.display()
+            );
         }
     }
 }

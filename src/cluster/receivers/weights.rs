@@ -22,8 +22,10 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Makes room for a Receiver, or for what has become of it; says whether there is any.
+    /// Makes room for a Receiver, or for what has become of it; says whether there is any. If there is not, what
+    /// it was before stays.
     pub(super) fn admit(&mut self, name: &Name, weight: usize) -> bool {
+        let before = self.by_name.get(name).copied();
         self.remove(name);
         let of_namespace = self.by_namespace.get(&name.0).copied().unwrap_or_default();
         let has_room = of_namespace + weight <= MAX_NAMESPACE_BYTES
@@ -36,13 +38,20 @@ impl Weights {
                     "the Receiver is not served: those of its namespace, or all together, take too much memory"
                 );
             }
+            if let Some(before) = before {
+                self.add(name, before);
+            }
             return false;
         }
         self.refused.remove(name);
+        self.add(name, weight);
+        true
+    }
+
+    fn add(&mut self, name: &Name, weight: usize) {
         self.total += weight;
         *self.by_namespace.entry(name.0.clone()).or_default() += weight;
         self.by_name.insert(name.clone(), weight);
-        true
     }
 
     /// Forgets a Receiver.
@@ -71,6 +80,8 @@ mod tests {
         assert!(weights.admit(&name("b", 1), 11), "another namespace has room");
         assert!(weights.admit(&name("a", 0), 5), "a change gives back what it took before");
         assert!(weights.admit(&name("a", 1), 11));
+        assert!(!weights.admit(&name("a", 1), MAX_NAMESPACE_BYTES), "and keeps what it had");
+        assert!(!weights.admit(&name("a", 2), MAX_NAMESPACE_BYTES - 10));
         weights.remove(&name("a", 1));
         let filled =
             (0..20).filter(|at| weights.admit(&name(&format!("n{at}"), 0), MAX_NAMESPACE_BYTES)).count();
