@@ -203,9 +203,9 @@ const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn read_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is no length of time"));
+        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is not a duration"));
     }
-    let refuse = || format!("`{text}` is no length of time; write it like 8s, 500ms or 1m30s");
+    let refuse = || format!("`{text}` is not a duration; write it like 8s, 500ms or 1m30s");
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {

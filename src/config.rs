@@ -38,7 +38,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// What the operator should know, though it stops nothing.
     pub warnings: Vec<String>,
-    /// What is other than with flux-recv for Flux v1, as far as it concerns this file.
+    /// How serving differs from flux-recv for Flux v1, as far as it concerns this file.
     pub notes: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ pub fn files(file: &Path) -> Vec<PathBuf> {
 
 /// Reads the text of a config; keys are looked up from `folder`.
 fn parse(text: &str, folder: &Path, rules: Rules) -> Result<Config, Vec<String>> {
-    let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is no YAML: {err}")])?;
+    let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is not valid YAML: {err}")])?;
     let mut mistakes = Vec::new();
     let config = read(value, folder, rules, &mut mistakes);
     match mistakes.is_empty() {
@@ -167,7 +167,7 @@ fn parse_api(file: &mut Section<'_>, api: &str) -> Option<Url> {
         _ => {
             file.mistake(
                 "api",
-                "is no http(s) URL; it means the API of fluxd (Flux v1), leave it out to ask the Kubernetes API",
+                "is not an http(s) URL; it is the API of fluxd (Flux v1), remove it to use the Kubernetes API",
             );
             None
         }

@@ -163,7 +163,7 @@ impl FollowThrough {
                 DueStep::Ask => {
                     log::info!(
                         object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.pursuit.asked_again();
-                        "Flux has looked and not seen the push yet; asking again"
+                        "Flux has not observed the revision yet, requesting reconciliation again"
                     );
                     self.shared.metrics.followed("asked_again", None);
                     self.shared.queue.nudge(&target);

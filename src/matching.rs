@@ -377,22 +377,23 @@ impl Matched {
 
     fn why_nothing_known(&self, events: &[Event]) -> String {
         if !self.skipped.is_empty() {
-            return "every object that follows it is suspended".to_owned();
+            return "every object that tracks it is suspended".to_owned();
         }
+        let subject = subject(events);
         if self.kept_out > 0 {
-            return format!(
-                "the filters of `resources` hold of none of the {} objects that follow this",
-                self.kept_out
-            );
+            let objects = counted(self.kept_out);
+            return format!("no object passed the filters of `resources` ({objects} this {subject})");
         }
         match self.follow_something_else {
-            0 => format!("no object here follows this {}", subject(events)),
-            1 => format!("one object follows this {}, but not what changed in it", subject(events)),
-            several => {
-                format!("{several} objects follow this {}, but not what changed in it", subject(events))
-            }
+            0 => format!("no object references this {subject}"),
+            others => format!("{} this {subject}; none tracks what changed", counted(others)),
         }
     }
+}
+
+/// `1 object references`, `2 objects reference`.
+fn counted(objects: usize) -> String {
+    if objects == 1 { "1 object references".to_owned() } else { format!("{objects} objects reference") }
 }
 
 fn subject(events: &[Event]) -> &'static str {

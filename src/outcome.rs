@@ -13,7 +13,7 @@ use crate::flux::Target;
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// These objects will be asked to reconcile.
+    /// These objects will be reconciliation requested.
     Accepted {
         /// What happened, in a line.
         event: BoundedText,
@@ -246,7 +246,7 @@ impl Outcome {
     pub fn detail(&self) -> String {
         match self {
             Outcome::Accepted { event, targets, skipped, dry_run } => {
-                let verb = if *dry_run { "would ask" } else { "asking" };
+                let verb = if *dry_run { "would request" } else { "requesting" };
                 format!(
                     "{event}: {verb} {}{}",
                     shortened(targets, Target::to_string),

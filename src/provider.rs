@@ -311,7 +311,7 @@ impl Parsed {
     }
 
     fn ignored_event(event: &str) -> Parsed {
-        Parsed::Ignored(format!("event `{event}` is none that flux-recv acts on"))
+        Parsed::Ignored(format!("event type `{event}` is not handled"))
     }
 }
 
@@ -353,7 +353,7 @@ fn pushed_ref<'c>(
     list: Option<&RawValue>,
 ) -> Result<RefChange, Unreadable> {
     let name = GitRef::from_full_name(name)
-        .ok_or_else(|| Unreadable::payload(format_args!("ref: `{name}` is no full ref name")))?;
+        .ok_or_else(|| Unreadable::payload(format_args!("ref: `{name}` is not a full ref name")))?;
     let deleted = deleted || after.is_some_and(is_zero_object_id);
     let after = after.filter(|after| !is_zero_object_id(after));
     let named: CommitIds = after.into_iter().chain(head).collect();

@@ -347,7 +347,7 @@ fn after_failure(
     failures: impl Fn(Failure) -> u32,
 ) -> Ending {
     if is_gone {
-        log::info!(object:% = target; "the object is gone; nothing to ask");
+        log::info!(object:% = target; "object deleted; reconcile request dropped");
         return Ending::Gone;
     }
     let (sort, longest, at_least) = match err {
@@ -361,7 +361,7 @@ fn after_failure(
     };
     let failures = failures(sort);
     let pause = growing_pause(FIRST_PAUSE, longest, failures).max(at_least);
-    log::warn!(object:% = target, why:% = err, retry_in_ms = pause.as_millis() as u64, failures = failures + 1; "could not ask to reconcile");
+    log::warn!(object:% = target, why:% = err, retry_in_ms = pause.as_millis() as u64, failures = failures + 1; "reconciliation request failed, retrying");
     Ending::Failed { pause, sort }
 }
 

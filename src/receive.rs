@@ -206,7 +206,7 @@ impl Receiver {
             _ if endpoint.suspended => return ignored("the endpoint is suspended".to_owned()),
             Ok(Parsed::Ping) if !endpoint.selection.matches_all => return Heard::Nothing(Outcome::Pong),
             _ if let Some(name) = unwanted_event(endpoint, delivery) => {
-                return ignored(format!("event `{name}` is none of the endpoint's `events`"));
+                return ignored(format!("event type `{name}` is not in the endpoint's `events`"));
             }
             Ok(Parsed::Events(events) | Parsed::Part { events, .. }) => events,
             // It concerns all that is listed, whatever it says.
@@ -318,7 +318,7 @@ impl Receiver {
 
     /// A filter came to no result, which keeps out what it was asked about.
     fn filter_failed(&self, endpoint: &Arc<str>, why: &str) {
-        log::warn!(endpoint:% = endpoint, why:%; "a filter comes to no result, which counts as no");
+        log::warn!(endpoint:% = endpoint, why:%; "a filter failed to evaluate and does not match");
         self.metrics.filter_failed(endpoint);
     }
 

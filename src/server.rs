@@ -221,7 +221,7 @@ fn record(service: &Service, endpoint: &Endpoint, entry: Entry, quiet: &Quiet) {
         log_delivery(endpoint, &entry);
     } else if let Some(unsaid) = quiet.may_speak(&endpoint.name, Instant::now()) {
         if unsaid > 0 {
-            log::warn!(endpoint:% = endpoint.name, unsaid; "more refused deliveries than were logged");
+            log::warn!(endpoint:% = endpoint.name, unsaid; "suppressed repeated log lines for refused deliveries");
         }
         log_delivery(endpoint, &entry);
     }

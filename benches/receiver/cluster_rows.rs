@@ -91,10 +91,10 @@ fn patches(bed: &Bed, kubeconfig: &str) -> Row {
         Server::flux_recv_with(kubeconfig, &arguments).when_it_knows_all_objects().when_it_listens();
     let push = requests(&receiver.path(), 1, false).remove(0);
     let ours = || {
-        let before = receiver.log().matches("asked to reconcile").count();
+        let before = receiver.log().matches("reconciliation requested").count();
         let started = Instant::now();
         post_once(&receiver, &push);
-        while receiver.log().matches("asked to reconcile").count() < before + OBJECTS {
+        while receiver.log().matches("reconciliation requested").count() < before + OBJECTS {
             std::thread::sleep(Duration::from_millis(10));
         }
         OBJECTS as f64 / started.elapsed().as_secs_f64()

@@ -73,8 +73,8 @@ fn describe_config(config: &Config) -> String {
     let mut text = "endpoints:\n".to_owned();
     for endpoint in config.endpoints.iter() {
         let proof = match endpoint.proves_the_sender() {
-            true => "proves its sender",
-            false => "rests on the secret path alone",
+            true => "deliveries are authenticated",
+            false => "protected by the secret path alone",
         };
         text.push_str(&format!("  {} ({}): {proof}\n", endpoint.name, endpoint.provider.name));
     }

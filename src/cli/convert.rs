@@ -54,7 +54,7 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
     let (mut receivers, mut secrets) = (Vec::new(), BTreeMap::new());
     for document in serde_yaml::Deserializer::from_str(&text) {
         let object = Option::<Value>::deserialize(document)
-            .with_context(|| format!("{} is no YAML of Kubernetes objects", args.file.display()))?;
+            .with_context(|| format!("{} is not valid YAML of Kubernetes objects", args.file.display()))?;
         collect(object.unwrap_or_default(), &mut receivers, &mut secrets);
     }
     let (mut entries, mut is_whole) = (Vec::new(), true);

@@ -192,7 +192,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
                 Ok(left(Some(running)).await)
             }
             Err((why, listens)) => {
-                log::error!("{why}; asking for what is left before the process ends");
+                log::error!("{why}; draining pending reconcile requests");
                 // A listener that still runs would go on taking deliveries.
                 left(listens.then_some(running)).await;
                 Err(anyhow::anyhow!(why))
@@ -350,10 +350,10 @@ fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
         }
         (None, None) => {
             log::info!(
-                "asking Flux objects through the Kubernetes API (fluxd on localhost is no longer the default: set `api:` for Flux v1)"
+                "requesting reconciliation through the Kubernetes API; set `api:` to hand events to fluxd (Flux v1)"
             );
             if !journal.keeps() {
-                log::warn!("no journal: what is accepted and not asked yet ends with the process");
+                log::warn!("no journal: pending reconcile requests are lost when the process ends");
             }
         }
     }
@@ -403,7 +403,7 @@ fn without_password(api: &url::Url) -> String {
     shown.to_string()
 }
 
-/// Stops accepting, then waits until nothing is left to ask or the time is over.
+/// Stops accepting, then waits until no reconcile request is pending or the time is over.
 async fn drain(
     running: Option<Running>,
     service: &Service,
@@ -429,7 +429,7 @@ async fn drain(
         log::error!("the journal does not close; its disk hangs");
     }
     if unmatched.is_empty() && left.is_empty() {
-        log::info!("nothing is left to ask");
+        log::info!("no reconcile request is pending");
         return ExitCode::SUCCESS;
     }
     if is_kept {
@@ -445,7 +445,7 @@ async fn drain(
         log::error!("lost, since the objects of the cluster never became known: {delivery}");
     }
     if !left.is_empty() {
-        log::error!("{} objects were not asked to reconcile: {}", left.len(), left.join(", "));
+        log::error!("reconciliation of {} objects was not requested: {}", left.len(), left.join(", "));
     }
     ExitCode::FAILURE
 }

@@ -46,7 +46,7 @@ impl Annotator {
                 .ok_or_else(|| self.not_served(target, "the API server knows no such kind"))?,
         };
         let Err(refusal) = send(&client, &resource, target).await? else {
-            log::info!(object:% = target; "asked to reconcile");
+            log::info!(object:% = target; "reconciliation requested");
             return Ok(());
         };
         let why = refusal.why;

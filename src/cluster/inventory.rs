@@ -280,13 +280,13 @@ impl Watches {
         let own = Scope::Namespace(client.default_namespace().to_owned());
         log::warn!(
             kind:%, scope:% = own;
-            "may not list the kind in the whole cluster; watching the own namespace, trying again every {} s",
+            "the kind cannot be listed in the whole cluster; watching the own namespace, trying again every {} s",
             TRY_AGAIN.as_secs()
         );
         let mut trouble = Trouble::default();
         tokio::select! {
             () = self.until_the_cluster_may_be_listed(client, resource) => {
-                log::info!(kind:%; "may list the kind in the whole cluster now");
+                log::info!(kind:%; "the kind can be listed in the whole cluster again");
             }
             ended = self.watch(kind, client, resource, &own, &Scope::Cluster, &mut trouble) => match ended {
                 Ended::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
@@ -317,7 +317,7 @@ impl Watches {
             return;
         }
         if times == SLIPS + 1 {
-            log::warn!(kind:%; "the cluster has no such kind; looking again every {} s", TRY_AGAIN.as_secs());
+            log::warn!(kind:%; "the kind is not served by the cluster; looking again every {} s", TRY_AGAIN.as_secs());
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
             self.extent.absent(kind, scope);
@@ -332,7 +332,7 @@ impl Watches {
             self.connection.reload_credentials().await;
         }
         let pause = trouble.pause();
-        log::warn!(kind:%, why:% = failure.why, retry_in_s = pause.as_secs(); "the API server does not say what it serves");
+        log::warn!(kind:%, why:% = failure.why, retry_in_s = pause.as_secs(); "API discovery failed, retrying");
         self.settle_if_broken(kind, scope, trouble.answered_failures);
         tokio::time::sleep(pause).await;
     }
@@ -358,7 +358,7 @@ impl Watches {
                 true => match tokio::time::timeout(ANSWER_LIMIT, watch.next()).await {
                     Ok(seen) => seen,
                     Err(_) => {
-                        log::warn!(kind:%, scope:%; "the list was silent for {} s; asking again", ANSWER_LIMIT.as_secs());
+                        log::warn!(kind:%, scope:%; "the list was silent for {} s; listing again", ANSWER_LIMIT.as_secs());
                         return Ended::Silent;
                     }
                 },
@@ -403,7 +403,7 @@ impl Watches {
                     }
                     trouble.failures += 1;
                     if trouble.failures == 1 {
-                        log::warn!(kind:%, scope:%, why:% = interruption.why; "the watch was interrupted; it goes on by itself");
+                        log::warn!(kind:%, scope:%, why:% = interruption.why; "watch interrupted, retrying");
                     }
                     if interruption.code.is_none() && trouble.failures.is_multiple_of(RELOAD_AFTER) {
                         return Ended::Unreachable;
@@ -497,10 +497,10 @@ impl Watches {
             return;
         }
         if !self.knowledge.is_settled(kind, scope) {
-            log::error!(kind:%, scope:%; "the API server does not give the kind; the others no longer wait for it");
+            log::error!(kind:%, scope:%; "the kind cannot be listed; continuing without it");
             self.knowledge.settled(kind, scope);
         } else if answered_failures == BROKEN_AFTER && self.knowledge.is_awaited(kind, scope) {
-            log::error!(kind:%, scope:%; "the API server does not give the kind; deliveries wait for it");
+            log::error!(kind:%, scope:%; "the kind cannot be listed; deliveries about it wait");
         }
     }
 

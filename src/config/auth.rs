@@ -7,7 +7,7 @@ use crate::verify::auth::Auth;
 
 /// The header that is to hold the key.
 pub(super) fn read(entry: &mut Section<'_>) -> Option<Auth> {
-    const FORMS: &str = "is none of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`";
+    const FORMS: &str = "is not one of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`";
     match entry.take("auth")? {
         Value::String(word) if word == "bearer" => Some(Auth::Bearer),
         Value::String(word) if word == "basic" => Some(Auth::Basic { user: None }),
@@ -23,7 +23,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> Option<Auth> {
                 (Some(user), None) => Some(Auth::Basic { user: Some(user) }),
                 (None, Some(header)) if is_header_name(&header) => Some(Auth::Header(header)),
                 (None, Some(header)) => {
-                    fields.mistake("header", &format!("`{header}` is no name of a header"));
+                    fields.mistake("header", &format!("`{header}` is not the name of a header"));
                     None
                 }
                 _ => {

@@ -1,4 +1,4 @@
-//! What is other than with flux-recv for Flux v1, told where a file could have been one of its.
+//! How serving differs from flux-recv for Flux v1, for config files that could have been written for it.
 
 use crate::endpoint::{Endpoint, Endpoints};
 
@@ -41,7 +41,7 @@ pub(super) fn to_flux_v1(endpoints: &Endpoints) -> Vec<String> {
         let names: Vec<&str> =
             endpoints.iter().filter(|endpoint| concerns(endpoint)).map(|endpoint| &*endpoint.name).collect();
         if !names.is_empty() {
-            lines.push(format!("other than with flux-recv for Flux v1, {}: {text}", names.join(", ")));
+            lines.push(format!("differs from flux-recv for Flux v1 ({}): {text}", names.join(", ")));
         }
     }
     lines

@@ -263,7 +263,7 @@ fn warnings(
     }
     if unsigned {
         warnings.push(format!(
-            "endpoint {name}: unsigned deliveries are accepted; whoever knows the URL is believed"
+            "endpoint {name}: unsigned deliveries are accepted; whoever knows the URL can send them"
         ));
     }
     warnings

@@ -38,7 +38,7 @@ fn issuer(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Issuer
     if let Some(url) =
         url.as_deref().filter(|url| !url.starts_with("https://") && !url.starts_with("http://"))
     {
-        fields.mistake("issuerURL", &format!("`{url}` is no web address"));
+        fields.mistake("issuerURL", &format!("`{url}` is not an http(s) URL"));
     }
     if claims.is_empty() && validations.is_empty() {
         fields.mistake(
@@ -73,7 +73,7 @@ fn claims(fields: &mut Section<'_>) -> Vec<Validation> {
                     // Numbers of tokens are doubles to expressions.
                     (Value::String(name), Value::Number(value)) => (name, format!("double({value})")),
                     _ => {
-                        fields.mistake("claims", "has something that is no text, number, true or false");
+                        fields.mistake("claims", "has a value that is not a string, a number, true or false");
                         continue;
                     }
                 };
@@ -87,7 +87,7 @@ fn claims(fields: &mut Section<'_>) -> Vec<Validation> {
                 }
             }
         }
-        Some(_) => fields.mistake("claims", "is no mapping; write `claim: value` lines"),
+        Some(_) => fields.mistake("claims", "is not a mapping; write `claim: value` lines"),
     }
     validations
 }

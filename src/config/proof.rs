@@ -89,7 +89,9 @@ fn checked_topics(entry: &mut Section<'_>, topics: Vec<String>) -> Vec<String> {
         if !topic.starts_with("arn:") || topic.split(':').count() != 6 {
             entry.mistake(
                 "topicArn",
-                &format!("`{topic}` is no ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME"),
+                &format!(
+                    "`{topic}` is not the ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME"
+                ),
             );
         }
     }

@@ -21,7 +21,7 @@ impl<'m> Section<'m> {
             Value::Mapping(fields) => Some(Section { fields, known: Vec::new(), place, mistakes }),
             _ => {
                 let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
-                mistakes.push(format!("{place}is no mapping; write `field: value` lines"));
+                mistakes.push(format!("{place}is not a mapping; write `field: value` lines"));
                 None
             }
         }
@@ -57,7 +57,7 @@ impl<'m> Section<'m> {
                 None
             }
             _ => {
-                self.mistake(field, "is no text; put it in quotes");
+                self.mistake(field, "must be a string; put it in quotes");
                 None
             }
         }
@@ -86,7 +86,7 @@ impl<'m> Section<'m> {
         for value in self.filled_list(field) {
             match value {
                 Value::String(text) if !text.is_empty() => texts.push(text),
-                _ => self.mistake(field, "lists something that is no text; put it in quotes"),
+                _ => self.mistake(field, "lists a value that is not a string; put it in quotes"),
             }
         }
         texts
@@ -105,7 +105,7 @@ impl<'m> Section<'m> {
         match self.take(field)? {
             Value::Sequence(list) => Some(list),
             _ => {
-                self.mistake(field, "is no list; write `- ` before each entry");
+                self.mistake(field, "is not a list; write `- ` before each entry");
                 None
             }
         }
@@ -137,7 +137,7 @@ impl<'m> Section<'m> {
                 None
             }
             None => {
-                self.mistake(field, "is no size; write it like 1048576, 512KiB or 25MiB");
+                self.mistake(field, "is not a size; write it like 1048576, 512KiB or 25MiB");
                 None
             }
         }
@@ -147,7 +147,7 @@ impl<'m> Section<'m> {
     pub(super) fn count(&mut self, field: &'static str) -> Option<u32> {
         let count = self.take(field)?.as_u64().and_then(|count| u32::try_from(count).ok());
         if count.is_none_or(|count| count == 0) {
-            self.mistake(field, "is no whole number above zero; remove it to have no limit");
+            self.mistake(field, "is not a whole number above zero; remove it to have no limit");
             return None;
         }
         count

@@ -42,7 +42,10 @@ fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Reso
         && Kind::of_manifest(&version, kind.info().name).is_none()
     {
         let known = format!("{}/{}", kind.info().group, kind.info().versions[0]);
-        fields.mistake("apiVersion", &format!("`{version}` is none of {kind}; write {known} or remove it"));
+        fields.mistake(
+            "apiVersion",
+            &format!("`{version}` is not a version of {kind}; write {known} or remove it"),
+        );
     }
     Some(Resource { kind: kind?, name, namespace, labels, filter })
 }
@@ -52,7 +55,7 @@ fn find_kind(fields: &mut Section<'_>, kind: &str) -> Option<Kind> {
     if found.is_none() {
         let known: Vec<&str> = KINDS.iter().map(|info| info.name).collect();
         let mend = suggestion::mend(kind, &known);
-        fields.mistake("kind", &format!("`{kind}` is no kind that flux-recv asks; {mend}"));
+        fields.mistake("kind", &format!("`{kind}` is not a kind that flux-recv handles; {mend}"));
     }
     found
 }
@@ -65,11 +68,11 @@ fn labels(fields: &mut Section<'_>) -> BTreeMap<String, String> {
             for (name, value) in written {
                 match (name, value) {
                     (Value::String(name), Value::String(value)) => drop(labels.insert(name, value)),
-                    _ => fields.mistake("matchLabels", "has something that is no text; put it in quotes"),
+                    _ => fields.mistake("matchLabels", "has a value that is not a string; put it in quotes"),
                 }
             }
         }
-        Some(_) => fields.mistake("matchLabels", "is no mapping of labels; write `label: value` lines"),
+        Some(_) => fields.mistake("matchLabels", "is not a mapping of labels; write `label: value` lines"),
     }
     labels
 }

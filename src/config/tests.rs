@@ -141,10 +141,10 @@ endpoints:
             "endpoint 4 (c.key): gcr: mail: is an unknown field; did you mean `email`?",
             "endpoint 5 (empty.key/): keyPath: cannot read DIR/empty.key/: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
             "endpoint 6 (a.key): source: is missing",
-            "endpoint 7: keyPath: is no text; put it in quotes",
+            "endpoint 7: keyPath: must be a string; put it in quotes",
             "endpoint 8 (a.key): unsigned: is only for senders that cannot sign, or could not until lately (BitbucketCloud); remove it",
             "endpoint 9 (a.key): gcr: is only for GoogleContainerRegistry and GCS; remove it",
-            "endpoint 10: is no mapping; write `field: value` lines",
+            "endpoint 10: is not a mapping; write `field: value` lines",
             "endpoint 9 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
         ],
     );
@@ -180,13 +180,13 @@ fn files_without_endpoints_or_yaml_are_refused() {
         &[],
         &[
             "fluxRecvVersion: is missing; write `fluxRecvVersion: 1`",
-            "endpoints: is no list; write `- ` before each entry",
+            "endpoints: is not a list; write `- ` before each entry",
             "endpoints: lists no endpoint; give at least one with `source` and `keyPath`",
         ],
     );
-    check_mistakes("", &[], &["is no mapping; write `field: value` lines"]);
+    check_mistakes("", &[], &["is not a mapping; write `field: value` lines"]);
     let err = parse("a: [", Path::new("")).err().expect("a mistake");
-    assert!(err[0].starts_with("is no YAML: ") && err[0].contains("line"), "{err:?}");
+    assert!(err[0].starts_with("is not valid YAML: ") && err[0].contains("line"), "{err:?}");
 }
 
 #[test]
@@ -237,12 +237,12 @@ endpoints:
             "endpoint 1 (a.key): oidc: is missing; list at least one issuer with `issuerURL`, `audience` and `claims` or `validations`",
             "endpoint 2 (b.key): oidc: 1: claims: is missing; say what the token has to claim (`claims: {repository: org/app}`), since public issuers give tokens to anyone",
             "endpoint 2 (b.key): oidc: 2: audience: is missing",
-            "endpoint 2 (b.key): oidc: 2: issuerURL: `token.example.com` is no web address",
+            "endpoint 2 (b.key): oidc: 2: issuerURL: `token.example.com` is not an http(s) URL",
             "endpoint 2 (b.key): oidc: 3: variables: 1: expression: cannot be read: mismatched input 'end' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n    | 1 +\n    |    ^",
             "endpoint 2 (b.key): oidc: 3: validations: 1: expression: `claim` is not declared; known are claims, vars\n    | claim.a == 'b'\n    | ^",
             "endpoint 3 (c.key): topicArn: is missing; name the topic, without it anyone's topic could post here",
             "endpoint 4 (d.key): auth: is only for senders that cannot sign, and SNS proves itself in its own way; remove it",
-            "endpoint 4 (d.key): topicArn: `my-topic` is no ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME",
+            "endpoint 4 (d.key): topicArn: `my-topic` is not the ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME",
             "endpoint 5 (e.key): oidc: is only for generic-oidc; remove it",
             "endpoint 5 (e.key): topicArn: is only for SNS; remove it",
             "endpoint 6 (f.key): source: `ECR` is unknown; its events come through `EventBridge` or `SNS`",
@@ -270,8 +270,8 @@ endpoints:
             "endpoint 1 (a.key): auth: is missing; ACR cannot sign, so say which header holds the key (`auth: bearer`, `auth: basic`, `auth: {header: NAME}`), or `unsigned: true` to believe whoever knows the URL",
             "endpoint 2 (b.key): unsigned: contradicts `auth`; remove one of them",
             "endpoint 3 (c.key): auth: is only for senders that cannot sign, and GitHub proves itself in its own way; remove it",
-            "endpoint 4 (d.key): auth: is none of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`",
-            "endpoint 5 (e.key): auth: header: `X Y` is no name of a header",
+            "endpoint 4 (d.key): auth: is not one of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`",
+            "endpoint 5 (e.key): auth: header: `X Y` is not the name of a header",
             "endpoint 6 (f.key): acceptKeyPaths: is only for senders that sign with the key; here it makes only the URL, remove it",
         ],
     );
@@ -347,10 +347,10 @@ endpoints:
             "endpoint 3 (c.key): match: `some` is neither `payload` nor `all`",
             "endpoint 4 (d.key): resources: is an empty list; list something or remove it",
             "endpoint 5 (e.key): resources: 1: nam: is an unknown field; did you mean `name`?",
-            "endpoint 5 (e.key): resources: 1: kind: `GitRepo` is no kind that flux-recv asks; did you mean `GitRepository`?",
-            "endpoint 5 (e.key): resources: 2: matchLabels: has something that is no text; put it in quotes",
-            "endpoint 5 (e.key): resources: 2: apiVersion: `v1` is none of Bucket; write source.toolkit.fluxcd.io/v1 or remove it",
-            "endpoint 5 (e.key): resources: 3: is no mapping; write `field: value` lines",
+            "endpoint 5 (e.key): resources: 1: kind: `GitRepo` is not a kind that flux-recv handles; did you mean `GitRepository`?",
+            "endpoint 5 (e.key): resources: 2: matchLabels: has a value that is not a string; put it in quotes",
+            "endpoint 5 (e.key): resources: 2: apiVersion: `v1` is not a version of Bucket; write source.toolkit.fluxcd.io/v1 or remove it",
+            "endpoint 5 (e.key): resources: 3: is not a mapping; write `field: value` lines",
         ],
     );
 }

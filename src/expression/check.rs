@@ -133,7 +133,7 @@ impl<'e> Walk<'e> {
         });
         let is_of_a_library = library.is_some_and(|name| functions::is_known(&name));
         if !is_of_a_library && !functions::is_known(&call.func_name) {
-            let why = format!("`{}` is no function that is known here", call.func_name);
+            let why = format!("`{}` is not a known function", call.func_name);
             return mistake(node, why);
         }
         if call.func_name == "matches"
@@ -141,7 +141,7 @@ impl<'e> Walk<'e> {
             && let Expr::Literal(LiteralValue::String(text)) = &pattern.expr
             && let Err(why) = functions::check_regex(text.inner())
         {
-            return mistake(pattern, format!("is no regular expression: {why}"));
+            return mistake(pattern, format!("is not a valid regular expression: {why}"));
         }
         if let Some(target) = call.target.as_deref().filter(|_| !is_of_a_library) {
             self.visit(target, below)?;

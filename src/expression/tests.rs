@@ -97,11 +97,11 @@ fn mistakes_have_a_caret_under_the_place() {
     );
     check_bad(
         "true && len(req.x) > 1",
-        "`len` is no function that is known here\n    | true && len(req.x) > 1\n    |         ^",
+        "`len` is not a known function\n    | true && len(req.x) > 1\n    |         ^",
     );
     check_bad(
         "req.x.matches('a(')",
-        "is no regular expression: error: unclosed group\n    | req.x.matches('a(')\n    |               ^",
+        "is not a valid regular expression: error: unclosed group\n    | req.x.matches('a(')\n    |               ^",
     );
     check_bad(
         "req.x + 'a'",

@@ -17,7 +17,7 @@ pub(super) struct Listed {
 /// Reads the resources of a Receiver.
 ///
 /// # Errors
-/// When a filter cannot be read, which leaves the whole Receiver not ready, or nothing is left to ask;
+/// When a filter cannot be read, which leaves the whole Receiver not ready, or no reconcile request is pending;
 /// names the field.
 pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Result<Listed, String> {
     let filter_of_all = condition(&receiver.spec.resource_filter, "spec.resourceFilter")?;
@@ -55,10 +55,10 @@ fn read_one(
 ) -> Result<selection::Resource, Hindrance> {
     let not_asked = |why: String| Hindrance::NotAsked(format!("{place}.{why}"));
     let kind = Kind::named(&listed.kind)
-        .ok_or_else(|| not_asked(format!("kind: `{}` is no kind that flux-recv asks", listed.kind)))?;
+        .ok_or_else(|| not_asked(format!("kind: `{}` is not a kind that flux-recv handles", listed.kind)))?;
     let group = listed.api_version.split_once('/').map(|(group, _)| group);
     if group.is_some_and(|group| group != kind.info().group) {
-        return Err(not_asked(format!("apiVersion: `{}` is none of {kind}", listed.api_version)));
+        return Err(not_asked(format!("apiVersion: `{}` is not a version of {kind}", listed.api_version)));
     }
     let is_wildcard = listed.name == "*";
     if is_wildcard && listed.match_labels.is_none() {

@@ -123,9 +123,9 @@ fn an_entry_keeps_the_url_and_says_what_does_not_map() {
         converted.notes,
         [
             "takes POST alone, and bodies that GitHub sends, where the Receiver took any method and body",
-            "spec.resources[1].kind: `Deployment` is no kind that flux-recv asks, so it is left out",
+            "spec.resources[1].kind: `Deployment` is not a kind that flux-recv handles, so it is left out",
             "spec.resources[2].matchLabels: is missing, without it the name `*` asks for nothing, so it is left out",
-            "spec.resources[3].apiVersion: `example.com/v1` is none of Bucket, so it is left out",
+            "spec.resources[3].apiVersion: `example.com/v1` is not a version of Bucket, so it is left out",
         ]
     );
 }

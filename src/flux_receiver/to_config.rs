@@ -36,7 +36,7 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
     set("pathSalt", json!(receiver.path_salt()));
     if of_type.proves_nothing {
         set("unsigned", json!(true));
-        notes.push("rests on the secret path alone, as the Receiver did; `auth` is better".to_owned());
+        notes.push("protected by the secret path alone, as the Receiver did; `auth` is better".to_owned());
     }
     notes.push(match of_type.reads_body || of_type.source.starts_with("generic") {
         true => "takes POST alone, where the Receiver took any method".to_owned(),

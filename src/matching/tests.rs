@@ -177,7 +177,7 @@ fn suspended_objects_are_named_and_left_alone() {
     let matched = find(&inventory, &events, &Selection::default());
     assert!(matched.targets.is_empty());
     assert_eq!(matched.skipped.len(), 1);
-    assert_eq!(matched.why_nothing(&events), "every object that follows it is suspended");
+    assert_eq!(matched.why_nothing(&events), "every object that tracks it is suspended");
 }
 
 // Incident 33.
@@ -506,7 +506,7 @@ fn filters_decide_object_by_object() {
     let none = find_with("res.kind == 'Bucket'");
     assert_eq!(
         none.why_nothing(&[]),
-        "the filters of `resources` hold of none of the 3 objects that follow this"
+        "no object passed the filters of `resources` (3 objects reference this repository)"
     );
 }
 

@@ -126,7 +126,7 @@ mod tests {
         check(&PROVIDER, &[], &json!({"action": "ping"}), "ping");
         let chart = json!({"action": "chart_push", "target": {"repository": "wordpress"}});
         check(&PROVIDER, &[], &chart, "change of chart repository …/helm/v1/repo");
-        let ignored = "ignored: event `quarantine` is none that flux-recv acts on";
+        let ignored = "ignored: event type `quarantine` is not handled";
         check(&PROVIDER, &[], &webhook("quarantine", json!({})), ignored);
     }
 

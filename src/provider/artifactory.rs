@@ -176,7 +176,7 @@ mod tests {
         event["event_type"] = json!("deleted");
         check(&PROVIDER, &[], &event, "deletion of example.jfrog.io/docker-local/team/app:v1");
         event["event_type"] = json!("scanned");
-        check(&PROVIDER, &[], &event, "ignored: event `docker.scanned` is none that flux-recv acts on");
+        check(&PROVIDER, &[], &event, "ignored: event type `docker.scanned` is not handled");
         let deployed = |name: &str| json!({"domain": "artifact", "event_type": "deployed", "data": {"repo_key": "Helm-Local", "name": name}});
         check(&PROVIDER, &[], &deployed("web-1.0.0.tgz"), "change of chart repository …/helm-local");
         check(&PROVIDER, &[], &deployed("x.jar"), "ignored: `x.jar` is part of no chart repository");

@@ -156,7 +156,7 @@ mod tests {
             &PROVIDER,
             &[],
             &json!({"eventType": "git.pullrequest.merged"}),
-            "ignored: event `git.pullrequest.merged` is none that flux-recv acts on",
+            "ignored: event type `git.pullrequest.merged` is not handled",
         );
     }
 

@@ -88,7 +88,7 @@ fn push(push: &Push) -> Result<Parsed, Unreadable> {
     let changes = &push.push.changes;
     let refs: Vec<RefChange> = changes.items.iter().filter_map(RefPair::change).collect();
     if refs.is_empty() && !changes.is_cut {
-        return Ok(Parsed::ignored("the push changes neither branch nor tag"));
+        return Ok(Parsed::ignored("the push changes not a branch or tag"));
     }
     let full_name = &push.repository.full_name;
     let https = format!("https://bitbucket.org/{full_name}.git");
@@ -164,12 +164,12 @@ mod tests {
     #[test]
     fn pushes_and_events_without_interest_are_ignored() {
         let body = json!({"push": {"changes": []}, "repository": {"full_name": "org/app"}});
-        check(&PROVIDER, &[PUSH], &body, "ignored: the push changes neither branch nor tag");
+        check(&PROVIDER, &[PUSH], &body, "ignored: the push changes not a branch or tag");
         check(
             &PROVIDER,
             &[("X-Event-Key", "repo:fork")],
             &json!({}),
-            "ignored: event `repo:fork` is none that flux-recv acts on",
+            "ignored: event type `repo:fork` is not handled",
         );
     }
 

@@ -203,7 +203,7 @@ fn artifact(id: &str, deleted: bool) -> Parsed {
         "docker" => Media::Image,
         "helm" => Media::Chart,
         other => {
-            return Parsed::ignored(format!("packages of the type `{other}` are none that Flux fetches"));
+            return Parsed::ignored(format!("packages of type `{other}` are not fetched by Flux"));
         }
     };
     let qualifier = |name: &str| package.qualifiers().get(name).map(|value| value.to_string());
@@ -375,7 +375,7 @@ mod tests {
         }
         check_event(
             &artifact("pkg:golang/example.com/app@v1"),
-            "ignored: packages of the type `golang` are none that Flux fetches",
+            "ignored: packages of type `golang` are not fetched by Flux",
         );
         check_event(&artifact("app-1.2"), "ignored: the artifact has no package URL");
         let deleted = event(
@@ -407,11 +407,11 @@ mod tests {
         );
         check_event(
             &event("build.finished.0.2.0", "0.4.1", subject.clone()),
-            "ignored: event `dev.cdevents.build.finished.0.2.0` is none that flux-recv acts on",
+            "ignored: event type `dev.cdevents.build.finished.0.2.0` is not handled",
         );
         let mut custom = event("change.merged.0.2.0", "0.4.1", subject);
         custom["context"]["type"] = json!("com.example.thing");
-        check_event(&custom, "ignored: event `com.example.thing` is none that flux-recv acts on");
+        check_event(&custom, "ignored: event type `com.example.thing` is not handled");
     }
 
     #[test]

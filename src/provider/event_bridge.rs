@@ -109,7 +109,7 @@ mod tests {
         check(&PROVIDER, &[], &failed, "ignored: the action `PUSH` ended with `FAILURE`");
         let mut scan = event("eu-west-1", json!({"scan-status": "COMPLETE"}));
         scan["detail-type"] = json!("ECR Image Scan");
-        check(&PROVIDER, &[], &scan, "ignored: event `ECR Image Scan` is none that flux-recv acts on");
+        check(&PROVIDER, &[], &scan, "ignored: event type `ECR Image Scan` is not handled");
     }
 
     #[test]

@@ -112,10 +112,9 @@ fn created_or_deleted(event: CreatedOrDeleted<'_>, deleted: bool) -> Result<Pars
             commits: event.sha.iter().map(String::as_str).collect(),
             head: None,
         }),
-        None => Ok(Parsed::ignored(format!(
-            "a {} was created or deleted, neither branch nor tag",
-            event.ref_type
-        ))),
+        None => {
+            Ok(Parsed::ignored(format!("a {} was created or deleted, not a branch or tag", event.ref_type)))
+        }
     }
 }
 

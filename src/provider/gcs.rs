@@ -62,12 +62,12 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
         let object: Object = delivery.json()?;
         return Ok(match object.bucket {
             Some(_) => changed("OBJECT_FINALIZE", object),
-            None => Parsed::ignored("the message is no notification of a bucket"),
+            None => Parsed::ignored("the message is not a notification of a bucket"),
         });
     };
     let attribute = |name: &str| message.attributes.get(name).cloned();
     let Some(kind) = attribute("eventType") else {
-        return Ok(Parsed::ignored("the message is no notification of a bucket"));
+        return Ok(Parsed::ignored("the message is not a notification of a bucket"));
     };
     // The attributes are there whatever the payload's format is.
     let described = message.text().and_then(|text| from_json::<Object>(&text).ok());
@@ -127,7 +127,7 @@ mod tests {
             &PROVIDER,
             &[],
             &notification("OBJECT_METADATA_UPDATE"),
-            "ignored: event `OBJECT_METADATA_UPDATE` is none that flux-recv acts on",
+            "ignored: event type `OBJECT_METADATA_UPDATE` is not handled",
         );
         testing::check_malformed(&PROVIDER, &[], &notification("OBJECT_FINALIZE"));
     }
@@ -138,7 +138,7 @@ mod tests {
             &PROVIDER,
             &[],
             &json!({"message": {"data": "e30="}}),
-            "ignored: the message is no notification of a bucket",
+            "ignored: the message is not a notification of a bucket",
         );
         let bare = json!({"message": {"attributes": {"eventType": "OBJECT_FINALIZE"}}});
         check(&PROVIDER, &[], &bare, "ignored: the notification names no bucket");
@@ -156,9 +156,9 @@ mod tests {
             ]
         };
         check(&PROVIDER, &header("OBJECT_DELETE"), &json!({}), "change of bucket flux");
-        let updated = "ignored: event `OBJECT_METADATA_UPDATE` is none that flux-recv acts on";
+        let updated = "ignored: event type `OBJECT_METADATA_UPDATE` is not handled";
         check(&PROVIDER, &header("OBJECT_METADATA_UPDATE"), &object, updated);
-        check(&PROVIDER, &[], &json!({"a": 1}), "ignored: the message is no notification of a bucket");
+        check(&PROVIDER, &[], &json!({"a": 1}), "ignored: the message is not a notification of a bucket");
     }
 
     #[test]
@@ -172,12 +172,7 @@ mod tests {
             "change of bucket flux",
         );
         let other = "google.cloud.storage.object.v1.metadataUpdated";
-        check(
-            &PROVIDER,
-            &header(other),
-            &object,
-            "ignored: event `metadataUpdated` is none that flux-recv acts on",
-        );
+        check(&PROVIDER, &header(other), &object, "ignored: event type `metadataUpdated` is not handled");
         assert!(compose(&Change::Ping).is_ok());
     }
 }

@@ -86,7 +86,7 @@ fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable
     let package = &event.package;
     if package.package_type != "container" {
         return Ok(Parsed::ignored(format!(
-            "the package is of type `{}`, no container image",
+            "the package is of type `{}`, not a container image",
             package.package_type
         )));
     }
@@ -213,7 +213,7 @@ mod tests {
         );
         let mut npm = body;
         npm["package"]["type"] = json!("npm");
-        check(&PROVIDER, &event, &npm, "ignored: the package is of type `npm`, no container image");
+        check(&PROVIDER, &event, &npm, "ignored: the package is of type `npm`, not a container image");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn package(event: PackageEvent) -> Result<Parsed, Unreadable> {
     let is_container =
         |kind: &str| kind.eq_ignore_ascii_case("container") || kind.eq_ignore_ascii_case("docker");
     if !types.into_iter().flatten().any(|kind| is_container(kind)) {
-        return Ok(Parsed::ignored("the package is no container image"));
+        return Ok(Parsed::ignored("the package is not a container image"));
     }
     let written = image_name(&package)?;
     let name = ImageName::parse(&written).map_err(Unreadable::payload)?;
@@ -236,7 +236,7 @@ mod tests {
             &PROVIDER,
             &[("X-GitHub-Event", "issues")],
             &json!({}),
-            "ignored: event `issues` is none that flux-recv acts on",
+            "ignored: event type `issues` is not handled",
         );
     }
 
@@ -272,7 +272,7 @@ mod tests {
         check(&PROVIDER, &event, &deleted, "ignored: package action `deleted` pushes nothing");
         let mut other = by_namespace;
         other["package"]["ecosystem"] = json!("npm");
-        check(&PROVIDER, &event, &other, "ignored: the package is no container image");
+        check(&PROVIDER, &event, &other, "ignored: the package is not a container image");
     }
 
     #[test]

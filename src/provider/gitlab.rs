@@ -235,7 +235,7 @@ mod tests {
             &PROVIDER,
             &system,
             &json!({"event_name": "project_create"}),
-            "ignored: event `project_create` is none that flux-recv acts on",
+            "ignored: event type `project_create` is not handled",
         );
         check(
             &PROVIDER,
@@ -252,7 +252,7 @@ mod tests {
             &PROVIDER,
             &[("X-Gitlab-Event", "Issue Hook")],
             &json!({}),
-            "ignored: event `Issue Hook` is none that flux-recv acts on",
+            "ignored: event type `Issue Hook` is not handled",
         );
         let release = json!({"tag": "v1", "action": "update", "project": push_body()["project"]});
         check(

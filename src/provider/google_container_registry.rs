@@ -54,7 +54,7 @@ fn request(delivery: &Verified<'_>) -> Option<String> {
     Some(notification.to_string())
 }
 
-const NO_NOTIFICATION: &str = "the message is no notification of a registry";
+const NO_NOTIFICATION: &str = "the message is not a notification of a registry";
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let notification: Notification = match pubsub::message(delivery)? {
@@ -129,12 +129,7 @@ mod tests {
             &json!({"action": "DELETE", "tag": "us.gcr.io/p/app:1.1"}),
             "deletion of us.gcr.io/p/app:1.1",
         );
-        check(
-            &PROVIDER,
-            &[],
-            &json!({"action": "SCAN"}),
-            "ignored: event `SCAN` is none that flux-recv acts on",
-        );
+        check(&PROVIDER, &[], &json!({"action": "SCAN"}), "ignored: event type `SCAN` is not handled");
         check(
             &PROVIDER,
             &[],

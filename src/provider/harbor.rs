@@ -204,10 +204,10 @@ mod tests {
             &PROVIDER,
             &[],
             &body("SCANNING_COMPLETED", "1"),
-            "ignored: event `SCANNING_COMPLETED` is none that flux-recv acts on",
+            "ignored: event type `SCANNING_COMPLETED` is not handled",
         );
         let quota = json!({"type": "QUOTA_EXCEED", "event_data": {"resources": [{"custom_attributes": {}}]}});
-        check(&PROVIDER, &[], &quota, "ignored: event `QUOTA_EXCEED` is none that flux-recv acts on");
+        check(&PROVIDER, &[], &quota, "ignored: event type `QUOTA_EXCEED` is not handled");
         let empty = json!({"type": "PUSH_ARTIFACT", "event_data": {"resources": []}});
         check(&PROVIDER, &[], &empty, "ignored: the list of events is empty");
         check(

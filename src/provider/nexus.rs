@@ -167,7 +167,7 @@ mod tests {
             &PROVIDER,
             &[("X-Nexus-Webhook-ID", "rm:global:audit")],
             &json!({}),
-            "ignored: event `rm:global:audit` is none that flux-recv acts on",
+            "ignored: event type `rm:global:audit` is not handled",
         );
         check(
             &PROVIDER,

@@ -48,7 +48,8 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
         "Notification" => notification(&envelope, hints),
         "SubscriptionConfirmation" => {
             let url = envelope.subscribe_url.filter(|url| of_sns(url).is_some());
-            url.map(Parsed::Confirm).ok_or_else(|| Unreadable::payload("SubscribeURL: is no address of SNS"))
+            url.map(Parsed::Confirm)
+                .ok_or_else(|| Unreadable::payload("SubscribeURL: is not an address of SNS"))
         }
         "UnsubscribeConfirmation" => Ok(Parsed::ignored("the subscription was ended")),
         other => Ok(Parsed::ignored_event(other)),
@@ -109,12 +110,7 @@ mod tests {
         let test = json!({"Records": [{"eventSource": "aws:codecommit", "eventName": "TriggerEventTest"}]});
         check(&PROVIDER, &[], &message(&test), "ping");
         let read = json!({"Records": [{"eventSource": "aws:s3", "eventName": "ObjectRestore:Post", "s3": {"bucket": {"name": "flux"}}}]});
-        check(
-            &PROVIDER,
-            &[],
-            &message(&read),
-            "ignored: event `ObjectRestore:Post` is none that flux-recv acts on",
-        );
+        check(&PROVIDER, &[], &message(&read), "ignored: event type `ObjectRestore:Post` is not handled");
     }
 
     #[test]
@@ -129,7 +125,7 @@ mod tests {
         let confirm = |url: &str| json!({"Type": "SubscriptionConfirmation", "TopicArn": "x", "Message": "y", "SubscribeURL": url});
         let good = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=1";
         check(&PROVIDER, &[], &confirm(good), "confirm");
-        let bad = "unreadable: cannot read the payload: SubscribeURL: is no address of SNS";
+        let bad = "unreadable: cannot read the payload: SubscribeURL: is not an address of SNS";
         for url in ["https://evil.example/?Action=ConfirmSubscription", "http://169.254.169.254/", ""] {
             check(&PROVIDER, &[], &confirm(url), bad);
         }

@@ -101,12 +101,7 @@ mod tests {
         let expect = "deletion of registry.example.com/team/app@sha256:11";
         check_with_hosts(&PROVIDER, &[("ce-type", DELETED)], &deleted, &host, expect);
         let scanned = [("ce-type", "zotregistry.image.scanned")];
-        check(
-            &PROVIDER,
-            &scanned,
-            &data,
-            "ignored: event `zotregistry.image.scanned` is none that flux-recv acts on",
-        );
+        check(&PROVIDER, &scanned, &data, "ignored: event type `zotregistry.image.scanned` is not handled");
     }
 
     #[test]

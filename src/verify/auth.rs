@@ -90,7 +90,9 @@ pub(super) fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&
         .filter(|(written, _)| written.eq_ignore_ascii_case(scheme))
         .map(|(_, credentials)| credentials.trim())
         .filter(|credentials| !credentials.is_empty())
-        .ok_or_else(|| Refusal::unproved(format!("the header Authorization is none of the scheme {scheme}")))
+        .ok_or_else(|| {
+            Refusal::unproved(format!("the header Authorization does not have the scheme {scheme}"))
+        })
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
     // The very text that is read afterwards: of a form that would be one of its fields.
     let payload = delivery.payload().unwrap_or_default();
     let message: Message = serde_json::from_slice(&payload)
-        .map_err(|_| Refusal::unproved("the body is no signed message of SNS"))?;
+        .map_err(|_| Refusal::unproved("the body is not a signed message of SNS"))?;
     if !topics.contains(&message.topic_arn) {
         return Err(Refusal::unproved("the message is of a topic that the endpoint does not list"));
     }

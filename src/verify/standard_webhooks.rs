@@ -99,7 +99,7 @@ fn check_age(timestamp: &str, now: SystemTime) -> Result<(), Refusal> {
         .parse()
         .ok()
         .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .ok_or_else(|| Refusal::unproved("the timestamp is no time in seconds"))?;
+        .ok_or_else(|| Refusal::unproved("the timestamp is not a time in seconds"))?;
     let off = now.duration_since(sent).unwrap_or_else(|err| err.duration());
     if off > TOLERANCE {
         return Err(Refusal::unproved(format!(

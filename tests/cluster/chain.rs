@@ -135,7 +135,7 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
         running
             .process
             .output()
-            .contains("Flux has looked and not seen the push yet; asking again")
+            .contains("Flux has not observed the revision yet, requesting reconciliation again")
             .then_some(())
     });
     early.git(&["push", "--quiet", "origin", "main"]);
@@ -279,7 +279,7 @@ fn patches(running: &FluxRecv) -> Vec<String> {
         .process
         .output()
         .lines()
-        .filter(|line| line.contains("asked to reconcile"))
+        .filter(|line| line.contains("reconciliation requested"))
         .map(str::to_owned)
         .collect()
 }

@@ -256,7 +256,11 @@ pub fn fault_sigterm_under_load(bed: &Bed) {
     for _ in 0..if is_long() { 10 } else { 2 } {
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(running.process.terminate(), Some(0), "{}", running.process.output());
-        assert!(running.process.output().contains("nothing is left to ask"), "{}", running.process.output());
+        assert!(
+            running.process.output().contains("no reconcile request is pending"),
+            "{}",
+            running.process.output()
+        );
         running.start_again();
     }
     std::thread::sleep(Duration::from_millis(500));

@@ -631,7 +631,7 @@ pub fn check_tells_rights_and_counts(bed: &Bed) {
         text.contains(&format!("GitRepository (v1): may list, watch, patch, {objects} objects")),
         "{text}"
     );
-    assert!(text.contains("github (GitHub): proves its sender"), "{text}");
+    assert!(text.contains("github (GitHub): deliveries are authenticated"), "{text}");
     for (name, url) in
         [("inside", "http://gitea-http.gitea.svc:3000/o/a"), ("outside", "https://git.example.com/o/a")]
     {

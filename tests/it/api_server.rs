@@ -195,14 +195,14 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
         Scripted(401, None),
     ]));
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
     let patches = bed.patches();
     assert_eq!(patches.len(), 6);
     assert!(patches[1] - patches[0] >= Duration::from_secs(2), "{:?}", patches[1] - patches[0]);
     let log = bed.running.log();
     assert!(
         log.contains(
-            "could not ask to reconcile object=GitRepository/apps/app why=\"429 Too plain for JSON\""
+            "reconciliation request failed, retrying object=GitRepository/apps/app why=\"429 Too plain for JSON\""
         ),
         "{log}"
     );
@@ -214,9 +214,9 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
 async fn what_someone_has_to_mend_is_said_and_tried_again() {
     let bed = start(script(&[Scripted(403, None), Scripted(422, None)]));
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"403").await;
-    bed.wait_for_log("could not ask to reconcile object=GitRepository/apps/app why=\"422").await;
-    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.wait_for_log("reconciliation request failed, retrying object=GitRepository/apps/app why=\"403").await;
+    bed.wait_for_log("reconciliation request failed, retrying object=GitRepository/apps/app why=\"422").await;
+    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
     assert_eq!(bed.patches().len(), 3);
 }
 
@@ -237,14 +237,13 @@ async fn objects_that_cannot_be_read_hide_only_themselves() {
             "{name}: {log}"
         );
     }
-    bed.wait_for_log("the cluster has no such kind; looking again every 60 s kind=Bucket").await;
+    bed.wait_for_log("the kind is not served by the cluster; looking again every 60 s kind=Bucket").await;
 }
 
 #[actix_web::test]
 async fn a_broken_kind_does_not_hold_back_the_others() {
     let bed = start(Double { broken_kind: Some("buckets"), ..Double::default() });
-    bed.wait_for_log("the API server does not give the kind; the others no longer wait for it kind=Bucket")
-        .await;
+    bed.wait_for_log("the kind cannot be listed; continuing without it kind=Bucket").await;
     assert!(bed.push().await.contains("\"targets\":[\"GitRepository/apps/app\"]"));
 }
 
@@ -253,7 +252,7 @@ async fn a_patch_that_hangs_is_ended_and_sent_again() {
     let bed = start(script(&[Scripted(NEVER, None)]));
     assert!(bed.push().await.starts_with("202 "));
     bed.wait_for_log("why=\"no answer within 10 s\"").await;
-    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
     assert_eq!(bed.patches().len(), 2);
 }
 
@@ -270,7 +269,7 @@ async fn watches_that_end_at_once_are_opened_with_growing_pauses() {
 #[actix_web::test]
 async fn an_expired_version_is_listed_anew() {
     let bed = start(Double { watches: Watches::Expired, ..Double::default() });
-    bed.wait_for_log("the watch was interrupted; it goes on by itself").await;
+    bed.wait_for_log("watch interrupted, retrying").await;
     let started = Instant::now();
     while bed.double.lists.load(Ordering::Relaxed) < 2 {
         assert!(started.elapsed() < Duration::from_secs(10));
@@ -291,10 +290,10 @@ async fn an_expired_version_is_listed_anew() {
 async fn a_served_version_that_goes_away_is_found_under_its_new_one() {
     let bed = start(Double { version: Mutex::new("v1beta2"), ..Double::default() });
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
     *bed.double.version.lock().expect("a lock") = "v1";
     assert!(bed.push().await.starts_with("202 "));
-    bed.running.wait_for_logs("INFO  asked to reconcile", 2, Duration::from_secs(20)).await;
+    bed.running.wait_for_logs("INFO  reconciliation requested", 2, Duration::from_secs(20)).await;
     assert!(bed.running.log().contains("404"), "{}", bed.running.log());
 }
 
@@ -304,12 +303,12 @@ async fn deliveries_wait_for_a_broken_kind_of_their_own() {
     let bed = start(Double { lists_fail: AtomicBool::new(true), ..Double::default() });
     let early = bed.push_now("https://github.com/org/app");
     assert!(early.contains("\"outcome\":\"queued\""), "{early}");
-    bed.wait_for_log("the others no longer wait for it kind=GitRepository").await;
+    bed.wait_for_log("continuing without it kind=GitRepository").await;
     let late = bed.push_now("https://github.com/org/app");
     assert!(late.contains("\"outcome\":\"queued\""), "{late}");
     assert_eq!(bed.patches().len(), 0);
     bed.double.lists_fail.store(false, Ordering::Relaxed);
-    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
 }
 
 /// What only filters read of objects is kept only where one does.
@@ -317,7 +316,7 @@ async fn deliveries_wait_for_a_broken_kind_of_their_own() {
 async fn the_first_filter_over_objects_has_them_listed_again_and_its_deliveries_wait_for_that() {
     let bed = start(Double::default());
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("INFO  asked to reconcile object=GitRepository/apps/app").await;
+    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
     bed.double.lists_are_slow.store(true, Ordering::Relaxed);
     // The second filter holds of an object of which nothing is known.
     let filtered = "fluxRecvVersion: 1
@@ -339,10 +338,10 @@ endpoints:
         assert!(early.contains("\"outcome\":\"queued\""), "{endpoint}: {early}");
     }
     let patches = bed.patches().len();
-    bed.wait_for_log("queued delivery: push to github.com/org/app main: asking").await;
-    bed.wait_for_log("hold of none of the 1 objects").await;
+    bed.wait_for_log("queued delivery: push to github.com/org/app main: requesting").await;
+    bed.wait_for_log("no object passed the filters of `resources` (1 object references this").await;
     let log = bed.running.log();
-    assert!(!log.contains("comes to no result"), "{log}");
+    assert!(!log.contains("failed to evaluate"), "{log}");
     assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
     let started = Instant::now();
     while bed.patches().len() == patches {
@@ -357,7 +356,10 @@ endpoints:
     bed.reload(&filtered.replace("\"a\"", "\"b\""));
     bed.running.wait_for_logs("the config was reloaded", 2, Duration::from_secs(20)).await;
     let other = bed.push_now(app);
-    assert!(other.contains("hold of none of the 1 objects"), "{other}");
+    assert!(
+        other.contains("no object passed the filters of `resources` (1 object references this"),
+        "{other}"
+    );
     assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
 }
 
@@ -375,12 +377,11 @@ endpoints:
   keyPath: plain.key
 ";
     bed.reload(config);
-    bed.wait_for_log("the API server does not give the kind; deliveries wait for it kind=GitRepository")
-        .await;
+    bed.wait_for_log("the kind cannot be listed; deliveries about it wait kind=GitRepository").await;
     let app = "https://github.com/org/app";
     assert!(bed.push_now_to("plain", app).contains("\"targets\":[\"GitRepository/apps/app\"]"));
     let waits = bed.push_now(app);
     assert!(waits.contains("\"outcome\":\"queued\""), "{waits}");
     bed.double.lists_fail.store(false, Ordering::Relaxed);
-    bed.wait_for_log("queued delivery: push to github.com/org/app main: asking").await;
+    bed.wait_for_log("queued delivery: push to github.com/org/app main: requesting").await;
 }

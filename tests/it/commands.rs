@@ -149,7 +149,7 @@ const QUEUED: &str = "202 {\"event\":\"push to github.com/org/app main\",\"outco
 #[test]
 fn sigterm_before_the_sync_waits_for_it_and_says_what_is_lost_without_a_journal() {
     let mut running = start_without_api_server(without_api_server(), &["--journal", "none"]);
-    assert!(running.log().contains("no journal: what is accepted and not asked yet ends with the process"));
+    assert!(running.log().contains("no journal: pending reconcile requests are lost when the process ends"));
     let sent = send_a_push(&running);
     assert!(sent.starts_with(QUEUED), "{sent}");
     let started = std::time::Instant::now();
@@ -231,8 +231,12 @@ fn check_tells_proofs_and_is_strict() {
     };
     let output = check(&good);
     assert!(output.status.success(), "{}", stdout(&output));
-    assert!(stdout(&output).contains("github (GitHub): proves its sender"), "{}", stdout(&output));
-    assert!(stdout(&output).contains("quay (Quay): rests on the secret path alone"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("github (GitHub): deliveries are authenticated"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("quay (Quay): protected by the secret path alone"),
+        "{}",
+        stdout(&output)
+    );
     std::fs::write(good.path().join("quay.key"), "short\n").expect("a key");
     let output = check(&good);
     assert_eq!(output.status.code(), Some(1), "not all is well");
@@ -298,7 +302,7 @@ fn startup_tells_each_endpoint_and_what_is_different() {
     let log = running.log();
     assert!(log.contains("serving endpoint=gitlab source=GitLab key="), "{log}");
     assert!(
-        log.contains("other than with flux-recv for Flux v1, gitlab, bb: events that are of no interest are answered with 200 now"),
+        log.contains("differs from flux-recv for Flux v1 (gitlab, bb): events that are of no interest are answered with 200 now"),
         "{log}"
     );
     assert!(log.contains("Flux v1, bb: deliveries have to be signed now"), "{log}");

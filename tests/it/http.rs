@@ -286,12 +286,12 @@ async fn answers_carry_json() {
     // Incident 29.
     assert_eq!(
         answer.body,
-        "{\"event\":\"push of docker.io/org/app:1\",\"outcome\":\"unmatched\",\"reason\":\"no object here follows this image\",\"skipped\":[]}"
+        "{\"event\":\"push of docker.io/org/app:1\",\"outcome\":\"unmatched\",\"reason\":\"no object references this image\",\"skipped\":[]}"
     );
     assert!(
         running
             .log()
-            .contains("WARN  delivery: push of docker.io/org/app:1: no object here follows this image"),
+            .contains("WARN  delivery: push of docker.io/org/app:1: no object references this image"),
         "{}",
         running.log()
     );

@@ -112,8 +112,8 @@ async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
 fn limits_that_make_no_sense_are_mistakes() {
     for (field, mistake) in [
         ("maxBody: 33MiB", "maxBody: has to be between 1 byte and 32 MiB"),
-        ("maxBody: 3 parsecs", "maxBody: is no size; write it like 1048576, 512KiB or 25MiB"),
-        ("maxPerMinute: 0", "maxPerMinute: is no whole number above zero"),
+        ("maxBody: 3 parsecs", "maxBody: is not a size; write it like 1048576, 512KiB or 25MiB"),
+        ("maxPerMinute: 0", "maxPerMinute: is not a whole number above zero"),
         ("acceptKeyPaths: missing.key", "acceptKeyPaths: cannot read"),
     ] {
         let config =

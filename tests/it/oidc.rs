@@ -28,7 +28,7 @@ endpoints:
       expression: claims.ref_protected == 'true'
     validations:
     - expression: claims.project_path.startsWith('example-org/')
-      message: the project is none of example-org
+      message: the project is not one of example-org
     - expression: vars.protected && claims.ref_type == 'branch'
       message: the branch is not protected
   resources:

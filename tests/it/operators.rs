@@ -43,7 +43,7 @@ async fn the_last_deliveries_are_listed_with_what_became_of_them() {
     }
     let expect = json!({
         "outcome": "accepted", "status": 202, "from": "127.0.0.1", "key": "github.key",
-        "detail": "push to github.com/org/app main: would ask GitRepository/apps/app",
+        "detail": "push to github.com/org/app main: would request GitRepository/apps/app",
         "targets": ["GitRepository/apps/app"],
     });
     assert_eq!(*latest, expect);

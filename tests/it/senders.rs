@@ -160,7 +160,7 @@ async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
             assert_eq!(status, 400, "wanted, and unreadable: {answer}");
             continue;
         }
-        let expect = format!(r#""ignored" "event `{name}` is none of the endpoint's `events`""#);
+        let expect = format!(r#""ignored" "event type `{name}` is not in the endpoint's `events`""#);
         assert_eq!((status, answer), (200, expect));
     }
     let (_, config) = running.ask("/config").await;

@@ -178,7 +178,7 @@ async fn keep<T: Watchable>(
             }
             Some(403 | 404) => {}
             _ if failures == 1 || answered_failures == SLIPS => {
-                log::warn!(what, scope:%, why:%; "the watch was interrupted; it goes on by itself")
+                log::warn!(what, scope:%, why:%; "watch interrupted, retrying")
             }
             _ => {}
         }
