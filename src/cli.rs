@@ -185,7 +185,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Reads `8s`, `1m30s`, `500ms` or a bare number of seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let length = read_duration(text)?;
-    match length <= LONGEST_TIME {
+    match length <= MAX_DURATION {
         true => Ok(length),
         false => Err(format!("`{text}` is longer than a day")),
     }
@@ -199,7 +199,7 @@ fn parse_duration_or_never(text: &str) -> Result<OptionalDuration, String> {
     if text == "never" { Ok(None) } else { parse_duration(text).map(Some) }
 }
 
-const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn read_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {

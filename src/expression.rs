@@ -66,10 +66,10 @@ impl Failed {
 }
 
 /// The longest expression, in bytes.
-const LONGEST: usize = 4096;
+const MAX_EXPRESSION_BYTES: usize = 4096;
 
 /// Room for the parser on the longest expression, whatever it repeats; only what is used is taken.
-const STACK: usize = 64 << 20;
+const PARSER_STACK_BYTES: usize = 64 << 20;
 
 /// What an expression is made of: the functions of Flux's own environment.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
@@ -163,8 +163,8 @@ fn read_apart(
     declared: &'static [&'static str],
     is_condition: bool,
 ) -> Result<Expression, BadExpression> {
-    if text.len() > LONGEST {
-        let why = format!("is longer than {LONGEST} bytes");
+    if text.len() > MAX_EXPRESSION_BYTES {
+        let why = format!("is longer than {MAX_EXPRESSION_BYTES} bytes");
         return Err(BadExpression { why, place: None, text: String::new() });
     }
     let interned = || INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +188,7 @@ fn read_on_a_thread(
     is_condition: bool,
 ) -> Result<Expression, BadExpression> {
     std::thread::scope(|scope| {
-        let reading = std::thread::Builder::new().stack_size(STACK);
+        let reading = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
         let read = reading.spawn_scoped(scope, || read(text, declared, is_condition)).map(|read| read.join());
         // Older versions of the parser panicked on some input.
         let Ok(Ok(read)) = read else {
@@ -286,14 +286,18 @@ impl fmt::Display for BadExpression {
         let Some((line, column)) = self.place else { return Ok(()) };
         let Some(written) = self.text.lines().nth(line) else { return Ok(()) };
         // Of a long line, what stands around the place.
-        let start = if written.chars().count() > SHOWN { column.saturating_sub(SHOWN / 2) } else { 0 };
-        let shown: String = written.chars().skip(start).take(SHOWN).collect();
+        let start = if written.chars().count() > MAX_SHOWN_CHARS {
+            column.saturating_sub(MAX_SHOWN_CHARS / 2)
+        } else {
+            0
+        };
+        let shown: String = written.chars().skip(start).take(MAX_SHOWN_CHARS).collect();
         write!(f, "{QUOTED}{shown}{QUOTED}{:>width$}", "^", width = column - start + 1)
     }
 }
 
 /// How much of a line a message quotes.
-const SHOWN: usize = 100;
+const MAX_SHOWN_CHARS: usize = 100;
 
 /// What begins a line of a message that quotes what the operator has written.
 pub const QUOTED: &str = "\n    | ";

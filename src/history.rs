@@ -58,10 +58,10 @@ pub struct Followed {
 }
 
 /// How many deliveries of an endpoint are remembered.
-const REMEMBERED: usize = 20;
+const MAX_DELIVERIES: usize = 20;
 
 /// How many objects of a delivery are remembered.
-const REMEMBERED_OBJECTS: usize = 20;
+const MAX_OBJECTS: usize = 20;
 
 impl DeliveryId {
     /// A delivery to this endpoint that an earlier process has answered: nothing is remembered of it.
@@ -78,16 +78,16 @@ impl History {
 
     /// Remembers a delivery, and forgets the oldest of its endpoint.
     pub fn remember(&self, mut entry: Entry) {
-        entry.outcome.shorten(REMEMBERED_OBJECTS);
+        entry.outcome.shorten(MAX_OBJECTS);
         if matches!(entry.outcome, Outcome::Queued { .. }) {
             entry.matched = self.take_early(entry.id.number);
         }
         let mut by_endpoint = self.lock();
         if !by_endpoint.contains_key(&entry.id.endpoint) {
-            by_endpoint.insert(Arc::clone(&entry.id.endpoint), VecDeque::with_capacity(REMEMBERED));
+            by_endpoint.insert(Arc::clone(&entry.id.endpoint), VecDeque::with_capacity(MAX_DELIVERIES));
         }
         let Some(entries) = by_endpoint.get_mut(&entry.id.endpoint) else { return };
-        let oldest = (entries.len() == REMEMBERED).then(|| entries.pop_front());
+        let oldest = (entries.len() == MAX_DELIVERIES).then(|| entries.pop_front());
         entries.push_back(entry);
         drop(by_endpoint);
         drop(oldest);
@@ -96,7 +96,7 @@ impl History {
     /// A push of a delivery was followed to its end.
     pub fn followed(&self, id: &DeliveryId, target: &Target, result: &'static str, after: Option<Duration>) {
         self.change(id, |entry| {
-            if entry.followed.len() < REMEMBERED_OBJECTS {
+            if entry.followed.len() < MAX_OBJECTS {
                 entry.followed.push(Followed { target: target.clone(), result, after });
             }
         });
@@ -104,13 +104,13 @@ impl History {
 
     /// A queued delivery was matched, with this outcome.
     pub fn matched(&self, id: &DeliveryId, mut outcome: Outcome) {
-        outcome.shorten(REMEMBERED_OBJECTS);
+        outcome.shorten(MAX_OBJECTS);
         let mut outcome = Some(outcome);
         self.change(id, |entry| entry.matched = outcome.take());
         // It may be matched before its answer was sent and remembered.
         if let Some(outcome) = outcome {
             let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
-            if early.len() == REMEMBERED {
+            if early.len() == MAX_DELIVERIES {
                 early.pop_front();
             }
             early.push_back((id.number, outcome));
@@ -214,7 +214,7 @@ mod tests {
                 followed: Vec::new(),
             });
         }
-        assert_eq!(history.to_json()["github"].as_array().map(Vec::len), Some(REMEMBERED));
+        assert_eq!(history.to_json()["github"].as_array().map(Vec::len), Some(MAX_DELIVERIES));
     }
 
     #[test]

@@ -64,10 +64,10 @@ struct CommitState {
 pub struct NotKept;
 
 /// How long a commit may take; senders wait for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// No commit is on its way.
-const IDLE: u64 = u64::MAX;
+const NO_COMMIT: u64 = u64::MAX;
 
 fn since_start() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -75,7 +75,7 @@ fn since_start() -> u64 {
 }
 
 /// How long changes wait that nobody waits for.
-const LATER: Duration = Duration::from_secs(1);
+const UNAWAITED_COMMIT_DELAY: Duration = Duration::from_secs(1);
 
 impl Journal {
     /// Keeps nothing: what is pending ends with the process.
@@ -97,7 +97,7 @@ impl Journal {
             gathering: Mutex::default(),
             wake: Condvar::new(),
             writable: AtomicBool::new(true),
-            began: AtomicU64::new(IDLE),
+            began: AtomicU64::new(NO_COMMIT),
             next_delivery: AtomicU64::new(next_delivery),
             ended: Commit::new(),
             metrics,
@@ -142,7 +142,8 @@ impl Journal {
     pub fn is_writable(&self) -> bool {
         let Some(shared) = &self.shared else { return true };
         let began = shared.began.load(Ordering::Relaxed);
-        let hangs = began != IDLE && since_start().saturating_sub(began) > PATIENCE.as_millis() as u64;
+        let hangs =
+            began != NO_COMMIT && since_start().saturating_sub(began) > COMMIT_TIMEOUT.as_millis() as u64;
         shared.writable.load(Ordering::Relaxed) && !hangs
     }
 
@@ -176,7 +177,7 @@ impl Commit {
     /// # Errors
     /// When nothing was written, or nobody knows for too long: a disk can also hang.
     pub async fn done(&self) -> Result<(), NotKept> {
-        tokio::time::timeout(PATIENCE, self.ended()).await.unwrap_or(Err(NotKept))
+        tokio::time::timeout(COMMIT_TIMEOUT, self.ended()).await.unwrap_or(Err(NotKept))
     }
 
     async fn ended(&self) -> Result<(), NotKept> {
@@ -239,7 +240,7 @@ impl Keeper {
     fn write(&mut self, changes: Vec<Change>) {
         self.shared.began.store(since_start(), Ordering::Relaxed);
         let result = self.commit(&changes);
-        self.shared.began.store(IDLE, Ordering::Relaxed);
+        self.shared.began.store(NO_COMMIT, Ordering::Relaxed);
         self.report(&result);
         let holds = changes.into_iter().filter(|change| result.is_ok() || change.outlives_failure());
         holds.for_each(|change| self.held.apply(change));
@@ -248,7 +249,7 @@ impl Keeper {
     fn wait_for_work(&self) -> Gathering {
         let gathering = self.shared.lock();
         let idle = |gathering: &mut Gathering| gathering.awaited.is_none() && !gathering.closing;
-        let woken = self.shared.wake.wait_timeout_while(gathering, LATER, idle);
+        let woken = self.shared.wake.wait_timeout_while(gathering, UNAWAITED_COMMIT_DELAY, idle);
         let (mut gathering, _) = woken.unwrap_or_else(PoisonError::into_inner);
         let closing = gathering.closing;
         Gathering { closing, ..std::mem::take(&mut *gathering) }

@@ -89,16 +89,16 @@ impl Default for Pace {
 }
 
 /// The first pause after a failure; it doubles with every further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The longest pause after failures that may pass by themselves.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// The longest pause while someone has to grant a right or mend an object.
-const LONGEST_BLOCKED_PAUSE: Duration = Duration::from_secs(300);
+const MAX_BLOCKED_RETRY_DELAY: Duration = Duration::from_secs(300);
 
 /// A delivery that matches no more objects than this asks all of them at once.
-const A_FEW: usize = 8;
+const MAX_UNSPREAD_TARGETS: usize = 8;
 /// Beyond that, each object makes the spread longer by this, up to [`Pace::spread`].
-const SPREAD_PER_OBJECT: Duration = Duration::from_millis(25);
+const SPREAD_PER_TARGET: Duration = Duration::from_millis(25);
 
 /// The queue; clones share it.
 #[derive(Clone)]
@@ -308,10 +308,10 @@ impl Pace {
     /// Over how long so many objects are spread.
     fn window(&self, objects: usize) -> Duration {
         match objects {
-            0..=A_FEW => Duration::ZERO,
+            0..=MAX_UNSPREAD_TARGETS => Duration::ZERO,
             many => {
                 let many = u32::try_from(many).unwrap_or(u32::MAX);
-                self.spread.min(SPREAD_PER_OBJECT.saturating_mul(many))
+                self.spread.min(SPREAD_PER_TARGET.saturating_mul(many))
             }
         }
     }
@@ -352,15 +352,15 @@ fn after_failure(
     }
     let (sort, longest, at_least) = match err {
         WriteError::Forbidden(_) | WriteError::Rejected(_) => {
-            (Failure::Blocked, LONGEST_BLOCKED_PAUSE, Duration::ZERO)
+            (Failure::Blocked, MAX_BLOCKED_RETRY_DELAY, Duration::ZERO)
         }
         WriteError::Temporary { retry_after, .. } => {
-            (Failure::Passing, LONGEST_PAUSE, retry_after.unwrap_or_default())
+            (Failure::Passing, MAX_RETRY_DELAY, retry_after.unwrap_or_default())
         }
-        WriteError::NotFound => (Failure::Passing, LONGEST_PAUSE, Duration::ZERO),
+        WriteError::NotFound => (Failure::Passing, MAX_RETRY_DELAY, Duration::ZERO),
     };
     let failures = failures(sort);
-    let pause = growing_pause(FIRST_PAUSE, longest, failures).max(at_least);
+    let pause = growing_pause(FIRST_RETRY_DELAY, longest, failures).max(at_least);
     log::warn!(object:% = target, why:% = err, retry_in_ms = pause.as_millis() as u64, failures = failures + 1; "reconciliation request failed, retrying");
     Ending::Failed { pause, sort }
 }

@@ -90,7 +90,7 @@ pub trait Notify: Send + Sync {
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How often to look for deliveries that need not wait any more.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const BACKLOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Waiting deliveries that are matched before their records go.
 const MAX_MATCHED_AT_ONCE: usize = 64;
@@ -349,7 +349,7 @@ impl Receiver {
         loop {
             self.match_what_can_be().await;
             // A delivery may come to wait just as its kinds become known, so there is a tick as well.
-            let _ = tokio::time::timeout(LOOK_AGAIN, became_known.notified()).await;
+            let _ = tokio::time::timeout(BACKLOG_CHECK_INTERVAL, became_known.notified()).await;
         }
     }
 
@@ -704,7 +704,7 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
 }
 
 /// How many events a summary names.
-const NAMED_EVENTS: usize = 5;
+const MAX_NAMED_EVENTS: usize = 5;
 
 /// Events in a line: the first few, and how many more there are.
 #[derive(Default)]
@@ -715,7 +715,7 @@ struct Summary {
 
 impl Summary {
     fn add(&mut self, events: &[Event]) {
-        let missing = NAMED_EVENTS - self.named.len();
+        let missing = MAX_NAMED_EVENTS - self.named.len();
         self.named.extend(events.iter().take(missing).map(Event::summary));
         self.more += events.len().saturating_sub(missing);
     }

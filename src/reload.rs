@@ -31,7 +31,7 @@ pub struct Changes {
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// How often the content is looked at without an event.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Changes {
     /// Watches the files of a config that is about to be loaded.
@@ -44,7 +44,7 @@ impl Changes {
             }
         });
         let watcher = watcher
-            .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", LOOK.as_secs()))
+            .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", CHECK_INTERVAL.as_secs()))
             .ok();
         let mut changes = Changes {
             file: file.to_owned(),
@@ -71,7 +71,7 @@ impl Changes {
                     tokio::time::sleep(SETTLE).await;
                     false
                 }
-                () = tokio::time::sleep(LOOK) => false,
+                () = tokio::time::sleep(CHECK_INTERVAL) => false,
             };
             let content = self.content();
             if content == self.seen && !asked {
@@ -117,7 +117,7 @@ impl Changes {
             match watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.watched.insert(folder)),
                 Err(err) => {
-                    log::warn!(folder:% = folder.display(), why:% = err; "cannot watch the folder; it is looked at every {} s", LOOK.as_secs());
+                    log::warn!(folder:% = folder.display(), why:% = err; "cannot watch the folder; it is looked at every {} s", CHECK_INTERVAL.as_secs());
                 }
             }
         }

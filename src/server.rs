@@ -92,7 +92,7 @@ impl Default for Limits {
 }
 
 /// More would not help: the work per delivery is some 20 µs.
-const MOST_WORKERS: usize = 4;
+const MAX_WORKERS: usize = 4;
 
 /// Serves on a bound listener. Has to be called within a Tokio runtime.
 ///
@@ -101,7 +101,7 @@ const MOST_WORKERS: usize = 4;
 pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running> {
     let limits = service.limits;
     let options = ListenerOptions {
-        workers: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),
+        workers: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
         max_connections: limits.max_connections,
         deadlines: limits.deadlines,
         stop_timeout: limits.body_time,
@@ -155,7 +155,7 @@ async fn respond(
         && path.starts_with(HOOK_PREFIX)
     {
         // Just after the start it may be one that is not known yet.
-        if !service.in_force.all_known(WAIT_FOR_RECEIVERS).await {
+        if !service.in_force.all_known(RECEIVERS_TIMEOUT).await {
             return answer(&not_known_yet());
         }
         serving = service.in_force.get();
@@ -198,12 +198,12 @@ async fn respond(
 }
 
 /// How long a delivery waits for its endpoint to become known; senders wait longer.
-const WAIT_FOR_RECEIVERS: Duration = Duration::from_secs(4);
+const RECEIVERS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// There may be such an endpoint, but the cluster has not told yet.
 fn not_known_yet() -> Outcome {
     let why = "the Receivers of the cluster are not known yet".into();
-    Outcome::Unavailable { why, retry_after: WAIT_FOR_RECEIVERS, proved: false }
+    Outcome::Unavailable { why, retry_after: RECEIVERS_TIMEOUT, proved: false }
 }
 
 /// Who asks whether it may send CloudEvents, if this is such a question.

@@ -278,7 +278,7 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
 async fn catch_up_with(service: &Service) {
     while service.receiver.catch_up(service.in_force.get().endpoints.iter()).await.is_err() {
         log::warn!("the catch-up could not be written down; trying again");
-        tokio::time::sleep(CATCH_UP_AGAIN).await;
+        tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }
 }
 
@@ -287,9 +287,9 @@ async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watches>) {
     loop {
         let missed = watches.missed_changes().await;
         // Those of one list come together.
-        tokio::time::sleep(AFTER_A_GAP).await;
+        tokio::time::sleep(GAP_BATCH_DELAY).await;
         while service.receiver.catch_up_with(&service.in_force.get().endpoints, &missed).await.is_err() {
-            tokio::time::sleep(CATCH_UP_AGAIN).await;
+            tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
         }
     }
 }
@@ -300,19 +300,19 @@ async fn catch_up_late(service: &Service, watches: Option<&Watches>, came_late: 
         watches.synced().await;
     }
     while service.receiver.catch_up(came_late.iter()).await.is_err() {
-        tokio::time::sleep(CATCH_UP_AGAIN).await;
+        tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }
 }
 
-const AFTER_A_GAP: Duration = Duration::from_secs(1);
+const GAP_BATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// How often the journal is told that deliveries are accepted, at the least.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Several times within the absence that matters, so that a quick restart never looks like one.
 fn sign_of_life(catch_up_after: Option<Duration>) -> Duration {
-    let most = catch_up_after.map_or(SIGN_OF_LIFE, |after| after / 3);
-    most.clamp(Duration::from_secs(1), SIGN_OF_LIFE)
+    let most = catch_up_after.map_or(ALIVE_INTERVAL, |after| after / 3);
+    most.clamp(Duration::from_secs(1), ALIVE_INTERVAL)
 }
 
 /// Tells the journal that deliveries are accepted; never ends.
@@ -324,7 +324,7 @@ async fn tell_that_it_lives(journal: Journal, interval: Duration) {
     }
 }
 
-const CATCH_UP_AGAIN: Duration = Duration::from_secs(10);
+const CATCH_UP_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// What checking proofs needs from outside: the real network and the real clock.
 fn tools() -> Tools {

@@ -31,7 +31,7 @@ pub struct Annotator {
 }
 
 /// What the API server, or something before it, may ask for at most.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 impl Annotator {
     async fn patch(&self, target: &Target) -> Result<(), WriteError> {
@@ -129,7 +129,7 @@ async fn send(
     };
     let (code, retry_after) = (
         response_status.as_u16(),
-        retry_after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER)),
+        retry_after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
     );
     Ok(Err(ApiRefusal { code, why: format!("{code} {}", message.trim()), names_the_object, retry_after }))
 }

@@ -12,11 +12,11 @@ use crate::flux::Target;
 
 /// A watch that is opened brings what has happened before at once. What it brings within this time
 /// counts as that.
-const REPLAY: Duration = Duration::from_secs(5);
+const REPLAY_TIME: Duration = Duration::from_secs(5);
 
 /// The same where nobody watched for less than this, as when the API server ends a watch after some
 /// minutes: an object that is made just then is mostly not requested for it.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT_REPLAY_TIME: Duration = Duration::from_millis(500);
 
 /// What was found after gaps and has not been looked at.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Gap {
 
     /// A watch was opened after nobody watched for this long. It begins with what has changed meanwhile.
     pub(super) fn opened(&mut self, unwatched: Duration, now: Instant) {
-        let replay = if unwatched < SHORT { SHORT } else { REPLAY };
+        let replay = if unwatched < SHORT_REPLAY_TIME { SHORT_REPLAY_TIME } else { REPLAY_TIME };
         *self = Gap { lists_again: false, replays_until: Some(now + replay) };
     }
 

@@ -46,26 +46,26 @@ pub struct Watches {
 }
 
 /// When to look again for what is missing or forbidden.
-const TRY_AGAIN: Duration = Duration::from_secs(60);
+const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When to ask again after the API server did not answer; varied so that replicas spread.
-const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
-const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// A "forbidden" or "no such kind" may be a slip of an API server that has just started, so often;
 /// the pauses after it double.
-const SLIPS: u32 = 3;
-const TRY_SOON: Duration = Duration::from_secs(2);
+const MAX_TRANSIENT_REFUSALS: u32 = 3;
+const FIRST_REFUSAL_DELAY: Duration = Duration::from_secs(2);
 
 /// How long a list may be silent, and a question about what is served may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// So many failures in a row with an API server that does answer mean that one kind is broken; the
 /// others do not wait for it any longer.
-const BROKEN_AFTER: u32 = 5;
+const MAX_ANSWERED_FAILURES: u32 = 5;
 
 /// So many times in a row without an answer, the address and CA of the API server are read again.
-const RELOAD_AFTER: u32 = 3;
+const FAILURES_BEFORE_RELOAD: u32 = 3;
 
 /// Why a watch ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Watches {
             let mut pause = Duration::ZERO;
             if err.is_panic() {
                 log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
-                pause = LONGEST_AFTER_FAILURES;
+                pause = MAX_RETRY_DELAY;
             }
             running.extend([start(&mut tasks, kind, scope, pause)]);
         }
@@ -182,7 +182,7 @@ impl Watches {
     /// than [`Watches::synced`], which does not wait for what is broken.
     pub async fn all_known(&self) {
         while !self.is_all_known() {
-            tokio::time::sleep(TRY_SOON).await;
+            tokio::time::sleep(FIRST_REFUSAL_DELAY).await;
         }
     }
 
@@ -228,7 +228,7 @@ impl Watches {
             let ended = self.watch(kind, &client, &resource, &scope, &scope, &mut trouble).await;
             match ended {
                 Ended::Forbidden if trouble.forbidden < self.slips(kind, &scope) => {
-                    tokio::time::sleep(TRY_SOON * 2_u32.saturating_pow(trouble.forbidden)).await;
+                    tokio::time::sleep(FIRST_REFUSAL_DELAY * 2_u32.saturating_pow(trouble.forbidden)).await;
                     trouble.forbidden += 1;
                 }
                 Ended::Forbidden if scope == Scope::Cluster => {
@@ -244,7 +244,7 @@ impl Watches {
                     if ended == Ended::Unauthorized {
                         self.connection.reload_credentials().await;
                     }
-                    tokio::time::sleep(AFTER_A_FAILURE).await;
+                    tokio::time::sleep(FIRST_RETRY_DELAY).await;
                 }
             }
         }
@@ -253,25 +253,25 @@ impl Watches {
     /// How often "forbidden" may be a slip: what was listed before mostly comes back when an API
     /// server that has just started knows its roles.
     fn slips(&self, kind: Kind, scope: &Scope) -> u32 {
-        if self.extent.was_listed(kind, scope) { SLIPS + 1 } else { SLIPS }
+        if self.extent.was_listed(kind, scope) { MAX_TRANSIENT_REFUSALS + 1 } else { MAX_TRANSIENT_REFUSALS }
     }
 
     async fn discover(&self, client: &Client, kind: Kind) -> Result<Option<ApiResource>, Failure> {
-        match tokio::time::timeout(ANSWER_LIMIT, self.resources.discover(client, kind)).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.resources.discover(client, kind)).await {
             Ok(found) => found.map_err(|err| Failure { code: status_code(&err), why: describe(&err) }),
             Err(_) => {
-                Err(Failure { code: None, why: format!("no answer within {} s", ANSWER_LIMIT.as_secs()) })
+                Err(Failure { code: None, why: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()) })
             }
         }
     }
 
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
         log::warn!(
-            kind:%, scope:%, retry_in_s = TRY_AGAIN.as_secs();
+            kind:%, scope:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
             "the kind cannot be listed: grant the ClusterRole flux-recv; `flux-recv check` names the missing rights"
         );
         self.knowledge.forbidden(kind, stands_for, stands_for.place());
-        tokio::time::sleep(TRY_AGAIN).await;
+        tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
     }
 
     /// Watches the own namespace until the whole cluster may be listed. What was known of the rest
@@ -281,7 +281,7 @@ impl Watches {
         log::warn!(
             kind:%, scope:% = own;
             "the kind cannot be listed in the whole cluster; watching the own namespace, trying again every {} s",
-            TRY_AGAIN.as_secs()
+            REFUSED_RETRY_INTERVAL.as_secs()
         );
         let mut trouble = Trouble::default();
         tokio::select! {
@@ -290,7 +290,7 @@ impl Watches {
             }
             ended = self.watch(kind, client, resource, &own, &Scope::Cluster, &mut trouble) => match ended {
                 Ended::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
-                _ => tokio::time::sleep(AFTER_A_FAILURE).await,
+                _ => tokio::time::sleep(FIRST_RETRY_DELAY).await,
             }
         }
     }
@@ -298,9 +298,9 @@ impl Watches {
     async fn until_the_cluster_may_be_listed(&self, client: &Client, resource: &ApiResource) {
         let everywhere: Api<DynamicObject> = Api::all_with(client.clone(), resource);
         loop {
-            tokio::time::sleep(TRY_AGAIN).await;
+            tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
             let first = ListParams::default().limit(1);
-            if let Ok(Ok(_)) = tokio::time::timeout(ANSWER_LIMIT, everywhere.list_metadata(&first)).await {
+            if let Ok(Ok(_)) = tokio::time::timeout(ANSWER_TIMEOUT, everywhere.list_metadata(&first)).await {
                 return;
             }
         }
@@ -309,22 +309,22 @@ impl Watches {
     /// The first few "no such kind" may be slips; then it is a fact, and a minute later the objects
     /// went with the kind.
     async fn not_served(&self, kind: Kind, scope: &Scope, times: u32) {
-        if times <= SLIPS {
-            tokio::time::sleep(TRY_SOON * 2_u32.saturating_pow(times - 1)).await;
+        if times <= MAX_TRANSIENT_REFUSALS {
+            tokio::time::sleep(FIRST_REFUSAL_DELAY * 2_u32.saturating_pow(times - 1)).await;
             if times > 1 {
                 self.knowledge.settled(kind, scope);
             }
             return;
         }
-        if times == SLIPS + 1 {
-            log::warn!(kind:%; "the kind is not served by the cluster; looking again every {} s", TRY_AGAIN.as_secs());
+        if times == MAX_TRANSIENT_REFUSALS + 1 {
+            log::warn!(kind:%; "the kind is not served by the cluster; looking again every {} s", REFUSED_RETRY_INTERVAL.as_secs());
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
             self.extent.absent(kind, scope);
             self.count(kind);
         }
         self.knowledge.known(kind, scope, true);
-        tokio::time::sleep(TRY_AGAIN).await;
+        tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
     }
 
     async fn after_failed_discovery(&self, kind: Kind, scope: &Scope, failure: &Failure, trouble: &Trouble) {
@@ -355,10 +355,10 @@ impl Watches {
         let mut with_details = false;
         loop {
             let seen = match watch.is_listing() {
-                true => match tokio::time::timeout(ANSWER_LIMIT, watch.next()).await {
+                true => match tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await {
                     Ok(seen) => seen,
                     Err(_) => {
-                        log::warn!(kind:%, scope:%; "the list was silent for {} s; listing again", ANSWER_LIMIT.as_secs());
+                        log::warn!(kind:%, scope:%; "the list was silent for {} s; listing again", ANSWER_TIMEOUT.as_secs());
                         return Ended::Silent;
                     }
                 },
@@ -405,7 +405,8 @@ impl Watches {
                     if trouble.failures == 1 {
                         log::warn!(kind:%, scope:%, why:% = interruption.why; "watch interrupted, retrying");
                     }
-                    if interruption.code.is_none() && trouble.failures.is_multiple_of(RELOAD_AFTER) {
+                    if interruption.code.is_none() && trouble.failures.is_multiple_of(FAILURES_BEFORE_RELOAD)
+                    {
                         return Ended::Unreachable;
                     }
                     self.settle_if_broken(kind, stands_for, trouble.answered_failures);
@@ -493,13 +494,13 @@ impl Watches {
     }
 
     fn settle_if_broken(&self, kind: Kind, scope: &Scope, answered_failures: u32) {
-        if answered_failures < BROKEN_AFTER {
+        if answered_failures < MAX_ANSWERED_FAILURES {
             return;
         }
         if !self.knowledge.is_settled(kind, scope) {
             log::error!(kind:%, scope:%; "the kind cannot be listed; continuing without it");
             self.knowledge.settled(kind, scope);
-        } else if answered_failures == BROKEN_AFTER && self.knowledge.is_awaited(kind, scope) {
+        } else if answered_failures == MAX_ANSWERED_FAILURES && self.knowledge.is_awaited(kind, scope) {
             log::error!(kind:%, scope:%; "the kind cannot be listed; deliveries about it wait");
         }
     }
@@ -534,7 +535,7 @@ struct Trouble {
 impl Trouble {
     /// How long to wait after the last failure.
     fn pause(&self) -> Duration {
-        growing_pause(AFTER_A_FAILURE, LONGEST_AFTER_FAILURES, self.failures.saturating_sub(1))
+        growing_pause(FIRST_RETRY_DELAY, MAX_RETRY_DELAY, self.failures.saturating_sub(1))
     }
 }
 

@@ -89,11 +89,11 @@ struct State {
 }
 
 /// Changes that come together are put in force together.
-const SETTLE: Duration = Duration::from_millis(50);
+const BATCH_DELAY: Duration = Duration::from_millis(50);
 
 /// How long the first endpoints wait for Secrets of others, once all Receivers are listed: one Secret that
 /// cannot be read must not keep out every Receiver.
-const FIRST_DEADLINE: Duration = Duration::from_secs(10);
+const FIRST_SET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Receivers that are kept although there is no memory to serve them.
 const MAX_REFUSED: usize = 64;
@@ -127,11 +127,11 @@ impl Receivers {
                 },
                 () = until(deadline.filter(|_| !state.is_in_force)) => {}
             }
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(BATCH_DELAY).await;
             take_all(&mut state, &mut changes);
             state.watch_named_secrets(&self.connection, &tell, &polling);
             if state.unlisted.is_empty() {
-                deadline.get_or_insert_with(|| Instant::now() + FIRST_DEADLINE);
+                deadline.get_or_insert_with(|| Instant::now() + FIRST_SET_TIMEOUT);
             }
             let is_due = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if (state.is_in_force || state.is_known() || is_due) && state.build(self.rules.as_rules()) {

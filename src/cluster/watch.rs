@@ -37,11 +37,11 @@ const MAX_SILENCE: Duration = Duration::from_secs(180);
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// A watch that ends sooner than this was not meant to.
-const SHORT: Duration = Duration::from_secs(5);
+const SHORT_WATCH_TIME: Duration = Duration::from_secs(5);
 
 /// The pauses before a watch is opened again after short ones, and between two lists.
-const AFTER_A_SHORT_WATCH: Duration = Duration::from_millis(200);
-const LONGEST_AFTER_SHORT_WATCHES: Duration = Duration::from_secs(30);
+const FIRST_REOPEN_DELAY: Duration = Duration::from_millis(200);
+const MAX_REOPEN_DELAY: Duration = Duration::from_secs(30);
 
 /// Where a watch looks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -325,7 +325,7 @@ impl From<kube::Error> for Interruption {
 }
 
 /// The version to go on from is too old, the server says.
-const EXPIRED: u16 = 410;
+const GONE_STATUS: u16 = 410;
 
 impl<T: Watchable> Watch<T> {
     pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch<T> {
@@ -389,7 +389,7 @@ impl<T: Watchable> Watch<T> {
                             let is_broken = ended.is_err() || events.is_broken;
                             let silence = if is_broken { MAX_SILENCE } else { Duration::ZERO };
                             self.unwatched_since = Some(now.checked_sub(silence).unwrap_or(*since));
-                            let was_short = since.elapsed() < SHORT;
+                            let was_short = since.elapsed() < SHORT_WATCH_TIME;
                             self.short_watches =
                                 if was_short { self.short_watches.saturating_add(1) } else { 0 };
                             self.state = State::Current { version: std::mem::take(version) };
@@ -426,8 +426,7 @@ impl<T: Watchable> Watch<T> {
 
     async fn open(&mut self, version: String) -> Result<(), Interruption> {
         if self.short_watches > 0 {
-            let pause =
-                growing_pause(AFTER_A_SHORT_WATCH, LONGEST_AFTER_SHORT_WATCHES, self.short_watches - 1);
+            let pause = growing_pause(FIRST_REOPEN_DELAY, MAX_REOPEN_DELAY, self.short_watches - 1);
             tokio::time::sleep(pause).await;
         }
         let parameters = match &self.name {
@@ -444,7 +443,7 @@ impl<T: Watchable> Watch<T> {
             }
             Err(interruption) => {
                 self.short_watches = self.short_watches.saturating_add(1);
-                if interruption.code == Some(EXPIRED) {
+                if interruption.code == Some(GONE_STATUS) {
                     self.state = State::Outdated;
                 }
                 Err(interruption)

@@ -42,7 +42,7 @@ pub(super) struct Entry {
 }
 
 /// All bodies that are read at a time have this much room.
-const LONGEST_BODY: usize = 32 << 20;
+const MAX_BODY_BYTES: usize = 32 << 20;
 
 impl Entry {
     pub(super) fn read(
@@ -67,7 +67,7 @@ impl Entry {
         let filter = filter::read(&mut entry);
         let proof = proof::read(&mut entry);
         let unsigned = proof.unsigned;
-        let max_body = entry.bytes("maxBody", LONGEST_BODY);
+        let max_body = entry.bytes("maxBody", MAX_BODY_BYTES);
         let max_per_minute = entry.count("maxPerMinute");
         let suspended = entry.flag("suspend");
         let accept_key_paths = entry.texts("acceptKeyPaths");

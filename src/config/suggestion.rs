@@ -1,7 +1,7 @@
 //! What was probably meant.
 
 /// How alike two names have to be for one to be a slip of the other (Jaro-Winkler).
-const LIKENESS_OF_A_SLIP: f64 = 0.8;
+const MIN_SIMILARITY: f64 = 0.8;
 
 /// The mend for an unknown name: the nearest known one, or all of them.
 pub(super) fn mend(written: &str, known: &[&str]) -> String {
@@ -9,7 +9,7 @@ pub(super) fn mend(written: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .map(|name| (likeness(name), name))
-        .filter(|(likeness, _)| *likeness > LIKENESS_OF_A_SLIP)
+        .filter(|(likeness, _)| *likeness > MIN_SIMILARITY)
         .max_by(|left, right| left.0.total_cmp(&right.0));
     match nearest {
         Some((_, name)) => format!("did you mean `{name}`?"),

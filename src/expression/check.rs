@@ -13,10 +13,10 @@ pub(super) struct Mistake {
 }
 
 /// Evaluating goes as deep as the expression, on the stack of a worker.
-const DEEPEST: usize = 64;
+const MAX_NESTING: usize = 64;
 
 /// Loops in loops in loops are never a filter.
-const LOOPS_IN_LOOPS: usize = 3;
+const MAX_NESTED_LOOPS: usize = 3;
 
 /// Brackets within brackets, before anything is parsed; those in texts count as well, but texts hold
 /// few that stay open.
@@ -31,8 +31,8 @@ pub(super) fn brackets(text: &str) -> Result<(), (String, usize)> {
             b')' | b']' | b'}' => open = open.saturating_sub(1),
             _ => {}
         }
-        if open > DEEPEST {
-            return Err((format!("is nested more than {DEEPEST} deep"), at));
+        if open > MAX_NESTING {
+            return Err((format!("is nested more than {MAX_NESTING} deep"), at));
         }
     }
     Ok(())
@@ -59,8 +59,8 @@ fn mistake<T>(node: &IdedExpr, why: String) -> Result<T, Mistake> {
 
 impl<'e> Walk<'e> {
     fn visit(&mut self, node: &'e IdedExpr, depth: usize) -> Result<(), Mistake> {
-        if depth > DEEPEST {
-            return mistake(node, format!("is nested more than {DEEPEST} deep"));
+        if depth > MAX_NESTING {
+            return mistake(node, format!("is nested more than {MAX_NESTING} deep"));
         }
         let below = depth + 1;
         match &node.expr {
@@ -87,8 +87,8 @@ impl<'e> Walk<'e> {
                 let is_loop =
                     !matches!(&comprehension.iter_range.expr, Expr::List(list) if list.elements.is_empty());
                 self.loops += usize::from(is_loop);
-                if self.loops > LOOPS_IN_LOOPS {
-                    return mistake(node, format!("has more than {LOOPS_IN_LOOPS} loops in one another"));
+                if self.loops > MAX_NESTED_LOOPS {
+                    return mistake(node, format!("has more than {MAX_NESTED_LOOPS} loops in one another"));
                 }
                 if functions::is_library(&comprehension.iter_var) {
                     let why = format!("`{}` is the name of a library", comprehension.iter_var);

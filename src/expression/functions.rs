@@ -215,27 +215,27 @@ struct Made {
 
 /// Bounds of the size of an automaton, in bytes. In the worst case all of its states are visited at each
 /// byte.
-const SIZES: [usize; 5] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, LARGEST];
+const SIZES: [usize; 5] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, MAX_REGEX_BYTES];
 
 /// Some hundred KiB hold every expression that people write, and take a millisecond to make.
-const LARGEST: usize = 256 << 10;
+const MAX_REGEX_BYTES: usize = 256 << 10;
 
 /// Longer ones are not read, in bytes.
-const LONGEST_PATTERN: usize = 4096;
+const MAX_PATTERN_BYTES: usize = 4096;
 
 /// What making one costs, in steps.
 const TO_MAKE: u64 = 20_000;
 
 /// How many are kept on a thread: those of the filters in force.
-const KEPT: usize = 32;
+const MAX_CACHED_REGEXES: usize = 32;
 
 impl Made {
     fn new(pattern: &str) -> Result<Made, String> {
-        if pattern.len() > LONGEST_PATTERN {
+        if pattern.len() > MAX_PATTERN_BYTES {
             return Err(TOO_LARGE.to_owned());
         }
         for size in SIZES {
-            match RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(LARGEST).build() {
+            match RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(MAX_REGEX_BYTES).build() {
                 Ok(regex) => return Ok(Made { regex, per_byte: (size / SIZES[0]) as u64 }),
                 Err(regex::Error::CompiledTooBig(_)) => {}
                 Err(err) => return Err(err.to_string().lines().last().unwrap_or_default().trim().to_owned()),
@@ -257,7 +257,7 @@ fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
         if !kept.contains_key(pattern) {
             meter::pay(TO_MAKE)?;
             let made = Made::new(pattern).map_err(|why| ExecutionError::function_error("matches", why))?;
-            if kept.len() >= KEPT {
+            if kept.len() >= MAX_CACHED_REGEXES {
                 kept.clear();
             }
             kept.insert(pattern.to_owned(), made);

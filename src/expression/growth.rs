@@ -18,7 +18,7 @@ pub(super) struct Size {
 }
 
 /// The longest text that an expression may make, in bytes.
-const LONGEST_TEXT: u64 = 8 << 20;
+const MAX_TEXT_BYTES: u64 = 8 << 20;
 
 impl Size {
     pub(super) fn of(value: &Value) -> Size {
@@ -54,7 +54,7 @@ impl Size {
 pub(super) fn is_bounded(root: &IdedExpr, variables: Size) -> bool {
     let mut analysis = Analysis { variables, bound: HashMap::new(), longest: variables.longest };
     analysis.size(root);
-    analysis.longest <= LONGEST_TEXT
+    analysis.longest <= MAX_TEXT_BYTES
 }
 
 struct Analysis<'e> {

@@ -18,19 +18,19 @@ pub struct Budget {
 }
 
 /// A quarter of a second or two.
-const OF_A_DELIVERY: u64 = 5_000_000;
+const STEPS_PER_DELIVERY: u64 = 5_000_000;
 
 /// Of that, what one evaluation may take: much more than any reasonable filter does.
-const OF_AN_EVALUATION: u64 = 1_000_000;
+const STEPS_PER_EVALUATION: u64 = 1_000_000;
 
 /// What the validations of one token may take, some milliseconds.
-const OF_A_TOKEN: u64 = 50_000;
+const STEPS_PER_TOKEN: u64 = 50_000;
 
 /// What one evaluation may copy and make, in bytes.
-const MEMORY: u64 = 16 << 20;
+const BYTES_PER_EVALUATION: u64 = 16 << 20;
 
 /// What a value takes beside its text, in bytes.
-const OF_A_VALUE: u64 = 64;
+const BYTES_PER_VALUE: u64 = 64;
 
 /// Bytes of a text that are read in a step.
 const BYTES_PER_STEP: u64 = 64;
@@ -56,26 +56,26 @@ const PIECES: &str = "@pieces";
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { left: AtomicU64::new(OF_A_DELIVERY) }
+        Budget { left: AtomicU64::new(STEPS_PER_DELIVERY) }
     }
 }
 
 impl Budget {
     /// The budget of one filter of so many.
     pub fn shared_by(filters: usize) -> Budget {
-        Budget { left: AtomicU64::new(OF_A_DELIVERY / filters.max(1) as u64) }
+        Budget { left: AtomicU64::new(STEPS_PER_DELIVERY / filters.max(1) as u64) }
     }
 
     /// The budget of all validations of a token: they compare a few claims, on an HTTP worker.
     pub fn of_a_token() -> Budget {
-        Budget { left: AtomicU64::new(OF_A_TOKEN) }
+        Budget { left: AtomicU64::new(STEPS_PER_TOKEN) }
     }
 
     /// Lets what is evaluated within `run` charge this budget.
     pub(super) fn lend<T>(&self, run: impl FnOnce() -> T) -> T {
         let left = self.left.load(Ordering::Relaxed);
-        let lent = left.min(OF_AN_EVALUATION);
-        LENT.set(Some(Lent { steps: lent, memory: MEMORY }));
+        let lent = left.min(STEPS_PER_EVALUATION);
+        LENT.set(Some(Lent { steps: lent, memory: BYTES_PER_EVALUATION }));
         let result = run();
         let rest = LENT.take().map_or(0, |lent| lent.steps);
         self.left.store(left - lent + rest.min(lent), Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl Extent {
         } else if let Some(map) = value.downcast_ref::<CelMap<'_>>() {
             for part in map.inner().values() {
                 // With its key.
-                self.bytes += OF_A_VALUE;
+                self.bytes += BYTES_PER_VALUE;
                 self.add(&**part, most);
             }
         } else if let Some(inner) = value.downcast_ref::<CelOptional<'_>>().and_then(|some| some.inner()) {
@@ -127,7 +127,7 @@ impl Extent {
     }
 
     fn memory(&self) -> u64 {
-        self.values.saturating_mul(OF_A_VALUE).saturating_add(self.bytes)
+        self.values.saturating_mul(BYTES_PER_VALUE).saturating_add(self.bytes)
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Metadata {
 
 /// A field of `spec` or an annotation that is longer is left out, in bytes: values of charts and
 /// inline patches would be kept for every object in the cluster.
-const LONGEST: usize = 1024;
+const MAX_TEXT_BYTES: usize = 1024;
 
 /// Bytes of all that filters read of an object.
 const MAX_DETAILS_BYTES: usize = 32 << 10;
@@ -61,10 +61,10 @@ impl Details {
         spec: Option<&RawValue>,
         revision: Option<&str>,
     ) -> Details {
-        metadata.annotations.retain(|name, value| name != LAST_APPLIED && value.len() <= LONGEST);
+        metadata.annotations.retain(|name, value| name != LAST_APPLIED && value.len() <= MAX_TEXT_BYTES);
         let fields: BTreeMap<String, &RawValue> =
             spec.and_then(|spec| serde_json::from_str(spec.get()).ok()).unwrap_or_default();
-        let short = fields.into_iter().filter(|(_, value)| value.get().len() <= LONGEST);
+        let short = fields.into_iter().filter(|(_, value)| value.get().len() <= MAX_TEXT_BYTES);
         let spec: Map<String, Value> =
             short.filter_map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?))).collect();
         let mut kept = json!({"metadata": metadata, "spec": spec});

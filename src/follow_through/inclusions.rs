@@ -10,7 +10,7 @@ use crate::history::DeliveryId;
 use crate::matching::Inclusion;
 
 /// How long changes are waited for after a push: a large repository takes minutes to be fetched.
-const PATIENCE: Duration = Duration::from_secs(600);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Changes of one object that a delivery leads on, should endpoints close a circle between them.
 const MAX_CHANGES: u32 = 8;
@@ -73,7 +73,7 @@ impl Inclusions {
                 artifact,
                 includers: Arc::clone(&includers),
                 changes_left: MAX_CHANGES,
-                until: now + PATIENCE,
+                until: now + CHANGE_TIMEOUT,
             };
             if is_shown(&included) {
                 wait.lead_on(&included, &mut changes);
@@ -253,7 +253,7 @@ mod tests {
         let delivery = History::default().new_delivery(&Arc::from("github"));
         let changes = world.inclusions.expect(&delivery, inclusions(&["a<b"]), |_| true, world.now);
         assert_eq!(names(changes), ["b"]);
-        world.now += PATIENCE + Duration::from_secs(1);
+        world.now += CHANGE_TIMEOUT + Duration::from_secs(1);
         assert_eq!(world.sees("a", "2"), NOTHING);
         world.inclusions.prune(world.now);
         assert!(world.inclusions.is_empty() && world.inclusions.count == 0);

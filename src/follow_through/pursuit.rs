@@ -49,10 +49,10 @@ pub enum DueStep {
 }
 
 /// How long a push is followed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The first pause before asking again; it doubles with every further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_REPEAT_DELAY: Duration = Duration::from_secs(1);
 
 impl Pursuit {
     /// Begins to follow a push; `None` if the object shows it already.
@@ -87,7 +87,8 @@ impl Pursuit {
         }
         if progress.handled && progress.requested != self.handled {
             self.handled = progress.requested.clone();
-            let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.asked_again).unwrap_or(u32::MAX));
+            let pause =
+                FIRST_REPEAT_DELAY.saturating_mul(1_u32.checked_shl(self.asked_again).unwrap_or(u32::MAX));
             self.ask_at.get_or_insert(now + pause);
         }
         None
@@ -117,7 +118,7 @@ impl Pursuit {
     }
 
     fn ends(&self) -> Instant {
-        self.since + PATIENCE
+        self.since + FOLLOW_TIMEOUT
     }
 }
 

@@ -8,10 +8,10 @@ use crate::flux::{Kind, Target};
 
 /// How long the journal may still hold an object that was asked. An object that is wanted again in
 /// that time costs the journal no write; after a crash in that time it is asked once too often.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+pub(super) const RECORD_LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// When to look again at a slot that rests while the journal still writes.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const RECORD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A commit of the journal that is on its way.
 pub(super) trait Pledge: Clone {
@@ -167,7 +167,7 @@ impl<C: Pledge> Slots<C> {
             record.update();
             match record {
                 Record::Writing(_) => {
-                    self.due.insert((now + LOOK_AGAIN, target));
+                    self.due.insert((now + RECORD_CHECK_INTERVAL, target));
                 }
                 Record::None => drop(self.entries.remove(&target)),
                 Record::Durable => {
@@ -202,7 +202,7 @@ impl<C: Pledge> Slots<C> {
             Next::StartAt(due) => due,
             Next::Rest(_) => {
                 self.busy -= 1;
-                let linger = if matches!(record, Record::None) { now } else { now + LINGER };
+                let linger = if matches!(record, Record::None) { now } else { now + RECORD_LINGER_TIME };
                 slot.rests_until(self.min_interval).unwrap_or(now).max(linger)
             }
         };
@@ -271,7 +271,7 @@ mod tests {
         slots.finish(&first, later, Ending::Done);
         assert_eq!(slots.take_due(later, 9).0.start, std::slice::from_ref(&second));
         slots.finish(&second, later, Ending::Done);
-        let forgotten = later + LINGER + INTERVAL;
+        let forgotten = later + RECORD_LINGER_TIME + INTERVAL;
         slots.take_due(forgotten, 9);
         assert!(slots.is_empty() && slots.parked.values().all(BTreeSet::is_empty));
     }

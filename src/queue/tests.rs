@@ -150,7 +150,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
 
     let (queue, script) = start(pace, Script::default());
     let began = Instant::now();
-    let _ = queue.want(&targets(A_FEW));
+    let _ = queue.want(&targets(MAX_UNSPREAD_TARGETS));
     rest(&queue).await;
     let last = script.requests.lock().expect("a lock").iter().map(|(_, at)| *at).max().expect("requests");
     assert!(last.duration_since(began) < Duration::from_millis(400));

@@ -94,9 +94,9 @@ impl Waiting {
 const ENDPOINT_PART: usize = 4;
 
 /// A first sync takes seconds; in that time no sender posts more.
-const MOST_DELIVERIES: usize = 4096;
+const MAX_WAITING_DELIVERIES: usize = 4096;
 /// What the waiting deliveries may take, together, in bytes. In the journal they take half of it.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+const MAX_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// A delivery takes more in memory than as JSON text: names are short and each is an allocation.
 const BYTES_PER_JSON_BYTE: usize = 2;
@@ -128,14 +128,14 @@ impl Backlog {
         let Ok(bytes) = serde_json::to_vec(&delivery) else { return Kept::Full };
         let delivery = Waiting { size: delivery.size_of(bytes.len()), ..delivery };
         let mut state = self.lock();
-        if state.waiting.len() >= MOST_DELIVERIES || state.bytes + delivery.size > MOST_BYTES {
+        if state.waiting.len() >= MAX_WAITING_DELIVERIES || state.bytes + delivery.size > MAX_BACKLOG_BYTES {
             return Kept::Full;
         }
         let of_endpoint = state.waiting.iter().filter(|(_, waiting)| waiting.endpoint == delivery.endpoint);
         let (count, bytes_before) =
             of_endpoint.fold((0, 0), |(count, bytes), (_, waiting)| (count + 1, bytes + waiting.size));
-        if count >= MOST_DELIVERIES / ENDPOINT_PART
-            || bytes_before + delivery.size > MOST_BYTES / ENDPOINT_PART
+        if count >= MAX_WAITING_DELIVERIES / ENDPOINT_PART
+            || bytes_before + delivery.size > MAX_BACKLOG_BYTES / ENDPOINT_PART
         {
             return Kept::Full;
         }
@@ -243,13 +243,13 @@ mod tests {
     fn it_is_bounded_in_number_and_in_bytes() {
         let backlog_by_number = backlog();
         let other = || Waiting { endpoint: "other".to_owned(), ..waiting("a") };
-        for _ in 0..MOST_DELIVERIES / ENDPOINT_PART {
+        for _ in 0..MAX_WAITING_DELIVERIES / ENDPOINT_PART {
             assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Waits { .. }));
         }
         assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Full));
         assert!(matches!(backlog_by_number.keep(other()), Kept::Waits { .. }), "another endpoint has room");
         let backlog_by_bytes = backlog();
-        let third = "a".repeat(MOST_BYTES / ENDPOINT_PART / BYTES_PER_JSON_BYTE / 3);
+        let third = "a".repeat(MAX_BACKLOG_BYTES / ENDPOINT_PART / BYTES_PER_JSON_BYTE / 3);
         assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
         assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
         assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Full), "with what is around it");

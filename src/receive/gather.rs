@@ -9,7 +9,7 @@ use crate::verify::Verified;
 use crate::verify::auth::Auth;
 
 /// A body that is longer takes too much memory to be read field by field, in bytes.
-const LONGEST_REQUEST: usize = 3 << 20;
+const MAX_REQUEST_BYTES: usize = 3 << 20;
 
 /// The facts about a delivery that the endpoint's expressions name; none if there are no expressions.
 pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
@@ -46,8 +46,8 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
 /// The body as JSON text; a body that is no JSON has no fields.
 fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, String> {
     let length = delivery.body_length();
-    if length > LONGEST_REQUEST {
-        return Err(format!("the body has {length} bytes, filters read `req` of up to {LONGEST_REQUEST}"));
+    if length > MAX_REQUEST_BYTES {
+        return Err(format!("the body has {length} bytes, filters read `req` of up to {MAX_REQUEST_BYTES}"));
     }
     let read = match endpoint.provider.request {
         Some(inside) => inside(delivery),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines per endpoint and period.
-const LINES: u32 = 5;
+const MAX_LINES_PER_MINUTE: u32 = 5;
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts lines, endpoint by endpoint.
@@ -33,7 +33,7 @@ impl Quiet {
             unsaid = period.unsaid;
             *period = Period { began: now, said: 0, unsaid: 0 };
         }
-        if period.said >= LINES {
+        if period.said >= MAX_LINES_PER_MINUTE {
             period.unsaid += 1;
             return None;
         }

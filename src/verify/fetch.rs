@@ -107,13 +107,13 @@ fn follow(attempt: Attempt<'_>) -> Action {
     let leaves_tls = was_secure && attempt.url().scheme() != "https";
     let was_sns = attempt.previous().first().is_some_and(|url| of_sns(url.as_str()).is_some());
     let leaves_sns = was_sns && of_sns(attempt.url().as_str()).is_none();
-    match attempt.previous().len() > MOST_REDIRECTS || leaves_tls || leaves_sns {
+    match attempt.previous().len() > MAX_REDIRECTS || leaves_tls || leaves_sns {
         true => attempt.stop(),
         false => attempt.follow(),
     }
 }
 
-const MOST_REDIRECTS: usize = 3;
+const MAX_REDIRECTS: usize = 3;
 
 impl Fetch for HttpFetch {
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {

@@ -65,14 +65,14 @@ struct Discovery {
 }
 
 /// Issuers rotate their keys every few days or weeks and publish new ones well before they sign.
-const FRESH: Duration = Duration::from_secs(60 * 60);
+const KEY_SET_REFRESH_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Keys that are older are not used, whether newer ones can be fetched or not: one that its issuer has
 /// withdrawn is good for no longer than this.
-const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_KEY_SET_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Strangers can make up key IDs; each would be a request to the issuer without this pause.
-const PAUSE_BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
 
 impl KeySets {
     /// Key sets that will be fetched with this transport.
@@ -81,7 +81,7 @@ impl KeySets {
     }
 
     /// The key of this ID, or the only one if a token names none. Fetches the set if it is old or does
-    /// not hold the key, but not more often than every [`PAUSE_BETWEEN_FETCHES`].
+    /// not hold the key, but not more often than every [`MIN_FETCH_INTERVAL`].
     pub(super) async fn find(&self, source: Source<'_>, key_id: Option<&str>) -> Result<Jwk, Refusal> {
         let set = self.set(source);
         if let Some(key) = set.cached(key_id) {
@@ -97,7 +97,7 @@ impl KeySets {
         }
         let refreshed = set.refresh(&self.fetch, source).await;
         let mut cache = lock(&set.cache);
-        if cache.fetched.is_some_and(|fetched| fetched.elapsed() >= MAX_AGE) {
+        if cache.fetched.is_some_and(|fetched| fetched.elapsed() >= MAX_KEY_SET_AGE) {
             cache.keys = None;
         }
         match (cache.keys.as_ref().and_then(|keys| pick(keys, key_id)), refreshed) {
@@ -129,7 +129,7 @@ impl KeySets {
 impl KeySet {
     fn cached(&self, key_id: Option<&str>) -> Option<Jwk> {
         let cache = lock(&self.cache);
-        let fresh = cache.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH);
+        let fresh = cache.fetched.is_some_and(|fetched| fetched.elapsed() < KEY_SET_REFRESH_INTERVAL);
         pick(cache.keys.as_ref().filter(|_| fresh)?, key_id).cloned()
     }
 
@@ -138,7 +138,7 @@ impl KeySet {
     async fn refresh(&self, fetch: &Arc<dyn Fetch>, source: Source<'_>) -> Result<(), String> {
         {
             let mut cache = lock(&self.cache);
-            if cache.last_try.is_some_and(|last| last.elapsed() < PAUSE_BETWEEN_FETCHES) {
+            if cache.last_try.is_some_and(|last| last.elapsed() < MIN_FETCH_INTERVAL) {
                 return cache.failure.clone().map_or(Ok(()), Err);
             }
             cache.last_try = Some(Instant::now());

@@ -64,7 +64,7 @@ const PAUSE_AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
 /// One for each region that topics are in; those who know a hook path could name any number of
 /// addresses, and each would be a request.
-const MOST_CERTIFICATES: usize = 32;
+const MAX_CERTIFICATES: usize = 32;
 
 /// Checks that the message is of one of these topics and signed by SNS.
 pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &Tools) -> Result<(), Refusal> {
@@ -200,7 +200,7 @@ impl Certificates {
         if let Some(slot) = slots.get(url) {
             return Ok(Arc::clone(slot));
         }
-        if slots.len() >= MOST_CERTIFICATES {
+        if slots.len() >= MAX_CERTIFICATES {
             let age = |slot: &Slot| (slot.certificate.get().is_some(), slot.since);
             let oldest = slots.iter().min_by_key(|(_, slot)| age(slot)).map(|(url, _)| url.clone());
             oldest.map(|url| slots.remove(&url));

@@ -18,14 +18,14 @@ use super::watches::Change;
 use super::{Name, until};
 
 /// How old what is known of a Secret may be.
-const INTERVAL: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Looks in flight, and how many of them may be at Secrets that are new or could not be read the last time.
 const MAX_LOOKS: usize = 16;
 const MAX_UNCERTAIN_LOOKS: usize = MAX_LOOKS - 4;
 
 /// How long one look may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The Secrets that are looked at in turns.
 pub(super) struct Polling {
@@ -137,7 +137,7 @@ impl Schedule {
         self.in_flight.remove(&name);
         if self.names.contains(&name) {
             let due = if is_readable { &mut self.readable } else { &mut self.unreadable };
-            due.insert((now + INTERVAL, name));
+            due.insert((now + POLL_INTERVAL, name));
         }
     }
 }
@@ -157,7 +157,7 @@ async fn look(connection: &Connection, name: &Name) -> Change {
             }
         }
     };
-    match tokio::time::timeout(ANSWER_LIMIT, list).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, list).await {
         Ok(Ok(found)) => Change::Secret(name.clone(), found),
         Ok(Err(interruption)) => {
             log::warn!(what = format!("Secret {}", name.1), scope:%, why:% = interruption.why; "cannot be read");
@@ -186,12 +186,12 @@ mod tests {
         let mut names = hanging;
         names.insert(name("readable"));
         schedule.set(names);
-        let later = now + INTERVAL;
+        let later = now + POLL_INTERVAL;
         let looks: Vec<_> = std::iter::from_fn(|| schedule.next(later)).collect();
         assert_eq!(looks.len(), MAX_UNCERTAIN_LOOKS + 1);
         assert!(looks.contains(&name("readable")), "new ones that hang leave it its look");
         looks.into_iter().for_each(|look| schedule.ended(look, false, later));
-        let again: Vec<_> = std::iter::from_fn(|| schedule.next(later + INTERVAL)).collect();
+        let again: Vec<_> = std::iter::from_fn(|| schedule.next(later + POLL_INTERVAL)).collect();
         assert_eq!(again.len(), MAX_UNCERTAIN_LOOKS, "the other looks are free");
     }
 
@@ -202,6 +202,6 @@ mod tests {
         let first = schedule.next(now).expect("a look");
         schedule.set(BTreeSet::new());
         schedule.ended(first, true, now);
-        assert_eq!((schedule.next(now + INTERVAL), schedule.next_at()), (None, None));
+        assert_eq!((schedule.next(now + POLL_INTERVAL), schedule.next_at()), (None, None));
     }
 }

@@ -29,15 +29,15 @@ pub(super) enum Change {
     UnreadableSecret(Name),
 }
 
-const AFTER_A_FAILURE: Duration = Duration::from_secs(2);
-const LONGEST_AFTER_FAILURES: Duration = Duration::from_secs(30);
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(2);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// So many refusals or errors of an API server that answers are no slip of one that has just started.
 /// One Secret that cannot be read must not hold back the Receivers that name others.
-const SLIPS: u32 = 3;
+const MAX_TRANSIENT_REFUSALS: u32 = 3;
 
 /// How long a list may be silent.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells of all Receivers in a scope from now on.
 pub(super) fn watch_receivers(connection: &Connection, scope: &Scope, tell: &UnboundedSender<Change>) {
@@ -75,7 +75,7 @@ fn start<W: Future<Output = ()> + Send + 'static>(
         while AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
             log::error!("a watch of Receivers ended in a panic and is started again; please report this");
             drop(tell.send(cannot()));
-            tokio::time::sleep(LONGEST_AFTER_FAILURES).await;
+            tokio::time::sleep(MAX_RETRY_DELAY).await;
         }
     });
     running.abort_handle()
@@ -145,7 +145,7 @@ async fn keep<T: Watchable>(
     let (mut watch, mut failures, mut answered_failures) = (open(), 0_u32, 0_u32);
     loop {
         let next = match watch.is_listing() {
-            true => tokio::time::timeout(ANSWER_LIMIT, watch.next()).await.ok(),
+            true => tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await.ok(),
             false => Some(watch.next().await),
         };
         let interruption = match next {
@@ -165,7 +165,7 @@ async fn keep<T: Watchable>(
         let why = interruption.map_or_else(|| "no answer".to_owned(), |interruption| interruption.why);
         answered_failures = answered_failures.saturating_add(u32::from(code.is_some()));
         // A name that no object can have is asked for in vain.
-        if answered_failures == SLIPS || (code == Some(400) && answered_failures == 1) {
+        if answered_failures == MAX_TRANSIENT_REFUSALS || (code == Some(400) && answered_failures == 1) {
             see(None).into_iter().for_each(|change| drop(tell.send(change)));
         }
         match code {
@@ -173,16 +173,16 @@ async fn keep<T: Watchable>(
                 connection.reload_credentials().await;
                 watch = open();
             }
-            Some(403 | 404) if answered_failures == SLIPS => {
+            Some(403 | 404) if answered_failures == MAX_TRANSIENT_REFUSALS => {
                 log::warn!(what, scope:%, why:%; "may not be listed and watched; kustomization/components/receivers gives the right");
             }
             Some(403 | 404) => {}
-            _ if failures == 1 || answered_failures == SLIPS => {
+            _ if failures == 1 || answered_failures == MAX_TRANSIENT_REFUSALS => {
                 log::warn!(what, scope:%, why:%; "watch interrupted, retrying")
             }
             _ => {}
         }
-        let pause = growing_pause(AFTER_A_FAILURE, LONGEST_AFTER_FAILURES, failures - 1);
+        let pause = growing_pause(FIRST_RETRY_DELAY, MAX_RETRY_DELAY, failures - 1);
         tokio::time::sleep(pause).await;
     }
 }
