@@ -210,3 +210,38 @@ async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str, trust: Trust) ->
 fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{BoxFuture, join_all};
+
+    use super::super::fetch::FetchError;
+    use super::*;
+
+    /// Issuers that accept connections and never answer.
+    struct Silent;
+
+    impl Fetch for Silent {
+        fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    // The attack: deliveries with tokens of silent issuers held all connections.
+    #[tokio::test]
+    async fn few_deliveries_wait_for_an_issuer_that_does_not_answer() {
+        let keys = KeySets::new(Arc::new(Silent));
+        for (issuers, deliveries, waiting) in [(1, 40, MAX_WAITERS_OF_ISSUER), (20, 40, MAX_WAITERS)] {
+            let urls: Vec<String> =
+                (0..issuers).map(|at| format!("https://issuer-{at}-of-{issuers}.example.com")).collect();
+            let find = async |url: &str| {
+                let found = keys.find(Source::IssuedBy(url, Trust::Tenant), None);
+                let found = tokio::time::timeout(Duration::from_millis(200), found).await;
+                matches!(found, Ok(Err(Refusal::CannotCheck(why))) if why.starts_with("too many"))
+            };
+            let all = urls.iter().flat_map(|url| std::iter::repeat_n(url, deliveries)).map(|url| find(url));
+            let refused = join_all(all).await.into_iter().filter(|is_refused| *is_refused).count();
+            assert_eq!(refused, issuers * deliveries - waiting, "{issuers} issuers");
+        }
+    }
+}
