@@ -18,7 +18,7 @@ use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Runn
 use crate::server::Service;
 
 /// What the admin listener tells about.
-pub struct Desk {
+pub struct AdminState {
     /// What is served.
     pub service: Arc<Service>,
     /// What keeps it.
@@ -31,11 +31,11 @@ pub struct Desk {
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
-    let desk = web::Data::from(desk);
+pub fn start(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Running> {
+    let state = web::Data::from(state);
     listener::serve(listener, OPTIONS, ConnectionCounters::default(), move || {
         App::new()
-            .app_data(desk.clone())
+            .app_data(state.clone())
             .route("/livez", web::get().to(async || "ok\n"))
             .route("/readyz", web::get().to(ready))
             .route("/metrics", web::get().to(metrics))
@@ -47,11 +47,11 @@ pub fn start(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn start_debug(listener: TcpListener, desk: Arc<Desk>) -> io::Result<Running> {
-    let desk = web::Data::from(desk);
+pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Running> {
+    let state = web::Data::from(state);
     listener::serve(listener, OPTIONS, ConnectionCounters::default(), move || {
         App::new()
-            .app_data(desk.clone())
+            .app_data(state.clone())
             .route("/config", web::get().to(config))
             .route("/deliveries", web::get().to(deliveries))
     })
@@ -68,13 +68,13 @@ const OPTIONS: ListenerOptions = ListenerOptions {
 /// Ready means: can accept and keep. What Flux or the API server are doing is reported by the
 /// metrics, and by lines behind `ok`, and gates nothing: an outage there must not take the receiver out of
 /// its Service.
-async fn ready(desk: web::Data<Desk>) -> HttpResponse {
-    if desk.service.is_shutting_down() {
+async fn ready(state: web::Data<AdminState>) -> HttpResponse {
+    if state.service.is_shutting_down() {
         return HttpResponse::ServiceUnavailable().body("shutting down\n");
     }
-    match desk.journal.is_writable() {
+    match state.journal.is_writable() {
         true => {
-            let problems = desk.service.receiver.unlistable().into_iter();
+            let problems = state.service.receiver.unlistable().into_iter();
             let lines: String = problems.map(|problem| format!("{problem}\n")).collect();
             HttpResponse::Ok().body(format!("ok\n{lines}"))
         }
@@ -82,19 +82,19 @@ async fn ready(desk: web::Data<Desk>) -> HttpResponse {
     }
 }
 
-async fn metrics(desk: web::Data<Desk>) -> HttpResponse {
+async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(desk.service.metrics.encode())
+        .body(state.service.metrics.encode())
 }
 
-async fn deliveries(desk: web::Data<Desk>) -> HttpResponse {
-    HttpResponse::Ok().json(desk.service.history.to_json())
+async fn deliveries(state: web::Data<AdminState>) -> HttpResponse {
+    HttpResponse::Ok().json(state.service.history.to_json())
 }
 
-async fn config(desk: web::Data<Desk>) -> HttpResponse {
-    let serving = desk.service.in_force.get();
-    HttpResponse::Ok().json(describe(&serving, &desk.options))
+async fn config(state: web::Data<AdminState>) -> HttpResponse {
+    let serving = state.service.registry.get();
+    HttpResponse::Ok().json(describe(&serving, &state.options))
 }
 
 /// The config in force, without hook paths and keys.

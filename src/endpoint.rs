@@ -256,7 +256,7 @@ pub struct Serving {
 
 /// What is in force now; can be replaced while deliveries are being taken. Endpoints come out of the
 /// config and out of Flux's Receivers; each of the two can be replaced without the other.
-pub struct InForce {
+pub struct EndpointRegistry {
     serving: RwLock<Arc<Serving>>,
     parts: Mutex<Parts>,
     /// Whether the Receivers are known, or nobody asks for them.
@@ -272,16 +272,16 @@ struct Parts {
     reported: HashSet<(Arc<str>, Arc<str>)>,
 }
 
-impl InForce {
+impl EndpointRegistry {
     /// Puts a config in force.
-    pub fn new(serving: Serving) -> InForce {
-        let in_force = InForce {
+    pub fn new(serving: Serving) -> EndpointRegistry {
+        let registry = EndpointRegistry {
             serving: RwLock::default(),
             parts: Mutex::default(),
             receivers_known: watch::Sender::new(true),
         };
-        in_force.replace(serving);
-        in_force
+        registry.replace(serving);
+        registry
     }
 
     /// What is in force; stays whole for whoever holds it.
@@ -309,7 +309,7 @@ impl InForce {
     }
 
     /// From now on there may be endpoints that are not known yet, until
-    /// [`InForce::replace_receivers`].
+    /// [`EndpointRegistry::replace_receivers`].
     pub fn expect_receivers(&self) {
         self.receivers_known.send_replace(false);
     }
@@ -375,17 +375,17 @@ mod tests {
 
     #[test]
     fn the_config_wins_and_what_is_in_its_way_is_told_of_whichever_came_first() {
-        let in_force = InForce::new(config(&[endpoint("a", "1")]));
+        let registry = EndpointRegistry::new(config(&[endpoint("a", "1")]));
         let receivers = vec![endpoint("a", "2"), endpoint("b", "1"), endpoint("c", "3")];
-        let conflicts = in_force.replace_receivers(receivers);
+        let conflicts = registry.replace_receivers(receivers);
         assert!(
             matches!(&conflicts[..], [(a, Conflict::Name(_)), (b, Conflict::Path(_))] if &*a.name == "a" && &*b.name == "b")
         );
-        assert!(in_force.get().endpoints.at_path("/hook/3").is_some());
+        assert!(registry.get().endpoints.at_path("/hook/3").is_some());
 
-        let conflicts = in_force.replace(config(&[endpoint("d", "3")]));
+        let conflicts = registry.replace(config(&[endpoint("d", "3")]));
         assert!(matches!(&conflicts[..], [(c, Conflict::Path(d))] if &*c.name == "c" && &*d.name == "d"));
-        let serving = in_force.get();
+        let serving = registry.get();
         let at = |path| serving.endpoints.at_path(path).map(|endpoint| endpoint.name.to_string());
         assert_eq!(
             [at("/hook/1"), at("/hook/2"), at("/hook/3")].map(Option::unwrap_or_default),
@@ -402,9 +402,9 @@ mod tests {
     #[test]
     fn a_second_path_takes_nobody_elses() {
         let forged = receiver("a", "1", "2026-01-01T00:00:00Z", &["2"]);
-        let in_force = InForce::new(Serving::default());
-        in_force.replace_receivers(vec![forged, receiver("b", "2", "2026-02-02T00:00:00Z", &[])]);
-        let serving = in_force.get();
+        let registry = EndpointRegistry::new(Serving::default());
+        registry.replace_receivers(vec![forged, receiver("b", "2", "2026-02-02T00:00:00Z", &[])]);
+        let serving = registry.get();
         assert_eq!(serving.endpoints.at_path("/hook/2").map(|endpoint| &*endpoint.name), Some("b"));
         assert_eq!(serving.endpoints.at_path("/hook/1").map(|endpoint| &*endpoint.name), Some("a"));
     }
@@ -413,32 +413,32 @@ mod tests {
     #[test]
     fn the_older_receiver_has_the_path_whatever_they_are_called() {
         for (older, younger) in [("a", "z"), ("z", "a")] {
-            let in_force = InForce::new(Serving::default());
-            let conflicts = in_force.replace_receivers(vec![
+            let registry = EndpointRegistry::new(Serving::default());
+            let conflicts = registry.replace_receivers(vec![
                 receiver(younger, "1", "2026-02-02T00:00:00Z", &[]),
                 receiver(older, "1", "2026-01-01T00:00:00Z", &[]),
             ]);
-            assert_eq!(&*in_force.get().endpoints.at_path("/hook/1").expect("an endpoint").name, older);
+            assert_eq!(&*registry.get().endpoints.at_path("/hook/1").expect("an endpoint").name, older);
             assert!(matches!(&conflicts[..], [(lost, Conflict::Path(_))] if *lost.name == *younger));
             let changed = vec![
                 receiver(younger, "1", "2026-02-02T00:00:00Z", &["2"]),
                 receiver(older, "1", "2026-01-01T00:00:00Z", &[]),
             ];
-            assert!(in_force.replace_receivers(changed).is_empty(), "the same conflict is told of once");
+            assert!(registry.replace_receivers(changed).is_empty(), "the same conflict is told of once");
         }
     }
 
     // The attack: a path that a rotation left behind was taken by writing a status.
     #[test]
     fn a_status_takes_no_path_of_an_older_receiver() {
-        let in_force = InForce::new(Serving::default());
-        let conflicts = in_force.replace_receivers(vec![
+        let registry = EndpointRegistry::new(Serving::default());
+        let conflicts = registry.replace_receivers(vec![
             receiver("attacker", "3", "2026-02-02T00:00:00Z", &["old"]),
             receiver("victim", "1", "2026-01-01T00:00:00Z", &["old"]),
             receiver("before", "2", "2025-01-01T00:00:00Z", &["other", "rotated"]),
             receiver("status", "4", "2026-03-03T00:00:00Z", &["rotated"]),
         ]);
-        let serving = in_force.get();
+        let serving = registry.get();
         let at = |path: &str| serving.endpoints.at_path(path).map(|endpoint| endpoint.name.to_string());
         assert_eq!(at("/hook/old").as_deref(), Some("victim"));
         assert_eq!(at("/hook/rotated").as_deref(), Some("status"), "a status ranks before a rotated token");

@@ -2,7 +2,7 @@
 //! restart forgets it.
 
 mod inclusions;
-pub mod pursuit;
+pub mod revision_check;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use self::inclusions::{Change, Inclusions};
-use self::pursuit::{DueStep, Pursuit, Verdict};
+use self::revision_check::{DueStep, RevisionCheck, Verdict};
 use crate::flux::{Progress, Target};
 use crate::history::{DeliveryId, History};
 use crate::matching::{Expected, Inclusion};
@@ -28,21 +28,21 @@ struct Shared {
     queue: Queue,
     history: Arc<History>,
     metrics: Arc<Metrics>,
-    pursuits: Mutex<HashMap<Target, Followed>>,
+    checks: Mutex<HashMap<Target, Followed>>,
     inclusions: Mutex<Inclusions>,
     changed: Notify,
 }
 
 struct Followed {
-    pursuit: Pursuit,
+    check: RevisionCheck,
     delivery: DeliveryId,
 }
 
 impl FollowThrough {
     /// Follows nothing yet.
     pub fn new(queue: Queue, history: Arc<History>, metrics: Arc<Metrics>) -> FollowThrough {
-        let (pursuits, inclusions, changed) = (Mutex::default(), Mutex::default(), Notify::new());
-        FollowThrough { shared: Arc::new(Shared { queue, history, metrics, pursuits, inclusions, changed }) }
+        let (checks, inclusions, changed) = (Mutex::default(), Mutex::default(), Notify::new());
+        FollowThrough { shared: Arc::new(Shared { queue, history, metrics, checks, inclusions, changed }) }
     }
 
     /// A delivery has brought something. The latest push of an object is the one that is followed.
@@ -51,21 +51,21 @@ impl FollowThrough {
             return;
         }
         let now = Instant::now();
-        let mut pursuits = self.pursuits();
-        // A new pursuit is due later than all others, so only the first one wakes the driver.
-        let was_empty = pursuits.is_empty();
+        let mut checks = self.checks();
+        // A new check is due later than all others, so only the first one wakes the driver.
+        let was_empty = checks.is_empty();
         for Expected { target, revision, progress } in expected {
-            if pursuits.get(&target).is_some_and(|followed| followed.pursuit.wants(&revision)) {
+            if checks.get(&target).is_some_and(|followed| followed.check.wants(&revision)) {
                 continue;
             }
-            if pursuits.contains_key(&target) {
-                self.end(&mut pursuits, &target, Verdict::Superseded);
+            if checks.contains_key(&target) {
+                self.end(&mut checks, &target, Verdict::Superseded);
             }
-            if let Some(pursuit) = Pursuit::new(&revision, &progress, now) {
-                pursuits.insert(target, Followed { pursuit, delivery: delivery.clone() });
+            if let Some(check) = RevisionCheck::new(&revision, &progress, now) {
+                checks.insert(target, Followed { check, delivery: delivery.clone() });
             }
         }
-        if was_empty && !pursuits.is_empty() {
+        if was_empty && !checks.is_empty() {
             self.shared.changed.notify_one();
         }
     }
@@ -91,12 +91,12 @@ impl FollowThrough {
     /// An object was seen like this.
     pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
         self.observe_included(target, progress, suspended);
-        let mut pursuits = self.pursuits();
-        let Some(Followed { pursuit, .. }) = pursuits.get_mut(target) else { return };
-        let due = pursuit.due();
-        match pursuit.observe(progress, suspended, Instant::now()) {
-            Some(verdict) => self.end(&mut pursuits, target, verdict),
-            None if pursuit.due() < due => self.shared.changed.notify_one(),
+        let mut checks = self.checks();
+        let Some(Followed { check, .. }) = checks.get_mut(target) else { return };
+        let due = check.due();
+        match check.observe(progress, suspended, Instant::now()) {
+            Some(verdict) => self.end(&mut checks, target, verdict),
+            None if check.due() < due => self.shared.changed.notify_one(),
             None => {}
         }
     }
@@ -128,9 +128,9 @@ impl FollowThrough {
     /// An object is gone.
     pub fn forget(&self, target: &Target) {
         self.inclusions().forget(target);
-        let mut pursuits = self.pursuits();
-        if pursuits.contains_key(target) {
-            self.end(&mut pursuits, target, Verdict::Dropped);
+        let mut checks = self.checks();
+        if checks.contains_key(target) {
+            self.end(&mut checks, target, Verdict::Dropped);
         }
     }
 
@@ -151,33 +151,33 @@ impl FollowThrough {
 
     /// Does what is due; says when to look again.
     fn step_all(&self, now: Instant) -> Option<Instant> {
-        let mut pursuits = self.pursuits();
-        let due: Vec<Target> = pursuits
+        let mut checks = self.checks();
+        let due: Vec<Target> = checks
             .iter()
-            .filter(|(_, followed)| followed.pursuit.due() <= now)
+            .filter(|(_, followed)| followed.check.due() <= now)
             .map(|(target, _)| target.clone())
             .collect();
         for target in due {
-            let Some(followed) = pursuits.get_mut(&target) else { continue };
-            match followed.pursuit.step(now) {
+            let Some(followed) = checks.get_mut(&target) else { continue };
+            match followed.check.step(now) {
                 DueStep::Ask => {
                     log::info!(
-                        object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.pursuit.asked_again();
+                        object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.check.asked_again();
                         "Flux has not observed the revision yet, requesting reconciliation again"
                     );
                     self.shared.metrics.followed("asked_again", None);
                     self.shared.queue.nudge(&target);
                 }
-                DueStep::End(verdict) => self.end(&mut pursuits, &target, verdict),
+                DueStep::End(verdict) => self.end(&mut checks, &target, verdict),
                 DueStep::Wait => {}
             }
         }
-        pursuits.values().map(|followed| followed.pursuit.due()).min()
+        checks.values().map(|followed| followed.check.due()).min()
     }
 
-    fn end(&self, pursuits: &mut HashMap<Target, Followed>, target: &Target, verdict: Verdict) {
-        let Some(Followed { pursuit, delivery }) = pursuits.remove(target) else { return };
-        let again = pursuit.asked_again();
+    fn end(&self, checks: &mut HashMap<Target, Followed>, target: &Target, verdict: Verdict) {
+        let Some(Followed { check, delivery }) = checks.remove(target) else { return };
+        let again = check.asked_again();
         let (result, after) = match verdict {
             Verdict::Seen(after) => ("seen", Some(after)),
             Verdict::MovedOn(after) => ("moved_on", Some(after)),
@@ -203,7 +203,7 @@ impl FollowThrough {
         self.shared.inclusions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pursuits(&self) -> MutexGuard<'_, HashMap<Target, Followed>> {
-        self.shared.pursuits.lock().unwrap_or_else(PoisonError::into_inner)
+    fn checks(&self) -> MutexGuard<'_, HashMap<Target, Followed>> {
+        self.shared.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -61,7 +61,7 @@ struct CommitState {
 /// The journal could not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the journal cannot be written")]
-pub struct NotKept;
+pub struct NotDurable;
 
 /// How long a commit may take; senders wait for it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl Journal {
             metrics,
         });
         let keeper =
-            Keeper { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
+            JournalWriter { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
         let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || keeper.run());
         spawned.map_err(|err| OpenError::Unusable(format!("no thread for the journal: {err}")))?;
         Ok((Journal { shared: Some(shared) }, contents))
@@ -176,16 +176,16 @@ impl Commit {
     ///
     /// # Errors
     /// When nothing was written, or nobody knows for too long: a disk can also hang.
-    pub async fn done(&self) -> Result<(), NotKept> {
-        tokio::time::timeout(COMMIT_TIMEOUT, self.ended()).await.unwrap_or(Err(NotKept))
+    pub async fn done(&self) -> Result<(), NotDurable> {
+        tokio::time::timeout(COMMIT_TIMEOUT, self.ended()).await.unwrap_or(Err(NotDurable))
     }
 
-    async fn ended(&self) -> Result<(), NotKept> {
+    async fn ended(&self) -> Result<(), NotDurable> {
         loop {
             let ended = self.state.ended.notified();
             match self.kept() {
                 Some(true) => return Ok(()),
-                Some(false) => return Err(NotKept),
+                Some(false) => return Err(NotDurable),
                 None => ended.await,
             }
         }
@@ -204,7 +204,7 @@ impl Shared {
 }
 
 /// The thread that writes.
-struct Keeper {
+struct JournalWriter {
     medium: Box<dyn Medium>,
     /// `None` after a failure, until it could be opened again.
     store: Option<Box<dyn Store>>,
@@ -213,7 +213,7 @@ struct Keeper {
     shared: Arc<Shared>,
 }
 
-impl Keeper {
+impl JournalWriter {
     fn run(self) {
         let _ends = Ends(Arc::clone(&self.shared));
         // Moved in behind it, so that the file is closed before anyone hears of the end.

@@ -104,7 +104,7 @@ const PATCH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 
 const FOLLOW_BUCKETS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// What is shown of an endpoint from its start to its end.
-pub struct Shown<'e> {
+pub struct EndpointLabelSet<'e> {
     /// Its name.
     pub name: &'e Arc<str>,
     /// Who sends.
@@ -118,7 +118,7 @@ pub struct Shown<'e> {
     pub keys: &'e [Arc<str>],
 }
 
-impl Shown<'_> {
+impl EndpointLabelSet<'_> {
     fn deliveries(&self) -> impl Iterator<Item = DeliveryLabels> {
         let labels = |outcome: &&'static str| DeliveryLabels {
             endpoint: Arc::clone(self.name),
@@ -320,7 +320,7 @@ impl Metrics {
     }
 
     /// Shows an endpoint before its first delivery, so that a silent one can be noticed.
-    pub fn show(&self, endpoint: &Shown<'_>) {
+    pub fn show(&self, endpoint: &EndpointLabelSet<'_>) {
         if !endpoint.is_one_of_many {
             endpoint.deliveries().for_each(|labels| drop(self.deliveries.get_or_create(&labels)));
         }
@@ -337,7 +337,7 @@ impl Metrics {
     }
 
     /// Forgets an endpoint that is served no more. Receivers come and go, and each has a name of its own.
-    pub fn forget(&self, endpoint: &Shown<'_>) {
+    pub fn forget(&self, endpoint: &EndpointLabelSet<'_>) {
         for labels in endpoint.deliveries() {
             self.deliveries.remove(&labels);
         }
@@ -508,7 +508,7 @@ mod tests {
     fn the_text_is_open_metrics() {
         let metrics = Metrics::new();
         let endpoint = Arc::from("git\"hub");
-        metrics.show(&Shown {
+        metrics.show(&EndpointLabelSet {
             name: &endpoint,
             source: "GitHub",
             outcomes: &["accepted"],

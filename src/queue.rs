@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::slot::{Ending, Failure, Slot};
-use self::slots::{Due, Pledge, Slots, Wanted};
+use self::slots::{CommitStatus, Due, Slots, Wanted};
 use crate::backoff::growing_pause;
 use crate::flux::Target;
 use crate::journal::contents::{Change, Contents};
-use crate::journal::{Commit, Journal, NotKept};
+use crate::journal::{Commit, Journal, NotDurable};
 use crate::metrics::Metrics;
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
@@ -117,7 +117,7 @@ struct Shared {
     rests: Notify,
 }
 
-impl Pledge for Commit {
+impl CommitStatus for Commit {
     fn kept(&self) -> Option<bool> {
         Commit::kept(self)
     }
@@ -125,16 +125,16 @@ impl Pledge for Commit {
 
 /// The commits that make a call for objects outlive the process.
 #[must_use = "what is not durable yet has not been promised"]
-pub struct Promise {
+pub struct PendingCommits {
     commits: Vec<Commit>,
 }
 
-impl Promise {
+impl PendingCommits {
     /// Waits until everything is durable.
     ///
     /// # Errors
     /// When the journal cannot be written. The objects may be asked all the same.
-    pub async fn kept(self) -> Result<(), NotKept> {
+    pub async fn kept(self) -> Result<(), NotDurable> {
         for commit in self.commits {
             commit.done().await?;
         }
@@ -155,12 +155,12 @@ impl Queue {
     }
 
     /// These objects are to be reconciled, by patches that start after this call.
-    pub fn want(&self, targets: &[Target]) -> Promise {
+    pub fn want(&self, targets: &[Target]) -> PendingCommits {
         self.want_spread(targets, self.shared.pace.window(targets.len()))
     }
 
     /// These objects are to be reconciled some time within the window.
-    pub fn want_spread(&self, targets: &[Target], window: Duration) -> Promise {
+    pub fn want_spread(&self, targets: &[Target], window: Duration) -> PendingCommits {
         let now = Instant::now();
         let spread = |target| (target, now + random_part_of(window));
         let mut slots = self.slots();
@@ -178,7 +178,7 @@ impl Queue {
         if is_sooner {
             self.shared.changed.notify_one();
         }
-        Promise { commits: await_commits }
+        PendingCommits { commits: await_commits }
     }
 
     /// Asks once more, out of its own interest: nothing is promised, so nothing is written down.

@@ -30,7 +30,7 @@ use crate::flux::needs::Needs;
 use crate::follow_through::FollowThrough;
 use crate::history::{DeliveryId, History};
 use crate::journal::contents::Contents;
-use crate::journal::{Journal, NotKept};
+use crate::journal::{Journal, NotDurable};
 use crate::matching::{self, Inventory};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -155,15 +155,15 @@ impl Receiver {
             let (heard, next) = self.heard(endpoint, delivery, &hints);
             resume_at = next;
             let outcome = match heard {
-                Heard::Of(of_part, facts) => {
+                ReadEvents::Of(of_part, facts) => {
                     // A delivery of one part says itself what it is about.
                     if whole.is_some() || next.is_some() {
                         events.add(&of_part);
                     }
-                    self.take(endpoint, id, Happened { events: of_part, facts }, &mut charge).await
+                    self.take(endpoint, id, MatchInput { events: of_part, facts }, &mut charge).await
                 }
-                Heard::Confirm(url) => self.confirm(&url).await,
-                Heard::Nothing(outcome) => outcome,
+                ReadEvents::Confirm(url) => self.confirm(&url).await,
+                ReadEvents::Nothing(outcome) => outcome,
             };
             let is_refused = matches!(outcome, Outcome::Unavailable { .. } | Outcome::TooMany { .. });
             whole = Some(match whole {
@@ -184,7 +184,7 @@ impl Receiver {
         endpoint: &Endpoint,
         delivery: &Verified<'_>,
         hints: &Hints<'_>,
-    ) -> (Heard, Option<usize>) {
+    ) -> (ReadEvents, Option<usize>) {
         let parsed = endpoint.provider.read(delivery, hints);
         match parsed {
             Ok(Parsed::Part { events, resume_at }) => {
@@ -199,12 +199,12 @@ impl Receiver {
         endpoint: &Endpoint,
         delivery: &Verified<'_>,
         parsed: Result<Parsed, Unreadable>,
-    ) -> Heard {
-        let ignored = |reason: String| Heard::Nothing(Outcome::Ignored { reason: reason.into() });
+    ) -> ReadEvents {
+        let ignored = |reason: String| ReadEvents::Nothing(Outcome::Ignored { reason: reason.into() });
         let events = match parsed {
-            Ok(Parsed::Confirm(url)) => return Heard::Confirm(url),
+            Ok(Parsed::Confirm(url)) => return ReadEvents::Confirm(url),
             _ if endpoint.suspended => return ignored("the endpoint is suspended".to_owned()),
-            Ok(Parsed::Ping) if !endpoint.selection.matches_all => return Heard::Nothing(Outcome::Pong),
+            Ok(Parsed::Ping) if !endpoint.selection.matches_all => return ReadEvents::Nothing(Outcome::Pong),
             _ if let Some(name) = unwanted_event(endpoint, delivery) => {
                 return ignored(format!("event type `{name}` is not in the endpoint's `events`"));
             }
@@ -213,16 +213,16 @@ impl Receiver {
             _ if endpoint.selection.matches_all && (delivery.is_json() || endpoint.takes_any_body) => {
                 vec![a_call(endpoint, delivery)]
             }
-            Ok(Parsed::Ping) => return Heard::Nothing(Outcome::Pong),
+            Ok(Parsed::Ping) => return ReadEvents::Nothing(Outcome::Pong),
             Ok(Parsed::Ignored(reason)) => return ignored(reason),
-            Err(err) => return Heard::Nothing(Outcome::Unreadable { why: err.0.into() }),
+            Err(err) => return ReadEvents::Nothing(Outcome::Unreadable { why: err.0.into() }),
         };
         let events = match with_possible_lengths(events) {
             Ok(events) => events,
             Err(reason) => return ignored(reason),
         };
         match Receiver::wanted(endpoint, delivery, events) {
-            Ok((events, facts)) => Heard::Of(events, facts),
+            Ok((events, facts)) => ReadEvents::Of(events, facts),
             Err(reason) => ignored(reason),
         }
     }
@@ -260,7 +260,7 @@ impl Receiver {
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
-        happened: Happened,
+        happened: MatchInput,
         charge: &mut Charge<'_>,
     ) -> Outcome {
         let inventory = match &self.sink {
@@ -287,7 +287,7 @@ impl Receiver {
         match &self.sink {
             Sink::Flux(objects) if is_all => objects.request(id, &events, found, charge).await,
             Sink::Flux(objects) => {
-                let happened = Happened { events, facts };
+                let happened = MatchInput { events, facts };
                 // The endpoint's own filter has let these through.
                 let question = Question { condition: None, ..question(endpoint, happened, None) };
                 objects.wait(endpoint, id, question, &found.targets).await
@@ -438,7 +438,7 @@ impl Receiver {
     ///
     /// # Errors
     /// When the journal does not hold all of them.
-    pub async fn catch_up(&self, endpoints: impl Iterator<Item = &Arc<Endpoint>>) -> Result<(), NotKept> {
+    pub async fn catch_up(&self, endpoints: impl Iterator<Item = &Arc<Endpoint>>) -> Result<(), NotDurable> {
         self.catch_up_where(endpoints, |_| true).await
     }
 
@@ -450,7 +450,7 @@ impl Receiver {
         &self,
         endpoints: &Endpoints,
         missed: &BTreeSet<Target>,
-    ) -> Result<(), NotKept> {
+    ) -> Result<(), NotDurable> {
         self.catch_up_where(endpoints.iter(), |target| missed.contains(target)).await
     }
 
@@ -458,7 +458,7 @@ impl Receiver {
         &self,
         endpoints: impl Iterator<Item = &Arc<Endpoint>>,
         is_wanted: impl Fn(&Target) -> bool,
-    ) -> Result<(), NotKept> {
+    ) -> Result<(), NotDurable> {
         let Sink::Flux(objects) = &self.sink else { return Ok(()) };
         let mut targets = BTreeSet::new();
         {
@@ -578,7 +578,7 @@ impl FluxObjects {
 }
 
 /// What became of the reading of an authentic delivery.
-enum Heard {
+enum ReadEvents {
     /// These events are to be matched.
     Of(Vec<Event>, Facts),
     /// This address has to be asked for.
@@ -588,7 +588,7 @@ enum Heard {
 }
 
 /// What an authentic delivery says, and what filters read of it.
-struct Happened {
+struct MatchInput {
     events: Vec<Event>,
     facts: Facts,
 }
@@ -599,8 +599,12 @@ fn has_filters(endpoint: &Endpoint) -> bool {
 }
 
 /// What is to be found out about a delivery; where there is no inventory, only what its own filter says.
-fn question(endpoint: &Endpoint, happened: Happened, inventory: Option<&Arc<RwLock<Inventory>>>) -> Question {
-    let Happened { events, facts, .. } = happened;
+fn question(
+    endpoint: &Endpoint,
+    happened: MatchInput,
+    inventory: Option<&Arc<RwLock<Inventory>>>,
+) -> Question {
+    let MatchInput { events, facts, .. } = happened;
     Question {
         events,
         facts,
@@ -612,10 +616,10 @@ fn question(endpoint: &Endpoint, happened: Happened, inventory: Option<&Arc<RwLo
 
 fn find_without_filters(
     endpoint: &Endpoint,
-    happened: Happened,
+    happened: MatchInput,
     inventory: Option<&Arc<RwLock<Inventory>>>,
 ) -> Evaluation {
-    let Happened { events, facts, .. } = happened;
+    let MatchInput { events, facts, .. } = happened;
     let found = inventory.map(|inventory| evaluation::find(inventory, &events, &endpoint.selection, &facts));
     Evaluation {
         events,

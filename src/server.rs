@@ -3,7 +3,7 @@
 
 mod answer;
 mod body;
-mod quiet;
+mod log_throttle;
 mod sender;
 
 use std::io;
@@ -18,9 +18,9 @@ use actix_web::{App, HttpRequest, HttpResponse, web};
 
 use self::answer::{answer, plain};
 use self::body::BodyMemory;
-use self::quiet::Quiet;
+use self::log_throttle::LogThrottle;
 use crate::delivery::{Delivery, Headers};
-use crate::endpoint::{Endpoint, HOOK_PREFIX, InForce};
+use crate::endpoint::{Endpoint, EndpointRegistry, HOOK_PREFIX};
 use crate::history::{Entry, History};
 use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
 use crate::metrics::Metrics;
@@ -30,7 +30,7 @@ use crate::receive::{Received, Receiver};
 /// What a listener serves.
 pub struct Service {
     /// The endpoints, which a reload replaces.
-    pub in_force: InForce,
+    pub registry: EndpointRegistry,
     /// Takes their deliveries.
     pub receiver: Receiver,
     /// Remembers the last of them.
@@ -108,7 +108,7 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
     };
     let memory = web::Data::new(BodyMemory::default());
     let service = web::Data::from(service);
-    let quiet = web::Data::new(Quiet::default());
+    let log_throttle = web::Data::new(LogThrottle::default());
     let ended = |reason| service.metrics.ended_connections(reason);
     let counters = ConnectionCounters {
         late: ended("late"),
@@ -117,7 +117,8 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
         head_too_long: ended("head_too_long"),
     };
     listener::serve(listener, options, counters, move || {
-        let app = App::new().app_data(service.clone()).app_data(memory.clone()).app_data(quiet.clone());
+        let app =
+            App::new().app_data(service.clone()).app_data(memory.clone()).app_data(log_throttle.clone());
         app.default_service(web::to(handle))
     })
 }
@@ -127,9 +128,9 @@ async fn handle(
     mut payload: web::Payload,
     service: web::Data<Service>,
     memory: web::Data<BodyMemory>,
-    quiet: web::Data<Quiet>,
+    log_throttle: web::Data<LogThrottle>,
 ) -> HttpResponse {
-    let mut response = respond(&request, &mut payload, &service, &memory, &quiet).await;
+    let mut response = respond(&request, &mut payload, &service, &memory, &log_throttle).await;
     // What is left of a body would be read as the next request.
     if !body::discard(&request, &mut payload).await || service.is_shutting_down() {
         response.head_mut().set_connection_type(ConnectionType::Close);
@@ -142,23 +143,23 @@ async fn respond(
     payload: &mut web::Payload,
     service: &Service,
     memory: &BodyMemory,
-    quiet: &Quiet,
+    log_throttle: &LogThrottle,
 ) -> HttpResponse {
     let received = Instant::now();
     let path = request.uri().path();
     if path == "/health" {
         return plain("OK");
     }
-    let mut serving = service.in_force.get();
-    if !service.in_force.knows_all()
+    let mut serving = service.registry.get();
+    if !service.registry.knows_all()
         && serving.endpoints.at_path(path).is_none()
         && path.starts_with(HOOK_PREFIX)
     {
         // Just after the start it may be one that is not known yet.
-        if !service.in_force.all_known(RECEIVERS_TIMEOUT).await {
+        if !service.registry.all_known(RECEIVERS_TIMEOUT).await {
             return answer(&not_known_yet());
         }
-        serving = service.in_force.get();
+        serving = service.registry.get();
     }
     let Some(endpoint) = serving.endpoints.at_path(path) else {
         log::debug!("a request for a path that nobody serves");
@@ -193,7 +194,7 @@ async fn respond(
         took: received.elapsed(),
         followed: Vec::new(),
     };
-    record(service, endpoint, entry, quiet);
+    record(service, endpoint, entry, log_throttle);
     response
 }
 
@@ -214,14 +215,14 @@ fn asking_origin(request: &HttpRequest, endpoint: &Endpoint) -> Option<String> {
 }
 
 /// Counts, logs and remembers a delivery.
-fn record(service: &Service, endpoint: &Endpoint, entry: Entry, quiet: &Quiet) {
+fn record(service: &Service, endpoint: &Endpoint, entry: Entry, log_throttle: &LogThrottle) {
     let Entry { outcome, took, .. } = &entry;
     service.metrics.delivery(&endpoint.name, endpoint.provider.name, outcome.label(), *took);
     if !outcome.strangers_cause_it() {
         log_delivery(endpoint, &entry);
-    } else if let Some(unsaid) = quiet.may_speak(&endpoint.name, Instant::now()) {
-        if unsaid > 0 {
-            log::warn!(endpoint:% = endpoint.name, unsaid; "suppressed repeated log lines for refused deliveries");
+    } else if let Some(suppressed) = log_throttle.admit(&endpoint.name, Instant::now()) {
+        if suppressed > 0 {
+            log::warn!(endpoint:% = endpoint.name, suppressed; "suppressed repeated log lines for refused deliveries");
         }
         log_delivery(endpoint, &entry);
     }

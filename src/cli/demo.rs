@@ -80,7 +80,7 @@ fn write_config(folder: &Path) -> anyhow::Result<std::path::PathBuf> {
 /// Sends every delivery of the story and prints the table; says whether all went as it should.
 async fn play(service: &Service, base: &str) -> anyhow::Result<bool> {
     let mut rows = Vec::new();
-    let serving = service.in_force.get();
+    let serving = service.registry.get();
     for scene in scenes() {
         let Scene { endpoint, what, delivery, tampering, expect } = scene;
         let endpoint =

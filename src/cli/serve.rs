@@ -23,16 +23,16 @@ use self::reloading::Reloading;
 use super::{
     ClusterArgs, ConfigArgs, OptionalDuration, ReceiverArgs, parse_duration, parse_duration_or_never, runtime,
 };
-use crate::admin::{self, Desk};
+use crate::admin::{self, AdminState};
 use crate::cluster::inventory::Watches;
 use crate::config::{self, Config, Rules};
-use crate::endpoint::{Endpoint, Endpoints, InForce, Origin, Serving};
+use crate::endpoint::{Endpoint, EndpointRegistry, Endpoints, Origin, Serving};
 use crate::history::History;
 use crate::journal::Journal;
 use crate::journal::contents::Change;
 use crate::listener::{self, Running};
 use crate::matching::Inventory;
-use crate::metrics::{Metrics, Shown};
+use crate::metrics::{EndpointLabelSet, Metrics};
 use crate::outcome;
 use crate::queue::Queue;
 use crate::receive::Receiver;
@@ -116,7 +116,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let mut reloading = Reloading::of(&args.config.config, changes, &config)?;
         reloading.watches.clone_from(&backend.watches);
         let service = Arc::new(Service {
-            in_force: InForce::new(serving(config, &metrics)),
+            registry: EndpointRegistry::new(serving(config, &metrics)),
             receiver: Receiver::new(tools(), backend.sink, Arc::clone(&metrics)),
             history,
             metrics,
@@ -144,7 +144,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             }
         }
         if let Some(receivers) = backend.receivers {
-            service.in_force.expect_receivers();
+            service.registry.expect_receivers();
             let put_in_force = receivers::put_in_force(Arc::clone(&service), reloading.watches.clone());
             backend.tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
         }
@@ -153,16 +153,16 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sigint = signal(SignalKind::interrupt())?;
 
-        let desk = Desk {
+        let admin_state = AdminState {
             service: Arc::clone(&service),
             journal: backend.journal.clone(),
             options: options(args, &backend.journal_folder),
         };
-        let desk = Arc::new(desk);
+        let admin_state = Arc::new(admin_state);
         let address = listener::local_address(&operators)?;
-        let mut admin = admin::start(operators, Arc::clone(&desk))?;
+        let mut admin = admin::start(operators, Arc::clone(&admin_state))?;
         log::info!(address:%; "probes and metrics");
-        let _debug = start_debug(&args.debug_listen, desk);
+        let _debug = start_debug(&args.debug_listen, admin_state);
         let address = listener::local_address(&public)?;
         let mut running = server::start(public, Arc::clone(&service))?;
         log::info!(address:%; "listening");
@@ -203,13 +203,13 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 /// Serves the pages with details. Nothing depends on them, so a port that is taken is no reason not to
 /// start.
-fn start_debug(address: &str, desk: Arc<Desk>) -> Option<Running> {
+fn start_debug(address: &str, admin_state: Arc<AdminState>) -> Option<Running> {
     if address == "none" {
         return None;
     }
     let started = listener::bind(address).and_then(|listener| {
         let bound = listener::local_address(&listener)?;
-        admin::start_debug(listener, desk).map(|running| (bound, running))
+        admin::start_debug(listener, admin_state).map(|running| (bound, running))
     });
     match started {
         Ok((address, running)) => {
@@ -229,9 +229,9 @@ pub(super) async fn offline_service(config: Config, inventory: Inventory, limits
     let Backend { sink, tasks, .. } = Backend::offline(inventory, &history, &metrics);
     tasks.detach();
     let receiver = Receiver::new(tools(), sink, Arc::clone(&metrics));
-    let in_force = InForce::new(serving(config, &metrics));
+    let registry = EndpointRegistry::new(serving(config, &metrics));
     receiver.match_what_can_be().await;
-    Arc::new(Service { in_force, receiver, history, metrics, limits, shutting_down: AtomicBool::new(false) })
+    Arc::new(Service { registry, receiver, history, metrics, limits, shutting_down: AtomicBool::new(false) })
 }
 
 /// What of a config can be put in force.
@@ -241,10 +241,16 @@ fn serving(config: Config, metrics: &Metrics) -> Serving {
 }
 
 /// What the metrics show of an endpoint.
-fn shown(endpoint: &Endpoint) -> Shown<'_> {
+fn shown(endpoint: &Endpoint) -> EndpointLabelSet<'_> {
     let Endpoint { name, provider, key_names, .. } = endpoint;
     let is_one_of_many = matches!(endpoint.origin, Origin::Receiver { .. });
-    Shown { name, source: provider.name, outcomes: &outcome::LABELS, is_one_of_many, keys: key_names }
+    EndpointLabelSet {
+        name,
+        source: provider.name,
+        outcomes: &outcome::LABELS,
+        is_one_of_many,
+        keys: key_names,
+    }
 }
 
 /// Says that all objects are known, and catches up if that has to be; never ends.
@@ -261,11 +267,11 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
         );
     }
     if catch_up {
-        let is_all = watches.is_all_known() && service.in_force.knows_all();
+        let is_all = watches.is_all_known() && service.registry.knows_all();
         catch_up_with(&service).await;
         if !is_all {
             // Receivers can name kinds that nobody has watched before.
-            service.in_force.all_known(Duration::MAX).await;
+            service.registry.all_known(Duration::MAX).await;
             watches.all_known().await;
             catch_up_with(&service).await;
         }
@@ -276,7 +282,7 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
 }
 
 async fn catch_up_with(service: &Service) {
-    while service.receiver.catch_up(service.in_force.get().endpoints.iter()).await.is_err() {
+    while service.receiver.catch_up(service.registry.get().endpoints.iter()).await.is_err() {
         log::warn!("the catch-up could not be written down; trying again");
         tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }
@@ -288,7 +294,7 @@ async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watches>) {
         let missed = watches.missed_changes().await;
         // Those of one list come together.
         tokio::time::sleep(GAP_BATCH_DELAY).await;
-        while service.receiver.catch_up_with(&service.in_force.get().endpoints, &missed).await.is_err() {
+        while service.receiver.catch_up_with(&service.registry.get().endpoints, &missed).await.is_err() {
             tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
         }
     }

@@ -207,7 +207,7 @@ impl Watches {
     }
 
     async fn keep(&self, kind: Kind, scope: Scope) {
-        let mut trouble = Trouble::default();
+        let mut trouble = WatchFailures::default();
         loop {
             let client = self.connection.client();
             let resource = match self.discover(&client, kind).await {
@@ -233,7 +233,7 @@ impl Watches {
                 }
                 Ended::Forbidden if scope == Scope::Cluster => {
                     self.keep_own_namespace(kind, &client, &resource).await;
-                    trouble = Trouble::default();
+                    trouble = WatchFailures::default();
                 }
                 Ended::Forbidden => self.forbidden(kind, &scope, &scope).await,
                 // Read again, since either may have been exchanged.
@@ -283,7 +283,7 @@ impl Watches {
             "the kind cannot be listed in the whole cluster; watching the own namespace, trying again every {} s",
             REFUSED_RETRY_INTERVAL.as_secs()
         );
-        let mut trouble = Trouble::default();
+        let mut trouble = WatchFailures::default();
         tokio::select! {
             () = self.until_the_cluster_may_be_listed(client, resource) => {
                 log::info!(kind:%; "the kind can be listed in the whole cluster again");
@@ -327,7 +327,13 @@ impl Watches {
         tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
     }
 
-    async fn after_failed_discovery(&self, kind: Kind, scope: &Scope, failure: &Failure, trouble: &Trouble) {
+    async fn after_failed_discovery(
+        &self,
+        kind: Kind,
+        scope: &Scope,
+        failure: &Failure,
+        trouble: &WatchFailures,
+    ) {
         if failure.code == Some(401) {
             self.connection.reload_credentials().await;
         }
@@ -346,7 +352,7 @@ impl Watches {
         resource: &ApiResource,
         scope: &Scope,
         stands_for: &Scope,
-        trouble: &mut Trouble,
+        trouble: &mut WatchFailures,
     ) -> Ended {
         let mut watch = Watch::new(client.clone(), resource, scope);
         let mut listed = HashSet::new();
@@ -380,7 +386,7 @@ impl Watches {
                                 self.knowledge.unknow(kind, stands_for);
                             }
                         }
-                        _ => *trouble = Trouble::default(),
+                        _ => *trouble = WatchFailures::default(),
                     }
                     if self.apply(kind, scope, seen, &mut listed, &gap) {
                         self.extent.listed(kind, scope);
@@ -523,7 +529,7 @@ struct Running {
 
 /// What has gone wrong with a kind since it was last listed.
 #[derive(Default)]
-struct Trouble {
+struct WatchFailures {
     /// Failures of any kind.
     failures: u32,
     /// Failures with an API server that did answer.
@@ -532,7 +538,7 @@ struct Trouble {
     forbidden: u32,
 }
 
-impl Trouble {
+impl WatchFailures {
     /// How long to wait after the last failure.
     fn pause(&self) -> Duration {
         growing_pause(FIRST_RETRY_DELAY, MAX_RETRY_DELAY, self.failures.saturating_sub(1))

@@ -20,7 +20,7 @@ fn refused(folder: &std::path::Path) -> String {
     }
 }
 
-async fn kept(journal: &Journal, changes: Vec<Change>) -> Result<(), NotKept> {
+async fn kept(journal: &Journal, changes: Vec<Change>) -> Result<(), NotDurable> {
     journal.write(changes).expect("a journal that keeps").done().await
 }
 
@@ -211,7 +211,7 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
 
     disk.state.lock().expect("a lock").is_broken = true;
     journal.write_later([Change::Settle(target("a"), 1)]);
-    assert_eq!(kept(&journal, vec![Change::Pend(target("c"), 1)]).await, Err(NotKept));
+    assert_eq!(kept(&journal, vec![Change::Pend(target("c"), 1)]).await, Err(NotDurable));
     assert!(!journal.is_writable());
 
     // Something else has damaged what was there, too.
@@ -235,7 +235,7 @@ async fn an_absence_is_remembered_although_its_commit_fails() {
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     disk.state.lock().expect("a lock").is_broken = true;
     journal.write_later([Change::WasAbsent]);
-    assert_eq!(kept(&journal, vec![Change::Alive(1)]).await, Err(NotKept));
+    assert_eq!(kept(&journal, vec![Change::Alive(1)]).await, Err(NotDurable));
     disk.state.lock().expect("a lock").is_broken = false;
     while kept(&journal, vec![Change::Alive(2)]).await.is_err() {}
     assert_eq!(disk.state.lock().expect("a lock").contents.origin, Origin::KeptAfterAbsence);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::slot::{Ending, Failure};
-use super::slots::{Due, Pledge, Slots, Wanted};
+use super::slots::{CommitStatus, Due, Slots, Wanted};
 use crate::flux::{Kind, Target};
 use crate::journal::contents::{Change, Contents};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const OBJECTS: usize = 4;
 
-impl Pledge for Arc<OnceLock<bool>> {
+impl CommitStatus for Arc<OnceLock<bool>> {
     fn kept(&self) -> Option<bool> {
         self.get().copied()
     }

@@ -14,7 +14,7 @@ pub(super) const RECORD_LINGER_TIME: Duration = Duration::from_secs(2);
 const RECORD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A commit of the journal that is on its way.
-pub(super) trait Pledge: Clone {
+pub(super) trait CommitStatus: Clone {
     /// Whether it went through; `None` as long as nobody knows.
     fn kept(&self) -> Option<bool>;
 }
@@ -66,7 +66,7 @@ pub(super) struct Due {
     pub(super) next: Option<Instant>,
 }
 
-impl<C: Pledge> Record<C> {
+impl<C: CommitStatus> Record<C> {
     /// Takes note of a commit that has ended.
     fn update(&mut self) {
         if let Record::Writing(commit) = self
@@ -77,7 +77,7 @@ impl<C: Pledge> Record<C> {
     }
 }
 
-impl<C: Pledge> Slots<C> {
+impl<C: CommitStatus> Slots<C> {
     pub(super) fn new(min_interval: Duration, max_per_kind: usize) -> Slots<C> {
         Slots {
             entries: HashMap::new(),

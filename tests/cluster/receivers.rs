@@ -539,7 +539,7 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
         ],
     );
     wait_for("the Receivers", PATIENCE, || {
-        running.process.output().contains("the Receivers of the cluster are in force").then_some(())
+        running.process.output().contains("Receivers updated").then_some(())
     });
 
     let design =

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flux_recv::config;
-use flux_recv::endpoint::{InForce, Serving};
+use flux_recv::endpoint::{EndpointRegistry, Serving};
 use flux_recv::flux::KINDS;
 use flux_recv::journal::Journal;
 use flux_recv::journal::contents::Contents;
@@ -123,10 +123,10 @@ pub async fn serve(config: &str, objects: &str, fetch: Arc<dyn Fetch>) -> InProc
     let receiver = Receiver::new(tools, Sink::Flux(objects), Arc::clone(&metrics));
     receiver.match_what_can_be().await;
     let serving = Serving { endpoints: config.endpoints, trusted_proxies: Vec::new() };
-    let in_force = InForce::new(serving);
+    let registry = EndpointRegistry::new(serving);
     let limits = Limits::default();
     let service = Arc::new(Service {
-        in_force,
+        registry,
         receiver,
         history: Arc::default(),
         metrics,
@@ -146,7 +146,7 @@ fn config_text() -> String {
 }
 
 async fn status_with(receiver: &InProcess, authorization: Option<String>) -> u16 {
-    let path = receiver.service.in_force.get().endpoints.named("gcr").expect("the endpoint").path();
+    let path = receiver.service.registry.get().endpoints.named("gcr").expect("the endpoint").path();
     let mut request = client().post(format!("{}{path}", receiver.base));
     if let Some(authorization) = authorization {
         request = request.header("Authorization", authorization);

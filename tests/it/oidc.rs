@@ -57,7 +57,7 @@ async fn post(receiver: &InProcess, claims: &Value) -> (u16, String) {
 }
 
 async fn post_token(receiver: &InProcess, authorization: &str) -> (u16, String) {
-    let path = receiver.service.in_force.get().endpoints.named("actions").expect("the endpoint").path();
+    let path = receiver.service.registry.get().endpoints.named("actions").expect("the endpoint").path();
     let request = client().post(format!("{}{path}", receiver.base)).header("Authorization", authorization);
     let response = request.body("").send().await.expect("an answer");
     (response.status().as_u16(), response.text().await.expect("a body"))

@@ -207,7 +207,7 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
     };
     let (mut lines, mut table) = (Vec::new(), Vec::new());
     for (sender, endpoint) in SENDERS {
-        let serving = receiver.service.in_force.get();
+        let serving = receiver.service.registry.get();
         let mut counts = Counts::default();
         for Capture { name, mut headers, body } in captures(&folder, sender) {
             let endpoint = if is_handed_to_sns(&name) { "sns" } else { endpoint };

@@ -85,7 +85,7 @@ pub fn web() -> Web {
 }
 
 async fn post(receiver: &InProcess, endpoint: &str, body: &str, raw: bool) -> (u16, Value) {
-    let path = receiver.service.in_force.get().endpoints.named(endpoint).expect("the endpoint").path();
+    let path = receiver.service.registry.get().endpoints.named(endpoint).expect("the endpoint").path();
     let mut request = client()
         .post(format!("{}{path}", receiver.base))
         .header("Content-Type", "text/plain; charset=UTF-8")
@@ -149,7 +149,7 @@ async fn a_message_within_a_form_within_a_message_is_not_read() {
     let field: String = url::form_urlencoded::byte_serialize(forged.as_bytes()).collect();
     let mut carrier = signed(push());
     carrier["aaa"] = json!(format!("&payload={field}&"));
-    let path = receiver.service.in_force.get().endpoints.named("sns").expect("the endpoint").path();
+    let path = receiver.service.registry.get().endpoints.named("sns").expect("the endpoint").path();
     let request = client().post(format!("{}{path}", receiver.base)).body(carrier.to_string());
     let request = request.header("Content-Type", "application/x-www-form-urlencoded");
     assert_eq!(request.send().await.expect("an answer").status().as_u16(), 401);

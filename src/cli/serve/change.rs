@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{announce_endpoint, shown};
 use crate::cluster::inventory::Watches;
-use crate::endpoint::{Conflict, Endpoint, InForce, Serving};
+use crate::endpoint::{Conflict, Endpoint, EndpointRegistry, Serving};
 use crate::flux::needs::Needs;
 use crate::server::Service;
 
@@ -15,15 +15,15 @@ pub(super) fn put_in_force(
     service: &Service,
     watches: Option<&Watches>,
     needs: Needs,
-    replace: impl FnOnce(&InForce) -> Vec<(Arc<Endpoint>, Conflict)>,
+    replace: impl FnOnce(&EndpointRegistry) -> Vec<(Arc<Endpoint>, Conflict)>,
 ) {
     // Before deliveries ask for them: those wait until they are listed.
     if let Some(watches) = watches {
         watches.also_watch(needs);
     }
-    let before = service.in_force.get();
-    let conflicts = replace(&service.in_force);
-    let now = service.in_force.get();
+    let before = service.registry.get();
+    let conflicts = replace(&service.registry);
+    let now = service.registry.get();
     let known: HashSet<*const Endpoint> = before.endpoints.iter().map(Arc::as_ptr).collect();
     for endpoint in now.endpoints.iter().filter(|endpoint| !known.contains(&Arc::as_ptr(endpoint))) {
         service.metrics.show(&shown(endpoint));

@@ -17,10 +17,10 @@ pub(super) fn put_in_force(
     move |endpoints, came_late| {
         let receivers = endpoints.len();
         let needs = Needs::of(endpoints.iter().map(|endpoint| &endpoint.selection));
-        change::put_in_force(&service, watches.as_deref(), needs, |in_force| {
-            in_force.replace_receivers(endpoints)
+        change::put_in_force(&service, watches.as_deref(), needs, |registry| {
+            registry.replace_receivers(endpoints)
         });
-        log::info!(receivers; "the Receivers of the cluster are in force");
+        log::info!(receivers; "Receivers updated");
         if !came_late.is_empty() {
             let (service, watches) = (Arc::clone(&service), watches.clone());
             tokio::spawn(async move { super::catch_up_late(&service, watches.as_deref(), &came_late).await });

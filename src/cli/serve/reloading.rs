@@ -51,7 +51,7 @@ impl Reloading {
                 Ok(config) => put_in_force(config, &service, self.watches.as_deref()),
                 Err(mistakes) => {
                     mistakes.lines().for_each(|mistake| log::error!("{mistake}"));
-                    log::error!("the changed config was not taken; what was in force before stays in force");
+                    log::error!("config reload failed; keeping the previous config");
                 }
             }
         }
@@ -69,8 +69,8 @@ fn put_in_force(config: Config, service: &Service, watches: Option<&Watches>) {
         log::warn!("{warning}");
     }
     let endpoints = config.endpoints.iter().count();
-    change::put_in_force(service, watches, config.endpoints.needs(), |in_force| {
-        in_force.replace(serving(config, &service.metrics))
+    change::put_in_force(service, watches, config.endpoints.needs(), |registry| {
+        registry.replace(serving(config, &service.metrics))
     });
     log::info!(endpoints; "the config was reloaded");
 }

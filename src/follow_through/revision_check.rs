@@ -10,7 +10,7 @@ use crate::flux::Progress;
 
 /// A push that an object should show.
 #[derive(Debug, Clone)]
-pub struct Pursuit {
+pub struct RevisionCheck {
     /// The commit ID or digest that the push brings, in hex.
     wanted: Box<str>,
     /// What the object showed when the delivery came.
@@ -54,13 +54,13 @@ const FOLLOW_TIMEOUT: Duration = Duration::from_secs(120);
 /// The first pause before asking again; it doubles with every further one.
 const FIRST_REPEAT_DELAY: Duration = Duration::from_secs(1);
 
-impl Pursuit {
+impl RevisionCheck {
     /// Begins to follow a push; `None` if the object shows it already.
-    pub fn new(wanted: &str, at_delivery: &Progress, now: Instant) -> Option<Pursuit> {
+    pub fn new(wanted: &str, at_delivery: &Progress, now: Instant) -> Option<RevisionCheck> {
         if at_delivery.revision.as_deref() == Some(wanted) {
             return None;
         }
-        Some(Pursuit {
+        Some(RevisionCheck {
             wanted: wanted.into(),
             had: at_delivery.revision.clone(),
             handled: at_delivery.requested.clone(),
@@ -107,7 +107,7 @@ impl Pursuit {
         DueStep::Wait
     }
 
-    /// When to look at [`Pursuit::step`] again.
+    /// When to look at [`RevisionCheck::step`] again.
     pub fn due(&self) -> Instant {
         self.ask_at.map_or(self.ends(), |at| at.min(self.ends()))
     }
@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn a_push_that_arrives_is_seen() {
         let now = Instant::now();
-        let mut pursuit = Pursuit::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
+        let mut pursuit =
+            RevisionCheck::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
         assert_eq!(pursuit.observe(&progress("2", "1", "main@sha1:old"), false, at(now, 10)), None);
         let seen = pursuit.observe(&progress("2", "2", "main@sha1:new"), false, at(now, 900));
         assert_eq!(seen, Some(Verdict::Seen(Duration::from_millis(900))));
@@ -146,13 +147,14 @@ mod tests {
     #[test]
     fn nothing_is_followed_that_is_there_already() {
         let there = progress("1", "1", "main@sha1:new");
-        assert!(Pursuit::new("new", &there, Instant::now()).is_none());
+        assert!(RevisionCheck::new("new", &there, Instant::now()).is_none());
     }
 
     #[test]
     fn an_object_that_still_shows_the_old_revision_is_asked_again_with_growing_pauses() {
         let now = Instant::now();
-        let mut pursuit = Pursuit::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
+        let mut pursuit =
+            RevisionCheck::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
         // The request of before the delivery says nothing.
         assert_eq!(pursuit.observe(&progress("1", "1", "main@sha1:old"), false, now), None);
         assert_eq!(pursuit.step(at(now, 5000)), DueStep::Wait);
@@ -181,7 +183,8 @@ mod tests {
     #[test]
     fn another_new_revision_is_no_reason_to_ask() {
         let now = Instant::now();
-        let mut pursuit = Pursuit::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
+        let mut pursuit =
+            RevisionCheck::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
         let moved = pursuit.observe(&progress("2", "2", "main@sha1:newer"), false, at(now, 5));
         assert_eq!(moved, Some(Verdict::MovedOn(Duration::from_millis(5))));
     }
@@ -189,7 +192,8 @@ mod tests {
     #[test]
     fn suspended_objects_are_left_alone() {
         let now = Instant::now();
-        let mut pursuit = Pursuit::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
+        let mut pursuit =
+            RevisionCheck::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
         assert_eq!(pursuit.observe(&progress("2", "2", "main@sha1:old"), true, now), Some(Verdict::Dropped));
     }
 
@@ -197,7 +201,7 @@ mod tests {
     fn an_object_that_never_fetched_anything_is_followed_too() {
         let now = Instant::now();
         let nothing = Progress::new(None, None, None);
-        let mut pursuit = Pursuit::new("new", &nothing, now).expect("a pursuit");
+        let mut pursuit = RevisionCheck::new("new", &nothing, now).expect("a pursuit");
         assert_eq!(pursuit.observe(&Progress::new(Some("2"), Some("2"), None), false, now), None);
         assert_eq!(pursuit.step(at(now, 1000)), DueStep::Ask);
     }
