@@ -454,7 +454,7 @@ pub fn a_forbidden_cluster_falls_back_to_the_own_namespace(bed: &Bed) {
         running.process.output()
     );
     let log = running.process.output();
-    assert!(log.contains("may not list the kind in the whole cluster"), "{log}");
+    assert!(log.contains("the kind cannot be listed in the whole cluster"), "{log}");
     assert!(log.contains("the kind cannot be listed"), "the other kinds are forbidden there too: {log}");
     let missing =
         "GitRepository cannot be listed outside of namespace flux-system; grant the ClusterRole flux-recv";
