@@ -305,6 +305,6 @@ fn startup_tells_each_endpoint_and_what_is_different() {
         log.contains("differs from flux-recv for Flux v1 (gitlab, bb): events that are of no interest are answered with 200 now"),
         "{log}"
     );
-    assert!(log.contains("Flux v1, bb: deliveries have to be signed now"), "{log}");
+    assert!(log.contains("Flux v1 (bb): deliveries have to be signed now"), "{log}");
     assert!(log.contains("ends in a line break; at the sender paste the key without it"), "{log}");
 }
