@@ -231,7 +231,7 @@ pub fn a_pull_request_reaches_its_ref(bed: &Bed) {
     });
 }
 
-fn start_source_controller(bed: &Bed) -> Process {
+pub fn start_source_controller(bed: &Bed) -> Process {
     let storage = bed.path("artifacts");
     std::fs::create_dir_all(&storage).expect("a folder");
     let address = || format!("127.0.0.1:{}", free_port());

@@ -79,6 +79,7 @@ const SCENARIOS: &[Scenario] = &[
         "a_registrys_notifications_reach_the_oci_repository",
         registry::a_registrys_notifications_reach_the_oci_repository,
     ),
+    ("a_signature_reaches_those_who_verify_it", registry::a_signature_reaches_those_who_verify_it),
     ("receivers_and_their_secrets_are_followed", receivers::receivers_and_their_secrets_are_followed),
     ("a_role_that_names_its_secrets_is_enough", receivers::a_role_that_names_its_secrets_is_enough),
     ("an_absence_is_caught_up_with", absence::an_absence_is_caught_up_with),

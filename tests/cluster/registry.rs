@@ -3,10 +3,15 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::bed::Bed;
+use super::chain::start_source_controller;
 use super::costs::hook_url;
 use super::process::{Process, free_port, wait_for};
 use super::receive::{FluxRecv, create, own_token, requested_at};
@@ -59,14 +64,30 @@ async fn upload(base: &str, repository: &str, blob: &[u8]) {
 }
 
 /// Pushes an artifact as `flux push artifact` does; gives the manifest's digest.
-async fn push(base: &str, repository: &str, tag: &str, content: &str) -> String {
-    let (config, layer) = (b"{}".as_slice(), content.as_bytes());
-    upload(base, repository, config).await;
-    upload(base, repository, layer).await;
+async fn push(base: &str, repository: &str, tag: &str, content: &[u8]) -> String {
+    let config = json!({"mediaType": "application/vnd.cncf.flux.config.v1+json"});
+    let layer = json!({"mediaType": "application/vnd.cncf.flux.content.v1.tar+gzip"});
+    push_manifest(base, repository, tag, (config, b"{}"), (layer, content)).await
+}
+
+/// Pushes a config and a layer, each as its descriptor and its bytes; gives the manifest's digest.
+async fn push_manifest(
+    base: &str,
+    repository: &str,
+    tag: &str,
+    config: (Value, &[u8]),
+    layer: (Value, &[u8]),
+) -> String {
+    let mut descriptors = Vec::new();
+    for (mut descriptor, bytes) in [config, layer] {
+        upload(base, repository, bytes).await;
+        descriptor["digest"] = json!(digest(bytes));
+        descriptor["size"] = json!(bytes.len());
+        descriptors.push(descriptor);
+    }
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.cncf.flux.config.v1+json", "digest": digest(config), "size": config.len()},
-        "layers": [{"mediaType": "application/vnd.cncf.flux.content.v1.tar+gzip", "digest": digest(layer), "size": layer.len()}],
+        "config": descriptors[0], "layers": [descriptors[1]],
     })
     .to_string();
     let put = reqwest::Client::new()
@@ -109,10 +130,10 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
         text.contains(&known).then_some(())
     });
 
-    bed.block_on(push(&base, "fleet/app", "v1", "first"));
+    bed.block_on(push(&base, "fleet/app", "v1", b"first"));
     let first = wait_for("the OCIRepository to be asked", PATIENCE, || asked("pushed"));
     // The registry sends in order, so the second push shows that nothing got stuck behind the first.
-    let digest = bed.block_on(push(&base, "fleet/app", "v1", "second"));
+    let digest = bed.block_on(push(&base, "fleet/app", "v1", b"second"));
     wait_for("the OCIRepository to be asked again", PATIENCE, || {
         asked("pushed").filter(|again| *again != first)
     });
@@ -136,4 +157,91 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
         answers.len(),
         slowest.unwrap_or_default()
     );
+}
+
+/// Pushes what cosign does when it signs a manifest with a key.
+/// <https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md>
+async fn push_signature(base: &str, repository: &str, signed: &str, key: &EcdsaKeyPair) {
+    let payload = json!({
+        "critical": {
+            "identity": {"docker-reference": ""},
+            "image": {"docker-manifest-digest": signed},
+            "type": "cosign container image signature",
+        },
+        "optional": null,
+    });
+    let payload = payload.to_string().into_bytes();
+    let signature = key.sign(&SystemRandom::new(), &payload).expect("a signature");
+    let config = json!({
+        "architecture": "", "os": "", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&payload)]},
+    });
+    let layer = json!({
+        "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+        "annotations": {"dev.cosignproject.cosign/signature": STANDARD.encode(signature)},
+    });
+    let tag = format!("{}.sig", signed.replace(':', "-"));
+    let (config, bytes) =
+        (json!({"mediaType": "application/vnd.oci.image.config.v1+json"}), config.to_string());
+    push_manifest(base, repository, &tag, (config, bytes.as_bytes()), (layer, &payload)).await;
+}
+
+/// The public key as cosign writes it.
+fn public_key(key: &EcdsaKeyPair) -> String {
+    let spki = hex::decode("3059301306072a8648ce3d020106082a8648ce3d030107034200").expect("hex");
+    let encoded = STANDARD.encode([spki.as_slice(), key.public_key().as_ref()].concat());
+    format!("-----BEGIN PUBLIC KEY-----\n{encoded}\n-----END PUBLIC KEY-----\n")
+}
+
+/// A signature comes after its image: the object that verifies it has failed by then.
+pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("fluxrecv.yaml"), CONFIG).expect("a config");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+    std::fs::write(folder.path().join("file.txt"), "content").expect("a file");
+    let packed = Command::new("tar").args(["-cz", "-C"]).arg(folder.path()).arg("file.txt").output();
+    let content = packed.expect("tar runs").stdout;
+    let random = SystemRandom::new();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key");
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).expect("a key");
+    let file = folder.path().join("cosign.pub");
+    std::fs::write(&file, public_key(&key)).expect("a file");
+    let from_file = format!("--from-file=cosign.pub={}", file.display());
+    bed.kubectl(&["create", "secret", "generic", "cosign-pub", "-n", "apps", &from_file]);
+    let mut running = FluxRecv::start_in(folder, kubeconfig, &["--min-interval", "0"]);
+    running.wait_until_synced();
+    let (_registry, base) =
+        start_registry(bed, &hook_url(&running, "registry"), "test-key-of-the-cluster-suite-harbor");
+    let _source_controller = start_source_controller(bed);
+    let host = base.trim_start_matches("http://");
+    let signed = bed.block_on(push(&base, "fleet/signed", "v1", &content));
+    let api = "/apis/source.toolkit.fluxcd.io/v1";
+    let verify = json!({"provider": "cosign", "secretRef": {"name": "cosign-pub"}});
+    for (name, verify) in [("verified", verify), ("not-verified", json!(null))] {
+        let spec = json!({
+            "url": format!("oci://{host}/fleet/signed"), "ref": {"tag": "v1"}, "insecure": true, "verify": verify,
+        });
+        create(bed, api, "OCIRepository", "ocirepositories", "apps", name, spec);
+    }
+    let object = |name: &str| bed.get(&format!("{api}/namespaces/apps/ocirepositories/{name}"));
+    let is_verified = || {
+        let conditions = object("verified")["status"]["conditions"].clone();
+        let condition =
+            conditions.as_array()?.iter().find(|condition| condition["type"] == "SourceVerified")?;
+        Some(condition["status"] == "True")
+    };
+    wait_for("the verification to fail", PATIENCE, || is_verified().filter(|is_verified| !is_verified));
+    let before = ["verified", "not-verified"].map(|name| requested_at(&object(name)));
+    bed.block_on(push_signature(&base, "fleet/signed", &signed, &key));
+    wait_for("the request", PATIENCE, || {
+        requested_at(&object("verified")).filter(|at| Some(at) != before[0].as_ref())
+    });
+    wait_for("the verification", PATIENCE, || is_verified().filter(|is_verified| *is_verified));
+    wait_for("the artifact", PATIENCE, || {
+        let revision = object("verified")["status"]["artifact"]["revision"].as_str().map(str::to_owned);
+        revision.filter(|revision| revision.ends_with(&signed))
+    });
+    assert_eq!(requested_at(&object("not-verified")), before[1], "nothing verifies there");
 }
