@@ -24,9 +24,11 @@ use crate::delivery::Delivery;
 use crate::endpoint::limit::Charge;
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::event::Event;
+use crate::expression::Expression;
 use crate::facts::Facts;
 use crate::flux::Target;
 use crate::flux::needs::Needs;
+use crate::flux::selection::Selection;
 use crate::follow_through::FollowThrough;
 use crate::history::{DeliveryId, History};
 use crate::journal::contents::Contents;
@@ -267,16 +269,17 @@ impl Receiver {
             Sink::Flux(objects) => Some(&objects.inventory),
             Sink::FluxV1(_) => None,
         };
-        let Evaluation { events, facts, result, failure } = match has_filters(endpoint) {
-            false => find_without_filters(endpoint, happened, inventory),
-            true => match self.evaluate(&endpoint.name, question(endpoint, happened, inventory)).await {
-                Ok(evaluation) => evaluation,
-                Err(NotEvaluated::NoBudget(question)) => return self.defer(endpoint, id, question).await,
-                Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
-                    return cannot_filter("the filters cannot be evaluated");
-                }
-            },
-        };
+        let Evaluation { events, facts, result, failure } =
+            match has_filters(endpoint.filter.condition.as_ref(), &endpoint.selection) {
+                false => find_without_filters(endpoint, happened, inventory),
+                true => match self.evaluate(&endpoint.name, question(endpoint, happened, inventory)).await {
+                    Ok(evaluation) => evaluation,
+                    Err(NotEvaluated::NoBudget(question)) => return self.defer(endpoint, id, question).await,
+                    Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
+                        return cannot_filter("the filters cannot be evaluated");
+                    }
+                },
+            };
         if let Some(why) = failure {
             self.filter_failed(&endpoint.name, &why);
         }
@@ -310,7 +313,7 @@ impl Receiver {
         endpoint: &Arc<str>,
         question: Question,
     ) -> Result<Evaluation, NotEvaluated<Question>> {
-        match question.condition.is_some() || question.selection.filters().next().is_some() {
+        match has_filters(question.condition.as_ref(), &question.selection) {
             true => self.filters.run(endpoint, question, Question::evaluate).await,
             false => Ok(question.evaluate()),
         }
@@ -367,7 +370,7 @@ impl Receiver {
         let ready = {
             let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
             objects.backlog.take(MAX_MATCHED_AT_ONCE, |waiting| {
-                let has_filters = waiting.condition.is_some() || waiting.selection.filters().next().is_some();
+                let has_filters = has_filters(waiting.condition.as_ref(), &waiting.selection);
                 matching::can_tell(&inventory, &waiting.events, &waiting.selection)
                     && (!has_filters || self.filters.has_budget(&Arc::from(waiting.endpoint.as_str())))
             })
@@ -594,8 +597,8 @@ struct MatchInput {
 }
 
 /// Whether matching takes expressions, whose cost is bounded by CPU time alone.
-fn has_filters(endpoint: &Endpoint) -> bool {
-    endpoint.filter.condition.is_some() || endpoint.selection.filters().next().is_some()
+fn has_filters(condition: Option<&Expression>, selection: &Selection) -> bool {
+    condition.is_some() || selection.filters().next().is_some()
 }
 
 /// What is to be found out about a delivery; where there is no inventory, only what its own filter says.

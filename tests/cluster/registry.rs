@@ -23,6 +23,16 @@ endpoints:
 - {source: distribution, keyPath: harbor.key, name: registry, auth: bearer}
 ";
 
+/// A flux-recv with an endpoint for the registry.
+fn start_flux_recv(bed: &Bed, folder: tempfile::TempDir) -> FluxRecv {
+    std::fs::write(folder.path().join("fluxrecv.yaml"), CONFIG).expect("a config");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+    let mut running = FluxRecv::start_in(folder, kubeconfig, &["--min-interval", "0"]);
+    running.wait_until_synced();
+    running
+}
+
 /// A registry that notifies flux-recv with the time limit that it has by itself.
 fn start_registry(bed: &Bed, url: &str, key: &str) -> (Process, String) {
     let host = format!("127.0.0.1:{}", free_port());
@@ -102,11 +112,7 @@ async fn push_manifest(
 
 pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("fluxrecv.yaml"), CONFIG).expect("a config");
-    let kubeconfig = folder.path().join("kubeconfig");
-    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
-    let mut running = FluxRecv::start_in(folder, kubeconfig, &["--min-interval", "0"]);
-    running.wait_until_synced();
+    let running = start_flux_recv(bed, folder);
     let (_registry, base) =
         start_registry(bed, &hook_url(&running, "registry"), "test-key-of-the-cluster-suite-harbor");
     let host = base.trim_start_matches("http://");
@@ -196,9 +202,6 @@ fn public_key(key: &EcdsaKeyPair) -> String {
 /// A signature comes after its image: the object that verifies it has failed by then.
 pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("fluxrecv.yaml"), CONFIG).expect("a config");
-    let kubeconfig = folder.path().join("kubeconfig");
-    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
     std::fs::write(folder.path().join("file.txt"), "content").expect("a file");
     let packed = Command::new("tar").args(["-cz", "-C"]).arg(folder.path()).arg("file.txt").output();
     let content = packed.expect("tar runs").stdout;
@@ -210,8 +213,7 @@ pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
     std::fs::write(&file, public_key(&key)).expect("a file");
     let from_file = format!("--from-file=cosign.pub={}", file.display());
     bed.kubectl(&["create", "secret", "generic", "cosign-pub", "-n", "apps", &from_file]);
-    let mut running = FluxRecv::start_in(folder, kubeconfig, &["--min-interval", "0"]);
-    running.wait_until_synced();
+    let running = start_flux_recv(bed, folder);
     let (_registry, base) =
         start_registry(bed, &hook_url(&running, "registry"), "test-key-of-the-cluster-suite-harbor");
     let _source_controller = start_source_controller(bed);
