@@ -19,9 +19,8 @@ use crate::server::Service;
 
 /// What the admin listener tells about.
 pub struct AdminState {
-    /// What is served.
     pub service: Arc<Service>,
-    /// What keeps it.
+    /// The journal whose state decides `/readyz`.
     pub journal: Journal,
     /// The options of the command line that are in force.
     pub options: Value,

@@ -59,7 +59,7 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
-/// Which cluster.
+/// The cluster to talk to, as `kubectl` chooses it.
 #[derive(Debug, Clone, Args)]
 struct ClusterArgs {
     /// A kubeconfig file [default: the environment's, else the Pod's service account].

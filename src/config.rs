@@ -32,7 +32,6 @@ use crate::expression::QUOTED;
 pub struct Config {
     /// Flux v1's API, if deliveries are handed to it instead of the Kubernetes API.
     pub api: Option<Url>,
-    /// What is served.
     pub endpoints: Endpoints,
     /// Whose word about the address of a sender is taken.
     pub trusted_proxies: Vec<IpNet>,

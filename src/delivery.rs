@@ -5,7 +5,6 @@ use std::borrow::Cow;
 /// A delivery as it was received. Nothing here has been proved; see [`crate::verify`].
 #[derive(Clone, Copy)]
 pub struct Delivery<'a> {
-    /// Its headers.
     pub headers: &'a dyn Headers,
     /// Its body, byte for byte.
     pub body: &'a [u8],

@@ -24,7 +24,6 @@ use crate::verify::{Credentials, Proof};
 pub struct Endpoint {
     /// How it is called in logs, metrics and pages.
     pub name: Arc<str>,
-    /// Who sends.
     pub provider: &'static Provider,
     /// Where its key was read from.
     pub key_file: PathBuf,
@@ -248,7 +247,6 @@ impl Endpoints {
 /// What the config says about serving, as it is in force.
 #[derive(Default)]
 pub struct Serving {
-    /// The endpoints.
     pub endpoints: Endpoints,
     /// Whose word about the address of a sender is taken.
     pub trusted_proxies: Vec<IpNet>,

@@ -36,13 +36,11 @@ pub enum Event {
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// Git repositories.
     Git,
     /// Images, charts and other artifacts in a registry.
     Images,
     /// Helm repositories over HTTP.
     Charts,
-    /// Buckets.
     Buckets,
     /// Whatever the endpoint lists.
     Listed,
@@ -132,7 +130,6 @@ pub struct ChartEvent {
 /// A change in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketEvent {
-    /// The bucket's name.
     pub name: String,
     /// The service that holds it.
     pub service: BucketService,
@@ -145,9 +142,7 @@ pub struct BucketEvent {
 /// The object storage that a [`BucketEvent`] comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BucketService {
-    /// Amazon S3.
     Aws,
-    /// Google Cloud Storage.
     Gcp,
     /// Anything else that speaks S3.
     S3Compatible,

@@ -28,7 +28,6 @@ pub enum Kind {
     Bucket,
     /// An image repository whose tags image-reflector-controller scans.
     ImageRepository,
-    /// What kustomize-controller applies.
     Kustomization,
     /// A release that helm-controller installs.
     HelmRelease,
@@ -46,7 +45,6 @@ pub enum Kind {
     ResourceSet,
     /// Where flux-operator looks for the inputs of a `ResourceSet`.
     ResourceSetInputProvider,
-    /// What tofu-controller applies.
     Terraform,
 }
 
@@ -57,7 +55,6 @@ pub struct KindInfo {
     pub kind: Kind,
     /// `kind` in a manifest.
     pub name: &'static str,
-    /// The API group.
     pub group: &'static str,
     /// The resource in a URL and in RBAC rules.
     pub plural: &'static str,
@@ -215,11 +212,8 @@ impl fmt::Display for Kind {
 /// A Flux object by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
-    /// Its kind.
     pub kind: Kind,
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -285,17 +279,11 @@ pub fn revision_hash(revision: &str) -> &str {
 /// The fields of `spec` that matching reads, as they are written.
 #[derive(Debug, Clone)]
 pub enum Spec {
-    /// Of a `GitRepository`.
     GitRepository(GitRepositorySpec),
-    /// Of an `OCIRepository`.
     OciRepository(OciRepositorySpec),
-    /// Of a `HelmRepository`.
     HelmRepository(HelmRepositorySpec),
-    /// Of a `HelmChart`.
     HelmChart(HelmChartSpec),
-    /// Of a `Bucket`.
     Bucket(BucketSpec),
-    /// Of an `ImageRepository`.
     ImageRepository(ImageRepositorySpec),
     /// Of a kind that no payload is about.
     Other(OtherSpec),
@@ -362,14 +350,12 @@ pub struct GitRepositorySpec {
 /// An entry of `spec.include` of a `GitRepository`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GitRepositoryInclude {
-    /// The included object.
     pub repository: GitRepositoryName,
 }
 
 /// A GitRepository of the same namespace.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GitRepositoryName {
-    /// Its name.
     pub name: String,
 }
 
@@ -384,14 +370,13 @@ pub struct GitRepositoryRef {
     pub semver: Option<String>,
     /// A ref by its full name.
     pub name: Option<String>,
-    /// A commit ID.
     pub commit: Option<String>,
 }
 
 /// What matching reads of an `OCIRepository`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OciRepositorySpec {
-    /// `oci://host/path`.
+    /// The repository as `oci://host/path`.
     pub url: String,
     /// What of it Flux follows.
     #[serde(default, rename = "ref")]
@@ -409,13 +394,11 @@ pub struct OciRepositorySpec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OciRepositoryRef {
-    /// A manifest's digest.
     pub digest: Option<String>,
     /// A range that tags have to fit.
     pub semver: Option<String>,
     /// A regular expression that tags have to match before the range is asked.
     pub semver_filter: Option<String>,
-    /// A tag.
     pub tag: Option<String>,
 }
 
@@ -454,9 +437,7 @@ pub struct HelmChartSpec {
 /// A reference to a source in the same namespace.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SourceRef {
-    /// The source's kind.
     pub kind: String,
-    /// The source's name.
     pub name: String,
 }
 
@@ -464,7 +445,6 @@ pub struct SourceRef {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BucketSpec {
-    /// The bucket's name.
     pub bucket_name: String,
     /// The service's host and port.
     pub endpoint: String,

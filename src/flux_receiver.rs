@@ -16,20 +16,17 @@ use zeroize::Zeroizing;
 use crate::expression::Expression;
 
 pub use self::to_config::{Converted, convert};
-pub use self::to_endpoint::{Made, Rules, endpoint};
+pub use self::to_endpoint::{Rules, endpoint};
 
 /// A Receiver, as far as serving reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FluxReceiver {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
     /// When it was made, as `metadata.creationTimestamp` has it.
     pub created: String,
     /// Its identity over time, as `metadata.uid` has it.
     pub uid: String,
-    /// What it says.
     pub spec: Spec,
     /// Where notification-controller serves it, if it has said so.
     pub webhook_path: Option<String>,
@@ -68,12 +65,11 @@ impl FluxReceiver {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
-    /// Who sends.
     pub r#type: String,
-    /// Only these events.
+    /// The event types that it accepts; empty: all.
     #[serde(default)]
     pub events: Vec<String>,
-    /// What is asked.
+    /// The objects that a delivery requests.
     #[serde(default)]
     pub resources: Vec<Resource>,
     /// What has to hold of all of them.
@@ -96,7 +92,6 @@ pub struct Resource {
     /// The API version, where the kind has no usual one.
     #[serde(default)]
     pub api_version: String,
-    /// The kind.
     pub kind: String,
     /// The name, or `*` for all with the labels.
     pub name: String,
@@ -114,14 +109,13 @@ pub struct Resource {
 /// A Secret of the Receiver's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SecretRef {
-    /// Its name.
     pub name: String,
 }
 
 /// An issuer of tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OidcProvider {
-    /// Its identifier.
+    /// The issuer's identifier, the `iss` of its tokens.
     #[serde(rename = "issuerURL")]
     pub issuer_url: String,
     /// Whom tokens have to be for; `notification-controller` if there is none.
@@ -138,9 +132,7 @@ pub struct OidcProvider {
 /// A value that validations read as `vars.<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OidcVariable {
-    /// Its name.
     pub name: String,
-    /// What it is.
     pub expression: String,
 }
 
@@ -156,11 +148,11 @@ pub struct OidcValidation {
 /// What is read of the Secret that a Receiver names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// `token`: the key.
+    /// The data of `token`: the key.
     pub token: Option<Zeroizing<Vec<u8>>>,
-    /// `email`, for `gcr`.
+    /// The data of `email`, for `gcr`.
     pub email: Option<String>,
-    /// `audience`, for `gcr`.
+    /// The data of `audience`, for `gcr`.
     pub audience: Option<String>,
 }
 
@@ -250,7 +242,7 @@ impl FluxReceiver {
 }
 
 impl Resource {
-    /// Where it is.
+    /// Returns the namespace that the reference means.
     fn namespace<'r>(&'r self, receiver: &'r FluxReceiver) -> &'r str {
         if self.namespace.is_empty() { &receiver.namespace } else { &self.namespace }
     }

@@ -9,7 +9,7 @@ use url::Url;
 use crate::event::{Event, GitChanges, GitEvent};
 use crate::receive::Notify;
 
-/// fluxd's API.
+/// Client of the API of fluxd, the daemon of Flux v1.
 pub struct Fluxd {
     client: reqwest::Client,
     notify: Url,

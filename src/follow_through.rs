@@ -39,7 +39,6 @@ struct Followed {
 }
 
 impl FollowThrough {
-    /// Follows nothing yet.
     pub fn new(queue: Queue, history: Arc<History>, metrics: Arc<Metrics>) -> FollowThrough {
         let (checks, inclusions, changed) = (Mutex::default(), Mutex::default(), Notify::new());
         FollowThrough { shared: Arc::new(Shared { queue, history, metrics, checks, inclusions, changed }) }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::flux::Target;
 use crate::outcome::Outcome;
 
-/// The last deliveries.
+/// Remembers the last deliveries of each endpoint.
 #[derive(Default)]
 pub struct History {
     next: AtomicU64,
@@ -23,16 +23,14 @@ pub struct History {
 /// A delivery, as long as it is remembered.
 #[derive(Debug, Clone)]
 pub struct DeliveryId {
-    /// Where it came.
+    /// The name of the endpoint.
     pub endpoint: Arc<str>,
     number: u64,
 }
 
 /// What is remembered of a delivery.
 pub struct Entry {
-    /// Which one.
     pub id: DeliveryId,
-    /// When it came.
     pub received: jiff::Timestamp,
     /// Who sent it, as far as the proxies that are trusted say.
     pub from: Option<IpAddr>,

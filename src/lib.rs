@@ -1,32 +1,83 @@
 //! Webhook receiver for Flux.
-pub mod admin;
-pub mod backoff;
-pub mod bounded_text;
+//!
+//! The product is the binary. The library exists so that tests, benches and fuzz targets reach the
+//! parts that they measure; it promises nothing to other crates.
+
+pub(crate) mod admin;
+pub(crate) mod backoff;
+pub(crate) mod bounded_text;
 pub mod cli;
-pub mod cluster;
-pub mod config;
-pub mod delivery;
-pub mod endpoint;
-pub mod event;
-pub mod expression;
-pub mod facts;
-pub mod filter;
-pub mod flux;
-pub mod flux_receiver;
-pub mod fluxd;
-pub mod follow_through;
-pub mod history;
-pub mod journal;
-pub mod json_items;
-pub mod listener;
-pub mod matching;
-pub mod metrics;
-pub mod offline;
-pub mod outcome;
-pub mod provider;
-pub mod queue;
-pub mod receive;
-pub mod reload;
-pub mod server;
-pub mod telemetry;
-pub mod verify;
+pub(crate) mod cluster;
+pub(crate) mod config;
+pub(crate) mod delivery;
+pub(crate) mod endpoint;
+pub(crate) mod event;
+pub(crate) mod expression;
+pub(crate) mod facts;
+pub(crate) mod filter;
+pub(crate) mod flux;
+pub(crate) mod flux_receiver;
+pub(crate) mod fluxd;
+pub(crate) mod follow_through;
+pub(crate) mod history;
+pub(crate) mod journal;
+pub(crate) mod json_items;
+pub(crate) mod listener;
+pub(crate) mod matching;
+pub(crate) mod metrics;
+pub(crate) mod offline;
+pub(crate) mod outcome;
+pub(crate) mod provider;
+pub(crate) mod queue;
+pub(crate) mod receive;
+pub(crate) mod reload;
+pub(crate) mod server;
+pub(crate) mod telemetry;
+pub(crate) mod verify;
+
+/// Parts that tests, benches and fuzz targets use without the binary around them. Everything else
+/// is private, so that the compiler reports what nobody uses.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::cluster::list_scanner::ListScanner;
+    pub use crate::delivery::Delivery;
+    pub use crate::endpoint::{Endpoint, EndpointRegistry, Serving};
+    pub use crate::event::git_ref::GitRef;
+    pub use crate::event::image::{ImageName, ImageReference};
+    pub use crate::event::repository_url::RepositoryUrl;
+    pub use crate::event::semver::{Constraint, version_of_tag};
+    pub use crate::event::{CommitIds, Event, GitChanges, GitEvent, RefChange, Subject};
+    pub use crate::expression::{Budget, Expression, Variable, Variables};
+    pub use crate::facts::{Facts, OF_A_RESOURCE};
+    pub use crate::flux::selection::Selection;
+    pub use crate::flux::{KINDS, Kind, REQUESTED_AT, Spec, Target, revision_hash};
+    pub use crate::journal::Journal;
+    pub use crate::journal::contents::Contents;
+    pub use crate::json_items::JsonItems;
+    pub use crate::matching::{Inventory, Object};
+    pub use crate::metrics::Metrics;
+    pub use crate::offline::{DryRun, add_manifests};
+    pub use crate::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
+    pub use crate::queue::{Pace, Queue};
+    pub use crate::receive::{FluxObjects, Receiver, Sink};
+    pub use crate::verify::auth::Auth;
+    pub use crate::verify::fetch::{Fetch, FetchError};
+    pub use crate::verify::key::Key;
+    pub use crate::verify::sign::sign;
+    pub use crate::verify::{Credentials, Expects, GoogleAccount, Proof, Tools, verify};
+
+    pub mod config {
+        pub use crate::config::{Rules, files, load};
+    }
+    pub mod listener {
+        pub use crate::listener::{
+            ConnectionCounters, Deadlines, ListenerOptions, Running, bind, local_address, serve,
+        };
+    }
+    pub mod matching {
+        pub use crate::matching::find;
+    }
+    pub mod server {
+        pub use crate::server::{Limits, Service, start};
+    }
+}

@@ -24,14 +24,13 @@ use actix_web::{Error, HttpMessage};
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpStream;
 
-pub use self::connection::{Connection, Deadlines, MAX_HEAD_BYTES};
+pub use self::connection::{Connection, Deadlines};
 use self::pool::ConnectionPool;
 use self::stream::GuardedStream;
 
 /// How a listener is served.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerOptions {
-    /// Threads that serve.
     pub workers: usize,
     /// Connections at a time, over all workers.
     pub max_connections: usize,

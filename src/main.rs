@@ -1,4 +1,4 @@
-//! The `flux-recv` command.
+//! Starts the command line; everything else is in the library.
 
 use std::process::ExitCode;
 

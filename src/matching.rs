@@ -52,7 +52,6 @@ pub struct Matched {
 /// What an object should show after a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// The object.
     pub target: Target,
     /// The commit ID or digest, in hex.
     pub revision: String,

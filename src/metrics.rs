@@ -105,9 +105,7 @@ const FOLLOW_BUCKETS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// What is shown of an endpoint from its start to its end.
 pub struct EndpointLabelSet<'e> {
-    /// Its name.
     pub name: &'e Arc<str>,
-    /// Who sends.
     pub source: &'static str,
     /// What can become of a delivery.
     pub outcomes: &'e [&'static str],
@@ -391,7 +389,7 @@ impl Metrics {
         }
     }
 
-    /// A patch failed.
+    /// Counts a patch that failed, and whether it is tried again.
     pub fn patch_failed(&self, kind: Kind, result: &'static str, again: bool) {
         self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result }).inc();
         self.retries.inc_by(u64::from(again));

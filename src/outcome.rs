@@ -17,7 +17,6 @@ pub enum Outcome {
     Accepted {
         /// What happened, in a line.
         event: BoundedText,
-        /// The objects.
         targets: Vec<Target>,
         /// Objects that would have matched but are left alone.
         skipped: Vec<Skipped>,
@@ -45,7 +44,6 @@ pub enum Outcome {
     },
     /// Authentic, and nothing to do.
     Ignored {
-        /// Why.
         reason: BoundedText,
     },
     /// Authentic and interesting, but no object follows it.
@@ -57,9 +55,7 @@ pub enum Outcome {
         /// Objects that would have matched but are left alone.
         skipped: Vec<Skipped>,
     },
-    /// No such path.
     UnknownPath,
-    /// Not a POST.
     WrongMethod,
     /// The delivery did not prove itself.
     Refused {
@@ -99,7 +95,6 @@ pub enum Outcome {
 /// An object that matched and was left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// The object.
     pub target: Target,
     /// Why it was left alone.
     pub reason: &'static str,

@@ -141,7 +141,6 @@ pub struct Hints<'a> {
 /// What an authentic delivery says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
-    /// Things that happened.
     Events(Vec<Event>),
     /// The first of many; the others are read by parsing again with this `resume_at`.
     Part {
@@ -184,7 +183,6 @@ pub enum Change {
 pub struct Composed {
     /// Headers, without those of the proof.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: String,
 }
 

@@ -35,7 +35,7 @@ pub enum WriteError {
     /// It may be taken next time.
     #[error("{why}")]
     Temporary {
-        /// What went wrong.
+        /// The reason, for the log.
         why: String,
         /// The pause that the API server asked for.
         retry_after: Option<Duration>,

@@ -40,7 +40,7 @@ use crate::provider::{Hints, Parsed, changes_a_file};
 use crate::queue::Queue;
 use crate::verify::{Refusal, Tools, Unreadable, Verified, verify};
 
-/// Takes deliveries.
+/// Takes a delivery from its verification to its outcome.
 pub struct Receiver {
     tools: Tools,
     sink: Sink,
@@ -48,7 +48,7 @@ pub struct Receiver {
     metrics: Arc<Metrics>,
 }
 
-/// Where events go.
+/// The destination of verified events.
 pub enum Sink {
     /// To the Flux objects that they concern.
     Flux(FluxObjects),
@@ -60,7 +60,6 @@ pub enum Sink {
 pub struct FluxObjects {
     /// The objects, kept current by whoever watches them.
     pub inventory: Arc<RwLock<Inventory>>,
-    /// Asks for reconciliation.
     pub queue: Queue,
     /// Follows what was pushed; not without a cluster.
     pub follow_through: Option<FollowThrough>,
@@ -123,7 +122,6 @@ impl FluxObjects {
 }
 
 impl Receiver {
-    /// A receiver.
     pub fn new(tools: Tools, sink: Sink, metrics: Arc<Metrics>) -> Receiver {
         Receiver { tools, sink, filters: FilterThread::default(), metrics }
     }

@@ -31,11 +31,9 @@ use crate::receive::{Received, Receiver};
 pub struct Service {
     /// The endpoints, which a reload replaces.
     pub registry: EndpointRegistry,
-    /// Takes their deliveries.
     pub receiver: Receiver,
     /// Remembers the last of them.
     pub history: Arc<History>,
-    /// Counts them.
     pub metrics: Arc<Metrics>,
     /// Bounds of what is taken.
     pub limits: Limits,

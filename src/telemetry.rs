@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people, with fields at their end.
     Text,
     /// One JSON object per line.
     Json,

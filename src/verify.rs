@@ -83,7 +83,7 @@ pub struct Credentials {
 /// What a delivery has to show that its sender's proof leaves open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expects {
-    /// Nothing more.
+    /// Nothing but the hook path and the key.
     KeyAlone,
     /// The key in this header, for [`Proof::Chosen`].
     Header(Auth),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flux_recv::flux::{Kind, REQUESTED_AT};
+use flux_recv::internals::{Kind, REQUESTED_AT};
 use futures::StreamExt;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use flux_recv::flux::Kind;
+use flux_recv::internals::Kind;
 
 use super::load::{requests, run};
 use super::server::{SERVER_CORE, Server, kubeconfig};

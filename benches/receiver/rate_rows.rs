@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flux_recv::event::git_ref::GitRef;
-use flux_recv::event::repository_url::RepositoryUrl;
-use flux_recv::event::{CommitIds, Event, GitChanges, GitEvent, RefChange};
-use flux_recv::facts::Facts;
-use flux_recv::flux::selection::Selection;
-use flux_recv::flux::{Kind, Spec, Target};
-use flux_recv::matching::{self, Inventory, Object};
+use flux_recv::internals::Facts;
+use flux_recv::internals::GitRef;
+use flux_recv::internals::RepositoryUrl;
+use flux_recv::internals::Selection;
+use flux_recv::internals::{CommitIds, Event, GitChanges, GitEvent, RefChange};
+use flux_recv::internals::{Inventory, Object, matching};
+use flux_recv::internals::{Kind, Spec, Target};
 use serde_json::json;
 
 use super::load::{Round, ping, ping_times, push_with_a_list, requests, run, unknown, unknown_with_body};

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use flux_recv::config;
+use flux_recv::internals::config;
 use libfuzzer_sys::fuzz_target;
 
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use flux_recv::expression::{Budget, Expression, Variable, Variables};
-use flux_recv::facts::OF_A_RESOURCE;
+use flux_recv::internals::{Budget, Expression, Variable, Variables};
+use flux_recv::internals::OF_A_RESOURCE;
 use libfuzzer_sys::fuzz_target;
 
 // An expression up to the first zero byte, behind it the JSON of `req`.

@@ -4,8 +4,8 @@
 //! Input: a byte for the length of the pieces, then the list.
 #![no_main]
 
-use flux_recv::cluster::list_scanner::ListScanner;
-use flux_recv::json_items::JsonItems;
+use flux_recv::internals::ListScanner;
+use flux_recv::internals::JsonItems;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;

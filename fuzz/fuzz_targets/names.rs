@@ -1,11 +1,11 @@
 //! URLs, images, refs, ranges: parsing never panics, and a normal form is its own normal form.
 #![no_main]
 
-use flux_recv::event::git_ref::GitRef;
-use flux_recv::event::image::{ImageName, ImageReference};
-use flux_recv::event::repository_url::RepositoryUrl;
-use flux_recv::event::semver::{Constraint, version_of_tag};
-use flux_recv::flux::revision_hash;
+use flux_recv::internals::GitRef;
+use flux_recv::internals::{ImageName, ImageReference};
+use flux_recv::internals::RepositoryUrl;
+use flux_recv::internals::{Constraint, version_of_tag};
+use flux_recv::internals::revision_hash;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

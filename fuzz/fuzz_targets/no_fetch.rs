@@ -1,6 +1,6 @@
 //! A network that is not there.
 
-use flux_recv::verify::fetch::{Fetch, FetchError};
+use flux_recv::internals::{Fetch, FetchError};
 use futures::future::BoxFuture;
 
 pub struct NoFetch;

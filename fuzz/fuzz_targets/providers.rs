@@ -10,11 +10,11 @@ mod no_fetch;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use flux_recv::delivery::Delivery;
-use flux_recv::event::Event;
-use flux_recv::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
-use flux_recv::verify::key::Key;
-use flux_recv::verify::{Credentials, Proof, Tools, verify};
+use flux_recv::internals::Delivery;
+use flux_recv::internals::Event;
+use flux_recv::internals::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
+use flux_recv::internals::Key;
+use flux_recv::internals::{Credentials, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
 use no_fetch::NoFetch;

@@ -8,12 +8,12 @@ mod no_fetch;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use flux_recv::delivery::Delivery;
-use flux_recv::provider::PROVIDERS;
-use flux_recv::verify::auth::Auth;
-use flux_recv::verify::key::Key;
-use flux_recv::verify::sign::sign;
-use flux_recv::verify::{Credentials, Expects, GoogleAccount, Proof, Tools, verify};
+use flux_recv::internals::Delivery;
+use flux_recv::internals::PROVIDERS;
+use flux_recv::internals::Auth;
+use flux_recv::internals::Key;
+use flux_recv::internals::sign;
+use flux_recv::internals::{Credentials, Expects, GoogleAccount, Proof, Tools, verify};
 use libfuzzer_sys::fuzz_target;
 
 use no_fetch::NoFetch;

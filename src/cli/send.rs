@@ -24,7 +24,7 @@ pub(super) struct SendArgs {
     /// The endpoint, by its name.
     #[arg(long, value_name = "NAME")]
     endpoint: String,
-    /// Where flux-recv runs.
+    /// The scheme and host that flux-recv is reached at
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "FLUX_RECV_BASE")]
     to: String,
     /// `push`, `ping`, or with --body the sender's own name of the event.

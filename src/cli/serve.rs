@@ -1,4 +1,4 @@
-//! `flux-recv`: serves.
+//! `flux-recv` without a command: serves the endpoints of a config until it is told to stop.
 
 mod backend;
 mod change;

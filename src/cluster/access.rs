@@ -18,7 +18,6 @@ use crate::flux::{Kind, KindInfo, Target};
 /// What was found out about one kind in one place.
 #[derive(Debug)]
 pub struct Access {
-    /// The kind.
     pub kind: Kind,
     /// The namespace; `None` for the whole cluster.
     pub namespace: Option<String>,

@@ -48,7 +48,7 @@ impl Connection {
         Ok(Connection { shared: Arc::new(Shared { options, client: RwLock::new((client, Instant::now())) }) })
     }
 
-    /// A client.
+    /// Returns a client over the shared connection pool.
     pub fn client(&self) -> Client {
         self.shared.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }

@@ -26,7 +26,7 @@ pub(super) struct MissedChanges {
 }
 
 impl MissedChanges {
-    /// Adds an object.
+    /// Adds an object that may have changed while nobody watched.
     pub(super) fn add(&self, target: Target) {
         lock(&self.targets).insert(target);
         self.added.notify_one();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
-pub use self::examine::{Examined, examine};
+pub use self::examine::examine;
 use self::polling::Polling;
 use self::watches::{Change, watch_receivers, watch_secret};
 use self::weights::Weights;

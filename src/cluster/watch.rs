@@ -90,7 +90,7 @@ impl fmt::Display for Scope {
 
 /// What a watch sees of objects of one kind.
 pub(super) enum Seen<T> {
-    /// A list begins.
+    /// A new list begins; what it does not name is gone at its end.
     Listing,
     /// The list holds this object.
     Listed(T),

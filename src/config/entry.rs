@@ -22,7 +22,7 @@ pub(super) struct Entry {
     /// `endpoint 2 (nexus.key)`, for messages.
     place: String,
     provider: &'static Provider,
-    /// As written.
+    /// The path of the key file as written in the config.
     pub(super) key_path: String,
     key_file: PathBuf,
     key: Key,

@@ -15,7 +15,7 @@ pub(super) fn file(folder: &Path, key_path: &str) -> PathBuf {
     if joined.exists() { joined } else { folder.join(key_path) }
 }
 
-/// Reads a key.
+/// Reads a key file, or says what is wrong with it.
 pub(super) fn read(
     entry: &mut Section<'_>,
     field: &str,

@@ -75,7 +75,6 @@ impl GitRef {
         self.is_of_pull_request() && self.0.ends_with("/head")
     }
 
-    /// The full name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -18,7 +18,6 @@ pub struct ImageName {
 /// An image name with the tag and digest that were written with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageReference {
-    /// The repository.
     pub name: ImageName,
     /// The tag, if one is written.
     pub tag: Option<String>,

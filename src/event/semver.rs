@@ -49,7 +49,7 @@ enum Precision {
 }
 
 impl Constraint {
-    /// Reads a range.
+    /// Parses a range as Flux does, see <https://github.com/Masterminds/semver>.
     pub fn parse(text: &str) -> Result<Constraint, NotAConstraint> {
         let groups: Option<Vec<_>> = text.split("||").map(parse_group).collect();
         groups.map(|groups| Constraint { groups }).ok_or_else(|| NotAConstraint(text.to_owned()))

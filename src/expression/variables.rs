@@ -47,7 +47,6 @@ impl Variable {
 }
 
 impl<'v> Variables<'v> {
-    /// Adds a variable.
     pub fn with(mut self, name: &'static str, value: &'v Variable) -> Variables<'v> {
         self.list.push((name, value));
         self

@@ -17,7 +17,6 @@ pub struct Details(Box<str>);
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
-    /// Its annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// When it was made.
@@ -29,7 +28,6 @@ pub struct Metadata {
     /// Who has to agree to its deletion.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub finalizers: Vec<String>,
-    /// Whose it is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owner_references: Vec<Value>,
     /// Which of its versions this is.

@@ -39,7 +39,6 @@ pub const ALLOW: &str = "flux-recv.fluxcd.io/allow";
 /// <https://fluxcd.io/flux/components/notification/receivers/#resources>
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
-    /// Their kind.
     pub kind: Kind,
     /// The name, or none for all names.
     pub name: Option<String>,
@@ -55,17 +54,14 @@ pub struct Resource {
 /// What an object carries for those who choose among objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Its labels.
     pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// Its annotation [`ALLOW`].
+    /// The value of its annotation [`ALLOW`].
     pub allow: Option<Box<str>>,
 }
 
 /// Whether an object is chosen.
 pub enum Choice<'s> {
-    /// No.
     No,
-    /// Yes.
     Yes,
     /// If one of these holds of it.
     If(Vec<&'s Expression>),

@@ -9,7 +9,6 @@ use crate::flux::selection::Resource;
 
 /// An entry for a config file.
 pub struct Converted {
-    /// The entry.
     pub entry: Map<String, Value>,
     /// The file that the entry names as its key; what has to be in it is `token` of the Secret.
     pub key_path: String,

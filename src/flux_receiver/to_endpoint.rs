@@ -28,7 +28,6 @@ pub struct Rules<'r> {
 
 /// An endpoint out of a Receiver.
 pub struct Made {
-    /// The endpoint.
     pub endpoint: Endpoint,
     /// What of the Receiver has no effect, and what to do about it.
     pub without_effect: Vec<String>,

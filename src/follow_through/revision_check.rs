@@ -40,11 +40,9 @@ pub enum Verdict {
 /// What is due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueStep {
-    /// Nothing.
     Wait,
     /// Ask for another reconcile.
     Ask,
-    /// End it.
     End(Verdict),
 }
 

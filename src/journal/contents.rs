@@ -40,7 +40,7 @@ pub enum Change {
     Pend(Target, u64),
     /// The object waits no more, unless in a later round than this one.
     Settle(Target, u64),
-    /// A delivery waits.
+    /// A delivery that waits to be matched.
     Keep(u64, Vec<u8>),
     /// A delivery waits no more.
     Drop(u64),
@@ -65,7 +65,6 @@ impl Change {
 }
 
 impl Contents {
-    /// Makes a change.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Pend(target, generation) => drop(self.pending.insert(target, generation)),

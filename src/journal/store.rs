@@ -41,9 +41,8 @@ pub enum OpenError {
         .file.display()
     )]
     Newer {
-        /// The file.
         file: PathBuf,
-        /// Its format.
+        /// The format version that the file has.
         found: u64,
     },
     /// It cannot be written.

@@ -13,7 +13,7 @@ pub struct Deadlines {
     pub body: Duration,
     /// Reading an answer, from the first byte that is written.
     pub answer: Duration,
-    /// Between two requests.
+    /// Limit between two requests of a connection.
     pub idle: Duration,
 }
 
@@ -45,7 +45,6 @@ const HANDLER_GRACE: Duration = Duration::from_secs(5);
 enum Phase {
     /// No byte of the next request has arrived.
     Idle,
-    /// A head arrives.
     Head,
     /// A head is complete, its body is not.
     Body,
@@ -60,7 +59,7 @@ enum Phase {
 /// How much may be read from a socket now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ReadAllowance {
-    /// So many bytes.
+    /// This number of bytes may be read.
     Bytes(usize),
     /// Nothing until what was read has been used; the task is woken then.
     Wait,

@@ -9,7 +9,6 @@ use crate::flux::Target;
 /// A GitRepository whose repository deliveries may name at another host.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OtherHost {
-    /// The object.
     pub target: Target,
     /// The repository's path, in lower case.
     pub path: String,

@@ -47,7 +47,6 @@ type Id = u32;
 /// A kind of which objects may exist that nobody here can see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unlistable {
-    /// The kind.
     pub kind: Kind,
     places: String,
 }
@@ -68,7 +67,6 @@ impl fmt::Display for Unlistable {
 /// An object, with what matching reads of it in comparable form.
 #[derive(Debug)]
 pub struct Object {
-    /// Its name.
     pub target: Target,
     /// Whether Flux leaves it alone.
     pub suspended: bool,
@@ -344,7 +342,6 @@ impl Inventory {
         !self.without_details.contains(&kind)
     }
 
-    /// Forgets an object.
     pub fn remove(&mut self, target: &Target) {
         let Some(id) = self.ids.remove(target) else { return };
         self.counts.entry(target.kind).and_modify(|count| *count -= 1);
@@ -373,7 +370,6 @@ impl Inventory {
         self.ids.contains_key(target)
     }
 
-    /// All objects.
     pub(super) fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.iter().flatten()
     }

@@ -59,7 +59,7 @@ struct Context {
 #[derive(Deserialize)]
 struct EventSubject {
     id: String,
-    /// Gone since 0.5.
+    /// Absent since CDEvents 0.5.
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -131,7 +131,7 @@ fn one(data: &str) -> Result<Parsed, Unreadable> {
     })
 }
 
-/// `dev.cdevents.<subject>.<predicate>.<version>`
+/// Splits `dev.cdevents.<subject>.<predicate>.<version>`.
 fn subject_and_predicate(kind: &str) -> Option<(&str, &str)> {
     let mut parts = kind.strip_prefix("dev.cdevents.")?.splitn(3, '.');
     Some((parts.next()?, parts.next()?))

@@ -19,7 +19,7 @@ struct Push<'a> {
     commits: Option<&'a RawValue>,
     /// GitLab: how many commits there are, of which it lists twenty.
     total_commits_count: Option<u64>,
-    /// Gitea: the same.
+    /// The number of commits at Gitea, which lists only some of them.
     total_commits: Option<u64>,
 }
 

@@ -14,7 +14,6 @@ use crate::verify::{Unreadable, Verified, from_json};
 /// An event out of any of the three modes.
 #[derive(Debug)]
 pub(super) struct CloudEvent<'v> {
-    /// Its `type`.
     pub(super) kind: Cow<'v, str>,
     /// Its data, as JSON text.
     pub(super) data: Cow<'v, str>,

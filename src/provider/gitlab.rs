@@ -134,7 +134,7 @@ struct Commit {
     id: Option<String>,
 }
 
-/// <https://docs.gitlab.com/user/project/integrations/webhook_events/#merge-request-events>
+/// Source: <https://docs.gitlab.com/user/project/integrations/webhook_events/#merge-request-events>
 fn merge_request(event: &MergeRequestEvent) -> Result<Parsed, Unreadable> {
     let MergeRequest { iid, action, oldrev, last_commit } = &event.object_attributes;
     // Some system hooks name no action, so that the ref may have moved.

@@ -40,7 +40,7 @@ pub(super) const PROVIDER: Provider = Provider {
 struct EventType {
     #[serde(rename = "type")]
     event_type: Option<String>,
-    /// Before Harbor 1.10.
+    /// The name of the field before Harbor 1.10.
     #[serde(rename = "event_type")]
     first_event_type: Option<String>,
 }
@@ -52,7 +52,7 @@ struct Webhook<'a> {
     /// The event's data in CloudEvents format.
     #[serde(borrow)]
     data: Option<EventData<'a>>,
-    /// Before Harbor 1.10.
+    /// The form before Harbor 1.10, without `event_data`.
     #[serde(borrow)]
     events: Option<&'a RawValue>,
 }

@@ -38,7 +38,7 @@ pub enum Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing is wanted.
+    /// No patch is wanted.
     Idle,
     /// A patch is wanted, not before this time.
     Pending { due: Instant },
@@ -55,7 +55,6 @@ pub enum Ending {
     Done,
     /// It failed; try again after this pause.
     Failed {
-        /// The pause.
         pause: Duration,
         /// The sort of failure.
         sort: Failure,

@@ -19,7 +19,7 @@ pub(super) trait CommitStatus: Clone {
     fn kept(&self) -> Option<bool>;
 }
 
-/// All slots.
+/// The slots of all targets, and the journal records that they need.
 pub(super) struct Slots<C> {
     entries: HashMap<Target, Entry<C>>,
     /// When to look at which slot again: to start a patch, or to forget a slot that has rested.
@@ -40,7 +40,7 @@ struct Entry<C> {
 
 /// What the journal holds of an object.
 enum Record<C> {
-    /// Nothing.
+    /// The journal has no record of the target.
     None,
     /// That it is pending, once the commit is through.
     Writing(C),
@@ -50,7 +50,6 @@ enum Record<C> {
 
 /// What a call for objects needs before it can be answered.
 pub(super) struct Wanted<C> {
-    /// Records to write.
     pub(super) write: Vec<(Target, Generation)>,
     /// Commits on their way that cover the rest.
     pub(super) await_commits: Vec<C>,
@@ -58,9 +57,8 @@ pub(super) struct Wanted<C> {
     pub(super) is_sooner: bool,
 }
 
-/// What is due.
+/// The work that is due at one time.
 pub(super) struct Due {
-    /// Patches to start.
     pub(super) start: Vec<Target>,
     /// When to look again.
     pub(super) next: Option<Instant>,

@@ -186,7 +186,6 @@ impl Backlog {
         Needs::of(self.lock().waiting.iter().map(|(_, waiting)| &waiting.selection))
     }
 
-    /// Whether anything waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }

@@ -32,7 +32,6 @@ pub(super) struct Evaluation {
 }
 
 impl Question {
-    /// Finds it out.
     pub(super) fn evaluate(self) -> Evaluation {
         let Question { mut events, facts, condition, selection, inventory } = self;
         let mut failure = None;

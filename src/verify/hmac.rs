@@ -28,18 +28,15 @@ pub struct Hmac {
 pub enum Encoding {
     /// `sha256=<hex>`: the prefix says which hash, whatever the header is called.
     Prefixed,
-    /// `<hex>` alone.
+    /// The bare digest in hex, without a prefix.
     Hex(Hash),
 }
 
-/// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hash {
     /// SHA-1, as a keyed hash still sound.
     Sha1,
-    /// SHA-256.
     Sha256,
-    /// SHA-512.
     Sha512,
 }
 

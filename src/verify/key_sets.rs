@@ -23,7 +23,7 @@ pub struct KeySets {
 /// Where a key set is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Source<'s> {
-    /// At this address.
+    /// The document at this URL.
     At(&'s str),
     /// Where this issuer's discovery document says.
     /// <https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig>

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use flux_recv::flux::KINDS;
+use flux_recv::internals::KINDS;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

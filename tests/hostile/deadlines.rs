@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, web};
-use flux_recv::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
+use flux_recv::internals::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
 
 use super::attack::{read_head, socket};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use flux_recv::provider::PROVIDERS;
+use flux_recv::internals::PROVIDERS;
 
 use super::running::project;
 

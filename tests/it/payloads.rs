@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use flux_recv::delivery::Delivery;
-use flux_recv::endpoint::Endpoint;
-use flux_recv::event::Subject;
-use flux_recv::verify::Proof;
-use flux_recv::verify::key::Key;
-use flux_recv::verify::sign::sign;
-use flux_recv::verify::{Credentials, Expects};
+use flux_recv::internals::Delivery;
+use flux_recv::internals::Endpoint;
+use flux_recv::internals::Key;
+use flux_recv::internals::Proof;
+use flux_recv::internals::Subject;
+use flux_recv::internals::sign;
+use flux_recv::internals::{Credentials, Expects};
 use serde_json::Value;
 
 use super::google::{AUDIENCE, EMAIL, good_token, key_set, serve};

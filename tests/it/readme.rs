@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flux_recv::flux::KINDS;
-use flux_recv::provider::PROVIDERS;
+use flux_recv::internals::KINDS;
+use flux_recv::internals::PROVIDERS;
 
 use super::common::copy_folder;
 use super::running::{Running, flux_recv, project, stderr, stdout};

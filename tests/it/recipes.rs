@@ -1,7 +1,7 @@
 //! The recipes for senders are followed: each entry is served, and each delivery that can be made here
 //! is sent.
 
-use flux_recv::provider::PROVIDERS;
+use flux_recv::internals::PROVIDERS;
 
 use super::running::{OBJECTS, Running, flux_recv, project, stderr, stdout};
 

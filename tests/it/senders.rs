@@ -1,7 +1,7 @@
 //! Senders that prove themselves as the endpoint says, and deliveries that name nothing.
 
-use flux_recv::provider::PROVIDERS;
-use flux_recv::verify::Proof;
+use flux_recv::internals::PROVIDERS;
+use flux_recv::internals::Proof;
 
 use super::common::leaks;
 use super::http::{post, push, push_signed};

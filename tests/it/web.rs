@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use flux_recv::verify::fetch::{Fetch, FetchError};
+use flux_recv::internals::{Fetch, FetchError};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 

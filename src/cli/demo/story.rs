@@ -7,7 +7,7 @@ use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
 use crate::provider::{Change, Composed, Provider};
 
-/// One delivery.
+/// A delivery of the demo and what is said about it.
 pub(super) struct Scene {
     /// The endpoint that it goes to.
     pub(super) endpoint: &'static str,

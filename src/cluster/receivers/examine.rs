@@ -15,7 +15,7 @@ use crate::flux_receiver::{self, Rules};
 
 /// What `flux-recv check` finds out about Receivers.
 pub struct Examined {
-    /// A line each.
+    /// One line for each Receiver, for the terminal.
     pub lines: Vec<String>,
     /// Whether all is well.
     pub is_good: bool,

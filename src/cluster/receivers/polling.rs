@@ -34,7 +34,7 @@ pub(super) struct Polling {
 }
 
 impl Polling {
-    /// Begins with none.
+    /// Starts without Secrets; [`Polling::set`] names them.
     pub(super) fn start(connection: &Connection, tell: &UnboundedSender<Change>) -> Polling {
         let polling = Polling { named: Arc::default(), changed: Arc::default() };
         let (named, changed) = (Arc::clone(&polling.named), Arc::clone(&polling.changed));

@@ -54,7 +54,6 @@ impl Weights {
         self.by_name.insert(name.clone(), weight);
     }
 
-    /// Forgets a Receiver.
     pub(super) fn remove(&mut self, name: &Name) {
         let Some(weight) = self.by_name.remove(name) else { return };
         self.total -= weight;
