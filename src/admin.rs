@@ -14,7 +14,7 @@ use crate::endpoint::{Endpoint, Serving};
 use crate::expression::Expression;
 use crate::filter::Globs;
 use crate::journal::Journal;
-use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
+use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
 use crate::server::Service;
 
 /// What the admin listener tells about.
@@ -30,9 +30,9 @@ pub struct AdminState {
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn start(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Running> {
+pub fn start(listener: TcpListener, state: Arc<AdminState>) -> io::Result<RunningServer> {
     let state = web::Data::from(state);
-    listener::serve(listener, OPTIONS, ConnectionCounters::default(), move || {
+    listener::serve(listener, ADMIN_LISTENER_OPTIONS, ConnectionCounters::default(), move || {
         App::new()
             .app_data(state.clone())
             .route("/livez", web::get().to(async || "ok\n"))
@@ -46,9 +46,9 @@ pub fn start(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Runnin
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<Running> {
+pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<RunningServer> {
     let state = web::Data::from(state);
-    listener::serve(listener, OPTIONS, ConnectionCounters::default(), move || {
+    listener::serve(listener, ADMIN_LISTENER_OPTIONS, ConnectionCounters::default(), move || {
         App::new()
             .app_data(state.clone())
             .route("/config", web::get().to(config))
@@ -57,7 +57,7 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
 }
 
 /// Whoever reaches this port is in the cluster, but need not mean well.
-const OPTIONS: ListenerOptions = ListenerOptions {
+const ADMIN_LISTENER_OPTIONS: ListenerOptions = ListenerOptions {
     workers: 1,
     max_connections: 64,
     deadlines: Deadlines::DEFAULT,

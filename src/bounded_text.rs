@@ -16,8 +16,8 @@ pub const MAX_TEXT_CHARS: usize = 512;
 impl BoundedText {
     /// Writes no more of the value than the text may hold: an error can quote a whole body.
     pub fn from_display(value: impl fmt::Display) -> BoundedText {
-        struct Beginning(String);
-        impl fmt::Write for Beginning {
+        struct TruncatingWriter(String);
+        impl fmt::Write for TruncatingWriter {
             fn write_str(&mut self, text: &str) -> fmt::Result {
                 // A character has at most four bytes, so this is never too little.
                 let missing = (MAX_TEXT_CHARS * 4 + 1).saturating_sub(self.0.len());
@@ -26,7 +26,7 @@ impl BoundedText {
                 if missing == 0 { Err(fmt::Error) } else { Ok(()) }
             }
         }
-        let mut beginning = Beginning(String::new());
+        let mut beginning = TruncatingWriter(String::new());
         // It fails where there is enough already.
         let _ = fmt::Write::write_fmt(&mut beginning, format_args!("{value}"));
         beginning.0.into()

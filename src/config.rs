@@ -23,10 +23,10 @@ use ipnet::IpNet;
 use serde_yaml::Value;
 use url::Url;
 
-use self::entry::Entry;
+use self::entry::EndpointEntry;
 use self::section::Section;
 use crate::endpoint::Endpoints;
-use crate::expression::QUOTED;
+use crate::expression::LINE_PREFIX;
 
 /// A config that can be served.
 pub struct Config {
@@ -56,10 +56,10 @@ impl fmt::Display for Mistakes {
         for (at, mistake) in self.list.iter().enumerate() {
             let line_break = if at == 0 { "" } else { "\n" };
             // One line each, also when a mistake quotes several; but for what is shown as it is written.
-            let mut parts = mistake.split(QUOTED);
+            let mut parts = mistake.split(LINE_PREFIX);
             let said = parts.next().unwrap_or_default();
             write!(f, "{line_break}{file}: {}", said.replace('\n', " "))?;
-            parts.try_for_each(|shown| write!(f, "{QUOTED}{shown}"))?;
+            parts.try_for_each(|shown| write!(f, "{LINE_PREFIX}{shown}"))?;
         }
         Ok(())
     }
@@ -132,10 +132,10 @@ fn read(value: Value, folder: &Path, rules: Rules, mistakes: &mut Vec<String>) -
     }
     file.finish();
 
-    let written: Vec<Option<Entry>> = entries
+    let written: Vec<Option<EndpointEntry>> = entries
         .into_iter()
         .enumerate()
-        .map(|(at, value)| Entry::read(value, at + 1, folder, mistakes))
+        .map(|(at, value)| EndpointEntry::read(value, at + 1, folder, mistakes))
         .collect();
     let names = names::assign(&written);
     for (entry, name) in written.into_iter().zip(names) {

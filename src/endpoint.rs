@@ -15,7 +15,7 @@ use self::byte_count::ByteCount;
 use self::limit::RateLimit;
 
 use crate::filter::Filter;
-use crate::flux::needs::Needs;
+use crate::flux::needs::InventoryNeeds;
 use crate::flux::selection::Selection;
 use crate::provider::{Hints, Provider};
 use crate::verify::{Credentials, Proof};
@@ -54,7 +54,7 @@ pub struct Endpoint {
     /// Whether a delivery counts whatever its body is.
     pub takes_any_body: bool,
     /// What it was made of.
-    pub origin: Origin,
+    pub origin: EndpointOrigin,
     /// The last segment of its path. A secret.
     digest: String,
     /// The last segments of other paths at which it is served where nobody else has a better claim: of
@@ -64,7 +64,7 @@ pub struct Endpoint {
 
 /// What an endpoint was made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum EndpointOrigin {
     /// An entry of the config.
     Config,
     /// A Receiver. Of two that claim one path, the older one has it.
@@ -76,12 +76,12 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl EndpointOrigin {
     /// Orders claims to one path: the config, then the older Receiver, then any fixed order.
     fn rank(&self) -> (bool, &str, &str) {
         match self {
-            Origin::Config => (false, "", ""),
-            Origin::Receiver { created, uid } => (true, created, uid),
+            EndpointOrigin::Config => (false, "", ""),
+            EndpointOrigin::Receiver { created, uid } => (true, created, uid),
         }
     }
 }
@@ -115,7 +115,7 @@ impl Endpoint {
             suspended: false,
             takes_any_method: false,
             takes_any_body: false,
-            origin: Origin::Config,
+            origin: EndpointOrigin::Config,
             digest,
             more_digests: Vec::new(),
         }
@@ -234,8 +234,8 @@ impl Endpoints {
     }
 
     /// What has to be known of a cluster.
-    pub fn needs(&self) -> Needs {
-        Needs::of(self.iter().map(|endpoint| &endpoint.selection))
+    pub fn needs(&self) -> InventoryNeeds {
+        InventoryNeeds::from_selections(self.iter().map(|endpoint| &endpoint.selection))
     }
 
     /// In the order of the config.
@@ -256,14 +256,14 @@ pub struct Serving {
 /// config and out of Flux's Receivers; each of the two can be replaced without the other.
 pub struct EndpointRegistry {
     serving: RwLock<Arc<Serving>>,
-    parts: Mutex<Parts>,
+    parts: Mutex<EndpointParts>,
     /// Whether the Receivers are known, or nobody asks for them.
     receivers_known: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct Parts {
-    of_config: Vec<Arc<Endpoint>>,
+struct EndpointParts {
+    from_config_media_type: Vec<Arc<Endpoint>>,
     trusted_proxies: Vec<IpNet>,
     of_receivers: Vec<Arc<Endpoint>>,
     /// The conflicts that were reported, by both names.
@@ -291,7 +291,7 @@ impl EndpointRegistry {
     /// is in their way, each once for as long as that is so.
     pub fn replace(&self, serving: Serving) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.of_config = serving.endpoints.list;
+        parts.from_config_media_type = serving.endpoints.list;
         parts.trusted_proxies = serving.trusted_proxies;
         self.put(&mut parts)
     }
@@ -323,13 +323,13 @@ impl EndpointRegistry {
         tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
     }
 
-    fn put(&self, parts: &mut Parts) -> Vec<(Arc<Endpoint>, Conflict)> {
+    fn put(&self, parts: &mut EndpointParts) -> Vec<(Arc<Endpoint>, Conflict)> {
         let mut endpoints = Endpoints::default();
         let mut conflicts = Vec::new();
         // The config comes first: what it says does not depend on what the cluster holds.
         let mut receivers: Vec<&Arc<Endpoint>> = parts.of_receivers.iter().collect();
         receivers.sort_by(|left, right| left.origin.rank().cmp(&right.origin.rank()));
-        for endpoint in parts.of_config.iter().chain(receivers) {
+        for endpoint in parts.from_config_media_type.iter().chain(receivers) {
             if let Err(conflict) = endpoints.add(Arc::clone(endpoint)) {
                 conflicts.push((Arc::clone(endpoint), conflict));
             }
@@ -351,11 +351,11 @@ impl EndpointRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::Expects;
+    use crate::verify::Requirement;
 
     fn made(name: &str, digest: &str) -> Endpoint {
         let provider = Provider::named("GitHub").expect("a sender");
-        let credentials = Credentials { keys: Vec::new(), expects: Expects::KeyAlone, unsigned: false };
+        let credentials = Credentials { keys: Vec::new(), expects: Requirement::KeyAlone, unsigned: false };
         Endpoint::new(name.to_owned(), provider, PathBuf::new(), credentials, digest.to_owned())
     }
 
@@ -393,7 +393,7 @@ mod tests {
 
     fn receiver(name: &str, digest: &str, created: &str, more: &[&str]) -> Arc<Endpoint> {
         let mut endpoint = made(name, digest);
-        endpoint.origin = Origin::Receiver { created: created.to_owned(), uid: name.to_owned() };
+        endpoint.origin = EndpointOrigin::Receiver { created: created.to_owned(), uid: name.to_owned() };
         Arc::new(more.iter().fold(endpoint, |endpoint, digest| endpoint.also_at((*digest).to_owned())))
     }
 

@@ -109,7 +109,7 @@ pub enum Media {
 
 impl Media {
     /// Reads an OCI config media type.
-    pub fn of_config(media_type: &str) -> Media {
+    pub fn from_config_media_type(media_type: &str) -> Media {
         match media_type {
             "application/vnd.cncf.helm.config.v1+json" => Media::Chart,
             "application/vnd.docker.container.image.v1+json" | "application/vnd.oci.image.config.v1+json" => {
@@ -228,11 +228,11 @@ impl Event {
 }
 
 /// How many refs or tags a summary names.
-const NAMED: usize = 5;
+const MAX_NAMED_REFS: usize = 5;
 
 fn shortened(names: impl ExactSizeIterator<Item = String>, separator: &str) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let named = names.take(NAMED).collect::<Vec<_>>().join(separator);
+    let more = names.len().saturating_sub(MAX_NAMED_REFS);
+    let named = names.take(MAX_NAMED_REFS).collect::<Vec<_>>().join(separator);
     if more == 0 { named } else { format!("{named} and {more} more") }
 }
 

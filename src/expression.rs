@@ -72,7 +72,7 @@ const MAX_EXPRESSION_BYTES: usize = 4096;
 const PARSER_STACK_BYTES: usize = 64 << 20;
 
 /// What an expression is made of: the functions of Flux's own environment.
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
+static CEL_ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
 
 impl Expression {
     /// Reads a condition over these variables.
@@ -123,7 +123,7 @@ impl Expression {
     /// # Errors
     /// As for [`Expression::holds`].
     pub fn result(&self, variables: &Variables<'_>, budget: &Budget) -> Result<Variable, Failed> {
-        Ok(Variable::of_result(self.evaluate(variables, budget)?))
+        Ok(Variable::from_result(self.evaluate(variables, budget)?))
     }
 
     fn evaluate(&self, variables: &Variables<'_>, budget: &Budget) -> Result<cel::Value, Failed> {
@@ -136,7 +136,7 @@ impl Expression {
         let evaluated = budget.lend(|| {
             catch_unwind(AssertUnwindSafe(|| {
                 meter::pay(*steps)?;
-                let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+                let mut context = Context::with_env(Arc::clone(&CEL_ENVIRONMENT));
                 context.set_variable_resolver(variables as &dyn VariableResolver);
                 cel::Value::resolve(root, &context)
             }))
@@ -153,10 +153,10 @@ impl Expression {
 /// have of one text share one tree, which takes some fifty times as much.
 type Interned = HashMap<(bool, &'static [&'static str], Box<str>), Weak<Compiled>>;
 
-static INTERNED: LazyLock<Mutex<Interned>> = LazyLock::new(Mutex::default);
+static INTERNED_EXPRESSIONS: LazyLock<Mutex<Interned>> = LazyLock::new(Mutex::default);
 
 /// Entries after which those that nobody uses any more are dropped.
-const INTERNED_SLACK: usize = 64;
+const INTERNED_EXPRESSIONS_SLACK: usize = 64;
 
 fn read_apart(
     text: &str,
@@ -167,14 +167,14 @@ fn read_apart(
         let why = format!("is longer than {MAX_EXPRESSION_BYTES} bytes");
         return Err(BadExpression { why, place: None, text: String::new() });
     }
-    let interned = || INTERNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let interned = || INTERNED_EXPRESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
     let name = (is_condition, declared, Box::from(text));
     if let Some(compiled) = interned().get(&name).and_then(Weak::upgrade) {
         return Ok(Expression { compiled });
     }
     let read = read_on_a_thread(text, declared, is_condition)?;
     let mut all = interned();
-    if all.len() >= INTERNED_SLACK && all.len() == all.capacity() {
+    if all.len() >= INTERNED_EXPRESSIONS_SLACK && all.len() == all.capacity() {
         all.retain(|_, compiled| compiled.strong_count() > 0);
     }
     all.insert(name, Arc::downgrade(&read.compiled));
@@ -203,7 +203,8 @@ fn read(text: &str, declared: &[&'static str], is_condition: bool) -> Result<Exp
         let place = text.get(..at).map(place_behind);
         BadExpression { why, place, text: text.to_owned() }
     })?;
-    let program = ENVIRONMENT.compile(text).map_err(|errors| BadExpression::of_parser(text, &errors))?;
+    let program =
+        CEL_ENVIRONMENT.compile(text).map_err(|errors| BadExpression::from_parse_errors(text, &errors))?;
     let placed = |mistake: check::Mistake| {
         let place = place_of(text, &program, mistake.node);
         BadExpression { why: mistake.why, place, text: text.to_owned() }
@@ -265,7 +266,7 @@ impl BadExpression {
     }
 
     /// The first error that has a place of its own: those behind it mostly follow from it.
-    fn of_parser(text: &str, errors: &cel::ParseErrors) -> BadExpression {
+    fn from_parse_errors(text: &str, errors: &cel::ParseErrors) -> BadExpression {
         let syntax = errors.errors.iter().find(|err| err.msg.starts_with("Syntax error"));
         let Some(err) = syntax.or(errors.errors.first()) else {
             return BadExpression::without_place(text, "cannot be read".to_owned());
@@ -292,7 +293,7 @@ impl fmt::Display for BadExpression {
             0
         };
         let shown: String = written.chars().skip(start).take(MAX_SHOWN_CHARS).collect();
-        write!(f, "{QUOTED}{shown}{QUOTED}{:>width$}", "^", width = column - start + 1)
+        write!(f, "{LINE_PREFIX}{shown}{LINE_PREFIX}{:>width$}", "^", width = column - start + 1)
     }
 }
 
@@ -300,7 +301,7 @@ impl fmt::Display for BadExpression {
 const MAX_SHOWN_CHARS: usize = 100;
 
 /// What begins a line of a message that quotes what the operator has written.
-pub const QUOTED: &str = "\n    | ";
+pub const LINE_PREFIX: &str = "\n    | ";
 
 impl fmt::Debug for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -326,13 +327,13 @@ impl<'de> Deserialize<'de> for Expression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Expression, D::Error> {
         let (text, _): (String, Vec<String>) = Deserialize::deserialize(deserializer)?;
         // It was checked when it was written down.
-        Expression::value(&text, variables::ALL).map_err(D::Error::custom)
+        Expression::value(&text, variables::VARIABLE_NAMES).map_err(D::Error::custom)
     }
 }
 
 thread_local! {
     /// What is left of the budget that is lent to the evaluation on this thread.
-    static LENT: RefCell<Option<meter::Lent>> = const { RefCell::new(None) };
+    static ACTIVE_BUDGET: RefCell<Option<meter::ActiveBudget>> = const { RefCell::new(None) };
 }
 
 #[cfg(test)]

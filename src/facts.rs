@@ -12,20 +12,20 @@ use crate::expression::{Budget, Expression, Failed, Variable, Variables};
 
 /// What is known about a delivery beside its events; nothing where nobody asks.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Facts(Option<Box<Gathered>>);
+pub struct Facts(Option<Box<FactSources>>);
 
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct Gathered {
+struct FactSources {
     /// What the sender calls the event.
     name: String,
-    request: Part,
-    headers: Part,
-    claims: Part,
+    request: LazyVariable,
+    headers: LazyVariable,
+    claims: LazyVariable,
 }
 
 /// Something that expressions read, kept as JSON text and made readable once.
 #[derive(Default, Serialize, Deserialize)]
-struct Part {
+struct LazyVariable {
     json: Option<String>,
     /// Why it cannot be read.
     missing: Option<String>,
@@ -34,41 +34,41 @@ struct Part {
 }
 
 /// The variables that an endpoint's own filter declares.
-pub const OF_A_DELIVERY: &[&str] = &["event", "req", "headers", "claims"];
+pub const DELIVERY_VARIABLES: &[&str] = &["event", "req", "headers", "claims"];
 
 /// The variables that a resource's filter declares.
-pub const OF_A_RESOURCE: &[&str] = &["event", "req", "headers", "claims", "res"];
+pub const RESOURCE_VARIABLES: &[&str] = &["event", "req", "headers", "claims", "res"];
 
 impl Facts {
     /// Of a delivery whose event has this name.
     pub fn named(name: String) -> Facts {
-        Facts(Some(Box::new(Gathered { name, ..Gathered::default() })))
+        Facts(Some(Box::new(FactSources { name, ..FactSources::default() })))
     }
 
     /// With the body as JSON text, or why filters cannot read it.
     pub fn with_request(self, body: Result<String, String>) -> Facts {
         let request = match body {
-            Ok(json) => Part { json: Some(json), ..Part::default() },
-            Err(why) => Part { missing: Some(why), ..Part::default() },
+            Ok(json) => LazyVariable { json: Some(json), ..LazyVariable::default() },
+            Err(why) => LazyVariable { missing: Some(why), ..LazyVariable::default() },
         };
         self.with(|gathered| gathered.request = request)
     }
 
     /// With these headers, by their names in lower case.
     pub fn with_headers(self, headers: BTreeMap<String, String>) -> Facts {
-        self.with(|gathered| gathered.headers = Part::of(&json!(headers)))
+        self.with(|gathered| gathered.headers = LazyVariable::from_json(&json!(headers)))
     }
 
     /// With the claims of the token that has proved the delivery.
     pub fn with_claims(self, claims: &Value) -> Facts {
-        self.with(|gathered| gathered.claims = Part::of(claims))
+        self.with(|gathered| gathered.claims = LazyVariable::from_json(claims))
     }
 
     /// What these conditions read, for as long as the delivery waits.
     pub fn at_rest<'e>(self, conditions: impl Iterator<Item = &'e Expression>) -> Facts {
         let Some(gathered) = self.0 else { return Facts(None) };
-        let Gathered { name, request, headers, claims } = *gathered;
-        let mut kept = Gathered { name, ..Gathered::default() };
+        let FactSources { name, request, headers, claims } = *gathered;
+        let mut kept = FactSources { name, ..FactSources::default() };
         let mut parts = [("req", request), ("headers", headers), ("claims", claims)];
         for condition in conditions {
             for (name, part) in parts.iter_mut().filter(|(name, _)| condition.names(name)) {
@@ -78,7 +78,7 @@ impl Facts {
                     _ => &mut kept.claims,
                 };
                 if at.json.is_none() && at.missing.is_none() {
-                    *at = Part { variable: OnceLock::new(), ..std::mem::take(part) };
+                    *at = LazyVariable { variable: OnceLock::new(), ..std::mem::take(part) };
                 }
             }
         }
@@ -87,14 +87,14 @@ impl Facts {
 
     /// How much of it has to be kept, in bytes.
     pub fn size(&self) -> usize {
-        let parts = |gathered: &Gathered| {
+        let parts = |gathered: &FactSources| {
             let parts = [&gathered.request, &gathered.headers, &gathered.claims];
             parts.iter().filter_map(|part| part.json.as_ref()).map(String::len).sum()
         };
         self.0.as_deref().map_or(0, parts)
     }
 
-    fn with(self, change: impl FnOnce(&mut Gathered)) -> Facts {
+    fn with(self, change: impl FnOnce(&mut FactSources)) -> Facts {
         let mut gathered = self.0.unwrap_or_default();
         change(&mut gathered);
         Facts(Some(gathered))
@@ -131,23 +131,23 @@ impl Facts {
     }
 
     /// An event in the form that expressions read.
-    pub fn of_event(&self, event: &Event) -> Variable {
+    pub fn event_variable(&self, event: &Event) -> Variable {
         let name = self.0.as_deref().map(|gathered| gathered.name.as_str());
-        Variable::of_json(&in_normal_form(event, name.unwrap_or_default()))
+        Variable::from_json(&in_normal_form(event, name.unwrap_or_default()))
     }
 }
 
 /// A copy is made readable again when it is read.
-impl Clone for Part {
-    fn clone(&self) -> Part {
-        let Part { json, missing, .. } = self;
-        Part { json: json.clone(), missing: missing.clone(), variable: OnceLock::new() }
+impl Clone for LazyVariable {
+    fn clone(&self) -> LazyVariable {
+        let LazyVariable { json, missing, .. } = self;
+        LazyVariable { json: json.clone(), missing: missing.clone(), variable: OnceLock::new() }
     }
 }
 
-impl Part {
-    fn of(json: &Value) -> Part {
-        Part { json: Some(json.to_string()), ..Part::default() }
+impl LazyVariable {
+    fn from_json(json: &Value) -> LazyVariable {
+        LazyVariable { json: Some(json.to_string()), ..LazyVariable::default() }
     }
 
     fn read(&self) -> Result<&Variable, Failed> {
@@ -155,7 +155,7 @@ impl Part {
             Some(why) => Err(Failed::because(why)),
             None => Ok(self.variable.get_or_init(|| {
                 let json = self.json.as_deref().and_then(|json| serde_json::from_str(json).ok());
-                Variable::of_json(&json.unwrap_or_else(|| json!({})))
+                Variable::from_json(&json.unwrap_or_else(|| json!({})))
             })),
         }
     }
@@ -208,14 +208,14 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_to_those_who_ask() {
         let facts = Facts::named("s3:Put".to_owned()).with_request(Err("the body is too long".to_owned()));
-        let event = facts.of_event(&Event::Bucket(BucketEvent {
+        let event = facts.event_variable(&Event::Bucket(BucketEvent {
             name: "flux".to_owned(),
             service: BucketService::Aws,
             endpoint: None,
             keys: vec!["a/b".to_owned()],
         }));
         let hold = |text: &str| {
-            let condition = Expression::condition(text, OF_A_DELIVERY).expect("a condition");
+            let condition = Expression::condition(text, DELIVERY_VARIABLES).expect("a condition");
             facts.hold(&condition, &event, None, &Budget::default()).map_err(|err| err.to_string())
         };
         assert_eq!(hold("event.name == 's3:Put' && event.keys.exists(key, key.startsWith('a/'))"), Ok(true));
@@ -228,9 +228,9 @@ mod tests {
         let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"ref": "x"}).to_string()));
         let written = serde_json::to_string(&facts).expect("JSON");
         let read: Facts = serde_json::from_str(&written).expect("facts");
-        let condition = Expression::condition("req.ref == 'x' && event.name == 'push'", OF_A_DELIVERY)
+        let condition = Expression::condition("req.ref == 'x' && event.name == 'push'", DELIVERY_VARIABLES)
             .expect("a condition");
-        let event = read.of_event(&Event::Anything { what: "a call".to_owned() });
+        let event = read.event_variable(&Event::Anything { what: "a call".to_owned() });
         assert_eq!(read.hold(&condition, &event, None, &Budget::default()), Ok(true));
     }
 }

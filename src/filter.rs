@@ -41,7 +41,7 @@ impl Globs {
     ///
     /// # Errors
     /// Names the pattern that cannot be read.
-    pub fn of_paths(patterns: Vec<String>) -> Result<Globs, BadGlob> {
+    pub fn from_paths(patterns: Vec<String>) -> Result<Globs, BadGlob> {
         let set = compile(patterns.iter().map(String::as_str), |glob| glob.literal_separator(true))?;
         Ok(Globs { written: patterns, set })
     }
@@ -51,7 +51,7 @@ impl Globs {
     ///
     /// # Errors
     /// Names the pattern that cannot be read.
-    pub fn of_events(patterns: Vec<String>) -> Result<Globs, BadGlob> {
+    pub fn from_events(patterns: Vec<String>) -> Result<Globs, BadGlob> {
         let with_actions: Vec<String> = patterns.iter().map(|pattern| format!("{pattern}.*")).collect();
         let all = patterns.iter().chain(&with_actions).map(String::as_str);
         let set = compile(all, |glob| glob.case_insensitive(true))?;
@@ -149,7 +149,7 @@ pub fn fulfilling(
     let summary = events.first().map(Event::summary).unwrap_or_default();
     let budget = Budget::default();
     let mut holds = |event: &Event| {
-        facts.hold(condition, &facts.of_event(event), None, &budget).unwrap_or_else(|err| {
+        facts.hold(condition, &facts.event_variable(event), None, &budget).unwrap_or_else(|err| {
             failed(format!("filter: {err}"));
             false
         })
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn refs_are_named_in_full_or_by_their_branch() {
-        let refs = Globs::of_paths(texts(&["main", "release/*", "refs/tags/v1.*"])).expect("patterns");
+        let refs = Globs::from_paths(texts(&["main", "release/*", "refs/tags/v1.*"])).expect("patterns");
         let filter = Filter { refs: Some(refs), ..Filter::default() };
         let all = ["main", "release/1", "release/1/x", "other"].map(GitRef::branch);
         assert_eq!(left(&filter, vec![push(&all)]), "push to github.com/org/app main, release/1");
@@ -225,7 +225,7 @@ mod tests {
     /// A list that the sender has cut short may hold what is wanted.
     #[test]
     fn unknown_refs_are_wanted() {
-        let refs = Globs::of_paths(texts(&["main"])).expect("patterns");
+        let refs = Globs::from_paths(texts(&["main"])).expect("patterns");
         let filter = Filter { refs: Some(refs), ..Filter::default() };
         let repository = vec![RepositoryUrl::parse("https://github.com/org/app").expect("a URL")];
         let event = Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Unknown });
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn images_are_named_with_their_host() {
-        let images = Globs::of_paths(texts(&["ghcr.io/org/*", "docker.io/**"])).expect("patterns");
+        let images = Globs::from_paths(texts(&["ghcr.io/org/*", "docker.io/**"])).expect("patterns");
         let filter = Filter { images: Some(images), ..Filter::default() };
         let events = ["ghcr.io/org/app", "ghcr.io/org/team/app", "redis", "quay.io/org/app"].map(image);
         assert_eq!(
@@ -245,8 +245,8 @@ mod tests {
 
     #[test]
     fn event_names_have_no_case_and_stand_for_their_actions() {
-        let events =
-            Globs::of_events(texts(&["push", "Release.published", "s3:ObjectCreated:*"])).expect("patterns");
+        let events = Globs::from_events(texts(&["push", "Release.published", "s3:ObjectCreated:*"]))
+            .expect("patterns");
         let filter = Filter { events: Some(events), ..Filter::default() };
         for wanted in ["push", "PUSH", "push.x", "release.published", "s3:ObjectCreated:Put"] {
             assert!(filter.wants_event(wanted), "{wanted}");
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let err = Globs::of_paths(texts(&["main", "a[b"])).expect_err("a bracket is open");
+        let err = Globs::from_paths(texts(&["main", "a[b"])).expect_err("a bracket is open");
         assert!(err.to_string().starts_with("`a[b`: "), "{err}");
     }
 }

@@ -65,17 +65,17 @@ pub struct KindInfo {
     pub reads: Option<&'static str>,
 }
 
-const SOURCE: &str = "source.toolkit.fluxcd.io";
-const IMAGE: &str = "image.toolkit.fluxcd.io";
-const EXTENSIONS: &str = "source.extensions.fluxcd.io";
-const OPERATOR: &str = "fluxcd.controlplane.io";
+const SOURCE_GROUP: &str = "source.toolkit.fluxcd.io";
+const IMAGE_GROUP: &str = "image.toolkit.fluxcd.io";
+const EXTENSIONS_GROUP: &str = "source.extensions.fluxcd.io";
+const OPERATOR_GROUP: &str = "fluxcd.controlplane.io";
 
 /// All kinds, in the order in which they are shown.
 pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::GitRepository,
         name: "GitRepository",
-        group: SOURCE,
+        group: SOURCE_GROUP,
         plural: "gitrepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
         reads: Some("url, ref, include, suspend"),
@@ -83,7 +83,7 @@ pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::OciRepository,
         name: "OCIRepository",
-        group: SOURCE,
+        group: SOURCE_GROUP,
         plural: "ocirepositories",
         versions: &["v1", "v1beta2"],
         reads: Some("url, ref, verify, suspend"),
@@ -91,7 +91,7 @@ pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::HelmRepository,
         name: "HelmRepository",
-        group: SOURCE,
+        group: SOURCE_GROUP,
         plural: "helmrepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
         reads: Some("url, type, suspend"),
@@ -99,7 +99,7 @@ pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::HelmChart,
         name: "HelmChart",
-        group: SOURCE,
+        group: SOURCE_GROUP,
         plural: "helmcharts",
         versions: &["v1", "v1beta2", "v1beta1"],
         reads: Some("chart, version, sourceRef, verify, suspend"),
@@ -107,7 +107,7 @@ pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::Bucket,
         name: "Bucket",
-        group: SOURCE,
+        group: SOURCE_GROUP,
         plural: "buckets",
         versions: &["v1", "v1beta2", "v1beta1"],
         reads: Some("bucketName, endpoint, provider, prefix, suspend"),
@@ -115,7 +115,7 @@ pub const KINDS: [KindInfo; 16] = [
     KindInfo {
         kind: Kind::ImageRepository,
         name: "ImageRepository",
-        group: IMAGE,
+        group: IMAGE_GROUP,
         plural: "imagerepositories",
         versions: &["v1", "v1beta2", "v1beta1"],
         reads: Some("image, exclusionList, suspend"),
@@ -134,28 +134,28 @@ pub const KINDS: [KindInfo; 16] = [
         "helmreleases",
         &["v2", "v2beta2"],
     ),
-    only_when_named(Kind::ImagePolicy, "ImagePolicy", IMAGE, "imagepolicies", &["v1", "v1beta2"]),
+    only_when_named(Kind::ImagePolicy, "ImagePolicy", IMAGE_GROUP, "imagepolicies", &["v1", "v1beta2"]),
     only_when_named(
         Kind::ImageUpdateAutomation,
         "ImageUpdateAutomation",
-        IMAGE,
+        IMAGE_GROUP,
         "imageupdateautomations",
         &["v1", "v1beta2"],
     ),
     only_when_named(
         Kind::ArtifactGenerator,
         "ArtifactGenerator",
-        EXTENSIONS,
+        EXTENSIONS_GROUP,
         "artifactgenerators",
         &["v1", "v1beta1"],
     ),
-    only_when_named(Kind::ExternalArtifact, "ExternalArtifact", SOURCE, "externalartifacts", &["v1"]),
-    only_when_named(Kind::FluxInstance, "FluxInstance", OPERATOR, "fluxinstances", &["v1"]),
-    only_when_named(Kind::ResourceSet, "ResourceSet", OPERATOR, "resourcesets", &["v1"]),
+    only_when_named(Kind::ExternalArtifact, "ExternalArtifact", SOURCE_GROUP, "externalartifacts", &["v1"]),
+    only_when_named(Kind::FluxInstance, "FluxInstance", OPERATOR_GROUP, "fluxinstances", &["v1"]),
+    only_when_named(Kind::ResourceSet, "ResourceSet", OPERATOR_GROUP, "resourcesets", &["v1"]),
     only_when_named(
         Kind::ResourceSetInputProvider,
         "ResourceSetInputProvider",
-        OPERATOR,
+        OPERATOR_GROUP,
         "resourcesetinputproviders",
         &["v1"],
     ),
@@ -179,7 +179,7 @@ impl Kind {
     }
 
     /// The kinds that payloads can be about, in the order in which they are shown.
-    pub fn of_payloads() -> impl Iterator<Item = Kind> {
+    pub fn payload_kinds() -> impl Iterator<Item = Kind> {
         KINDS.iter().filter(|info| info.reads.is_some()).map(|info| info.kind)
     }
 
@@ -194,7 +194,7 @@ impl Kind {
     }
 
     /// The kind of a manifest, if it is one of the table and of a version that can be read.
-    pub fn of_manifest(api_version: &str, kind: &str) -> Option<Kind> {
+    pub fn from_manifest(api_version: &str, kind: &str) -> Option<Kind> {
         let (group, version) = api_version.split_once('/')?;
         KINDS
             .iter()
@@ -485,16 +485,16 @@ mod tests {
     #[test]
     fn manifests_are_recognised_by_group_kind_and_version() {
         assert_eq!(
-            Kind::of_manifest("source.toolkit.fluxcd.io/v1", "OCIRepository"),
+            Kind::from_manifest("source.toolkit.fluxcd.io/v1", "OCIRepository"),
             Some(Kind::OciRepository)
         );
         assert_eq!(
-            Kind::of_manifest("image.toolkit.fluxcd.io/v1beta2", "ImageRepository"),
+            Kind::from_manifest("image.toolkit.fluxcd.io/v1beta2", "ImageRepository"),
             Some(Kind::ImageRepository)
         );
-        assert_eq!(Kind::of_manifest("source.toolkit.fluxcd.io/v9", "GitRepository"), None);
-        assert_eq!(Kind::of_manifest("v1", "Secret"), None);
-        assert_eq!(Kind::of_manifest("example.com/v1", "Bucket"), None);
+        assert_eq!(Kind::from_manifest("source.toolkit.fluxcd.io/v9", "GitRepository"), None);
+        assert_eq!(Kind::from_manifest("v1", "Secret"), None);
+        assert_eq!(Kind::from_manifest("example.com/v1", "Bucket"), None);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::expression::Expression;
 
-pub use self::to_config::{Converted, convert};
-pub use self::to_endpoint::{Rules, endpoint};
+pub use self::to_config::{ConfigEntry, convert};
+pub use self::to_endpoint::{ReceiverDefaults, endpoint};
 
 /// A Receiver, as far as serving reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +27,18 @@ pub struct FluxReceiver {
     pub created: String,
     /// Its identity over time, as `metadata.uid` has it.
     pub uid: String,
-    pub spec: Spec,
+    pub spec: ReceiverSpec,
     /// Where notification-controller serves it, if it has said so.
     pub webhook_path: Option<String>,
 }
 
 /// Bytes of an entry of a list beside its texts.
-const ITEM_BYTES: usize = 256;
+const BYTES_PER_ITEM: usize = 256;
 
 impl FluxReceiver {
     /// Bytes that it takes while it is served, about: its texts, and its expressions once they are compiled.
     pub fn weight(&self) -> usize {
-        let Spec { events, resources, resource_filter, oidc_providers, .. } = &self.spec;
+        let ReceiverSpec { events, resources, resource_filter, oidc_providers, .. } = &self.spec;
         let listed = resources.iter().map(|resource| {
             let labels = resource.match_labels.iter().flatten();
             let labels: usize = labels.map(|(name, value)| name.len() + value.len()).sum();
@@ -47,15 +47,15 @@ impl FluxReceiver {
                 0 => 0,
                 length => Expression::compiled_bytes(length + resource_filter.len()),
             };
-            ITEM_BYTES + resource.name.len() + resource.namespace.len() + labels + filter
+            BYTES_PER_ITEM + resource.name.len() + resource.namespace.len() + labels + filter
         });
         let tokens = oidc_providers.iter().map(|provider| {
             let variables = provider.variables.iter().map(|variable| &variable.expression);
             let conditions = provider.validations.iter().map(|validation| &validation.expression);
             let expressions: usize = variables.chain(conditions).map(String::len).sum();
-            ITEM_BYTES + provider.issuer_url.len() + Expression::compiled_bytes(expressions)
+            BYTES_PER_ITEM + provider.issuer_url.len() + Expression::compiled_bytes(expressions)
         });
-        let events = events.iter().map(|event| ITEM_BYTES + event.len());
+        let events = events.iter().map(|event| BYTES_PER_ITEM + event.len());
         let of_all = Expression::compiled_bytes(resource_filter.len());
         listed.chain(tokens).chain(events).sum::<usize>() + of_all
     }
@@ -64,14 +64,14 @@ impl FluxReceiver {
 /// `spec` of a Receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Spec {
+pub struct ReceiverSpec {
     pub r#type: String,
     /// The event types that it accepts; empty: all.
     #[serde(default)]
     pub events: Vec<String>,
     /// The objects that a delivery requests.
     #[serde(default)]
-    pub resources: Vec<Resource>,
+    pub resources: Vec<ResourceReference>,
     /// What has to hold of all of them.
     #[serde(default)]
     pub resource_filter: String,
@@ -88,7 +88,7 @@ pub struct Spec {
 /// An object that a Receiver asks, or all of a kind with some labels.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Resource {
+pub struct ResourceReference {
     /// The API version, where the kind has no usual one.
     #[serde(default)]
     pub api_version: String,
@@ -158,7 +158,7 @@ pub struct Secret {
 
 impl Secret {
     /// Reads it out of the data of a Secret, which is in Base64, by the key of a value.
-    pub fn of_data<'d>(data: impl Fn(&str) -> Option<&'d str>) -> Secret {
+    pub fn from_data<'d>(data: impl Fn(&str) -> Option<&'d str>) -> Secret {
         let bytes = |key: &str| Some(Zeroizing::new(STANDARD.decode(data(key)?).ok()?));
         let text = |key: &str| String::from_utf8(bytes(key)?.to_vec()).ok();
         Secret { token: bytes("token"), email: text("email"), audience: text("audience") }
@@ -178,7 +178,7 @@ struct Type {
 }
 
 /// All types of notification-controller 1.9.
-const TYPES: [Type; 13] = [
+const RECEIVER_TYPES: [Type; 13] = [
     known("generic", "generic").without_proof(),
     known("generic-hmac", "generic-hmac"),
     known("generic-oidc", "generic-oidc"),
@@ -195,7 +195,7 @@ const TYPES: [Type; 13] = [
 ];
 
 /// The audience of tokens where a Receiver names none.
-const USUAL_AUDIENCE: &str = "notification-controller";
+const DEFAULT_AUDIENCE: &str = "notification-controller";
 
 const fn known(name: &'static str, source: &'static str) -> Type {
     Type { name, source, proves_nothing: false, has_events: false, reads_body: false }
@@ -215,8 +215,8 @@ impl Type {
     }
 
     fn named(name: &str) -> Result<&'static Type, String> {
-        let known = || TYPES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-        let found = TYPES.iter().find(|known| known.name == name);
+        let known = || RECEIVER_TYPES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+        let found = RECEIVER_TYPES.iter().find(|known| known.name == name);
         found.ok_or_else(|| format!("spec.type: `{name}` is unknown; known are {}", known()))
     }
 }
@@ -241,7 +241,7 @@ impl FluxReceiver {
     }
 }
 
-impl Resource {
+impl ResourceReference {
     /// Returns the namespace that the reference means.
     fn namespace<'r>(&'r self, receiver: &'r FluxReceiver) -> &'r str {
         if self.namespace.is_empty() { &receiver.namespace } else { &self.namespace }

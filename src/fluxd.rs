@@ -16,7 +16,7 @@ pub struct Fluxd {
 }
 
 /// How long fluxd may take, as before.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
+const FLUX_V1_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Fluxd {
     /// The API at this address, such as `http://localhost:3030/api/flux`.
@@ -26,7 +26,7 @@ impl Fluxd {
     pub fn new(api: &Url) -> anyhow::Result<Fluxd> {
         let mut notify = api.clone();
         notify.set_path(&format!("{}/v11/notify", api.path().trim_end_matches('/')));
-        let client = reqwest::Client::builder().timeout(TIME_LIMIT).no_proxy().build()?;
+        let client = reqwest::Client::builder().timeout(FLUX_V1_TIMEOUT).no_proxy().build()?;
         Ok(Fluxd { client, notify })
     }
 

@@ -10,21 +10,21 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use self::inclusions::{Change, Inclusions};
+use self::inclusions::{IncluderRequest, Inclusions};
 use self::revision_check::{DueStep, RevisionCheck, Verdict};
 use crate::flux::{Progress, Target};
 use crate::history::{DeliveryId, History};
-use crate::matching::{Expected, Inclusion};
+use crate::matching::{ExpectedRevision, Inclusion};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 
 /// The pushes that are followed; clones share it.
 #[derive(Clone)]
 pub struct FollowThrough {
-    shared: Arc<Shared>,
+    shared: Arc<SharedFollowThrough>,
 }
 
-struct Shared {
+struct SharedFollowThrough {
     queue: Queue,
     history: Arc<History>,
     metrics: Arc<Metrics>,
@@ -41,11 +41,13 @@ struct Followed {
 impl FollowThrough {
     pub fn new(queue: Queue, history: Arc<History>, metrics: Arc<Metrics>) -> FollowThrough {
         let (checks, inclusions, changed) = (Mutex::default(), Mutex::default(), Notify::new());
-        FollowThrough { shared: Arc::new(Shared { queue, history, metrics, checks, inclusions, changed }) }
+        FollowThrough {
+            shared: Arc::new(SharedFollowThrough { queue, history, metrics, checks, inclusions, changed }),
+        }
     }
 
     /// A delivery has brought something. The latest push of an object is the one that is followed.
-    pub fn expect(&self, delivery: &DeliveryId, expected: Vec<Expected>) {
+    pub fn expect(&self, delivery: &DeliveryId, expected: Vec<ExpectedRevision>) {
         if expected.is_empty() {
             return;
         }
@@ -53,7 +55,7 @@ impl FollowThrough {
         let mut checks = self.checks();
         // A new check is due later than all others, so only the first one wakes the driver.
         let was_empty = checks.is_empty();
-        for Expected { target, revision, progress } in expected {
+        for ExpectedRevision { target, revision, progress } in expected {
             if checks.get(&target).is_some_and(|followed| followed.check.wants(&revision)) {
                 continue;
             }
@@ -74,7 +76,7 @@ impl FollowThrough {
         &self,
         delivery: &DeliveryId,
         inclusions: Vec<Inclusion>,
-        expected: &[Expected],
+        expected: &[ExpectedRevision],
     ) {
         if inclusions.is_empty() {
             return;
@@ -113,8 +115,8 @@ impl FollowThrough {
         self.request_includers(changes);
     }
 
-    fn request_includers(&self, changes: Vec<Change>) {
-        for Change { delivery, included, includer } in changes {
+    fn request_includers(&self, changes: Vec<IncluderRequest>) {
+        for IncluderRequest { delivery, included, includer } in changes {
             log::info!(
                 object:% = includer, included:% = included, endpoint:% = delivery.endpoint;
                 "an included repository has changed: requesting reconciliation"

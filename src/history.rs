@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 #[derive(Default)]
 pub struct History {
     next: AtomicU64,
-    by_endpoint: Mutex<BTreeMap<Arc<str>, VecDeque<Entry>>>,
+    by_endpoint: Mutex<BTreeMap<Arc<str>, VecDeque<DeliveryRecord>>>,
     /// What became of queued deliveries before they were remembered.
     early: Mutex<VecDeque<(u64, Outcome)>>,
 }
@@ -29,7 +29,7 @@ pub struct DeliveryId {
 }
 
 /// What is remembered of a delivery.
-pub struct Entry {
+pub struct DeliveryRecord {
     pub id: DeliveryId,
     pub received: jiff::Timestamp,
     /// Who sent it, as far as the proxies that are trusted say.
@@ -45,11 +45,11 @@ pub struct Entry {
     /// How long the answer took.
     pub took: Duration,
     /// What became of the pushes that are followed.
-    pub followed: Vec<Followed>,
+    pub followed: Vec<FollowThroughRecord>,
 }
 
 /// A push that was followed to its end.
-pub struct Followed {
+pub struct FollowThroughRecord {
     target: Target,
     result: &'static str,
     after: Option<Duration>,
@@ -63,7 +63,7 @@ const MAX_OBJECTS: usize = 20;
 
 impl DeliveryId {
     /// A delivery to this endpoint that an earlier process has answered: nothing is remembered of it.
-    pub fn of_earlier_process(endpoint: &str) -> DeliveryId {
+    pub fn from_earlier_process(endpoint: &str) -> DeliveryId {
         DeliveryId { endpoint: endpoint.into(), number: u64::MAX }
     }
 }
@@ -75,7 +75,7 @@ impl History {
     }
 
     /// Remembers a delivery, and forgets the oldest of its endpoint.
-    pub fn remember(&self, mut entry: Entry) {
+    pub fn remember(&self, mut entry: DeliveryRecord) {
         entry.outcome.shorten(MAX_OBJECTS);
         if matches!(entry.outcome, Outcome::Queued { .. }) {
             entry.matched = self.take_early(entry.id.number);
@@ -95,7 +95,7 @@ impl History {
     pub fn followed(&self, id: &DeliveryId, target: &Target, result: &'static str, after: Option<Duration>) {
         self.change(id, |entry| {
             if entry.followed.len() < MAX_OBJECTS {
-                entry.followed.push(Followed { target: target.clone(), result, after });
+                entry.followed.push(FollowThroughRecord { target: target.clone(), result, after });
             }
         });
     }
@@ -121,7 +121,7 @@ impl History {
         early.remove(at).map(|(_, outcome)| outcome)
     }
 
-    fn change(&self, id: &DeliveryId, change: impl FnOnce(&mut Entry)) {
+    fn change(&self, id: &DeliveryId, change: impl FnOnce(&mut DeliveryRecord)) {
         let mut by_endpoint = self.lock();
         let entries = by_endpoint.get_mut(&id.endpoint);
         let entry = entries.and_then(|entries| entries.iter_mut().find(|entry| entry.id.number == id.number));
@@ -139,17 +139,17 @@ impl History {
     pub fn to_json(&self) -> Value {
         let by_endpoint = self.lock();
         let lists = by_endpoint.iter().map(|(endpoint, entries)| {
-            (endpoint.to_string(), entries.iter().rev().map(Entry::to_json).collect::<Value>())
+            (endpoint.to_string(), entries.iter().rev().map(DeliveryRecord::to_json).collect::<Value>())
         });
         Value::Object(lists.collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, VecDeque<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, VecDeque<DeliveryRecord>>> {
         self.by_endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
+impl DeliveryRecord {
     fn to_json(&self) -> Value {
         let mut line = json!({
             "received": self.received.to_string(),
@@ -175,13 +175,13 @@ impl Entry {
             }
         }
         if !self.followed.is_empty() {
-            line["followThrough"] = self.followed.iter().map(Followed::to_json).collect();
+            line["followThrough"] = self.followed.iter().map(FollowThroughRecord::to_json).collect();
         }
         line
     }
 }
 
-impl Followed {
+impl FollowThroughRecord {
     fn to_json(&self) -> Value {
         let mut line = json!({"target": self.target.to_string(), "result": self.result});
         if let Some(after) = self.after {
@@ -200,7 +200,7 @@ mod tests {
         let history = History::default();
         let endpoint = Arc::from("github");
         for _ in 0..50 {
-            history.remember(Entry {
+            history.remember(DeliveryRecord {
                 id: history.new_delivery(&endpoint),
                 received: jiff::Timestamp::UNIX_EPOCH,
                 from: None,
@@ -219,7 +219,7 @@ mod tests {
     fn a_queued_delivery_shows_what_it_came_to_whichever_comes_first() {
         let history = History::default();
         let endpoint = Arc::from("github");
-        let queued = |id: DeliveryId| Entry {
+        let queued = |id: DeliveryId| DeliveryRecord {
             id,
             received: jiff::Timestamp::UNIX_EPOCH,
             from: None,

@@ -14,41 +14,41 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use self::contents::{Change, Contents};
-use self::store::{Medium, OpenError, Store};
+use self::contents::{Contents, JournalChange};
+use self::store::{JournalMedium, JournalStore, OpenError};
 use crate::metrics::Metrics;
 
 /// The journal; clones share it.
 #[derive(Clone)]
 pub struct Journal {
     /// `None` for one that keeps nothing.
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SharedJournal>>,
 }
 
-struct Shared {
-    gathering: Mutex<Gathering>,
+struct SharedJournal {
+    gathering: Mutex<PendingBatch>,
     wake: Condvar,
     writable: AtomicBool,
     /// When the commit that is on its way began, in milliseconds since the start of the process.
     began: AtomicU64,
     next_delivery: AtomicU64,
     /// Ends when the thread does.
-    ended: Commit,
+    ended: JournalCommit,
     metrics: Arc<Metrics>,
 }
 
 /// What goes to disk with the next commit.
 #[derive(Default)]
-struct Gathering {
-    changes: Vec<Change>,
+struct PendingBatch {
+    changes: Vec<JournalChange>,
     /// The commit that someone waits for.
-    awaited: Option<Commit>,
+    awaited: Option<JournalCommit>,
     closing: bool,
 }
 
 /// A commit that is on its way; clones share it.
 #[derive(Clone)]
-pub struct Commit {
+pub struct JournalCommit {
     state: Arc<CommitState>,
 }
 
@@ -70,8 +70,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_COMMIT: u64 = u64::MAX;
 
 fn since_start() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed().as_millis() as u64
+    static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    PROCESS_START.elapsed().as_millis() as u64
 }
 
 /// How long changes wait that nobody waits for.
@@ -88,18 +88,18 @@ impl Journal {
     /// # Errors
     /// When it cannot be used; what is corrupt is put aside instead.
     pub fn open(
-        mut medium: Box<dyn Medium>,
+        mut medium: Box<dyn JournalMedium>,
         metrics: Arc<Metrics>,
     ) -> Result<(Journal, Contents), OpenError> {
         let (store, contents) = medium.open()?;
         let next_delivery = contents.deliveries.keys().next_back().map_or(0, |last| last + 1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedJournal {
             gathering: Mutex::default(),
             wake: Condvar::new(),
             writable: AtomicBool::new(true),
             began: AtomicU64::new(NO_COMMIT),
             next_delivery: AtomicU64::new(next_delivery),
-            ended: Commit::new(),
+            ended: JournalCommit::new(),
             metrics,
         });
         let keeper =
@@ -111,18 +111,18 @@ impl Journal {
 
     /// Writes changes with the next commit, in the order of the calls. A journal that keeps nothing
     /// has nothing to wait for.
-    pub fn write(&self, changes: Vec<Change>) -> Option<Commit> {
+    pub fn write(&self, changes: Vec<JournalChange>) -> Option<JournalCommit> {
         let shared = self.shared.as_ref()?;
         let mut gathering = shared.lock();
         gathering.changes.extend(changes);
-        let commit = gathering.awaited.get_or_insert_with(Commit::new).clone();
+        let commit = gathering.awaited.get_or_insert_with(JournalCommit::new).clone();
         drop(gathering);
         shared.wake.notify_one();
         Some(commit)
     }
 
     /// Writes changes when there is a commit anyway, or after a while.
-    pub fn write_later(&self, changes: impl IntoIterator<Item = Change>) {
+    pub fn write_later(&self, changes: impl IntoIterator<Item = JournalChange>) {
         if let Some(shared) = &self.shared {
             shared.lock().changes.extend(changes);
         }
@@ -162,9 +162,9 @@ impl Journal {
     }
 }
 
-impl Commit {
-    fn new() -> Commit {
-        Commit { state: Arc::default() }
+impl JournalCommit {
+    fn new() -> JournalCommit {
+        JournalCommit { state: Arc::default() }
     }
 
     /// Whether it went through; `None` as long as nobody knows.
@@ -197,25 +197,25 @@ impl Commit {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Gathering> {
+impl SharedJournal {
+    fn lock(&self) -> MutexGuard<'_, PendingBatch> {
         self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The thread that writes.
 struct JournalWriter {
-    medium: Box<dyn Medium>,
+    medium: Box<dyn JournalMedium>,
     /// `None` after a failure, until it could be opened again.
-    store: Option<Box<dyn Store>>,
+    store: Option<Box<dyn JournalStore>>,
     /// What the store should hold.
     held: Contents,
-    shared: Arc<Shared>,
+    shared: Arc<SharedJournal>,
 }
 
 impl JournalWriter {
     fn run(self) {
-        let _ends = Ends(Arc::clone(&self.shared));
+        let _ends = ThreadEndGuard(Arc::clone(&self.shared));
         // Moved in behind it, so that the file is closed before anyone hears of the end.
         let mut keeper = self;
         keeper.work();
@@ -223,7 +223,7 @@ impl JournalWriter {
 
     fn work(&mut self) {
         loop {
-            let Gathering { changes, awaited, closing } = self.wait_for_work();
+            let PendingBatch { changes, awaited, closing } = self.wait_for_work();
             // A store that could not be opened is tried again, also with nothing to write.
             if !changes.is_empty() || self.store.is_none() {
                 self.write(changes);
@@ -237,7 +237,7 @@ impl JournalWriter {
         }
     }
 
-    fn write(&mut self, changes: Vec<Change>) {
+    fn write(&mut self, changes: Vec<JournalChange>) {
         self.shared.began.store(since_start(), Ordering::Relaxed);
         let result = self.commit(&changes);
         self.shared.began.store(NO_COMMIT, Ordering::Relaxed);
@@ -246,17 +246,17 @@ impl JournalWriter {
         holds.for_each(|change| self.held.apply(change));
     }
 
-    fn wait_for_work(&self) -> Gathering {
+    fn wait_for_work(&self) -> PendingBatch {
         let gathering = self.shared.lock();
-        let idle = |gathering: &mut Gathering| gathering.awaited.is_none() && !gathering.closing;
+        let idle = |gathering: &mut PendingBatch| gathering.awaited.is_none() && !gathering.closing;
         let woken = self.shared.wake.wait_timeout_while(gathering, UNAWAITED_COMMIT_DELAY, idle);
         let (mut gathering, _) = woken.unwrap_or_else(PoisonError::into_inner);
         let closing = gathering.closing;
-        Gathering { closing, ..std::mem::take(&mut *gathering) }
+        PendingBatch { closing, ..std::mem::take(&mut *gathering) }
     }
 
     /// Writes the changes, after what a store that had to be opened anew lacks.
-    fn commit(&mut self, changes: &[Change]) -> Result<(), String> {
+    fn commit(&mut self, changes: &[JournalChange]) -> Result<(), String> {
         let mut all = Vec::new();
         let mut store = match self.store.take() {
             Some(store) => store,
@@ -288,9 +288,9 @@ impl JournalWriter {
 }
 
 /// Says that the thread has ended, however it did.
-struct Ends(Arc<Shared>);
+struct ThreadEndGuard(Arc<SharedJournal>);
 
-impl Drop for Ends {
+impl Drop for ThreadEndGuard {
     fn drop(&mut self) {
         self.0.ended.end(true);
         if let Some(commit) = self.0.lock().awaited.take() {

@@ -48,7 +48,7 @@ pub mod internals {
     pub use crate::event::semver::{Constraint, version_of_tag};
     pub use crate::event::{CommitIds, Event, GitChanges, GitEvent, RefChange, Subject};
     pub use crate::expression::{Budget, Expression, Variable, Variables};
-    pub use crate::facts::{Facts, OF_A_RESOURCE};
+    pub use crate::facts::{Facts, RESOURCE_VARIABLES};
     pub use crate::flux::selection::Selection;
     pub use crate::flux::{KINDS, Kind, REQUESTED_AT, Spec, Target, revision_hash};
     pub use crate::journal::Journal;
@@ -64,14 +64,14 @@ pub mod internals {
     pub use crate::verify::fetch::{Fetch, FetchError};
     pub use crate::verify::key::Key;
     pub use crate::verify::sign::sign;
-    pub use crate::verify::{Credentials, Expects, GoogleAccount, Proof, Tools, verify};
+    pub use crate::verify::{Credentials, GoogleAccount, Proof, Requirement, VerifyContext, verify};
 
     pub mod config {
         pub use crate::config::{Rules, files, load};
     }
     pub mod listener {
         pub use crate::listener::{
-            ConnectionCounters, Deadlines, ListenerOptions, Running, bind, local_address, serve,
+            ConnectionCounters, Deadlines, ListenerOptions, RunningServer, bind, local_address, serve,
         };
     }
     pub mod matching {

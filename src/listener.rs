@@ -36,7 +36,7 @@ pub struct ListenerOptions {
     pub max_connections: usize,
     /// How long a client may take.
     pub deadlines: Deadlines,
-    /// How long requests may go on after [`Running::stop`].
+    /// How long requests may go on after [`RunningServer::stop`].
     pub stop_timeout: Duration,
 }
 
@@ -49,7 +49,7 @@ pub struct ConnectionCounters {
     pub displaced: Counter,
     /// New ones, when all others were busy.
     pub refused: Counter,
-    /// A head was longer than [`MAX_HEAD_BYTES`].
+    /// A head was longer than [`connection::MAX_HEAD_BYTES`].
     pub head_too_long: Counter,
 }
 
@@ -69,7 +69,7 @@ pub fn serve<A, I, S, B>(
     options: ListenerOptions,
     counters: ConnectionCounters,
     app: A,
-) -> io::Result<Running>
+) -> io::Result<RunningServer>
 where
     A: Fn() -> I + Send + Clone + 'static,
     I: IntoServiceFactory<S, Request>,
@@ -134,7 +134,7 @@ where
             accept.and_then(http)
         })?
         .run();
-    Ok(Running::start(server))
+    Ok(RunningServer::start(server))
 }
 
 /// Whether bytes follow the head.
@@ -145,15 +145,15 @@ fn has_body(request: &Request) -> bool {
 }
 
 /// A server that runs until it is stopped.
-pub struct Running {
+pub struct RunningServer {
     handle: ServerHandle,
     task: tokio::task::JoinHandle<io::Result<()>>,
 }
 
-impl Running {
-    fn start(server: Server) -> Running {
+impl RunningServer {
+    fn start(server: Server) -> RunningServer {
         let handle = server.handle();
-        Running { handle, task: tokio::spawn(server) }
+        RunningServer { handle, task: tokio::spawn(server) }
     }
 
     /// Accepts no more and waits for the requests that are being handled.

@@ -20,19 +20,19 @@ pub use inventory::{Inventory, Object, Unlistable, ignored_field};
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable};
 use crate::facts::Facts;
-use crate::flux::selection::{Choice, Selection};
+use crate::flux::selection::{Selection, SelectionResult};
 use crate::flux::{Kind, Progress, Target};
-use crate::outcome::Skipped;
+use crate::outcome::SkippedTarget;
 
 /// What an event concerns.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Matched {
+pub struct MatchResult {
     /// The objects to reconcile, each once.
     pub targets: Vec<Target>,
     /// Objects that follow this very change and are left alone.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedTarget>,
     /// What objects that follow a branch, a tag or a name should show afterwards.
-    pub expected: Vec<Expected>,
+    pub expected: Vec<ExpectedRevision>,
     /// GitRepositories that include a target, or one another: each is requested once what it includes has
     /// changed, since source-controller does not watch that.
     pub inclusions: Vec<Inclusion>,
@@ -51,7 +51,7 @@ pub struct Matched {
 
 /// What an object should show after a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedRevision {
     pub target: Target,
     /// The commit ID or digest, in hex.
     pub revision: String,
@@ -74,7 +74,7 @@ pub struct Inclusion {
 const MAX_INCLUSIONS: usize = 1000;
 
 /// An object that follows an event.
-struct Following<'e> {
+struct TargetMatch<'e> {
     object: Arc<Object>,
     /// Which of the events.
     event: usize,
@@ -84,23 +84,23 @@ struct Following<'e> {
 
 /// The objects that events concern, before any filter has looked at them.
 pub struct Candidates<'e> {
-    following: Vec<Following<'e>>,
+    following: Vec<TargetMatch<'e>>,
     /// Objects that follow something else of what the events are about.
     elsewhere: Vec<Arc<Object>>,
     /// Objects and those that include them, with the event that reaches them.
-    inclusions: Vec<(Arc<Object>, Following<'e>)>,
+    inclusions: Vec<(Arc<Object>, TargetMatch<'e>)>,
     unlistable: Vec<Unlistable>,
 }
 
 /// Finds the objects of the selection that these events concern.
-pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
+pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, facts: &Facts) -> MatchResult {
     candidates(inventory, events, selection).decide(events, selection, facts)
 }
 
 /// The part of [`find`] that reads the inventory. Filters take longer than that may be held up, so they
 /// come afterwards.
 pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Selection) -> Candidates<'e> {
-    let mut following: Vec<Following<'_>> = Vec::new();
+    let mut following: Vec<TargetMatch<'_>> = Vec::new();
     let mut elsewhere: Vec<Arc<Object>> = Vec::new();
     // All that is listed is asked once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names("event"));
@@ -110,7 +110,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
         if concerns_all_listed(event, selection) && (tells_apart || !asks_all_listed) {
             asks_all_listed = true;
             let listed = listed(inventory, selection);
-            following.extend(listed.map(|object| Following {
+            following.extend(listed.map(|object| TargetMatch {
                 object: Arc::clone(object),
                 event: at,
                 brings: None,
@@ -129,7 +129,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
             match follows {
                 true => {
                     let brings = follow::brings(object, event);
-                    following.push(Following { object: Arc::clone(object), event: at, brings });
+                    following.push(TargetMatch { object: Arc::clone(object), event: at, brings });
                 }
                 false => elsewhere.push(Arc::clone(object)),
             }
@@ -144,16 +144,17 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
 /// Finds what includes the objects that follow, in chains too; an inclusion that closes a circle is left out.
 fn inclusions<'e>(
     inventory: &Inventory,
-    following: &[Following<'e>],
+    following: &[TargetMatch<'e>],
     selection: &Selection,
-) -> Vec<(Arc<Object>, Following<'e>)> {
+) -> Vec<(Arc<Object>, TargetMatch<'e>)> {
     let mut found = Vec::new();
     if !inventory.has_includers() {
         return found;
     }
     let is_source = |object: &Arc<Object>| object.target.kind == Kind::GitRepository && object.can_be_asked();
     let mut seen = BTreeSet::new();
-    for Following { object, event, .. } in following.iter().filter(|following| is_source(&following.object)) {
+    for TargetMatch { object, event, .. } in following.iter().filter(|following| is_source(&following.object))
+    {
         // Depth first: what is on the way to an object is what it may not include again.
         let mut way: Vec<(Arc<Object>, Vec<&Arc<Object>>)> = Vec::new();
         if seen.insert(object.target.clone()) {
@@ -174,7 +175,7 @@ fn inclusions<'e>(
                 log::warn!(object:% = included.target; "not all objects that include this one are requested");
                 return found;
             }
-            let follows = Following { object: Arc::clone(includer), event: *event, brings: None };
+            let follows = TargetMatch { object: Arc::clone(includer), event: *event, brings: None };
             found.push((included, follows));
             if seen.insert(includer.target.clone()) {
                 way.push((Arc::clone(includer), inventory.includers(&includer.target)));
@@ -186,11 +187,11 @@ fn inclusions<'e>(
 
 /// Takes note of the digests that a delivery has named for the tags that objects track: signatures come later
 /// and name nothing else. A push that names no digest leaves nothing known.
-pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &Matched) {
+pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &MatchResult) {
     for target in matched.targets.iter().filter(|target| target.kind == Kind::OciRepository) {
         let Some(object) = inventory.object(target) else { continue };
         match matched.expected.iter().find(|expected| expected.target == *target) {
-            Some(Expected { revision, .. }) => object.was_pushed(revision),
+            Some(ExpectedRevision { revision, .. }) => object.was_pushed(revision),
             None if events.iter().any(|event| follow::moves_tag_without_digest(object, event)) => {
                 object.forget_pushed();
             }
@@ -201,9 +202,9 @@ pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &Match
 
 impl Candidates<'_> {
     /// Leaves those that the filters of the selection let through.
-    pub fn decide(self, events: &[Event], selection: &Selection, facts: &Facts) -> Matched {
+    pub fn decide(self, events: &[Event], selection: &Selection, facts: &Facts) -> MatchResult {
         let Candidates { mut following, mut elsewhere, mut inclusions, unlistable } = self;
-        let mut matched = Matched { unlistable, ..Matched::default() };
+        let mut matched = MatchResult { unlistable, ..MatchResult::default() };
         if selection.filters().next().is_some() {
             let mut filters = Filters::new(events, selection, facts);
             let candidates = following.len();
@@ -230,17 +231,19 @@ impl Candidates<'_> {
         });
         elsewhere.sort_unstable_by(|first, later| first.target.cmp(&later.target));
         elsewhere.dedup_by(|later, first| later.target == first.target);
-        for Following { object, brings, .. } in &following {
+        for TargetMatch { object, brings, .. } in &following {
             match object.suspended {
                 false => {
                     matched.targets.push(object.target.clone());
-                    matched.expected.extend(brings.map(|revision| Expected {
+                    matched.expected.extend(brings.map(|revision| ExpectedRevision {
                         target: object.target.clone(),
                         revision: revision.to_owned(),
                         progress: object.progress.clone(),
                     }));
                 }
-                true => matched.skipped.push(Skipped { target: object.target.clone(), reason: "suspended" }),
+                true => {
+                    matched.skipped.push(SkippedTarget { target: object.target.clone(), reason: "suspended" })
+                }
             }
         }
         let follows = |object: &&Arc<Object>| {
@@ -269,20 +272,20 @@ impl<'a> Filters<'a> {
         Filters {
             selection,
             facts,
-            events: events.iter().map(|event| facts.of_event(event)).collect(),
+            events: events.iter().map(|event| facts.event_variable(event)).collect(),
             budgets: selection.filters().map(|filter| (filter, Budget::shared_by(count))).collect(),
             failed: None,
             failures: 0,
         }
     }
 
-    fn let_through(&mut self, Following { object, event, .. }: &Following<'_>) -> bool {
+    fn let_through(&mut self, TargetMatch { object, event, .. }: &TargetMatch<'_>) -> bool {
         let filters = match self.selection.choose(&object.target, &object.marks) {
-            Choice::Yes => return true,
-            Choice::No => return false,
-            Choice::If(filters) => filters,
+            SelectionResult::Yes => return true,
+            SelectionResult::No => return false,
+            SelectionResult::If(filters) => filters,
         };
-        let res = object.view().map(|object| Variable::of_json(&object));
+        let res = object.view().map(|object| Variable::from_json(&object));
         filters.into_iter().any(|filter| {
             let Some((_, budget)) = self.budgets.iter().find(|(of, _)| std::ptr::eq(*of, filter)) else {
                 return false;
@@ -367,7 +370,7 @@ fn kinds_of(subject: Subject) -> &'static [Kind] {
     }
 }
 
-impl Matched {
+impl MatchResult {
     /// Why nothing is asked, for an answer that helps whoever set up the hook.
     pub fn why_nothing(&self, events: &[Event]) -> String {
         let reason = self.why_nothing_known(events);

@@ -94,14 +94,14 @@ pub const FOLLOW_RESULTS: [&str; 6] =
     ["seen", "moved_on", "given_up", "dropped", "superseded", "asked_again"];
 
 /// The endpoint of deliveries to no endpoint.
-const UNMATCHED: &str = "unmatched";
+const UNMATCHED_LABEL: &str = "unmatched";
 
 /// From half a millisecond to what the slowest sender waits.
-const ANSWER_BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0];
+const ANSWER_BUCKETS_SECONDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0];
 /// From an idle API server to one that is being upgraded.
-const PATCH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+const PATCH_BUCKETS_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
 /// From a quick fetch to the end of patience.
-const FOLLOW_BUCKETS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
+const FOLLOW_BUCKETS_SECONDS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
 /// What is shown of an endpoint from its start to its end.
 pub struct EndpointLabelSet<'e> {
@@ -140,16 +140,16 @@ impl Metrics {
             deliveries: Family::default(),
             last_delivery: Family::default(),
             keys: Family::default(),
-            answer_time: Family::new_with_constructor(|| Histogram::new(ANSWER_BUCKETS)),
+            answer_time: Family::new_with_constructor(|| Histogram::new(ANSWER_BUCKETS_SECONDS)),
             filter_failures: Family::default(),
             ended_connections: Family::default(),
-            patch_delay: Histogram::new(PATCH_BUCKETS),
+            patch_delay: Histogram::new(PATCH_BUCKETS_SECONDS),
             patches: Family::default(),
             retries: Counter::default(),
             pending: Gauge::default(),
             waiting_deliveries: Gauge::default(),
             follow_through: Family::default(),
-            follow_through_time: Histogram::new(FOLLOW_BUCKETS),
+            follow_through_time: Histogram::new(FOLLOW_BUCKETS_SECONDS),
             inventory_objects: Family::default(),
             inventory_synced: Family::default(),
             inventory_listable: Family::default(),
@@ -277,12 +277,12 @@ impl Metrics {
             "The running version",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        registry.register_collector(Box::new(Memory));
+        registry.register_collector(Box::new(MemoryCollector));
     }
 
     /// A counter that appears with its first event hides that event from `increase()`.
     fn begin_at_zero(&self) {
-        Kind::of_payloads().for_each(|kind| self.kind(kind));
+        Kind::payload_kinds().for_each(|kind| self.kind(kind));
         for result in FOLLOW_RESULTS {
             drop(self.follow_through.get_or_create(&ResultLabels { result }));
         }
@@ -375,9 +375,9 @@ impl Metrics {
 
     /// A request came for a path that nobody serves.
     pub fn unknown_path(&self) {
-        static NAME: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| Arc::from(UNMATCHED));
+        static NAME: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| Arc::from(UNMATCHED_LABEL));
         let labels =
-            DeliveryLabels { endpoint: Arc::clone(&NAME), source: UNMATCHED, outcome: "unknown_path" };
+            DeliveryLabels { endpoint: Arc::clone(&NAME), source: UNMATCHED_LABEL, outcome: "unknown_path" };
         self.deliveries.get_or_create(&labels).inc();
     }
 
@@ -475,9 +475,9 @@ fn whole(count: usize) -> i64 {
 
 /// The memory of the process, read when it is asked for.
 #[derive(Debug)]
-struct Memory;
+struct MemoryCollector;
 
-impl Collector for Memory {
+impl Collector for MemoryCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let Some(bytes) = resident_bytes() else { return Ok(()) };
         let gauge = prometheus_client::metrics::gauge::ConstGauge::new(bytes);

@@ -9,8 +9,8 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
-use crate::flux::details::{self, Details};
-use crate::flux::selection::{ALLOW, Marks};
+use crate::flux::details::{self, FilterFields};
+use crate::flux::selection::{ALLOW_ANNOTATION, SelectionMarks};
 use crate::flux::{KINDS, Kind, Spec, Target};
 use crate::matching::{Inventory, Object};
 use crate::queue::{WriteError, Writer};
@@ -66,18 +66,18 @@ pub fn known_to_be_empty() -> Inventory {
 /// When the text is no YAML, or an object lacks what matching reads.
 pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()> {
     for document in serde_yaml::Deserializer::from_str(text) {
-        let manifest = Option::<Manifest>::deserialize(document)?;
+        let manifest = Option::<ManifestDocument>::deserialize(document)?;
         let Some(manifest) = manifest else { continue };
-        let Some(kind) = Kind::of_manifest(&manifest.api_version, &manifest.kind) else { continue };
-        let Metadata { name, namespace, labels, annotations } = manifest.metadata;
+        let Some(kind) = Kind::from_manifest(&manifest.api_version, &manifest.kind) else { continue };
+        let ManifestMetadata { name, namespace, labels, annotations } = manifest.metadata;
         let target = Target { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name };
         let spec = serde_json::value::to_raw_value(&manifest.spec)?;
-        let allow = annotations.get(ALLOW).cloned();
-        let metadata = details::Metadata { annotations, ..details::Metadata::default() };
-        let details = Details::new(&manifest.api_version, metadata, Some(&spec), None);
+        let allow = annotations.get(ALLOW_ANNOTATION).cloned();
+        let metadata = details::FilterMetadata { annotations, ..details::FilterMetadata::default() };
+        let details = FilterFields::new(&manifest.api_version, metadata, Some(&spec), None);
         let object = Spec::read(kind, Some(&spec)).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
-        object.marks = Marks::new(labels, allow.as_deref());
+        object.marks = SelectionMarks::new(labels, allow.as_deref());
         object.details = Some(details);
         inventory.put(object);
     }
@@ -86,19 +86,19 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Manifest {
+struct ManifestDocument {
     #[serde(default)]
     api_version: String,
     #[serde(default)]
     kind: String,
     #[serde(default)]
-    metadata: Metadata,
+    metadata: ManifestMetadata,
     #[serde(default)]
     spec: serde_yaml::Value,
 }
 
 #[derive(Default, Deserialize)]
-struct Metadata {
+struct ManifestMetadata {
     #[serde(default)]
     name: String,
     namespace: Option<String>,

@@ -19,7 +19,7 @@ pub enum Outcome {
         event: BoundedText,
         targets: Vec<Target>,
         /// Objects that would have matched but are left alone.
-        skipped: Vec<Skipped>,
+        skipped: Vec<SkippedTarget>,
         /// Whether there is no cluster behind this: nothing is written anywhere.
         dry_run: bool,
     },
@@ -53,7 +53,7 @@ pub enum Outcome {
         /// What was looked at.
         reason: BoundedText,
         /// Objects that would have matched but are left alone.
-        skipped: Vec<Skipped>,
+        skipped: Vec<SkippedTarget>,
     },
     UnknownPath,
     WrongMethod,
@@ -94,14 +94,14 @@ pub enum Outcome {
 
 /// An object that matched and was left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedTarget {
     pub target: Target,
     /// Why it was left alone.
     pub reason: &'static str,
 }
 
 /// The names of all outcomes of a delivery to an endpoint.
-pub const LABELS: [&str; 16] = [
+pub const OUTCOME_LABELS: [&str; 16] = [
     "accepted",
     "queued",
     "forwarded",
@@ -309,10 +309,10 @@ impl Outcome {
 }
 
 /// Objects that an answer or a log line names; names of objects have up to 316 characters.
-const MAX_NAMED: usize = 10;
+const MAX_NAMED_OBJECTS: usize = 10;
 
 fn named<T>(all: &[T]) -> &[T] {
-    &all[..all.len().min(MAX_NAMED)]
+    &all[..all.len().min(MAX_NAMED_OBJECTS)]
 }
 
 fn left_out<T>(all: &[T]) -> usize {
@@ -344,7 +344,7 @@ struct Answer<'o> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'o str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    skipped: Option<&'o [Skipped]>,
+    skipped: Option<&'o [SkippedTarget]>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_names")]
     targets: Option<&'o [Target]>,
 }
@@ -357,7 +357,7 @@ fn as_names<S: Serializer>(targets: &Option<&[Target]>, serializer: S) -> Result
     serializer.collect_seq(targets.iter().copied().flatten().map(ToString::to_string))
 }
 
-impl Serialize for Skipped {
+impl Serialize for SkippedTarget {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut skipped = serializer.serialize_struct("Skipped", 2)?;
         skipped.serialize_field("reason", self.reason)?;
@@ -366,7 +366,7 @@ impl Serialize for Skipped {
     }
 }
 
-fn skipped_detail(skipped: &[Skipped]) -> String {
+fn skipped_detail(skipped: &[SkippedTarget]) -> String {
     if skipped.is_empty() {
         return String::new();
     }

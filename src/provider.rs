@@ -93,7 +93,7 @@ pub struct Provider {
     /// Reads an authentic delivery.
     pub parse: fn(&Verified<'_>, &Hints<'_>) -> Result<Parsed, Unreadable>,
     /// Writes a delivery as the sender would, for `flux-recv send` and `flux-recv demo`.
-    pub compose: fn(&Change) -> Result<Composed, CannotCompose>,
+    pub compose: fn(&Sample) -> Result<UnsignedDelivery, CannotCompose>,
     /// The header that names the event, if one does.
     pub event_header: Option<EventHeader>,
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
@@ -112,11 +112,11 @@ pub struct Provider {
     /// What its deliveries can be about.
     pub subjects: &'static [Subject],
     /// What to choose in the sender's own settings.
-    pub settings: Settings,
+    pub settings: ProviderSettings,
 }
 
 /// What to choose in a sender's own settings page.
-pub struct Settings {
+pub struct ProviderSettings {
     /// Where the page is.
     pub page: &'static str,
     /// The content type to choose, if there is a choice.
@@ -159,7 +159,7 @@ pub enum Parsed {
 
 /// A change to compose a delivery about.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub enum Sample {
     /// A push to a Git repository.
     Push {
         /// Any URL of the repository.
@@ -180,7 +180,7 @@ pub enum Change {
 
 /// A delivery without its proof.
 #[derive(Debug, Clone)]
-pub struct Composed {
+pub struct UnsignedDelivery {
     /// Headers, without those of the proof.
     pub headers: Vec<(String, String)>,
     pub body: String,
@@ -269,30 +269,30 @@ fn text_at(body: &RawValue, pointer: &str) -> Option<String> {
     Some(BoundedText::from(&*text).to_string())
 }
 
-impl Composed {
-    fn json(headers: &[(&str, &str)], body: &Value) -> Composed {
+impl UnsignedDelivery {
+    fn json(headers: &[(&str, &str)], body: &Value) -> UnsignedDelivery {
         let mut all = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         all.extend(headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Composed { headers: all, body: body.to_string() }
+        UnsignedDelivery { headers: all, body: body.to_string() }
     }
 }
 
-impl Change {
+impl Sample {
     /// The image, for senders that know nothing else.
     fn only_image(&self) -> Result<&ImageReference, CannotCompose> {
         match self {
-            Change::Image { reference } => Ok(reference),
-            Change::Push { .. } => Err(SENDS_NO_PUSHES),
-            Change::Ping => Err(SENDS_NO_PING),
+            Sample::Image { reference } => Ok(reference),
+            Sample::Push { .. } => Err(SENDS_NO_PUSHES),
+            Sample::Ping => Err(SENDS_NO_PING),
         }
     }
 
     /// Repository, ref and commit, for senders that know nothing else.
     fn only_push(&self) -> Result<(&RepositoryUrl, &GitRef, &str), CannotCompose> {
         match self {
-            Change::Push { repository, name, commit } => Ok((repository, name, commit)),
-            Change::Image { .. } => Err(SENDS_NO_IMAGES),
-            Change::Ping => Err(SENDS_NO_PING),
+            Sample::Push { repository, name, commit } => Ok((repository, name, commit)),
+            Sample::Image { .. } => Err(SENDS_NO_IMAGES),
+            Sample::Ping => Err(SENDS_NO_PING),
         }
     }
 }

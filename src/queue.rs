@@ -12,12 +12,12 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use self::slot::{Ending, Failure, Slot};
-use self::slots::{CommitStatus, Due, Slots, Wanted};
+use self::slot::{PatchFailure, PatchResult, Slot};
+use self::slots::{CommitStatus, DueWork, RequestPlan, Slots};
 use crate::backoff::growing_pause;
 use crate::flux::Target;
-use crate::journal::contents::{Change, Contents};
-use crate::journal::{Commit, Journal, NotDurable};
+use crate::journal::contents::{Contents, JournalChange};
+use crate::journal::{Journal, JournalCommit, NotDurable};
 use crate::metrics::Metrics;
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
@@ -103,30 +103,30 @@ const SPREAD_PER_TARGET: Duration = Duration::from_millis(25);
 /// The queue; clones share it.
 #[derive(Clone)]
 pub struct Queue {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
 }
 
-struct Shared {
+struct SharedQueue {
     pace: Pace,
     journal: Journal,
     metrics: Arc<Metrics>,
-    slots: Mutex<Slots<Commit>>,
+    slots: Mutex<Slots<JournalCommit>>,
     /// Something became due earlier than the driver knows.
     changed: Notify,
     /// No slot is busy any more.
     rests: Notify,
 }
 
-impl CommitStatus for Commit {
+impl CommitStatus for JournalCommit {
     fn kept(&self) -> Option<bool> {
-        Commit::kept(self)
+        JournalCommit::kept(self)
     }
 }
 
 /// The commits that make a call for objects outlive the process.
 #[must_use = "what is not durable yet has not been promised"]
 pub struct PendingCommits {
-    commits: Vec<Commit>,
+    commits: Vec<JournalCommit>,
 }
 
 impl PendingCommits {
@@ -151,7 +151,7 @@ impl Queue {
         slots.restore(pending, now, || now + random_part_of(window));
         metrics.pending(slots.busy());
         let (slots, changed, rests) = (Mutex::new(slots), Notify::new(), Notify::new());
-        Queue { shared: Arc::new(Shared { pace, journal, metrics, slots, changed, rests }) }
+        Queue { shared: Arc::new(SharedQueue { pace, journal, metrics, slots, changed, rests }) }
     }
 
     /// These objects are to be reconciled, by patches that start after this call.
@@ -164,9 +164,10 @@ impl Queue {
         let now = Instant::now();
         let spread = |target| (target, now + random_part_of(window));
         let mut slots = self.slots();
-        let Wanted { write, mut await_commits, is_sooner } = slots.want(targets.iter().map(spread), now);
+        let RequestPlan { write, mut await_commits, is_sooner } = slots.want(targets.iter().map(spread), now);
         if !write.is_empty() {
-            let changes = write.iter().map(|(target, generation)| Change::Pend(target.clone(), *generation));
+            let changes =
+                write.iter().map(|(target, generation)| JournalChange::Pend(target.clone(), *generation));
             // Within the lock, so that the journal sees the rounds of an object in their order.
             if let Some(commit) = self.shared.journal.write(changes.collect()) {
                 slots.writing(&write, &commit);
@@ -220,8 +221,10 @@ impl Queue {
     /// Tells the journal which objects need not be asked by the next process.
     pub fn settle(&self) {
         let mut slots = self.slots();
-        let rested =
-            slots.forget_rested().into_iter().map(|(target, generation)| Change::Settle(target, generation));
+        let rested = slots
+            .forget_rested()
+            .into_iter()
+            .map(|(target, generation)| JournalChange::Settle(target, generation));
         self.shared.journal.write_later(rested);
     }
 
@@ -231,7 +234,7 @@ impl Queue {
         let mut targets_in_flight = HashMap::new();
         loop {
             let room = self.shared.pace.max_in_flight.saturating_sub(in_flight.len());
-            let Due { start, next } = self.take_due(room);
+            let DueWork { start, next } = self.take_due(room);
             for target in start {
                 let (writer, limit) = (Arc::clone(&writer), self.shared.pace.time_limit);
                 let patch = in_flight.spawn({
@@ -261,11 +264,12 @@ impl Queue {
         }
     }
 
-    fn take_due(&self, room: usize) -> Due {
+    fn take_due(&self, room: usize) -> DueWork {
         let mut slots = self.slots();
         let (due, forget) = slots.take_due(Instant::now(), room);
         // Within the lock, as in `want_spread`.
-        let settled = forget.into_iter().map(|(target, generation)| Change::Settle(target, generation));
+        let settled =
+            forget.into_iter().map(|(target, generation)| JournalChange::Settle(target, generation));
         self.shared.journal.write_later(settled);
         due
     }
@@ -278,7 +282,7 @@ impl Queue {
         let ending = match result {
             Ok(()) => {
                 metrics.patched(target.kind, since.map(|since| now - since));
-                Ending::Done
+                PatchResult::Done
             }
             Err(err) => {
                 metrics.patch_failed(target.kind, if is_gone { "gone" } else { err.label() }, !is_gone);
@@ -293,7 +297,7 @@ impl Queue {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots<Commit>> {
+    fn slots(&self) -> MutexGuard<'_, Slots<JournalCommit>> {
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -344,25 +348,25 @@ fn after_failure(
     target: &Target,
     err: &WriteError,
     is_gone: bool,
-    failures: impl Fn(Failure) -> u32,
-) -> Ending {
+    failures: impl Fn(PatchFailure) -> u32,
+) -> PatchResult {
     if is_gone {
         log::info!(object:% = target; "object deleted; reconcile request dropped");
-        return Ending::Gone;
+        return PatchResult::Gone;
     }
     let (sort, longest, at_least) = match err {
         WriteError::Forbidden(_) | WriteError::Rejected(_) => {
-            (Failure::Blocked, MAX_BLOCKED_RETRY_DELAY, Duration::ZERO)
+            (PatchFailure::Blocked, MAX_BLOCKED_RETRY_DELAY, Duration::ZERO)
         }
         WriteError::Temporary { retry_after, .. } => {
-            (Failure::Passing, MAX_RETRY_DELAY, retry_after.unwrap_or_default())
+            (PatchFailure::Passing, MAX_RETRY_DELAY, retry_after.unwrap_or_default())
         }
-        WriteError::NotFound => (Failure::Passing, MAX_RETRY_DELAY, Duration::ZERO),
+        WriteError::NotFound => (PatchFailure::Passing, MAX_RETRY_DELAY, Duration::ZERO),
     };
     let failures = failures(sort);
     let pause = growing_pause(FIRST_RETRY_DELAY, longest, failures).max(at_least);
     log::warn!(object:% = target, why:% = err, retry_in_ms = pause.as_millis() as u64, failures = failures + 1; "reconciliation request failed, retrying");
-    Ending::Failed { pause, sort }
+    PatchResult::Failed { pause, sort }
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -17,8 +17,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Notify as Signal;
 
-use self::backlog::{Backlog, Kept, Waiting};
-use self::evaluation::{Evaluation, Question};
+use self::backlog::{Backlog, BacklogAnswer, QueuedEvents};
+use self::evaluation::{Evaluation, FilterTask};
 use self::filter_thread::{FilterThread, NotEvaluated};
 use crate::delivery::Delivery;
 use crate::endpoint::limit::Charge;
@@ -27,7 +27,7 @@ use crate::event::Event;
 use crate::expression::Expression;
 use crate::facts::Facts;
 use crate::flux::Target;
-use crate::flux::needs::Needs;
+use crate::flux::needs::InventoryNeeds;
 use crate::flux::selection::Selection;
 use crate::follow_through::FollowThrough;
 use crate::history::{DeliveryId, History};
@@ -38,11 +38,11 @@ use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::provider::{Hints, Parsed, changes_a_file};
 use crate::queue::Queue;
-use crate::verify::{Refusal, Tools, Unreadable, Verified, verify};
+use crate::verify::{Refusal, Unreadable, Verified, VerifyContext, verify};
 
 /// Takes a delivery from its verification to its outcome.
 pub struct Receiver {
-    tools: Tools,
+    tools: VerifyContext,
     sink: Sink,
     filters: FilterThread,
     metrics: Arc<Metrics>,
@@ -71,7 +71,7 @@ pub struct FluxObjects {
 }
 
 /// A delivery that was taken.
-pub struct Received {
+pub struct Receipt {
     /// What became of it.
     pub outcome: Outcome,
     /// The file of the key that has proved it, if it is authentic.
@@ -88,7 +88,7 @@ pub trait Notify: Send + Sync {
 }
 
 /// When to send again what could not be taken.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How often to look for deliveries that need not wait any more.
 const BACKLOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -122,7 +122,7 @@ impl FluxObjects {
 }
 
 impl Receiver {
-    pub fn new(tools: Tools, sink: Sink, metrics: Arc<Metrics>) -> Receiver {
+    pub fn new(tools: VerifyContext, sink: Sink, metrics: Arc<Metrics>) -> Receiver {
         Receiver { tools, sink, filters: FilterThread::default(), metrics }
     }
 
@@ -132,16 +132,16 @@ impl Receiver {
     }
 
     /// Takes a delivery to an endpoint and says what became of it.
-    pub async fn receive(&self, endpoint: &Endpoint, id: &DeliveryId, delivery: Delivery<'_>) -> Received {
+    pub async fn receive(&self, endpoint: &Endpoint, id: &DeliveryId, delivery: Delivery<'_>) -> Receipt {
         let provider = endpoint.provider;
         let verified = match verify(delivery, provider.proof, &endpoint.credentials, &self.tools).await {
             Ok(verified) => verified,
-            Err(refusal) => return Received { outcome: refused(refusal), key: None },
+            Err(refusal) => return Receipt { outcome: refused(refusal), key: None },
         };
         let key = verified.key.and_then(|key| endpoint.key_names.get(key)).map(Arc::clone);
         self.metrics.authentic(&endpoint.name, key.as_ref());
         let outcome = self.take_all(endpoint, id, &verified).await;
-        Received { outcome, key }
+        Receipt { outcome, key }
     }
 
     /// Takes an authentic delivery, part by part if it has many events.
@@ -251,7 +251,7 @@ impl Receiver {
             Err(err) => {
                 log::warn!(why:% = err; "a subscription could not be confirmed");
                 let why = "the address that confirms the subscription does not answer".into();
-                Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true }
+                Outcome::Unavailable { why, retry_after: OVERLOAD_RETRY_AFTER, proved: true }
             }
         }
     }
@@ -290,7 +290,7 @@ impl Receiver {
             Sink::Flux(objects) => {
                 let happened = MatchInput { events, facts };
                 // The endpoint's own filter has let these through.
-                let question = Question { condition: None, ..question(endpoint, happened, None) };
+                let question = FilterTask { condition: None, ..question(endpoint, happened, None) };
                 objects.wait(endpoint, id, question, &found.targets).await
             }
             Sink::FluxV1(flux) => forward(&**flux, &events).await,
@@ -298,7 +298,7 @@ impl Receiver {
     }
 
     /// Keeps a delivery whose filters have used up their CPU time.
-    async fn defer(&self, endpoint: &Endpoint, id: &DeliveryId, question: Question) -> Outcome {
+    async fn defer(&self, endpoint: &Endpoint, id: &DeliveryId, question: FilterTask) -> Outcome {
         match &self.sink {
             Sink::Flux(objects) => objects.wait(endpoint, id, question, &[]).await,
             Sink::FluxV1(_) => cannot_filter("the filters of the endpoint have used up their CPU time"),
@@ -309,10 +309,10 @@ impl Receiver {
     async fn evaluate(
         &self,
         endpoint: &Arc<str>,
-        question: Question,
-    ) -> Result<Evaluation, NotEvaluated<Question>> {
+        question: FilterTask,
+    ) -> Result<Evaluation, NotEvaluated<FilterTask>> {
         match has_filters(question.condition.as_ref(), &question.selection) {
-            true => self.filters.run(endpoint, question, Question::evaluate).await,
+            true => self.filters.run(endpoint, question, FilterTask::evaluate).await,
             false => Ok(question.evaluate()),
         }
     }
@@ -481,12 +481,12 @@ impl Receiver {
 impl FluxObjects {
     /// What has to be known of the cluster so that what waits can be matched, whatever endpoints there
     /// are by now.
-    pub fn needs(&self) -> Needs {
+    pub fn needs(&self) -> InventoryNeeds {
         self.backlog.needs()
     }
 
     /// Takes note of what the events say about tags, also where a limit refuses the delivery.
-    fn remember_digests(&self, events: &[Event], found: &matching::Matched) {
+    fn remember_digests(&self, events: &[Event], found: &matching::MatchResult) {
         if events.iter().any(|event| matches!(event, Event::Image(_))) {
             let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
             matching::remember_digests(&inventory, events, found);
@@ -494,7 +494,7 @@ impl FluxObjects {
     }
 
     /// Begins to follow what was found, before anything can happen to the objects.
-    fn follow(&self, id: &DeliveryId, found: &mut matching::Matched) {
+    fn follow(&self, id: &DeliveryId, found: &mut matching::MatchResult) {
         let Some(follow_through) = &self.follow_through else { return };
         let inclusions = std::mem::take(&mut found.inclusions);
         follow_through.expect_inclusions(id, inclusions, &found.expected);
@@ -506,7 +506,7 @@ impl FluxObjects {
         &self,
         id: &DeliveryId,
         events: &[Event],
-        mut found: matching::Matched,
+        mut found: matching::MatchResult,
         charge: &mut Charge<'_>,
     ) -> Outcome {
         self.remember_digests(events, &found);
@@ -528,12 +528,12 @@ impl FluxObjects {
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
-        question: Question,
+        question: FilterTask,
         known: &[Target],
     ) -> Outcome {
-        let Question { events, facts, condition, selection, .. } = question;
+        let FilterTask { events, facts, condition, selection, .. } = question;
         let facts = facts.at_rest(condition.iter().chain(selection.filters()));
-        let delivery = Waiting {
+        let delivery = QueuedEvents {
             endpoint: endpoint.name.to_string(),
             id: Some(id.clone()),
             source: endpoint.provider.name.to_owned(),
@@ -544,10 +544,10 @@ impl FluxObjects {
             size: 0,
         };
         let (event, commit) = match self.backlog.keep(delivery) {
-            Kept::Waits { event, commit } => (event, commit),
-            Kept::Full => {
+            BacklogAnswer::Waits { event, commit } => (event, commit),
+            BacklogAnswer::Full => {
                 let why = "too many deliveries of this endpoint wait to be matched".into();
-                return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
+                return Outcome::Unavailable { why, retry_after: OVERLOAD_RETRY_AFTER, proved: true };
             }
         };
         // The record of the delivery stands for these objects, too.
@@ -559,7 +559,7 @@ impl FluxObjects {
         kept.map_or_else(|_| not_kept(), |()| Outcome::Queued { event })
     }
 
-    fn outcome(&self, events: &[Event], matched: matching::Matched) -> Outcome {
+    fn outcome(&self, events: &[Event], matched: matching::MatchResult) -> Outcome {
         if matched.targets.is_empty() {
             if matching::only_deletions(events) && matched.skipped.is_empty() {
                 let reason =
@@ -604,9 +604,9 @@ fn question(
     endpoint: &Endpoint,
     happened: MatchInput,
     inventory: Option<&Arc<RwLock<Inventory>>>,
-) -> Question {
+) -> FilterTask {
     let MatchInput { events, facts, .. } = happened;
-    Question {
+    FilterTask {
         events,
         facts,
         condition: endpoint.filter.condition.clone(),
@@ -625,7 +625,7 @@ fn find_without_filters(
     Evaluation {
         events,
         facts,
-        result: Ok(found.unwrap_or((matching::Matched::default(), true))),
+        result: Ok(found.unwrap_or((matching::MatchResult::default(), true))),
         failure: None,
     }
 }
@@ -666,13 +666,13 @@ fn unwanted_event(endpoint: &Endpoint, delivery: &Verified<'_>) -> Option<String
 }
 
 fn cannot_filter(why: &str) -> Outcome {
-    Outcome::Unavailable { why: why.into(), retry_after: RETRY_AFTER, proved: true }
+    Outcome::Unavailable { why: why.into(), retry_after: OVERLOAD_RETRY_AFTER, proved: true }
 }
 
 fn not_kept() -> Outcome {
     Outcome::Unavailable {
         why: "the journal cannot be written now".into(),
-        retry_after: RETRY_AFTER,
+        retry_after: OVERLOAD_RETRY_AFTER,
         proved: true,
     }
 }
@@ -681,7 +681,7 @@ fn refused(refusal: Refusal) -> Outcome {
     match refusal {
         Refusal::Unproved(why) => Outcome::Refused { why: why.into() },
         Refusal::CannotCheck(why) => {
-            Outcome::Unavailable { why: why.into(), retry_after: RETRY_AFTER, proved: false }
+            Outcome::Unavailable { why: why.into(), retry_after: OVERLOAD_RETRY_AFTER, proved: false }
         }
     }
 }
@@ -698,7 +698,7 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
             Err(why) => {
                 log::warn!(why:%; "Flux v1 did not take an event");
                 let why = "Flux v1 did not take the event".into();
-                return Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: true };
+                return Outcome::Unavailable { why, retry_after: OVERLOAD_RETRY_AFTER, proved: true };
             }
         }
     }

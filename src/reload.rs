@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::config::{self, Config, Rules};
 
 /// Notices that the files of a config have changed.
-pub struct Changes {
+pub struct ConfigWatcher {
     file: PathBuf,
     rules: Rules,
     /// What the files held when they were read last.
@@ -28,14 +28,14 @@ pub struct Changes {
 }
 
 /// A change of several files comes as several events.
-const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE_DELAY: Duration = Duration::from_millis(300);
 
 /// How often the content is looked at without an event.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-impl Changes {
+impl ConfigWatcher {
     /// Watches the files of a config that is about to be loaded.
-    pub fn of(file: &Path, rules: Rules) -> Changes {
+    pub fn new(file: &Path, rules: Rules) -> ConfigWatcher {
         let touched = Arc::new(Notify::new());
         let tell = Arc::clone(&touched);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -46,7 +46,7 @@ impl Changes {
         let watcher = watcher
             .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", CHECK_INTERVAL.as_secs()))
             .ok();
-        let mut changes = Changes {
+        let mut changes = ConfigWatcher {
             file: file.to_owned(),
             rules,
             seen: [0; 32],
@@ -68,7 +68,7 @@ impl Changes {
             let asked = tokio::select! {
                 () = now.notified() => true,
                 () = self.touched.notified() => {
-                    tokio::time::sleep(SETTLE).await;
+                    tokio::time::sleep(SETTLE_DELAY).await;
                     false
                 }
                 () = tokio::time::sleep(CHECK_INTERVAL) => false,

@@ -21,11 +21,11 @@ use self::body::BodyMemory;
 use self::log_throttle::LogThrottle;
 use crate::delivery::{Delivery, Headers};
 use crate::endpoint::{Endpoint, EndpointRegistry, HOOK_PREFIX};
-use crate::history::{Entry, History};
-use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
+use crate::history::{DeliveryRecord, History};
+use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::receive::{Received, Receiver};
+use crate::receive::{Receipt, Receiver};
 
 /// What a listener serves.
 pub struct Service {
@@ -96,7 +96,7 @@ const MAX_WORKERS: usize = 4;
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running> {
+pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<RunningServer> {
     let limits = service.limits;
     let options = ListenerOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
@@ -167,7 +167,7 @@ async fn respond(
     let id = service.history.new_delivery(&endpoint.name);
     let taken = match *request.method() {
         Method::OPTIONS if let Some(origin) = asking_origin(request, endpoint) => {
-            Received { outcome: Outcome::Handshake { origin: origin.into() }, key: None }
+            Receipt { outcome: Outcome::Handshake { origin: origin.into() }, key: None }
         }
         _ if endpoint.takes_any_method || *request.method() == Method::POST => {
             match body::read(request, payload, &service.limits, endpoint, memory).await {
@@ -175,13 +175,13 @@ async fn respond(
                     let delivery = Delivery { headers: request.headers(), body: &body.bytes };
                     service.receiver.receive(endpoint, &id, delivery).await
                 }
-                Err(outcome) => Received { outcome, key: None },
+                Err(outcome) => Receipt { outcome, key: None },
             }
         }
-        _ => Received { outcome: Outcome::WrongMethod, key: None },
+        _ => Receipt { outcome: Outcome::WrongMethod, key: None },
     };
     let response = answer(&taken.outcome);
-    let entry = Entry {
+    let entry = DeliveryRecord {
         id,
         received: jiff::Timestamp::now(),
         from: sender::address(request, &serving.trusted_proxies),
@@ -213,8 +213,8 @@ fn asking_origin(request: &HttpRequest, endpoint: &Endpoint) -> Option<String> {
 }
 
 /// Counts, logs and remembers a delivery.
-fn record(service: &Service, endpoint: &Endpoint, entry: Entry, log_throttle: &LogThrottle) {
-    let Entry { outcome, took, .. } = &entry;
+fn record(service: &Service, endpoint: &Endpoint, entry: DeliveryRecord, log_throttle: &LogThrottle) {
+    let DeliveryRecord { outcome, took, .. } = &entry;
     service.metrics.delivery(&endpoint.name, endpoint.provider.name, outcome.label(), *took);
     if !outcome.strangers_cause_it() {
         log_delivery(endpoint, &entry);
@@ -227,7 +227,7 @@ fn record(service: &Service, endpoint: &Endpoint, entry: Entry, log_throttle: &L
     service.history.remember(entry);
 }
 
-fn log_delivery(endpoint: &Endpoint, entry: &Entry) {
+fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {
     let level = if entry.outcome.wants_attention() { log::Level::Warn } else { log::Level::Info };
     let key = entry.key.as_deref();
     log::log!(

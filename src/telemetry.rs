@@ -44,8 +44,8 @@ pub fn init(format: LogFormat) {
 }
 
 fn text_line(record: &Record<'_>) -> String {
-    struct Fields(String);
-    impl<'kvs> VisitSource<'kvs> for Fields {
+    struct TextFields(String);
+    impl<'kvs> VisitSource<'kvs> for TextFields {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
             let value = value.to_string();
             let needs_quotes =
@@ -55,35 +55,35 @@ fn text_line(record: &Record<'_>) -> String {
             Ok(())
         }
     }
-    let mut fields = Fields(String::new());
+    let mut fields = TextFields(String::new());
     let _ = record.key_values().visit(&mut fields);
     let message = one_line(&record.args().to_string());
-    let message = Cut { text: &message, bytes: MAX_MESSAGE_BYTES };
+    let message = TruncatedText { text: &message, bytes: MAX_MESSAGE_BYTES };
     let line = format!("{} {:5} {message}{}", jiff::Timestamp::now(), record.level(), fields.0);
-    Cut { text: &line, bytes: MAX_LINE_BYTES }.to_string()
+    TruncatedText { text: &line, bytes: MAX_LINE_BYTES }.to_string()
 }
 
 /// A text without what goes beyond so many bytes of JSON.
-struct Cut<'t, T: ?Sized> {
+struct TruncatedText<'t, T: ?Sized> {
     text: &'t T,
     bytes: usize,
 }
 
-impl<T: fmt::Display + ?Sized> fmt::Display for Cut<'_, T> {
+impl<T: fmt::Display + ?Sized> fmt::Display for TruncatedText<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut writer =
-            CutWriter { out: f, left: self.bytes.saturating_sub('…'.len_utf8()), is_cut: false };
+            TruncatingLine { out: f, left: self.bytes.saturating_sub('…'.len_utf8()), is_cut: false };
         write!(writer, "{}", self.text)
     }
 }
 
-struct CutWriter<'w, W> {
+struct TruncatingLine<'w, W> {
     out: &'w mut W,
     left: usize,
     is_cut: bool,
 }
 
-impl<W: fmt::Write> fmt::Write for CutWriter<'_, W> {
+impl<W: fmt::Write> fmt::Write for TruncatingLine<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if self.is_cut {
             return Ok(());
@@ -117,8 +117,8 @@ fn one_line(message: &str) -> String {
 /// Written piece by piece: this runs once per delivery, and a tree of values costs more than all the
 /// rest of the line. The names of fields are ours and need no escape.
 fn json_line(record: &Record<'_>) -> Vec<u8> {
-    struct Fields(Vec<u8>);
-    impl<'kvs> VisitSource<'kvs> for Fields {
+    struct JsonFields(Vec<u8>);
+    impl<'kvs> VisitSource<'kvs> for JsonFields {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
             let line = &mut self.0;
             // Of a field for which there is no room its name is left, and that it was cut.
@@ -130,8 +130,8 @@ fn json_line(record: &Record<'_>) -> Vec<u8> {
             match (value.to_u64(), value.to_bool(), value.to_borrowed_str()) {
                 (Some(number), _, _) => push_json(line, &number),
                 (None, Some(flag), _) => push_json(line, &flag),
-                (None, None, Some(text)) => push_quoted(line, &Cut { text, bytes: left }),
-                (None, None, None) => push_quoted(line, &Cut { text: &value, bytes: left }),
+                (None, None, Some(text)) => push_quoted(line, &TruncatedText { text, bytes: left }),
+                (None, None, None) => push_quoted(line, &TruncatedText { text: &value, bytes: left }),
             }
             Ok(())
         }
@@ -149,8 +149,8 @@ fn json_line(record: &Record<'_>) -> Vec<u8> {
     line.extend_from_slice(b",\"level\":\"");
     line.extend_from_slice(level.as_bytes());
     line.extend_from_slice(b"\",\"message\":");
-    push_quoted(&mut line, &Cut { text: record.args(), bytes: MAX_MESSAGE_BYTES });
-    let mut fields = Fields(line);
+    push_quoted(&mut line, &TruncatedText { text: record.args(), bytes: MAX_MESSAGE_BYTES });
+    let mut fields = JsonFields(line);
     let _ = record.key_values().visit(&mut fields);
     fields.0.push(b'}');
     fields.0

@@ -32,7 +32,7 @@ use serde::de::IgnoredAny;
 use self::auth::Auth;
 use self::fetch::Fetch;
 pub use self::google::GoogleAccount;
-pub use self::hmac::{Encoding, Hash, Hmac, Signed};
+pub use self::hmac::{Encoding, Hash, Hmac, HmacInput};
 use self::key::Key;
 use self::key_sets::KeySets;
 use self::oidc::Issuer;
@@ -75,14 +75,14 @@ pub struct Credentials {
     /// key is being changed at the sender. None where nothing rests on a key.
     pub keys: Vec<Key>,
     /// What the delivery has to show beside a key, or in place of one.
-    pub expects: Expects,
+    pub expects: Requirement,
     /// Whether a delivery without any signature is good enough (a wrong one never is).
     pub unsigned: bool,
 }
 
 /// What a delivery has to show that its sender's proof leaves open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expects {
+pub enum Requirement {
     /// Nothing but the hook path and the key.
     KeyAlone,
     /// The key in this header, for [`Proof::Chosen`].
@@ -97,8 +97,8 @@ pub enum Expects {
 
 impl Credentials {
     /// Nothing but a key.
-    pub fn of(key: Key) -> Credentials {
-        Credentials { keys: vec![key], expects: Expects::KeyAlone, unsigned: false }
+    pub fn from_key(key: Key) -> Credentials {
+        Credentials { keys: vec![key], expects: Requirement::KeyAlone, unsigned: false }
     }
 
     /// The endpoint's own key.
@@ -109,7 +109,7 @@ impl Credentials {
     /// The header that holds the key, if the endpoint has chosen one.
     pub fn header(&self) -> Option<&Auth> {
         match &self.expects {
-            Expects::Header(auth) => Some(auth),
+            Requirement::Header(auth) => Some(auth),
             _ => None,
         }
     }
@@ -117,7 +117,7 @@ impl Credentials {
     /// The issuers whose tokens are believed.
     pub fn issuers(&self) -> &[Issuer] {
         match &self.expects {
-            Expects::Issuers(issuers) => issuers,
+            Requirement::Issuers(issuers) => issuers,
             _ => &[],
         }
     }
@@ -125,7 +125,7 @@ impl Credentials {
     /// The topics whose messages are believed.
     pub fn topics(&self) -> &[String] {
         match &self.expects {
-            Expects::Topics(topics) => topics,
+            Requirement::Topics(topics) => topics,
             _ => &[],
         }
     }
@@ -133,14 +133,14 @@ impl Credentials {
     /// The account whose tokens are believed.
     pub fn google_account(&self) -> Option<&GoogleAccount> {
         match &self.expects {
-            Expects::Google(account) => Some(account),
+            Requirement::Google(account) => Some(account),
             _ => None,
         }
     }
 }
 
 /// What checking needs from outside, handed in.
-pub struct Tools {
+pub struct VerifyContext {
     /// Fetches what proofs and handshakes need from the network.
     pub fetch: Arc<dyn Fetch>,
     keys: KeySets,
@@ -149,11 +149,11 @@ pub struct Tools {
     now: fn() -> SystemTime,
 }
 
-impl Tools {
+impl VerifyContext {
     /// With this transport and this clock.
-    pub fn new(fetch: Arc<dyn Fetch>, now: fn() -> SystemTime) -> Tools {
+    pub fn new(fetch: Arc<dyn Fetch>, now: fn() -> SystemTime) -> VerifyContext {
         let (keys, certificates) = (KeySets::new(Arc::clone(&fetch)), Certificates::new(Arc::clone(&fetch)));
-        Tools { fetch, keys, certificates, now }
+        VerifyContext { fetch, keys, certificates, now }
     }
 
     /// Drops what was fetched from issuers that no endpoint names any more.
@@ -196,7 +196,7 @@ pub async fn verify<'a>(
     delivery: Delivery<'a>,
     proof: Proof,
     credentials: &Credentials,
-    tools: &Tools,
+    tools: &VerifyContext,
 ) -> Result<Verified<'a>, Refusal> {
     let key = match proof {
         Proof::Hmac(scheme) => hmac::check(&delivery, &scheme, credentials)?,

@@ -13,7 +13,7 @@ use flux_recv::internals::PROVIDERS;
 use flux_recv::internals::Auth;
 use flux_recv::internals::Key;
 use flux_recv::internals::sign;
-use flux_recv::internals::{Credentials, Expects, GoogleAccount, Proof, Tools, verify};
+use flux_recv::internals::{Credentials, Requirement, GoogleAccount, Proof, VerifyContext, verify};
 use libfuzzer_sys::fuzz_target;
 
 use no_fetch::NoFetch;
@@ -43,10 +43,10 @@ fuzz_target!(|input: &[u8]| {
     for text in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="]
     {
         let key = Key::new(text.as_bytes().to_vec()).expect("a key");
-        let (account, bearer) = (Expects::Google(account.clone()), Expects::Header(Auth::Bearer));
-        let mut credentials = Credentials::of(key);
+        let (account, bearer) = (Requirement::Google(account.clone()), Requirement::Header(Auth::Bearer));
+        let mut credentials = Credentials::from_key(key);
         let fetch = Arc::new(NoFetch);
-        let tools = Tools::new(fetch, SystemTime::now);
+        let tools = VerifyContext::new(fetch, SystemTime::now);
         for provider in PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::PathOnly)) {
             credentials.expects = match provider.proof {
                 Proof::GoogleIdentity => account.clone(),

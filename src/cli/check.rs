@@ -9,8 +9,8 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{ClusterArgs, ConfigArgs, ReceiverArgs, runtime, say, with_causes};
-use crate::cluster::access::{self, Access, VERBS};
-use crate::cluster::connection::Connection;
+use crate::cluster::access::{self, KindAccess, REQUIRED_VERBS};
+use crate::cluster::connection::ApiConnection;
 use crate::cluster::receivers;
 use crate::config::{self, Config, Rules};
 use crate::endpoint::Endpoint;
@@ -34,7 +34,7 @@ pub(super) struct CheckArgs {
 }
 
 /// How long a cluster may take to answer before it counts as out of reach.
-const TIME_LIMIT: Duration = Duration::from_secs(20);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config.config, Rules::default())?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             true
         }
         None => match examine(args, &config.endpoints.needs().kinds) {
-            Ok(Found { kinds, receivers, repositories }) => {
+            Ok(ClusterReport { kinds, receivers, repositories }) => {
                 let lines: String = kinds.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;
                 let (lines, all_are_served) = receivers.unwrap_or_else(|| (Vec::new(), true));
@@ -85,25 +85,25 @@ fn describe_config(config: &Config) -> String {
 }
 
 /// What was found out about a cluster.
-struct Found {
-    kinds: Vec<Access>,
+struct ClusterReport {
+    kinds: Vec<KindAccess>,
     /// A line for each Receiver, and whether all of them are served; none if nobody asks.
     receivers: Option<(Vec<String>, bool)>,
     repositories: Vec<(Target, RepositoryUrl)>,
 }
 
-fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
+fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<ClusterReport> {
     let examining = async {
-        let connection = Connection::open(args.cluster.options()).await?;
+        let connection = ApiConnection::open(args.cluster.options()).await?;
         let mut kinds = kinds.clone();
         let receivers = match args.receivers.namespaces() {
             None => None,
             Some(namespaces) => {
                 let namespaces = if namespaces.is_empty() { args.cluster.namespaces() } else { namespaces };
-                let rules = flux_receiver::Rules {
+                let rules = flux_receiver::ReceiverDefaults {
                     cross_namespace_refs: args.receivers.cross_namespace_refs,
                     allowed_issuers: &args.receivers.allowed_issuers,
-                    ..flux_receiver::Rules::default()
+                    ..flux_receiver::ReceiverDefaults::default()
                 };
                 let found = receivers::examine(&connection, &namespaces, rules).await;
                 let found =
@@ -119,11 +119,11 @@ fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<Found> {
         };
         let kinds = access::examine(&connection, &kinds, &args.cluster.namespaces()).await?;
         let repositories = access::git_repositories(&connection, &args.cluster.namespaces()).await?;
-        Ok(Found { kinds, receivers, repositories })
+        Ok(ClusterReport { kinds, receivers, repositories })
     };
     runtime()?.block_on(async {
-        let found = tokio::time::timeout(TIME_LIMIT, examining).await;
-        found.with_context(|| format!("no answer within {} s", TIME_LIMIT.as_secs()))?
+        let found = tokio::time::timeout(CHECK_TIMEOUT, examining).await;
+        found.with_context(|| format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))?
     })
 }
 
@@ -159,18 +159,18 @@ fn describe_hosts(config: &Config, repositories: &[(Target, RepositoryUrl)]) -> 
 
 /// A kind that the cluster does not have is no mistake: not everyone runs every controller. (No kind
 /// at all is one.)
-fn is_good(access: &Access) -> bool {
+fn is_good(access: &KindAccess) -> bool {
     access.version.is_none() || access.missing.is_empty()
 }
 
-fn describe(access: &Access) -> String {
-    let Access { kind, namespace, version, missing, objects } = access;
+fn describe(access: &KindAccess) -> String {
+    let KindAccess { kind, namespace, version, missing, objects } = access;
     let place = namespace.as_ref().map(|namespace| format!(" in {namespace}")).unwrap_or_default();
     let Some(version) = version else {
         return format!("{kind}{place}: the cluster has no such kind");
     };
     let rights = match missing.as_slice() {
-        [] => format!("may {}", VERBS.join(", ")),
+        [] => format!("may {}", REQUIRED_VERBS.join(", ")),
         missing if kind.is_of_payloads() => format!("MAY NOT {}", missing.join(", ")),
         // The base has no rights on kinds that few endpoints name.
         missing => {

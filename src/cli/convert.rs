@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::say;
-use crate::flux_receiver::{self, Converted, FluxReceiver, Secret};
+use crate::flux_receiver::{self, ConfigEntry, FluxReceiver, Secret};
 
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
@@ -27,11 +27,11 @@ pub(super) struct ConvertArgs {
 
 /// What is read of any object.
 #[derive(Deserialize)]
-struct Object {
+struct ConvertObject {
     #[serde(default)]
     kind: String,
     #[serde(default)]
-    metadata: Metadata,
+    metadata: ConvertMetadata,
     #[serde(default)]
     spec: Value,
     #[serde(default)]
@@ -42,12 +42,12 @@ struct Object {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Metadata {
+struct ConvertMetadata {
     name: String,
     namespace: Option<String>,
 }
 
-type Name = (String, String);
+type ObjectName = (String, String);
 
 pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
     let text = read(&args.file)?;
@@ -105,10 +105,10 @@ fn read(file: &Path) -> anyhow::Result<String> {
 fn collect(
     object: Value,
     receivers: &mut Vec<Result<FluxReceiver, String>>,
-    secrets: &mut BTreeMap<Name, Secret>,
+    secrets: &mut BTreeMap<ObjectName, Secret>,
 ) {
-    let Ok(object) = serde_json::from_value::<Object>(object) else { return };
-    let Object { kind, metadata, spec, data, items } = object;
+    let Ok(object) = serde_json::from_value::<ConvertObject>(object) else { return };
+    let ConvertObject { kind, metadata, spec, data, items } = object;
     let (name, namespace) = (metadata.name, metadata.namespace.unwrap_or_else(|| "default".to_owned()));
     match kind.as_str() {
         "Receiver" => {
@@ -126,7 +126,7 @@ fn collect(
             });
         }
         "Secret" => {
-            let secret = Secret::of_data(|key| Some(data.get(key)?.as_str()));
+            let secret = Secret::from_data(|key| Some(data.get(key)?.as_str()));
             secrets.insert((namespace, name), secret);
         }
         _ => items.into_iter().for_each(|item| collect(item, receivers, secrets)),
@@ -136,8 +136,8 @@ fn collect(
 /// What to know and do about an entry, as comments of the file.
 fn comments(
     receiver: &FluxReceiver,
-    converted: &Converted,
-    secret_name: Option<&Name>,
+    converted: &ConfigEntry,
+    secret_name: Option<&ObjectName>,
     args: &ConvertArgs,
     secret: Option<&Secret>,
 ) -> anyhow::Result<String> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 
-use self::story::{Scene, scenes};
+use self::story::{DemoStep, scenes};
 use super::send::{Tampering, post};
 use super::{keygen, runtime, say, serve};
 use crate::config::{self, Rules};
@@ -26,27 +26,27 @@ pub(super) struct DemoArgs {
 }
 
 /// The Flux objects that the deliveries are about, as they lie in the folder `example`.
-const OBJECTS: &str = include_str!("../../example/objects/objects.yaml");
+const DEMO_OBJECTS_YAML: &str = include_str!("../../example/objects/objects.yaml");
 
 /// The endpoints of the demo.
-const CONFIG: &str = include_str!("demo/fluxrecv.yaml");
+const DEMO_CONFIG_YAML: &str = include_str!("demo/fluxrecv.yaml");
 
 /// A small limit shows in the table without megabytes on the wire.
-const BODY_LIMIT: usize = 64 * 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("flux-recv-demo-").tempdir()?;
     let config_file = write_config(folder.path())?;
     let config = config::load(&config_file, Rules::default())?;
     let mut inventory = known_to_be_empty();
-    add_manifests(&mut inventory, OBJECTS).context("example/objects/objects.yaml")?;
+    add_manifests(&mut inventory, DEMO_OBJECTS_YAML).context("example/objects/objects.yaml")?;
 
     // What would be logged stands in the table; `RUST_LOG` brings the lines back.
     if std::env::var_os("RUST_LOG").is_none() && !args.keep {
         log::set_max_level(log::LevelFilter::Off);
     }
     runtime()?.block_on(async {
-        let limits = Limits { body: BODY_LIMIT, ..Limits::default() };
+        let limits = Limits { body: MAX_ANSWER_BYTES, ..Limits::default() };
         let service = serve::offline_service(config, inventory, limits).await;
         let listener = listener::bind("127.0.0.1:0")?;
         let base = format!("http://{}", listener::local_address(&listener)?);
@@ -68,8 +68,8 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 /// Writes the config and a key for each of its endpoints.
 fn write_config(folder: &Path) -> anyhow::Result<std::path::PathBuf> {
     let file = folder.join("fluxrecv.yaml");
-    std::fs::write(&file, CONFIG)?;
-    for line in CONFIG.lines() {
+    std::fs::write(&file, DEMO_CONFIG_YAML)?;
+    for line in DEMO_CONFIG_YAML.lines() {
         if let Some(key) = line.trim().strip_prefix("keyPath: ") {
             keygen::write_key(&folder.join(key))?;
         }
@@ -82,7 +82,7 @@ async fn play(service: &Service, base: &str) -> anyhow::Result<bool> {
     let mut rows = Vec::new();
     let serving = service.registry.get();
     for scene in scenes() {
-        let Scene { endpoint, what, delivery, tampering, expect } = scene;
+        let DemoStep { endpoint, what, delivery, tampering, expect } = scene;
         let endpoint =
             serving.endpoints.named(endpoint).context("the demo's config has every endpoint of its story")?;
         let url = format!("{base}{}", endpoint.path());
@@ -109,4 +109,4 @@ fn how_to_send(base: &str, config_file: &Path) -> String {
 }
 
 /// For the story: no tampering is the rule.
-const HONEST: Tampering = Tampering::None;
+const UNTAMPERED: Tampering = Tampering::None;

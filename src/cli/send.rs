@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
-use crate::provider::{Change, Composed, EventHeader};
+use crate::provider::{EventHeader, Sample, UnsignedDelivery};
 use crate::verify::sign::sign;
 
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     Ok(if status < 300 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn compose(args: &SendArgs, endpoint: &Endpoint) -> anyhow::Result<Composed> {
+fn compose(args: &SendArgs, endpoint: &Endpoint) -> anyhow::Result<UnsignedDelivery> {
     if let Some(file) = &args.body {
         let body =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -68,27 +68,27 @@ fn compose(args: &SendArgs, endpoint: &Endpoint) -> anyhow::Result<Composed> {
         if let Some(EventHeader { names: [name, ..], usual }) = endpoint.provider.event_header {
             headers.push(((*name).to_owned(), args.event.clone().unwrap_or_else(|| usual.to_owned())));
         }
-        return Ok(Composed { headers, body });
+        return Ok(UnsignedDelivery { headers, body });
     }
     Ok((endpoint.provider.compose)(&change(args)?)?)
 }
 
-fn change(args: &SendArgs) -> anyhow::Result<Change> {
+fn change(args: &SendArgs) -> anyhow::Result<Sample> {
     match args.event.as_deref() {
         None | Some("push") => {}
-        Some("ping") => return Ok(Change::Ping),
+        Some("ping") => return Ok(Sample::Ping),
         Some(other) => {
             bail!("the event `{other}` needs a payload: give --body, or --event push or ping without it")
         }
     }
     match (&args.repo, &args.image) {
-        (Some(repo), _) => Ok(Change::Push {
+        (Some(repo), _) => Ok(Sample::Push {
             repository: RepositoryUrl::parse(repo).context("--repo")?,
             name: GitRef::from_full_name(&args.reference).unwrap_or_else(|| GitRef::branch(&args.reference)),
             commit: args.commit.clone().unwrap_or_else(made_up_commit),
         }),
         (None, Some(image)) => {
-            Ok(Change::Image { reference: ImageReference::parse(image).context("--image")? })
+            Ok(Sample::Image { reference: ImageReference::parse(image).context("--image")? })
         }
         (None, None) => bail!("say what happened: --repo, --image, --body or --event ping"),
     }
@@ -106,23 +106,23 @@ pub(super) enum Tampering {
     Forged,
 }
 
-const TIME_LIMIT: Duration = Duration::from_secs(15);
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Signs and posts a delivery; gives status and body of the answer.
 pub(super) async fn post(
     url: &str,
     endpoint: &Endpoint,
-    composed: Composed,
+    composed: UnsignedDelivery,
     tampering: Tampering,
 ) -> anyhow::Result<(u16, String)> {
-    let Composed { headers, mut body } = composed;
+    let UnsignedDelivery { headers, mut body } = composed;
     let delivery = Delivery { headers: &headers, body: body.as_bytes() };
     let proof = sign(&delivery, endpoint.provider.proof, &endpoint.credentials, SystemTime::now())?;
     if tampering == Tampering::Forged {
         body.push(' ');
     }
     let mut client =
-        reqwest::Client::builder().timeout(TIME_LIMIT).redirect(reqwest::redirect::Policy::none());
+        reqwest::Client::builder().timeout(SEND_TIMEOUT).redirect(reqwest::redirect::Policy::none());
     if is_loopback(url) {
         client = client.no_proxy();
     }

@@ -19,26 +19,26 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify as Signal;
 
 use self::backend::Backend;
-use self::reloading::Reloading;
+use self::reloading::ReloadTask;
 use super::{
     ClusterArgs, ConfigArgs, OptionalDuration, ReceiverArgs, parse_duration, parse_duration_or_never, runtime,
 };
 use crate::admin::{self, AdminState};
 use crate::cluster::inventory::Watches;
 use crate::config::{self, Config, Rules};
-use crate::endpoint::{Endpoint, EndpointRegistry, Endpoints, Origin, Serving};
+use crate::endpoint::{Endpoint, EndpointOrigin, EndpointRegistry, Endpoints, Serving};
 use crate::history::History;
 use crate::journal::Journal;
-use crate::journal::contents::Change;
-use crate::listener::{self, Running};
+use crate::journal::contents::JournalChange;
+use crate::listener::{self, RunningServer};
 use crate::matching::Inventory;
 use crate::metrics::{EndpointLabelSet, Metrics};
 use crate::outcome;
 use crate::queue::Queue;
 use crate::receive::Receiver;
-use crate::reload::Changes;
+use crate::reload::ConfigWatcher;
 use crate::server::{self, Limits, Service};
-use crate::verify::Tools;
+use crate::verify::VerifyContext;
 use crate::verify::fetch::HttpFetch;
 
 #[derive(Debug, Clone, Args)]
@@ -95,7 +95,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // Before the config is read, so that no change of it can fall between the two.
     let rules = Rules { require_opt_in: args.require_opt_in };
-    let changes = Changes::of(&args.config.config, rules);
+    let changes = ConfigWatcher::new(&args.config.config, rules);
     let config = config::load(&args.config.config, rules)?;
     let bind = |address: &str, option: &str| {
         listener::bind(address).with_context(|| {
@@ -113,7 +113,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let history = Arc::new(History::default());
         let mut backend = Backend::start(args, &config, &history, &metrics).await?;
         announce(&config, args, &backend.journal);
-        let mut reloading = Reloading::of(&args.config.config, changes, &config)?;
+        let mut reloading = ReloadTask::new(&args.config.config, changes, &config)?;
         reloading.watches.clone_from(&backend.watches);
         let service = Arc::new(Service {
             registry: EndpointRegistry::new(serving(config, &metrics)),
@@ -203,7 +203,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 /// Serves the pages with details. Nothing depends on them, so a port that is taken is no reason not to
 /// start.
-fn start_debug(address: &str, admin_state: Arc<AdminState>) -> Option<Running> {
+fn start_debug(address: &str, admin_state: Arc<AdminState>) -> Option<RunningServer> {
     if address == "none" {
         return None;
     }
@@ -243,11 +243,11 @@ fn serving(config: Config, metrics: &Metrics) -> Serving {
 /// What the metrics show of an endpoint.
 fn shown(endpoint: &Endpoint) -> EndpointLabelSet<'_> {
     let Endpoint { name, provider, key_names, .. } = endpoint;
-    let is_one_of_many = matches!(endpoint.origin, Origin::Receiver { .. });
+    let is_one_of_many = matches!(endpoint.origin, EndpointOrigin::Receiver { .. });
     EndpointLabelSet {
         name,
         source: provider.name,
-        outcomes: &outcome::LABELS,
+        outcomes: &outcome::OUTCOME_LABELS,
         is_one_of_many,
         keys: key_names,
     }
@@ -277,7 +277,7 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
         }
     }
     // Until here a restart would have to catch up as well.
-    journal.write_later([Change::CaughtUp]);
+    journal.write_later([JournalChange::CaughtUp]);
     std::future::pending().await
 }
 
@@ -325,7 +325,7 @@ fn sign_of_life(catch_up_after: Option<Duration>) -> Duration {
 async fn tell_that_it_lives(journal: Journal, interval: Duration) {
     loop {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        journal.write_later([Change::Alive(now.as_secs())]);
+        journal.write_later([JournalChange::Alive(now.as_secs())]);
         tokio::time::sleep(interval).await;
     }
 }
@@ -333,8 +333,8 @@ async fn tell_that_it_lives(journal: Journal, interval: Duration) {
 const CATCH_UP_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// What checking proofs needs from outside: the real network and the real clock.
-fn tools() -> Tools {
-    Tools::new(Arc::new(HttpFetch::default()), SystemTime::now)
+fn tools() -> VerifyContext {
+    VerifyContext::new(Arc::new(HttpFetch::default()), SystemTime::now)
 }
 
 /// The startup lines: one per endpoint, then what the operator should know.
@@ -373,11 +373,11 @@ fn announce_endpoints(endpoints: &Endpoints) {
 fn announce_endpoint(endpoint: &Endpoint) {
     let Endpoint { name, provider, key_file, .. } = endpoint;
     match endpoint.origin {
-        Origin::Config => {
+        EndpointOrigin::Config => {
             log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
         }
         // Its status has the path; the log of one tenant's Receiver is read by all.
-        Origin::Receiver { .. } => {
+        EndpointOrigin::Receiver { .. } => {
             log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(); "serving");
         }
     }
@@ -411,7 +411,7 @@ fn without_password(api: &url::Url) -> String {
 
 /// Stops accepting, then waits until no reconcile request is pending or the time is over.
 async fn drain(
-    running: Option<Running>,
+    running: Option<RunningServer>,
     service: &Service,
     queue: &Queue,
     journal: &Journal,

@@ -9,7 +9,7 @@ use kube::api::{ListParams, PartialObjectMeta, PostParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 
-use super::connection::Connection;
+use super::connection::ApiConnection;
 use super::resources::Resources;
 use super::{describe, status_code};
 use crate::event::repository_url::RepositoryUrl;
@@ -17,7 +17,7 @@ use crate::flux::{Kind, KindInfo, Target};
 
 /// What was found out about one kind in one place.
 #[derive(Debug)]
-pub struct Access {
+pub struct KindAccess {
     pub kind: Kind,
     /// The namespace; `None` for the whole cluster.
     pub namespace: Option<String>,
@@ -30,17 +30,17 @@ pub struct Access {
 }
 
 /// What serving needs of each kind.
-pub const VERBS: [&str; 3] = ["list", "watch", "patch"];
+pub const REQUIRED_VERBS: [&str; 3] = ["list", "watch", "patch"];
 
 /// Asks about these kinds, in each of the namespaces or in the whole cluster.
 ///
 /// # Errors
 /// When the API server does not answer.
 pub async fn examine(
-    connection: &Connection,
+    connection: &ApiConnection,
     kinds: &BTreeSet<Kind>,
     namespaces: &[String],
-) -> anyhow::Result<Vec<Access>> {
+) -> anyhow::Result<Vec<KindAccess>> {
     let client = connection.client();
     let places: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
@@ -61,9 +61,9 @@ async fn examine_kind(
     info: &KindInfo,
     resource: Option<&ApiResource>,
     namespace: Option<&str>,
-) -> anyhow::Result<Access> {
+) -> anyhow::Result<KindAccess> {
     let mut missing = Vec::new();
-    for verb in VERBS {
+    for verb in REQUIRED_VERBS {
         if !may(client, info, verb, namespace).await? {
             missing.push(verb);
         }
@@ -72,7 +72,7 @@ async fn examine_kind(
         Some(resource) if !missing.contains(&"list") => Some(count(client, resource, namespace).await?),
         _ => None,
     };
-    Ok(Access {
+    Ok(KindAccess {
         kind: info.kind,
         namespace: namespace.map(str::to_owned),
         version: resource.map(|resource| resource.version.clone()),
@@ -123,7 +123,7 @@ async fn count(client: &Client, resource: &ApiResource, namespace: Option<&str>)
 /// # Errors
 /// When the API server does not answer.
 pub async fn git_repositories(
-    connection: &Connection,
+    connection: &ApiConnection,
     namespaces: &[String],
 ) -> anyhow::Result<Vec<(Target, RepositoryUrl)>> {
     let client = connection.client();

@@ -11,7 +11,7 @@ use kube::client::Body;
 use kube::core::{ApiResource, Request, Resource, Status};
 use serde_json::json;
 
-use super::connection::Connection;
+use super::connection::ApiConnection;
 use super::describe;
 use super::extent::Extent;
 use super::resources::Resources;
@@ -24,7 +24,7 @@ const FIELD_MANAGER: &str = "flux-recv";
 
 /// Asks through the Kubernetes API.
 pub struct Annotator {
-    pub(super) connection: Connection,
+    pub(super) connection: ApiConnection,
     pub(super) resources: Arc<Resources>,
     pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) extent: Arc<Extent>,
@@ -147,10 +147,10 @@ impl Writer for Annotator {
 
 /// Now, in RFC 3339 with nanoseconds; never the same twice, so that each request is a change.
 fn requested_at() -> String {
-    static LAST: AtomicI64 = AtomicI64::new(0);
+    static LAST_REQUESTED_AT: AtomicI64 = AtomicI64::new(0);
     let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    let last = LAST.fetch_max(now, Ordering::Relaxed);
-    let unique = if now > last { now } else { LAST.fetch_add(1, Ordering::Relaxed) + 1 };
+    let last = LAST_REQUESTED_AT.fetch_max(now, Ordering::Relaxed);
+    let unique = if now > last { now } else { LAST_REQUESTED_AT.fetch_add(1, Ordering::Relaxed) + 1 };
     let timestamp =
         jiff::Timestamp::from_nanosecond(i128::from(unique)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{timestamp:.9}")

@@ -19,11 +19,11 @@ pub struct ClusterOptions {
 
 /// A connection whose credentials can be read again.
 #[derive(Clone)]
-pub struct Connection {
-    shared: Arc<Shared>,
+pub struct ApiConnection {
+    shared: Arc<SharedConnection>,
 }
 
-struct Shared {
+struct SharedConnection {
     options: ClusterOptions,
     client: RwLock<(Client, Instant)>,
 }
@@ -38,14 +38,16 @@ const READ_TIMEOUT: Duration = Duration::from_secs(320);
 /// Many requests can find out at once that a token is stale; one of them reads it again.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
-impl Connection {
+impl ApiConnection {
     /// Reads the credentials; asks the API server nothing yet.
     ///
     /// # Errors
     /// When there are none.
-    pub async fn open(options: ClusterOptions) -> anyhow::Result<Connection> {
+    pub async fn open(options: ClusterOptions) -> anyhow::Result<ApiConnection> {
         let client = connect(&options).await?;
-        Ok(Connection { shared: Arc::new(Shared { options, client: RwLock::new((client, Instant::now())) }) })
+        Ok(ApiConnection {
+            shared: Arc::new(SharedConnection { options, client: RwLock::new((client, Instant::now())) }),
+        })
     }
 
     /// Returns a client over the shared connection pool.

@@ -11,15 +11,15 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::annotate::Annotator;
-use super::connection::Connection;
+use super::connection::ApiConnection;
 use super::extent::Extent;
 use super::gap::{Gap, MissedChanges};
 use super::knowledge::Knowledge;
 use super::resources::Resources;
-use super::watch::{Scope, Seen, Watch, Watched};
+use super::watch::{Scope, Watch, WatchEvent, WatchedObject};
 use super::{describe, lock, status_code};
 use crate::backoff::growing_pause;
-use crate::flux::needs::Needs;
+use crate::flux::needs::InventoryNeeds;
 use crate::flux::{Kind, Spec, Target};
 use crate::follow_through::FollowThrough;
 use crate::matching::{Inventory, Object, ignored_field};
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 
 /// The watches of one cluster.
 pub struct Watches {
-    connection: Connection,
+    connection: ApiConnection,
     resources: Arc<Resources>,
     inventory: Arc<RwLock<Inventory>>,
     scopes: Vec<Scope>,
@@ -36,7 +36,7 @@ pub struct Watches {
     metrics: Arc<Metrics>,
     knowledge: Knowledge,
     /// What is watched or about to be.
-    needs: Mutex<Needs>,
+    needs: Mutex<InventoryNeeds>,
     /// The kinds that were listed before filters read their objects.
     outdated: Mutex<BTreeSet<Kind>>,
     more_needs: Notify,
@@ -69,7 +69,7 @@ const FAILURES_BEFORE_RELOAD: u32 = 3;
 
 /// Why a watch ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Ended {
+enum WatchEnd {
     Forbidden,
     NotServed,
     Unauthorized,
@@ -82,14 +82,14 @@ impl Watches {
     /// Watches of a cluster, in these namespaces or everywhere; nothing is asked until
     /// [`Watches::run`].
     pub fn new(
-        connection: Connection,
+        connection: ApiConnection,
         inventory: Arc<RwLock<Inventory>>,
-        needs: Needs,
+        needs: InventoryNeeds,
         namespaces: Vec<String>,
         follow_through: FollowThrough,
         metrics: Arc<Metrics>,
     ) -> Arc<Watches> {
-        let scopes = Scope::of(namespaces);
+        let scopes = Scope::from_namespaces(namespaces);
         let watches = Watches {
             connection,
             resources: Arc::default(),
@@ -111,7 +111,7 @@ impl Watches {
 
     /// Watches this as well. What is watched once stays so until the process ends. From here on
     /// deliveries wait for what of it is not known yet.
-    pub fn also_watch(&self, more: Needs) {
+    pub fn also_watch(&self, more: InventoryNeeds) {
         let mut needs = lock(&self.needs);
         for kind in more.kinds.into_iter().filter(|kind| needs.kinds.insert(*kind)) {
             self.scopes.iter().for_each(|scope| self.knowledge.expect(kind, scope));
@@ -143,14 +143,14 @@ impl Watches {
     /// list once more what filters read.
     pub async fn run(self: Arc<Watches>) {
         let mut tasks = JoinSet::new();
-        let mut running: HashMap<Id, Running> = HashMap::new();
+        let mut running: HashMap<Id, KindWatch> = HashMap::new();
         let start = |tasks: &mut JoinSet<()>, kind: Kind, scope: Scope, after: Duration| {
             let (watches, of) = (Arc::clone(&self), scope.clone());
             let task = tasks.spawn(async move {
                 tokio::time::sleep(after).await;
                 watches.keep(kind, of).await;
             });
-            (task.id(), Running { kind, scope, task })
+            (task.id(), KindWatch { kind, scope, task })
         };
         loop {
             let outdated = std::mem::take(&mut *lock(&self.outdated));
@@ -168,7 +168,7 @@ impl Watches {
                 Some(ended) = tasks.join_next_with_id() => ended,
             };
             let Err(err) = ended else { continue };
-            let Some(Running { kind, scope, .. }) = running.remove(&err.id()) else { continue };
+            let Some(KindWatch { kind, scope, .. }) = running.remove(&err.id()) else { continue };
             let mut pause = Duration::ZERO;
             if err.is_panic() {
                 log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
@@ -227,21 +227,21 @@ impl Watches {
             (trouble.missing, trouble.failures) = (0, 0);
             let ended = self.watch(kind, &client, &resource, &scope, &scope, &mut trouble).await;
             match ended {
-                Ended::Forbidden if trouble.forbidden < self.slips(kind, &scope) => {
+                WatchEnd::Forbidden if trouble.forbidden < self.slips(kind, &scope) => {
                     tokio::time::sleep(FIRST_REFUSAL_DELAY * 2_u32.saturating_pow(trouble.forbidden)).await;
                     trouble.forbidden += 1;
                 }
-                Ended::Forbidden if scope == Scope::Cluster => {
+                WatchEnd::Forbidden if scope == Scope::Cluster => {
                     self.keep_own_namespace(kind, &client, &resource).await;
                     trouble = WatchFailures::default();
                 }
-                Ended::Forbidden => self.forbidden(kind, &scope, &scope).await,
+                WatchEnd::Forbidden => self.forbidden(kind, &scope, &scope).await,
                 // Read again, since either may have been exchanged.
-                Ended::Unreachable => self.connection.reload_credentials().await,
-                Ended::NotServed | Ended::Unauthorized | Ended::Silent => {
+                WatchEnd::Unreachable => self.connection.reload_credentials().await,
+                WatchEnd::NotServed | WatchEnd::Unauthorized | WatchEnd::Silent => {
                     trouble.answered_failures += 1;
                     self.settle_if_broken(kind, &scope, trouble.answered_failures);
-                    if ended == Ended::Unauthorized {
+                    if ended == WatchEnd::Unauthorized {
                         self.connection.reload_credentials().await;
                     }
                     tokio::time::sleep(FIRST_RETRY_DELAY).await;
@@ -289,7 +289,7 @@ impl Watches {
                 log::info!(kind:%; "the kind can be listed in the whole cluster again");
             }
             ended = self.watch(kind, client, resource, &own, &Scope::Cluster, &mut trouble) => match ended {
-                Ended::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
+                WatchEnd::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
                 _ => tokio::time::sleep(FIRST_RETRY_DELAY).await,
             }
         }
@@ -353,7 +353,7 @@ impl Watches {
         scope: &Scope,
         stands_for: &Scope,
         trouble: &mut WatchFailures,
-    ) -> Ended {
+    ) -> WatchEnd {
         let mut watch = Watch::new(client.clone(), resource, scope);
         let mut listed = HashSet::new();
         let mut gap = Gap::default();
@@ -365,7 +365,7 @@ impl Watches {
                     Ok(seen) => seen,
                     Err(_) => {
                         log::warn!(kind:%, scope:%; "the list was silent for {} s; listing again", ANSWER_TIMEOUT.as_secs());
-                        return Ended::Silent;
+                        return WatchEnd::Silent;
                     }
                 },
                 // Once it stands, a watch may be silent; the client has a limit of its own for that.
@@ -375,8 +375,8 @@ impl Watches {
                 Ok(seen) => {
                     match seen {
                         // A new list or watch only begins with this; it may fail like the one before.
-                        Seen::Opened(unwatched) => gap.opened(unwatched, Instant::now()),
-                        Seen::Listing => {
+                        WatchEvent::Opened(unwatched) => gap.opened(unwatched, Instant::now()),
+                        WatchEvent::Listing => {
                             with_details = self.keeps_details(kind);
                             // Deliveries wait for the first list, unless they were told that there is no such kind.
                             let nobody_waits = !self.knowledge.is_awaited(kind, stands_for);
@@ -402,9 +402,9 @@ impl Watches {
                 }
                 Err(interruption) => {
                     match interruption.code {
-                        Some(401) => return Ended::Unauthorized,
-                        Some(403) => return Ended::Forbidden,
-                        Some(404) => return Ended::NotServed,
+                        Some(401) => return WatchEnd::Unauthorized,
+                        Some(403) => return WatchEnd::Forbidden,
+                        Some(404) => return WatchEnd::NotServed,
                         code => trouble.answered_failures += u32::from(code.is_some()),
                     }
                     trouble.failures += 1;
@@ -413,7 +413,7 @@ impl Watches {
                     }
                     if interruption.code.is_none() && trouble.failures.is_multiple_of(FAILURES_BEFORE_RELOAD)
                     {
-                        return Ended::Unreachable;
+                        return WatchEnd::Unreachable;
                     }
                     self.settle_if_broken(kind, stands_for, trouble.answered_failures);
                     tokio::time::sleep(trouble.pause()).await;
@@ -427,28 +427,28 @@ impl Watches {
         &self,
         kind: Kind,
         scope: &Scope,
-        seen: Seen<Watched>,
+        seen: WatchEvent<WatchedObject>,
         listed: &mut HashSet<Target>,
         gap: &Gap,
     ) -> bool {
         let mut is_complete = false;
         match seen {
-            Seen::Opened(_) | Seen::Unchanged => {}
-            Seen::Listing => listed.clear(),
-            Seen::Listed(object) => {
+            WatchEvent::Opened(_) | WatchEvent::Unchanged => {}
+            WatchEvent::Listing => listed.clear(),
+            WatchEvent::Listed(object) => {
                 let target = object.target(kind);
                 self.put(&target, object, gap);
                 listed.insert(target);
                 // A list is counted when it is complete.
                 return false;
             }
-            Seen::Complete => {
+            WatchEvent::Complete => {
                 let listed = std::mem::take(listed);
                 self.write().retain(kind, |target| !scope.covers(target) || listed.contains(target));
                 is_complete = true;
             }
-            Seen::Changed(object) => self.put(&object.target(kind), object, gap),
-            Seen::Gone(object) => {
+            WatchEvent::Changed(object) => self.put(&object.target(kind), object, gap),
+            WatchEvent::Gone(object) => {
                 let target = object.target(kind);
                 self.follow_through.forget(&target);
                 lock(&self.faulty).remove(&target);
@@ -466,7 +466,7 @@ impl Watches {
     }
 
     /// An object that cannot be read hides only itself; it is still there.
-    fn put(&self, target: &Target, mut object: Watched, gap: &Gap) {
+    fn put(&self, target: &Target, mut object: WatchedObject, gap: &Gap) {
         let progress = object.progress();
         let details = self.keeps_details(target.kind).then(|| object.details());
         let marks = object.take_marks();
@@ -521,7 +521,7 @@ impl Watches {
 }
 
 /// A watch of one kind in one scope.
-struct Running {
+struct KindWatch {
     kind: Kind,
     scope: Scope,
     task: AbortHandle,

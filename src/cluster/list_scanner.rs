@@ -26,8 +26,8 @@ pub struct ListScanner {
 pub struct TooLong;
 
 /// Depth of the fields of the list, and of its objects.
-const OF_LIST: usize = 1;
-const OF_ITEMS: usize = 2;
+const LIST_FIELD_DEPTH: usize = 1;
+const ITEM_DEPTH: usize = 2;
 
 impl ListScanner {
     /// Reads of the input up to the end of an object, which is given; all of it if none ends there.
@@ -36,9 +36,9 @@ impl ListScanner {
     /// When something is too long.
     pub fn next_object(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, TooLong> {
         for (at, byte) in input.iter().enumerate() {
-            let was_in_object = self.in_items && self.depth > OF_ITEMS;
+            let was_in_object = self.in_items && self.depth > ITEM_DEPTH;
             self.step(*byte);
-            let is_in_object = self.in_items && self.depth > OF_ITEMS;
+            let is_in_object = self.in_items && self.depth > ITEM_DEPTH;
             if was_in_object || is_in_object {
                 self.object.push(*byte);
                 if self.object.len() > MAX_OBJECT_BYTES {
@@ -76,14 +76,14 @@ impl ListScanner {
         }
         match byte {
             b'"' => self.in_string = true,
-            b'[' if self.depth == OF_LIST && self.is_behind_items() => {
+            b'[' if self.depth == LIST_FIELD_DEPTH && self.is_behind_items() => {
                 self.in_items = true;
                 self.depth += 1;
             }
             b'{' | b'[' => self.depth += 1,
             b'}' | b']' => {
                 self.depth = self.depth.saturating_sub(1);
-                if self.depth == OF_LIST {
+                if self.depth == LIST_FIELD_DEPTH {
                     self.in_items = false;
                 }
             }

@@ -18,16 +18,16 @@ use tokio::task::AbortHandle;
 
 pub use self::examine::examine;
 use self::polling::Polling;
-use self::watches::{Change, watch_receivers, watch_secret};
-use self::weights::Weights;
-use super::connection::Connection;
+use self::watches::{ReceiverChange, watch_receivers, watch_secret};
+use self::weights::ReceiverWeights;
+use super::connection::ApiConnection;
 use super::watch::Scope;
 use crate::endpoint::Endpoint;
-use crate::flux_receiver::{self, FluxReceiver, Rules, Secret};
+use crate::flux_receiver::{self, FluxReceiver, ReceiverDefaults, Secret};
 
 /// Watches Receivers in these namespaces, or everywhere.
 pub struct Receivers {
-    connection: Connection,
+    connection: ApiConnection,
     scopes: Vec<Scope>,
     rules: ReceiverRules,
 }
@@ -44,9 +44,9 @@ pub struct ReceiverRules {
 }
 
 impl ReceiverRules {
-    fn as_rules(&self) -> Rules<'_> {
+    fn as_rules(&self) -> ReceiverDefaults<'_> {
         let ReceiverRules { cross_namespace_refs, require_opt_in, allowed_issuers } = self;
-        Rules {
+        ReceiverDefaults {
             cross_namespace_refs: *cross_namespace_refs,
             require_opt_in: *require_opt_in,
             allowed_issuers,
@@ -55,10 +55,10 @@ impl ReceiverRules {
 }
 
 /// A Receiver or a Secret by namespace and name.
-type Name = (String, String);
+type NamespacedName = (String, String);
 
 /// What was made of a Receiver, and out of what.
-struct Built {
+struct ServedReceiver {
     receiver: FluxReceiver,
     secret: Option<Secret>,
     /// The last one that could be made: a Receiver that cannot be built any more keeps it.
@@ -68,22 +68,22 @@ struct Built {
 }
 
 #[derive(Default)]
-struct State {
+struct ReceiversState {
     /// The scopes whose list is not complete yet.
     unlisted: Vec<Scope>,
-    receivers: BTreeMap<Name, FluxReceiver>,
-    weights: Weights,
+    receivers: BTreeMap<NamespacedName, FluxReceiver>,
+    weights: ReceiverWeights,
     /// Some of those that were refused, until others go.
-    refused: BTreeMap<Name, FluxReceiver>,
-    secrets: BTreeMap<Name, Option<Secret>>,
-    watched_secrets: HashMap<Name, AbortHandle>,
+    refused: BTreeMap<NamespacedName, FluxReceiver>,
+    secrets: BTreeMap<NamespacedName, Option<Secret>>,
+    watched_secrets: HashMap<NamespacedName, AbortHandle>,
     /// All Secrets that Receivers name.
-    named: BTreeSet<Name>,
-    built: BTreeMap<Name, Built>,
+    named: BTreeSet<NamespacedName>,
+    built: BTreeMap<NamespacedName, ServedReceiver>,
     /// Whether endpoints were handed over before.
     is_in_force: bool,
     /// Receivers that the first endpoints lacked, since their Secrets could not be read.
-    awaited: BTreeSet<Name>,
+    awaited: BTreeSet<NamespacedName>,
     /// Those of them that are served since the last time.
     came_late: Vec<Arc<Endpoint>>,
 }
@@ -103,8 +103,8 @@ const MAX_WATCHED_SECRETS: usize = 64;
 
 impl Receivers {
     /// Nothing is asked until [`Receivers::run`].
-    pub fn new(connection: Connection, namespaces: Vec<String>, rules: ReceiverRules) -> Receivers {
-        Receivers { connection, scopes: Scope::of(namespaces), rules }
+    pub fn new(connection: ApiConnection, namespaces: Vec<String>, rules: ReceiverRules) -> Receivers {
+        Receivers { connection, scopes: Scope::from_namespaces(namespaces), rules }
     }
 
     /// Watches, and hands over all endpoints whenever one of them has changed, for the first time
@@ -113,7 +113,7 @@ impl Receivers {
     pub async fn run(self, put_in_force: impl Fn(Vec<Arc<Endpoint>>, Vec<Arc<Endpoint>>)) {
         let (tell, mut changes) = unbounded_channel();
         let polling = Polling::start(&self.connection, &tell);
-        let mut state = State { unlisted: self.scopes.clone(), ..State::default() };
+        let mut state = ReceiversState { unlisted: self.scopes.clone(), ..ReceiversState::default() };
         for scope in &self.scopes {
             watch_receivers(&self.connection, scope, &tell);
         }
@@ -149,23 +149,23 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn take_all(state: &mut State, changes: &mut UnboundedReceiver<Change>) {
+fn take_all(state: &mut ReceiversState, changes: &mut UnboundedReceiver<ReceiverChange>) {
     while let Ok(change) = changes.try_recv() {
         state.take(change);
     }
 }
 
-impl State {
-    fn take(&mut self, change: Change) {
+impl ReceiversState {
+    fn take(&mut self, change: ReceiverChange) {
         match change {
-            Change::Receiver(name, Some(receiver)) => self.admit(name, receiver),
-            Change::Receiver(name, None) | Change::ReceiverGone(name) => {
+            ReceiverChange::Receiver(name, Some(receiver)) => self.admit(name, receiver),
+            ReceiverChange::Receiver(name, None) | ReceiverChange::ReceiverGone(name) => {
                 self.weights.remove(&name);
                 self.receivers.remove(&name);
                 self.refused.remove(&name);
                 self.admit_refused();
             }
-            Change::Listed(scope, names) => {
+            ReceiverChange::Listed(scope, names) => {
                 if let Some(names) = names {
                     let weights = &mut self.weights;
                     self.receivers.retain(|name, _| {
@@ -180,12 +180,12 @@ impl State {
                 }
                 self.unlisted.retain(|unlisted| *unlisted != scope);
             }
-            Change::Secret(name, secret) => {
+            ReceiverChange::Secret(name, secret) => {
                 if self.named.contains(&name) {
                     self.secrets.insert(name, secret);
                 }
             }
-            Change::UnreadableSecret(name) => {
+            ReceiverChange::UnreadableSecret(name) => {
                 if self.named.contains(&name) {
                     self.secrets.entry(name).or_default();
                 }
@@ -194,7 +194,7 @@ impl State {
     }
 
     /// Takes a Receiver, if there is memory for it; one that has become too large stays as it was.
-    fn admit(&mut self, name: Name, receiver: FluxReceiver) {
+    fn admit(&mut self, name: NamespacedName, receiver: FluxReceiver) {
         self.refused.remove(&name);
         if self.weights.admit(&name, receiver.weight()) {
             self.receivers.insert(name, receiver);
@@ -212,7 +212,7 @@ impl State {
         }
     }
 
-    fn named_secrets(&self) -> BTreeSet<Name> {
+    fn named_secrets(&self) -> BTreeSet<NamespacedName> {
         let named = self.receivers.values().filter_map(|receiver| {
             Some((receiver.namespace.clone(), receiver.spec.secret_ref.as_ref()?.name.clone()))
         });
@@ -221,8 +221,8 @@ impl State {
 
     fn watch_named_secrets(
         &mut self,
-        connection: &Connection,
-        tell: &UnboundedSender<Change>,
+        connection: &ApiConnection,
+        tell: &UnboundedSender<ReceiverChange>,
         polling: &Polling,
     ) {
         let named = self.named_secrets();
@@ -254,7 +254,7 @@ impl State {
     /// Makes endpoints of what has changed, each Receiver on its own: one whose Secret is not known, or
     /// that cannot be served as it is now, keeps its last endpoint. Says whether anything has changed; the
     /// first time something has.
-    fn build(&mut self, rules: Rules<'_>) -> bool {
+    fn build(&mut self, rules: ReceiverDefaults<'_>) -> bool {
         let before = self.built.len();
         self.built.retain(|name, _| self.receivers.contains_key(name));
         let is_first = !std::mem::replace(&mut self.is_in_force, true);
@@ -280,7 +280,9 @@ impl State {
                 continue;
             }
             let (last_endpoint, mut digest_before) = match last {
-                Some(Built { endpoint, digest_before, .. }) => (endpoint.clone(), digest_before.clone()),
+                Some(ServedReceiver { endpoint, digest_before, .. }) => {
+                    (endpoint.clone(), digest_before.clone())
+                }
                 None => (None, None),
             };
             let is_gone = secret_name.is_some() && secret.is_none();
@@ -309,7 +311,7 @@ impl State {
                 Some(endpoint) if self.awaited.remove(name) => self.came_late.push(Arc::clone(endpoint)),
                 _ => {}
             }
-            let built = Built { receiver: receiver.clone(), secret, endpoint, digest_before };
+            let built = ServedReceiver { receiver: receiver.clone(), secret, endpoint, digest_before };
             self.built.insert(name.clone(), built);
         }
         has_changed
@@ -320,11 +322,11 @@ impl State {
     }
 }
 
-fn covers(scope: &Scope, name: &Name) -> bool {
+fn covers(scope: &Scope, name: &NamespacedName) -> bool {
     scope.namespace().is_none_or(|namespace| namespace == name.0)
 }
 
-fn make(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules<'_>) -> Option<Endpoint> {
+fn make(receiver: &FluxReceiver, secret: Option<&Secret>, rules: ReceiverDefaults<'_>) -> Option<Endpoint> {
     let name = receiver.endpoint_name();
     match flux_receiver::endpoint(receiver, secret, rules) {
         Ok(made) => {
@@ -346,8 +348,8 @@ mod tests {
 
     use super::*;
 
-    fn state(token: Option<&str>) -> State {
-        let mut state = State::default();
+    fn state(token: Option<&str>) -> ReceiversState {
+        let mut state = ReceiversState::default();
         let spec = json!({"type": "github", "secretRef": {"name": "token"}, "resources": [{"kind": "GitRepository", "name": "app"}]});
         let receiver = FluxReceiver {
             namespace: "apps".to_owned(),
@@ -362,14 +364,14 @@ mod tests {
         state
     }
 
-    fn set_token(state: &mut State, token: Option<&str>) {
+    fn set_token(state: &mut ReceiversState, token: Option<&str>) {
         let data = |token: &str| {
             use base64::Engine;
             let encoded = base64::engine::general_purpose::STANDARD.encode(token);
-            Secret::of_data(|key| (key == "token").then_some(encoded.as_str()))
+            Secret::from_data(|key| (key == "token").then_some(encoded.as_str()))
         };
         state.secrets.insert(("apps".to_owned(), "token".to_owned()), token.map(data));
-        state.build(Rules::default());
+        state.build(ReceiverDefaults::default());
     }
 
     #[test]
@@ -383,7 +385,7 @@ mod tests {
     }
 
     /// The digest that the one Receiver is served at, and that of the token before.
-    fn digests(state: &State) -> (Option<String>, Option<String>) {
+    fn digests(state: &ReceiversState) -> (Option<String>, Option<String>) {
         let built = state.built.values().next().expect("a Receiver");
         (built.endpoint.as_ref().map(|endpoint| endpoint.digest().to_owned()), built.digest_before.clone())
     }

@@ -21,8 +21,8 @@ use serde_json::value::RawValue;
 use super::list_scanner::{ListScanner, MAX_OBJECT_BYTES};
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
-use crate::flux::details::{self, Details};
-use crate::flux::selection::{ALLOW, Marks};
+use crate::flux::details::{self, FilterFields};
+use crate::flux::selection::{ALLOW_ANNOTATION, SelectionMarks};
 use crate::flux::{Kind, Progress, REQUESTED_AT, Target};
 
 /// Objects per page of a list: some 4 KiB each. What a page takes while it is read stays with the
@@ -52,7 +52,7 @@ pub(super) enum Scope {
 
 impl Scope {
     /// These namespaces, or the whole cluster if there are none.
-    pub(super) fn of(namespaces: Vec<String>) -> Vec<Scope> {
+    pub(super) fn from_namespaces(namespaces: Vec<String>) -> Vec<Scope> {
         match namespaces.is_empty() {
             true => vec![Scope::Cluster],
             false => namespaces.into_iter().map(Scope::Namespace).collect(),
@@ -89,7 +89,7 @@ impl fmt::Display for Scope {
 }
 
 /// What a watch sees of objects of one kind.
-pub(super) enum Seen<T> {
+pub(super) enum WatchEvent<T> {
     /// A new list begins; what it does not name is gone at its end.
     Listing,
     /// The list holds this object.
@@ -115,10 +115,10 @@ pub(super) trait Watchable: DeserializeOwned + Send + 'static {
 /// An object as it comes: spec and status stay text, so that decoding never fails over one object, and
 /// nothing else is read. What may be missing or of another type is empty then.
 #[derive(Debug, Deserialize)]
-pub(super) struct Watched {
+pub(super) struct WatchedObject {
     #[serde(default, rename = "apiVersion")]
     api_version: String,
-    metadata: Metadata,
+    metadata: ObjectMetadata,
     pub(super) spec: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "read_or_default")]
     status: Status,
@@ -126,7 +126,7 @@ pub(super) struct Watched {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct ObjectMetadata {
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -183,28 +183,28 @@ where
     Ok(serde_json::from_str(text.get()).unwrap_or_default())
 }
 
-impl Watchable for Watched {
+impl Watchable for WatchedObject {
     fn resource_version(&self) -> &str {
         &self.metadata.resource_version
     }
 }
 
-impl Watched {
+impl WatchedObject {
     pub(super) fn target(&self, kind: Kind) -> Target {
-        let Metadata { namespace, name, .. } = &self.metadata;
+        let ObjectMetadata { namespace, name, .. } = &self.metadata;
         Target { kind, namespace: namespace.clone(), name: name.clone() }
     }
 
     /// What it carries for those who choose among objects.
-    pub(super) fn take_marks(&mut self) -> Marks {
-        let allow = self.metadata.annotations.get(ALLOW).map(String::as_str);
-        Marks::new(std::mem::take(&mut self.metadata.labels), allow)
+    pub(super) fn take_marks(&mut self) -> SelectionMarks {
+        let allow = self.metadata.annotations.get(ALLOW_ANNOTATION).map(String::as_str);
+        SelectionMarks::new(std::mem::take(&mut self.metadata.labels), allow)
     }
 
     /// What filters read of it.
-    pub(super) fn details(&self) -> Details {
+    pub(super) fn details(&self) -> FilterFields {
         let of = &self.metadata;
-        let metadata = details::Metadata {
+        let metadata = details::FilterMetadata {
             annotations: of.annotations.clone(),
             creation_timestamp: of.creation_timestamp.clone(),
             deletion_timestamp: of.deletion_timestamp.clone(),
@@ -214,7 +214,7 @@ impl Watched {
             generation: of.generation,
             uid: of.uid.clone(),
         };
-        Details::new(&self.api_version, metadata, self.spec.as_deref(), self.status.revision())
+        FilterFields::new(&self.api_version, metadata, self.spec.as_deref(), self.status.revision())
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -229,7 +229,7 @@ impl Watched {
 
 /// What stands around the objects of a page.
 #[derive(Deserialize)]
-struct Page {
+struct ListPage {
     metadata: PageMetadata,
 }
 
@@ -249,14 +249,14 @@ pub(super) struct Watch<T> {
     url: String,
     /// Only objects of this name.
     name: Option<String>,
-    state: State,
+    state: StreamState,
     short_watches: u32,
     /// Since when nobody watches: since the list began, or since the last watch may have ended.
     unwatched_since: Option<Instant>,
     of: std::marker::PhantomData<fn() -> T>,
 }
 
-enum State {
+enum StreamState {
     /// A list has to be asked for.
     Outdated,
     Listing {
@@ -270,7 +270,7 @@ enum State {
     },
     Watching {
         version: String,
-        events: Lines,
+        events: WatchLines,
         since: Instant,
     },
 }
@@ -287,7 +287,7 @@ struct ArrivingPage {
 }
 
 /// Events of a watch, a line each.
-struct Lines {
+struct WatchLines {
     chunks: Chunks,
     /// What has arrived behind the last whole line.
     rest: Vec<u8>,
@@ -331,31 +331,39 @@ impl<T: Watchable> Watch<T> {
     pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch<T> {
         let url = DynamicObject::url_path(resource, scope.namespace());
         let of = std::marker::PhantomData;
-        Watch { client, url, name: None, state: State::Outdated, short_watches: 0, unwatched_since: None, of }
+        Watch {
+            client,
+            url,
+            name: None,
+            state: StreamState::Outdated,
+            short_watches: 0,
+            unwatched_since: None,
+            of,
+        }
     }
 
     /// Only the object of this name: the way in which RBAC lets one be watched by its name.
     /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources>
-    pub(super) fn of_name(self, name: &str) -> Watch<T> {
+    pub(super) fn with_name(self, name: &str) -> Watch<T> {
         Watch { name: Some(format!("metadata.name={name}")), ..self }
     }
 
     /// Whether an answer is due: a list has to come in time, a watch may be silent.
     pub(super) fn is_listing(&self) -> bool {
-        matches!(self.state, State::Outdated | State::Listing { .. })
+        matches!(self.state, StreamState::Outdated | StreamState::Listing { .. })
     }
 
-    pub(super) async fn next(&mut self) -> Result<Seen<T>, Interruption> {
+    pub(super) async fn next(&mut self) -> Result<WatchEvent<T>, Interruption> {
         loop {
             match &mut self.state {
-                State::Outdated => {
+                StreamState::Outdated => {
                     self.unwatched_since.get_or_insert_with(Instant::now);
                     self.list("", String::new()).await?;
-                    return Ok(Seen::Listing);
+                    return Ok(WatchEvent::Listing);
                 }
-                State::Listing { page, version } => match page.next_object().await {
+                StreamState::Listing { page, version } => match page.next_object().await {
                     Ok(Some(object)) => match serde_json::from_slice(&object) {
-                        Ok(object) => return Ok(Seen::Listed(object)),
+                        Ok(object) => return Ok(WatchEvent::Listed(object)),
                         Err(err) => return Err(self.begin_anew(err.into())),
                     },
                     Ok(None) => {
@@ -366,20 +374,20 @@ impl<T: Watchable> Watch<T> {
                         };
                         let version = if version.is_empty() { metadata.resource_version } else { version };
                         if metadata.r#continue.is_empty() {
-                            self.state = State::Current { version };
-                            return Ok(Seen::Complete);
+                            self.state = StreamState::Current { version };
+                            return Ok(WatchEvent::Complete);
                         }
                         self.list(&metadata.r#continue, version).await?;
                     }
                     Err(interruption) => return Err(self.begin_anew(interruption)),
                 },
-                State::Current { version } => {
+                StreamState::Current { version } => {
                     let version = version.clone();
                     self.open(version).await?;
                     let since = self.unwatched_since.take();
-                    return Ok(Seen::Opened(since.map_or(Duration::ZERO, |since| since.elapsed())));
+                    return Ok(WatchEvent::Opened(since.map_or(Duration::ZERO, |since| since.elapsed())));
                 }
-                State::Watching { version, events, since } => {
+                StreamState::Watching { version, events, since } => {
                     let line = tokio::time::timeout(MAX_SILENCE, events.next_line()).await;
                     match line.unwrap_or_else(|_| Err(Interruption::because("the watch was silent"))) {
                         Ok(Some(line)) => return self.take(&line),
@@ -392,7 +400,7 @@ impl<T: Watchable> Watch<T> {
                             let was_short = since.elapsed() < SHORT_WATCH_TIME;
                             self.short_watches =
                                 if was_short { self.short_watches.saturating_add(1) } else { 0 };
-                            self.state = State::Current { version: std::mem::take(version) };
+                            self.state = StreamState::Current { version: std::mem::take(version) };
                             ended?;
                         }
                     }
@@ -403,13 +411,13 @@ impl<T: Watchable> Watch<T> {
 
     /// A list that fails in the middle begins anew.
     fn begin_anew(&mut self, interruption: Interruption) -> Interruption {
-        self.state = State::Outdated;
+        self.state = StreamState::Outdated;
         interruption
     }
 
     /// Asks for a page.
     async fn list(&mut self, next_page: &str, version: String) -> Result<(), Interruption> {
-        self.state = State::Outdated;
+        self.state = StreamState::Outdated;
         let mut parameters = ListParams::default().limit(PAGE_SIZE);
         if let Some(name) = &self.name {
             parameters = parameters.fields(name);
@@ -420,7 +428,7 @@ impl<T: Watchable> Watch<T> {
         let request = Request::new(self.url.as_str()).list(&parameters).map_err(unaskable)?;
         let chunks = send(&self.client, request.map(Body::from)).await?;
         let page = ArrivingPage { chunks, chunk: Vec::new(), read: 0, scanner: ListScanner::default() };
-        self.state = State::Listing { page, version };
+        self.state = StreamState::Listing { page, version };
         Ok(())
     }
 
@@ -437,21 +445,22 @@ impl<T: Watchable> Watch<T> {
         let since = Instant::now();
         match send(&self.client, request.map(Body::from)).await {
             Ok(chunks) => {
-                let events = Lines { chunks, rest: Vec::new(), whole: VecDeque::new(), is_broken: false };
-                self.state = State::Watching { version, events, since };
+                let events =
+                    WatchLines { chunks, rest: Vec::new(), whole: VecDeque::new(), is_broken: false };
+                self.state = StreamState::Watching { version, events, since };
                 Ok(())
             }
             Err(interruption) => {
                 self.short_watches = self.short_watches.saturating_add(1);
                 if interruption.code == Some(GONE_STATUS) {
-                    self.state = State::Outdated;
+                    self.state = StreamState::Outdated;
                 }
                 Err(interruption)
             }
         }
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<Seen<T>, Interruption> {
+    fn take(&mut self, line: &[u8]) -> Result<WatchEvent<T>, Interruption> {
         let event: EventLine<'_> = match serde_json::from_slice(line) {
             Ok(event) => event,
             Err(err) => return Err(self.begin_anew(err.into())),
@@ -459,11 +468,13 @@ impl<T: Watchable> Watch<T> {
         let object = || serde_json::from_str::<T>(event.object.get());
         let seen = match &*event.what {
             "ADDED" | "MODIFIED" => {
-                object().map(|object| (object.resource_version().to_owned(), Seen::Changed(object)))
+                object().map(|object| (object.resource_version().to_owned(), WatchEvent::Changed(object)))
             }
-            "DELETED" => object().map(|object| (object.resource_version().to_owned(), Seen::Gone(object))),
+            "DELETED" => {
+                object().map(|object| (object.resource_version().to_owned(), WatchEvent::Gone(object)))
+            }
             "BOOKMARK" => serde_json::from_str::<Bookmark>(event.object.get())
-                .map(|bookmark| (bookmark.metadata.resource_version, Seen::Unchanged)),
+                .map(|bookmark| (bookmark.metadata.resource_version, WatchEvent::Unchanged)),
             _ => {
                 // Whatever it is, going on from this version would bring it again.
                 self.short_watches = self.short_watches.saturating_add(1);
@@ -474,7 +485,7 @@ impl<T: Watchable> Watch<T> {
             Ok(seen) => seen,
             Err(err) => return Err(self.begin_anew(err.into())),
         };
-        if let State::Watching { version, .. } = &mut self.state
+        if let StreamState::Watching { version, .. } = &mut self.state
             && !now_at.is_empty()
         {
             *version = now_at;
@@ -503,11 +514,11 @@ impl ArrivingPage {
     /// What the page says about the list.
     fn end(&mut self) -> Result<PageMetadata, Interruption> {
         let around = std::mem::take(&mut self.scanner).into_around();
-        Ok(serde_json::from_slice::<Page>(&around)?.metadata)
+        Ok(serde_json::from_slice::<ListPage>(&around)?.metadata)
     }
 }
 
-impl Lines {
+impl WatchLines {
     /// The next line; none when the server has ended the watch.
     async fn next_line(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
         loop {

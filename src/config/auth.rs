@@ -7,7 +7,7 @@ use crate::verify::auth::Auth;
 
 /// The header that is to hold the key.
 pub(super) fn read(entry: &mut Section<'_>) -> Option<Auth> {
-    const FORMS: &str = "is not one of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`";
+    const AUTH_FORMS: &str = "is not one of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`";
     match entry.take("auth")? {
         Value::String(word) if word == "bearer" => Some(Auth::Bearer),
         Value::String(word) if word == "basic" => Some(Auth::Basic { user: None }),
@@ -27,13 +27,13 @@ pub(super) fn read(entry: &mut Section<'_>) -> Option<Auth> {
                     None
                 }
                 _ => {
-                    entry.mistake("auth", FORMS);
+                    entry.mistake("auth", AUTH_FORMS);
                     None
                 }
             }
         }
         _ => {
-            entry.mistake("auth", FORMS);
+            entry.mistake("auth", AUTH_FORMS);
             None
         }
     }

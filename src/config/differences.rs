@@ -8,7 +8,7 @@ struct Difference {
     text: &'static str,
 }
 
-const DIFFERENCES: [Difference; 4] = [
+const FLUX_V1_DIFFERENCES: [Difference; 4] = [
     Difference {
         concerns: |endpoint| endpoint.provider.name == "BitbucketCloud" && !endpoint.credentials.unsigned,
         text: "deliveries have to be signed now; set the key as Secret at Bitbucket, or `unsigned: true` here",
@@ -37,7 +37,7 @@ const DIFFERENCES: [Difference; 4] = [
 /// A line for each difference that concerns an endpoint.
 pub(super) fn to_flux_v1(endpoints: &Endpoints) -> Vec<String> {
     let mut lines = Vec::new();
-    for Difference { concerns, text } in DIFFERENCES {
+    for Difference { concerns, text } in FLUX_V1_DIFFERENCES {
         let names: Vec<&str> =
             endpoints.iter().filter(|endpoint| concerns(endpoint)).map(|endpoint| &*endpoint.name).collect();
         if !names.is_empty() {

@@ -15,10 +15,10 @@ use crate::filter::Filter;
 use crate::flux::selection::Selection;
 use crate::provider::{PROVIDERS, Provider};
 use crate::verify::key::Key;
-use crate::verify::{Credentials, Expects};
+use crate::verify::{Credentials, Requirement};
 
 /// An entry of `endpoints` whose fields are good one by one.
-pub(super) struct Entry {
+pub(super) struct EndpointEntry {
     /// `endpoint 2 (nexus.key)`, for messages.
     place: String,
     provider: &'static Provider,
@@ -37,20 +37,20 @@ pub(super) struct Entry {
     max_body: Option<usize>,
     max_per_minute: Option<u32>,
     suspended: bool,
-    expects: Expects,
+    expects: Requirement,
     unsigned: bool,
 }
 
 /// All bodies that are read at a time have this much room.
 const MAX_BODY_BYTES: usize = 32 << 20;
 
-impl Entry {
+impl EndpointEntry {
     pub(super) fn read(
         value: Value,
         number: usize,
         folder: &Path,
         mistakes: &mut Vec<String>,
-    ) -> Option<Entry> {
+    ) -> Option<EndpointEntry> {
         let key_path = value.get("keyPath").and_then(Value::as_str).map(|key_path| format!(" ({key_path})"));
         let place = format!("endpoint {number}{}", key_path.unwrap_or_default());
         let mut entry = Section::new(value, place.clone(), mistakes)?;
@@ -112,7 +112,7 @@ impl Entry {
         let expects =
             provider.map(|provider| proof::check(&mut entry, provider, proof, !accepted.is_empty()));
         let (key_file, key) = key?;
-        Some(Entry {
+        Some(EndpointEntry {
             place,
             provider: provider?,
             key_path: key_path?,
@@ -135,7 +135,7 @@ impl Entry {
     }
 
     pub(super) fn add_to(self, name: String, rules: Rules, config: &mut Config, mistakes: &mut Vec<String>) {
-        let Entry {
+        let EndpointEntry {
             place,
             provider,
             key_path,

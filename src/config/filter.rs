@@ -10,11 +10,11 @@ use crate::provider::Provider;
 /// What the endpoint wants to hear of.
 pub(super) fn read(entry: &mut Section<'_>) -> Filter {
     Filter {
-        events: globs(entry, "events", Globs::of_events),
-        refs: globs(entry, "refs", Globs::of_paths),
-        images: globs(entry, "images", Globs::of_paths),
-        paths: globs(entry, "paths", Globs::of_paths),
-        condition: expression::read(entry, "filter", facts::OF_A_DELIVERY),
+        events: globs(entry, "events", Globs::from_events),
+        refs: globs(entry, "refs", Globs::from_paths),
+        images: globs(entry, "images", Globs::from_paths),
+        paths: globs(entry, "paths", Globs::from_paths),
+        condition: expression::read(entry, "filter", facts::DELIVERY_VARIABLES),
     }
 }
 

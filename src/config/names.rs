@@ -3,12 +3,12 @@
 //! The name comes from the key file and not from the position, so that inserting an entry renames
 //! no metric; and no file that worked with flux-recv for Flux v1 may fail over names.
 
-use super::entry::Entry;
+use super::entry::EndpointEntry;
 
 /// A name for each entry that could be read.
-pub(super) fn assign(entries: &[Option<Entry>]) -> Vec<Option<String>> {
+pub(super) fn assign(entries: &[Option<EndpointEntry>]) -> Vec<Option<String>> {
     let read = || entries.iter().flatten();
-    let short = |entry: &Entry| without_extension(&entry.key_path).to_owned();
+    let short = |entry: &EndpointEntry| without_extension(&entry.key_path).to_owned();
     entries
         .iter()
         .map(|entry| {

@@ -7,10 +7,10 @@ use super::section::Section;
 use super::{auth, oidc};
 use crate::provider::Provider;
 use crate::verify::auth::Auth;
-use crate::verify::{Expects, GoogleAccount, Proof};
+use crate::verify::{GoogleAccount, Proof, Requirement};
 
 /// The fields about proofs, as far as they are good by themselves.
-pub(super) struct Written {
+pub(super) struct AuthFields {
     says_auth: bool,
     auth: Option<Auth>,
     /// The field and what stands in it.
@@ -22,14 +22,14 @@ pub(super) struct Written {
 }
 
 /// Reads the fields about proofs.
-pub(super) fn read(entry: &mut Section<'_>) -> Written {
+pub(super) fn read(entry: &mut Section<'_>) -> AuthFields {
     let [gcr, pubsub] = ["gcr", "pubsub"].map(|field| Some((field, entry.take(field)?)));
     if gcr.is_some() && pubsub.is_some() {
         entry.mistake("pubsub", "does not go with `gcr`; keep the one that belongs to the source");
     }
     let says_issuers = entry.has("oidc");
     let issuers = entry.filled_list("oidc");
-    Written {
+    AuthFields {
         says_auth: entry.has("auth"),
         auth: auth::read(entry),
         account: gcr.or(pubsub),
@@ -43,10 +43,10 @@ pub(super) fn read(entry: &mut Section<'_>) -> Written {
 pub(super) fn check(
     entry: &mut Section<'_>,
     provider: &Provider,
-    written: Written,
+    written: AuthFields,
     accepts_more_keys: bool,
-) -> Expects {
-    let Written { says_auth, auth, account, issuers, topics, unsigned } = written;
+) -> Requirement {
+    let AuthFields { says_auth, auth, account, issuers, topics, unsigned } = written;
     let holds_no_key = match provider.proof {
         Proof::PathOnly | Proof::GoogleIdentity | Proof::OpenId | Proof::Sns => true,
         Proof::Chosen => unsigned,
@@ -72,12 +72,12 @@ pub(super) fn check(
         for_others(entry, "topicArn", "SNS");
     }
     match provider.proof {
-        Proof::GoogleIdentity => google_account(entry, account).map(Expects::Google),
-        Proof::OpenId => Some(Expects::Issuers(oidc::issuers(entry, issuers))),
-        Proof::Sns => Some(Expects::Topics(checked_topics(entry, topics))),
-        _ => auth.map(Expects::Header),
+        Proof::GoogleIdentity => google_account(entry, account).map(Requirement::Google),
+        Proof::OpenId => Some(Requirement::Issuers(oidc::issuers(entry, issuers))),
+        Proof::Sns => Some(Requirement::Topics(checked_topics(entry, topics))),
+        _ => auth.map(Requirement::Header),
     }
-    .unwrap_or(Expects::KeyAlone)
+    .unwrap_or(Requirement::KeyAlone)
 }
 
 /// Anyone can have a topic of their own, signed by the same Amazon.

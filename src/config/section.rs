@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::suggestion;
-use crate::expression::QUOTED;
+use crate::expression::LINE_PREFIX;
 
 /// A mapping, and where to say what is wrong with it.
 pub(super) struct Section<'m> {
@@ -39,8 +39,8 @@ impl<'m> Section<'m> {
     pub(super) fn mistake(&mut self, field: &str, what: &str) {
         let place =
             if self.place.is_empty() { String::new() } else { format!("{}: ", on_one_line(&self.place)) };
-        let lines: Vec<String> = what.split(QUOTED).map(on_one_line).collect();
-        self.mistakes.push(format!("{place}{}: {}", on_one_line(field), lines.join(QUOTED)));
+        let lines: Vec<String> = what.split(LINE_PREFIX).map(on_one_line).collect();
+        self.mistakes.push(format!("{place}{}: {}", on_one_line(field), lines.join(LINE_PREFIX)));
     }
 
     /// The field's value; null counts as absent.

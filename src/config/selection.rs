@@ -7,7 +7,7 @@ use serde_yaml::Value;
 use super::section::Section;
 use super::{expression, suggestion};
 use crate::facts;
-use crate::flux::selection::{Resource, Selection};
+use crate::flux::selection::{ResourceSelector, Selection};
 use crate::flux::{KINDS, Kind};
 
 /// Which objects the endpoint may ask for.
@@ -28,18 +28,18 @@ pub(super) fn read(entry: &mut Section<'_>) -> Selection {
     Selection { namespaces, resources, matches_all, consent: None }
 }
 
-fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Resource> {
+fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<ResourceSelector> {
     let mut fields = entry.within(&format!("resources: {number}"), value)?;
     let kind = fields.required_text("kind");
     let api_version = fields.text("apiVersion");
     let name = fields.text("name").filter(|name| name != "*");
     let namespace = fields.text("namespace");
     let labels = labels(&mut fields);
-    let filter = expression::read(&mut fields, "filter", facts::OF_A_RESOURCE);
+    let filter = expression::read(&mut fields, "filter", facts::RESOURCE_VARIABLES);
     fields.finish();
     let kind = kind.and_then(|kind| find_kind(&mut fields, &kind));
     if let (Some(kind), Some(version)) = (kind, api_version)
-        && Kind::of_manifest(&version, kind.info().name).is_none()
+        && Kind::from_manifest(&version, kind.info().name).is_none()
     {
         let known = format!("{}/{}", kind.info().group, kind.info().versions[0]);
         fields.mistake(
@@ -47,7 +47,7 @@ fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Reso
             &format!("`{version}` is not a version of {kind}; write {known} or remove it"),
         );
     }
-    Some(Resource { kind: kind?, name, namespace, labels, filter })
+    Some(ResourceSelector { kind: kind?, name, namespace, labels, filter })
 }
 
 fn find_kind(fields: &mut Section<'_>, kind: &str) -> Option<Kind> {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 /// So many deliveries per minute, all of which may come at once: a bucket that fills evenly.
 pub struct RateLimit {
     per_minute: u32,
-    bucket: Mutex<Bucket>,
+    bucket: Mutex<TokenBucket>,
 }
 
-struct Bucket {
+struct TokenBucket {
     tokens: f64,
     filled: Option<Instant>,
 }
@@ -38,12 +38,15 @@ impl<'l> Charge<'l> {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+const REFILL_PERIOD: Duration = Duration::from_secs(60);
 
 impl RateLimit {
     /// A limit that has not been used.
     pub fn new(per_minute: u32) -> RateLimit {
-        RateLimit { per_minute, bucket: Mutex::new(Bucket { tokens: f64::from(per_minute), filled: None }) }
+        RateLimit {
+            per_minute,
+            bucket: Mutex::new(TokenBucket { tokens: f64::from(per_minute), filled: None }),
+        }
     }
 
     /// How many deliveries per minute.
@@ -54,7 +57,7 @@ impl RateLimit {
     /// Takes one delivery, or says when there is room again.
     pub fn charge(&self, now: Instant) -> Result<(), Duration> {
         let most = f64::from(self.per_minute);
-        let per_second = most / MINUTE.as_secs_f64();
+        let per_second = most / REFILL_PERIOD.as_secs_f64();
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = bucket.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
         bucket.tokens = (bucket.tokens + elapsed.as_secs_f64() * per_second).min(most);

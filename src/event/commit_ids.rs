@@ -21,7 +21,7 @@ pub struct CommitIds {
 }
 
 #[derive(Deserialize)]
-struct Commit<'a> {
+struct CommitEntry<'a> {
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
 }
@@ -58,7 +58,7 @@ fn read(list: &str) -> Option<impl Iterator<Item = Cow<'_, str>>> {
 }
 
 fn id_of(commit: &RawValue) -> serde_json::Result<Option<Cow<'_, str>>> {
-    serde_json::from_str::<Commit<'_>>(commit.get()).map(|commit| commit.id)
+    serde_json::from_str::<CommitEntry<'_>>(commit.get()).map(|commit| commit.id)
 }
 
 impl Serialize for CommitIds {

@@ -11,11 +11,11 @@ pub struct GitRef(String);
 /// Bytes of a full name. Git keeps refs as files, whose paths Linux limits to as many.
 const MAX_REF_BYTES: usize = 4096;
 
-const BRANCHES: &str = "refs/heads/";
-const TAGS: &str = "refs/tags/";
+const BRANCH_PREFIX: &str = "refs/heads/";
+const TAG_PREFIX: &str = "refs/tags/";
 
 /// Where forges keep the heads of pull requests and of merge requests.
-const PULL_REQUESTS: [&str; 2] = ["refs/pull/", "refs/merge-requests/"];
+const PULL_REQUEST_PREFIXES: [&str; 2] = ["refs/pull/", "refs/merge-requests/"];
 
 impl GitRef {
     /// Reads a full name; `None` for anything that does not start with `refs/`.
@@ -43,27 +43,27 @@ impl GitRef {
 
     /// The branch of this short name.
     pub fn branch(short: &str) -> GitRef {
-        GitRef(format!("{BRANCHES}{short}"))
+        GitRef(format!("{BRANCH_PREFIX}{short}"))
     }
 
     /// The tag of this short name.
     pub fn tag(short: &str) -> GitRef {
-        GitRef(format!("{TAGS}{short}"))
+        GitRef(format!("{TAG_PREFIX}{short}"))
     }
 
     /// The short name, if this is a branch.
     pub fn as_branch(&self) -> Option<&str> {
-        self.0.strip_prefix(BRANCHES)
+        self.0.strip_prefix(BRANCH_PREFIX)
     }
 
     /// The short name, if this is a tag.
     pub fn as_tag(&self) -> Option<&str> {
-        self.0.strip_prefix(TAGS)
+        self.0.strip_prefix(TAG_PREFIX)
     }
 
     /// Whether this is a ref of a pull request or merge request, such as `refs/pull/7/head`.
     pub fn is_of_pull_request(&self) -> bool {
-        let rest = PULL_REQUESTS.iter().find_map(|prefix| self.0.strip_prefix(prefix));
+        let rest = PULL_REQUEST_PREFIXES.iter().find_map(|prefix| self.0.strip_prefix(prefix));
         let parts = rest.and_then(|rest| rest.split_once('/'));
         parts.is_some_and(|(number, end)| {
             number.bytes().all(|byte| byte.is_ascii_digit()) && matches!(end, "head" | "merge")

@@ -34,7 +34,7 @@ pub struct NotAnImageReference(String);
 const MAX_REFERENCE_BYTES: usize = 1024;
 
 /// How Docker Hub is called here, as in the names that people write.
-const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB_HOST: &str = "docker.io";
 
 impl ImageReference {
     /// Reads `[scheme://][host[:port]/]path[:tag][@digest]`.
@@ -81,7 +81,7 @@ impl ImageName {
         let lower = name.to_ascii_lowercase();
         let (host, path) = match lower.split_once('/') {
             Some((first, rest)) if is_host(first) => (first, rest),
-            _ => (DOCKER_HUB, lower.as_str()),
+            _ => (DOCKER_HUB_HOST, lower.as_str()),
         };
         let segments_hold = path.split('/').all(|segment| {
             !segment.is_empty()
@@ -91,7 +91,7 @@ impl ImageName {
             return None;
         }
         let host = normal_host(host);
-        let path = match host == DOCKER_HUB && !path.contains('/') {
+        let path = match host == DOCKER_HUB_HOST && !path.contains('/') {
             true => format!("library/{path}"),
             false => path.to_owned(),
         };
@@ -159,7 +159,7 @@ fn normal_host(host: &str) -> &str {
     let without_port = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80"));
     let host = without_port.filter(|host| is_host(host)).unwrap_or(host);
     match host {
-        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB,
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB_HOST,
         other => other,
     }
 }

@@ -40,12 +40,12 @@ pub(super) fn brackets(text: &str) -> Result<(), (String, usize)> {
 
 /// The declared variables that the expression names.
 pub(super) fn names(program: &Program, declared: &[&'static str]) -> Result<Vec<&'static str>, Mistake> {
-    let mut walk = Walk { declared, named: Vec::new(), bound: Vec::new(), loops: 0 };
+    let mut walk = ExpressionCheck { declared, named: Vec::new(), bound: Vec::new(), loops: 0 };
     walk.visit(program.expression(), 0)?;
     Ok(walk.named)
 }
 
-struct Walk<'e> {
+struct ExpressionCheck<'e> {
     declared: &'e [&'static str],
     named: Vec<&'static str>,
     /// The variables of the loops around.
@@ -57,7 +57,7 @@ fn mistake<T>(node: &IdedExpr, why: String) -> Result<T, Mistake> {
     Err(Mistake { node: node.id, why })
 }
 
-impl<'e> Walk<'e> {
+impl<'e> ExpressionCheck<'e> {
     fn visit(&mut self, node: &'e IdedExpr, depth: usize) -> Result<(), Mistake> {
         if depth > MAX_NESTING {
             return mistake(node, format!("is nested more than {MAX_NESTING} deep"));
@@ -119,7 +119,7 @@ impl<'e> Walk<'e> {
                 Ok(())
             }
             // The types are values as well, for `type(x) == int`.
-            None if TYPES.contains(&name) => Ok(()),
+            None if CEL_TYPE_NAMES.contains(&name) => Ok(()),
             None => {
                 mistake(node, format!("`{name}` is not declared; known are {}", self.declared.join(", ")))
             }
@@ -150,7 +150,7 @@ impl<'e> Walk<'e> {
     }
 }
 
-const TYPES: [&str; 14] = [
+const CEL_TYPE_NAMES: [&str; 14] = [
     "bool",
     "int",
     "uint",

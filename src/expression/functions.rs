@@ -104,12 +104,12 @@ const COPYING: [&str; 12] = [
 ];
 
 /// Those that are paid for in a way of their own.
-const OTHERS: [(&str, Needs); 3] =
-    [("_+_", Needs::ToCopy), ("_[_]", Needs::ToLookUp), ("split", Needs::ToSplit)];
+const OTHERS: [(&str, FunctionCost); 3] =
+    [("_+_", FunctionCost::ToCopy), ("_[_]", FunctionCost::ToLookUp), ("split", FunctionCost::ToSplit)];
 
 /// What a function does with what it is given, which has to be paid for before.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Needs {
+pub(super) enum FunctionCost {
     /// Nothing that depends on its size.
     Nothing,
     /// It reads all of it.
@@ -136,11 +136,15 @@ pub(super) fn is_library(name: &str) -> bool {
 }
 
 /// What a function needs of its arguments, by its name as a call has it, without its library.
-pub(super) fn needs(name: &str) -> Needs {
+pub(super) fn needs(name: &str) -> FunctionCost {
     if let Some((_, needs)) = OTHERS.iter().find(|(other, _)| *other == name) {
         return *needs;
     }
-    if is_among(&READING, name) || is_among(&MAKING, name) { Needs::ToRead } else { Needs::Nothing }
+    if is_among(&READING, name) || is_among(&MAKING, name) {
+        FunctionCost::ToRead
+    } else {
+        FunctionCost::Nothing
+    }
 }
 
 /// Whether its result is something new, which takes memory.
@@ -203,11 +207,11 @@ pub(super) fn environment() -> Env {
 /// # Errors
 /// Why it is none, in a line.
 pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
-    Made::new(pattern).map(drop)
+    CompiledRegex::new(pattern).map(drop)
 }
 
 /// A regular expression, and what it may cost.
-struct Made {
+struct CompiledRegex {
     regex: Regex,
     /// Steps for each byte of a text, at the worst.
     per_byte: u64,
@@ -215,7 +219,7 @@ struct Made {
 
 /// Bounds of the size of an automaton, in bytes. In the worst case all of its states are visited at each
 /// byte.
-const SIZES: [usize; 5] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, MAX_REGEX_BYTES];
+const REGEX_SIZE_STEPS_BYTES: [usize; 5] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, MAX_REGEX_BYTES];
 
 /// Some hundred KiB hold every expression that people write, and take a millisecond to make.
 const MAX_REGEX_BYTES: usize = 256 << 10;
@@ -224,39 +228,42 @@ const MAX_REGEX_BYTES: usize = 256 << 10;
 const MAX_PATTERN_BYTES: usize = 4096;
 
 /// What making one costs, in steps.
-const TO_MAKE: u64 = 20_000;
+const STEPS_PER_REGEX: u64 = 20_000;
 
 /// How many are kept on a thread: those of the filters in force.
 const MAX_CACHED_REGEXES: usize = 32;
 
-impl Made {
-    fn new(pattern: &str) -> Result<Made, String> {
+impl CompiledRegex {
+    fn new(pattern: &str) -> Result<CompiledRegex, String> {
         if pattern.len() > MAX_PATTERN_BYTES {
-            return Err(TOO_LARGE.to_owned());
+            return Err(REGEX_TOO_LARGE.to_owned());
         }
-        for size in SIZES {
+        for size in REGEX_SIZE_STEPS_BYTES {
             match RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(MAX_REGEX_BYTES).build() {
-                Ok(regex) => return Ok(Made { regex, per_byte: (size / SIZES[0]) as u64 }),
+                Ok(regex) => {
+                    return Ok(CompiledRegex { regex, per_byte: (size / REGEX_SIZE_STEPS_BYTES[0]) as u64 });
+                }
                 Err(regex::Error::CompiledTooBig(_)) => {}
                 Err(err) => return Err(err.to_string().lines().last().unwrap_or_default().trim().to_owned()),
             }
         }
-        Err(TOO_LARGE.to_owned())
+        Err(REGEX_TOO_LARGE.to_owned())
     }
 }
 
-const TOO_LARGE: &str = "the regular expression is too large";
+const REGEX_TOO_LARGE: &str = "the regular expression is too large";
 
 /// `text.matches(pattern)`: RE2 syntax, anywhere in the text. Patterns are made once.
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     thread_local! {
-        static MADE: RefCell<HashMap<String, Made>> = RefCell::default();
+        static REGEX_CACHE: RefCell<HashMap<String, CompiledRegex>> = RefCell::default();
     }
     let (text, pattern) = (text(&args, 0, "matches")?, text(&args, 1, "matches")?);
-    let holds = MADE.with_borrow_mut(|kept| {
+    let holds = REGEX_CACHE.with_borrow_mut(|kept| {
         if !kept.contains_key(pattern) {
-            meter::pay(TO_MAKE)?;
-            let made = Made::new(pattern).map_err(|why| ExecutionError::function_error("matches", why))?;
+            meter::pay(STEPS_PER_REGEX)?;
+            let made =
+                CompiledRegex::new(pattern).map_err(|why| ExecutionError::function_error("matches", why))?;
             if kept.len() >= MAX_CACHED_REGEXES {
                 kept.clear();
             }
@@ -343,7 +350,9 @@ fn sets<'b, 'v>(
 ) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let (left, right) = (list(args, 0, "sets")?, list(args, 1, "sets")?);
     let steps = |of: &[Element<'v>]| {
-        of.iter().map(|part| meter::Extent::of(&**part, u64::MAX).steps()).fold(0, u64::saturating_add)
+        of.iter()
+            .map(|part| meter::MeasuredSize::measure(&**part, u64::MAX).steps())
+            .fold(0, u64::saturating_add)
     };
     let by = |steps: u64, others: &[Element<'v>]| steps.saturating_mul(others.len() as u64);
     meter::pay(by(steps(left), right).saturating_add(by(steps(right), left)))?;

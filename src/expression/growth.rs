@@ -8,7 +8,7 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 
 /// How large a value is.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Size {
+pub(super) struct ValueSize {
     /// The elements of its longest list or map.
     elements: u64,
     /// All texts in it together, in bytes.
@@ -20,29 +20,30 @@ pub(super) struct Size {
 /// The longest text that an expression may make, in bytes.
 const MAX_TEXT_BYTES: u64 = 8 << 20;
 
-impl Size {
-    pub(super) fn of(value: &Value) -> Size {
-        let of_text = |bytes: usize| Size { elements: 0, bytes: bytes as u64, longest: bytes as u64 };
+impl ValueSize {
+    pub(super) fn from_value(value: &Value) -> ValueSize {
+        let from_text_bytes =
+            |bytes: usize| ValueSize { elements: 0, bytes: bytes as u64, longest: bytes as u64 };
         match value {
-            Value::String(text) => of_text(text.len()),
-            Value::Bytes(bytes) => of_text(bytes.len()),
+            Value::String(text) => from_text_bytes(text.len()),
+            Value::Bytes(bytes) => from_text_bytes(bytes.len()),
             Value::List(list) => {
-                let parts = list.iter().map(Size::of).fold(Size::default(), Size::and);
-                Size { elements: parts.elements.max(list.len() as u64), ..parts }
+                let parts = list.iter().map(ValueSize::from_value).fold(ValueSize::default(), ValueSize::and);
+                ValueSize { elements: parts.elements.max(list.len() as u64), ..parts }
             }
             Value::Map(map) => {
-                let parts = map.map.iter().fold(Size::default(), |size, (key, value)| {
-                    size.and(of_text(key.to_string().len())).and(Size::of(value))
+                let parts = map.map.iter().fold(ValueSize::default(), |size, (key, value)| {
+                    size.and(from_text_bytes(key.to_string().len())).and(ValueSize::from_value(value))
                 });
-                Size { elements: parts.elements.max(map.map.len() as u64), ..parts }
+                ValueSize { elements: parts.elements.max(map.map.len() as u64), ..parts }
             }
-            _ => of_text(8),
+            _ => from_text_bytes(8),
         }
     }
 
     /// The size of both together.
-    pub(super) fn and(self, other: Size) -> Size {
-        Size {
+    pub(super) fn and(self, other: ValueSize) -> ValueSize {
+        ValueSize {
             elements: self.elements.max(other.elements),
             bytes: self.bytes.saturating_add(other.bytes),
             longest: self.longest.max(other.longest),
@@ -51,36 +52,40 @@ impl Size {
 }
 
 /// Whether no text can get longer than is allowed.
-pub(super) fn is_bounded(root: &IdedExpr, variables: Size) -> bool {
+pub(super) fn is_bounded(root: &IdedExpr, variables: ValueSize) -> bool {
     let mut analysis = Analysis { variables, bound: HashMap::new(), longest: variables.longest };
     analysis.size(root);
     analysis.longest <= MAX_TEXT_BYTES
 }
 
 struct Analysis<'e> {
-    variables: Size,
+    variables: ValueSize,
     /// What the variables of the loops around can be.
-    bound: HashMap<&'e str, Size>,
+    bound: HashMap<&'e str, ValueSize>,
     longest: u64,
 }
 
 impl<'e> Analysis<'e> {
-    fn size(&mut self, node: &'e IdedExpr) -> Size {
+    fn size(&mut self, node: &'e IdedExpr) -> ValueSize {
         let size = match &node.expr {
-            Expr::Unspecified | Expr::Struct(_) => Size::default(),
-            Expr::Literal(LiteralValue::String(text)) => of_text(text.inner().len() as u64),
-            Expr::Literal(LiteralValue::Bytes(bytes)) => of_text(bytes.inner().len() as u64),
-            Expr::Literal(_) => of_text(8),
+            Expr::Unspecified | Expr::Struct(_) => ValueSize::default(),
+            Expr::Literal(LiteralValue::String(text)) => from_text_bytes(text.inner().len() as u64),
+            Expr::Literal(LiteralValue::Bytes(bytes)) => from_text_bytes(bytes.inner().len() as u64),
+            Expr::Literal(_) => from_text_bytes(8),
             Expr::Ident(name) => self.bound.get(name.as_str()).copied().unwrap_or(self.variables),
             Expr::Select(select) => self.size(&select.operand),
             Expr::List(list) => {
                 let parts = self.all(&list.elements);
-                Size { elements: parts.elements.max(list.elements.len() as u64), ..parts }
+                ValueSize { elements: parts.elements.max(list.elements.len() as u64), ..parts }
             }
-            Expr::Map(map) => map.entries.iter().fold(Size::default(), |size, entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => size.and(self.size(&entry.key)).and(self.size(&entry.value)),
-                EntryExpr::StructField(field) => size.and(self.size(&field.value)),
-            }),
+            Expr::Map(map) => {
+                map.entries.iter().fold(ValueSize::default(), |size, entry| match &entry.expr {
+                    EntryExpr::MapEntry(entry) => {
+                        size.and(self.size(&entry.key)).and(self.size(&entry.value))
+                    }
+                    EntryExpr::StructField(field) => size.and(self.size(&field.value)),
+                })
+            }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(comprehension) => {
                 let range = self.size(&comprehension.iter_range);
@@ -91,7 +96,7 @@ impl<'e> Analysis<'e> {
                 ];
                 let (_, round) = (self.size(&comprehension.loop_cond), self.size(&comprehension.loop_step));
                 let rounds = range.elements;
-                let made = Size {
+                let made = ValueSize {
                     elements: rounds.max(round.elements),
                     bytes: round.bytes.saturating_mul(rounds.max(1)),
                     longest: round.longest,
@@ -111,43 +116,43 @@ impl<'e> Analysis<'e> {
         size
     }
 
-    fn all(&mut self, parts: impl IntoIterator<Item = &'e IdedExpr>) -> Size {
-        parts.into_iter().fold(Size::default(), |size, part| size.and(self.size(part)))
+    fn all(&mut self, parts: impl IntoIterator<Item = &'e IdedExpr>) -> ValueSize {
+        parts.into_iter().fold(ValueSize::default(), |size, part| size.and(self.size(part)))
     }
 
-    fn call(&mut self, call: &'e CallExpr) -> Size {
+    fn call(&mut self, call: &'e CallExpr) -> ValueSize {
         let target = call.target.as_deref().map(|target| self.size(target));
-        let args: Vec<Size> = call.args.iter().map(|arg| self.size(arg)).collect();
-        let all = args.iter().copied().chain(target).fold(Size::default(), Size::and);
+        let args: Vec<ValueSize> = call.args.iter().map(|arg| self.size(arg)).collect();
+        let all = args.iter().copied().chain(target).fold(ValueSize::default(), ValueSize::and);
         let this = target.or(args.first().copied()).unwrap_or_default();
         match call.func_name.as_str() {
-            "_+_" => Size {
+            "_+_" => ValueSize {
                 elements: args.iter().fold(0, |sum, arg| sum.saturating_add(arg.elements)),
                 longest: args.iter().fold(0, |sum, arg| sum.saturating_add(arg.longest)),
                 ..all
             },
             "replace" => {
                 let new = args.get(1).map_or(0, |new| new.longest);
-                of_text(this.longest.saturating_add(1).saturating_mul(new.saturating_add(1)))
+                from_text_bytes(this.longest.saturating_add(1).saturating_mul(new.saturating_add(1)))
             }
             "join" => {
                 let separators = args.first().map_or(0, |separator| separator.longest);
-                of_text(this.bytes.saturating_add(this.elements.saturating_mul(separators)))
+                from_text_bytes(this.bytes.saturating_add(this.elements.saturating_mul(separators)))
             }
             // Each place in the format can write out all of the arguments, quoted.
-            "format" => of_text(
+            "format" => from_text_bytes(
                 this.longest.saturating_add(all.bytes.saturating_mul(4)).saturating_mul(this.longest / 2 + 1),
             ),
-            "quote" => of_text(all.longest.saturating_mul(8)),
-            "split" => Size { elements: this.longest.saturating_add(1), ..this },
+            "quote" => from_text_bytes(all.longest.saturating_mul(8)),
+            "split" => ValueSize { elements: this.longest.saturating_add(1), ..this },
             "encode" | "decode" | "bytes" | "string" => {
-                of_text(all.longest.saturating_mul(2).saturating_add(64))
+                from_text_bytes(all.longest.saturating_mul(2).saturating_add(64))
             }
             _ => all,
         }
     }
 }
 
-fn of_text(bytes: u64) -> Size {
-    Size { elements: 0, bytes, longest: bytes }
+fn from_text_bytes(bytes: u64) -> ValueSize {
+    ValueSize { elements: 0, bytes, longest: bytes }
 }

@@ -8,8 +8,8 @@ use cel::common::types::{CelBytes, CelInt, CelList, CelMap, CelOptional, CelStri
 use cel::common::value::{CowVal, Val};
 use cel::{Env, ExecutionError};
 
-use super::functions::Needs;
-use super::{LENT, functions};
+use super::functions::FunctionCost;
+use super::{ACTIVE_BUDGET, functions};
 
 /// How much evaluating is left to a filter for all events and objects of a delivery, in steps of some
 /// fifty nanoseconds.
@@ -36,7 +36,7 @@ const BYTES_PER_VALUE: u64 = 64;
 const BYTES_PER_STEP: u64 = 64;
 
 /// What the running evaluation may still take.
-pub(super) struct Lent {
+pub(super) struct ActiveBudget {
     steps: u64,
     memory: u64,
 }
@@ -67,7 +67,7 @@ impl Budget {
     }
 
     /// The budget of all validations of a token: they compare a few claims, on an HTTP worker.
-    pub fn of_a_token() -> Budget {
+    pub fn for_token() -> Budget {
         Budget { left: AtomicU64::new(STEPS_PER_TOKEN) }
     }
 
@@ -75,9 +75,9 @@ impl Budget {
     pub(super) fn lend<T>(&self, run: impl FnOnce() -> T) -> T {
         let left = self.left.load(Ordering::Relaxed);
         let lent = left.min(STEPS_PER_EVALUATION);
-        LENT.set(Some(Lent { steps: lent, memory: BYTES_PER_EVALUATION }));
+        ACTIVE_BUDGET.set(Some(ActiveBudget { steps: lent, memory: BYTES_PER_EVALUATION }));
         let result = run();
-        let rest = LENT.take().map_or(0, |lent| lent.steps);
+        let rest = ACTIVE_BUDGET.take().map_or(0, |lent| lent.steps);
         self.left.store(left - lent + rest.min(lent), Ordering::Relaxed);
         result
     }
@@ -85,15 +85,15 @@ impl Budget {
 
 /// How large a value is.
 #[derive(Default)]
-pub(super) struct Extent {
+pub(super) struct MeasuredSize {
     values: u64,
     bytes: u64,
 }
 
-impl Extent {
+impl MeasuredSize {
     /// Of a value and all in it, counted up to `most` values.
-    pub(super) fn of(value: &dyn Val, most: u64) -> Extent {
-        let mut extent = Extent::default();
+    pub(super) fn measure(value: &dyn Val, most: u64) -> MeasuredSize {
+        let mut extent = MeasuredSize::default();
         extent.add(value, most);
         extent
     }
@@ -180,10 +180,10 @@ fn install_in_call(call: &mut CallExpr) -> u64 {
             continue;
         }
         match around {
-            Needs::Nothing => {}
-            Needs::ToRead => put_around(part, READ, Vec::new()),
-            Needs::ToCopy => put_around(part, KEEP, Vec::new()),
-            Needs::ToSplit if at == 0 => {
+            FunctionCost::Nothing => {}
+            FunctionCost::ToRead => put_around(part, READ, Vec::new()),
+            FunctionCost::ToCopy => put_around(part, KEEP, Vec::new()),
+            FunctionCost::ToSplit if at == 0 => {
                 // A separator that is not known yet may be empty, which makes the most pieces.
                 let separator = match &separator {
                     Some(Expr::Literal(LiteralValue::String(text))) => text.clone(),
@@ -191,8 +191,8 @@ fn install_in_call(call: &mut CallExpr) -> u64 {
                 };
                 put_around(part, PIECES, vec![Expr::Literal(LiteralValue::String(separator))]);
             }
-            Needs::ToLookUp if at == 0 => {}
-            Needs::ToSplit | Needs::ToLookUp => put_around(part, READ, Vec::new()),
+            FunctionCost::ToLookUp if at == 0 => {}
+            FunctionCost::ToSplit | FunctionCost::ToLookUp => put_around(part, READ, Vec::new()),
         }
     }
     steps
@@ -239,19 +239,21 @@ fn each<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executi
     let a_round = args.get(1).and_then(|arg| arg.downcast_ref::<CelInt>()).map(|number| *number.inner());
     let a_round = u64::try_from(a_round.unwrap_or(i64::MAX)).unwrap_or(u64::MAX);
     let range = args.swap_remove(0);
-    pay(rounds(&*range).saturating_mul(a_round).saturating_add(Extent::of(&*range, left()).steps()))?;
+    pay(rounds(&*range)
+        .saturating_mul(a_round)
+        .saturating_add(MeasuredSize::measure(&*range, left()).steps()))?;
     Ok(range)
 }
 
 fn read<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let value = args.swap_remove(0);
-    pay(Extent::of(&*value, left()).steps())?;
+    pay(MeasuredSize::measure(&*value, left()).steps())?;
     Ok(value)
 }
 
 fn keep<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let value = args.swap_remove(0);
-    let extent = Extent::of(&*value, left());
+    let extent = MeasuredSize::measure(&*value, left());
     pay(extent.steps())?;
     take(extent.memory())?;
     Ok(value)
@@ -267,7 +269,7 @@ fn pieces<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Execu
             Some(separator) => 1 + text.inner().matches(separator).count() as u64,
             None => length,
         };
-        let made = Extent { values, bytes: length };
+        let made = MeasuredSize { values, bytes: length };
         pay(made.steps())?;
         take(made.memory())?;
     }
@@ -275,7 +277,7 @@ fn pieces<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Execu
 }
 
 fn left() -> u64 {
-    LENT.with_borrow(|lent| lent.as_ref().map_or(0, |lent| lent.steps))
+    ACTIVE_BUDGET.with_borrow(|lent| lent.as_ref().map_or(0, |lent| lent.steps))
 }
 
 /// Pays for work that is about to be done.
@@ -288,8 +290,8 @@ fn take(bytes: u64) -> Result<(), ExecutionError> {
     charge(|lent| &mut lent.memory, bytes)
 }
 
-fn charge(of: fn(&mut Lent) -> &mut u64, amount: u64) -> Result<(), ExecutionError> {
-    let is_left = LENT.with_borrow_mut(|lent| {
+fn charge(of: fn(&mut ActiveBudget) -> &mut u64, amount: u64) -> Result<(), ExecutionError> {
+    let is_left = ACTIVE_BUDGET.with_borrow_mut(|lent| {
         let Some(lent) = lent else { return false };
         let left = of(lent);
         let is_left = amount <= *left;

@@ -8,7 +8,7 @@ const DECLARED: &[&str] = &["event", "req", "headers", "res"];
 
 fn evaluate(text: &str, req: &Value, res: &Value) -> Result<bool, String> {
     let expression = Expression::condition(text, DECLARED).map_err(|err| err.to_string())?;
-    let (req, res) = (Variable::of_json(req), Variable::of_json(res));
+    let (req, res) = (Variable::from_json(req), Variable::from_json(res));
     let variables = Variables::default().with("req", &req).with("res", &res);
     expression.holds(&variables, &Budget::default()).map_err(|err| err.to_string())
 }
@@ -168,7 +168,7 @@ fn hostile_expressions_come_to_an_end() {
         .map(|n| if n.wrapping_mul(2_654_435_761) >> 16 & 1 == 0 { 'a' } else { 'b' })
         .collect();
     let req = with(with(req, "n", json!(nested)), "t", json!(letters));
-    let readable = Variable::of_json(&req);
+    let readable = Variable::from_json(&req);
     let same = "[1, 2, 3, 4, 5, 6, 7, 8, 9].all(x, [1, 2, 3, 4, 5, 6, 7, 8, 9].all(y, [1, 2, 3, 4, 5, 6, 7, 8, 9].all(z, req.n == req.n)))";
     let many: String = (0..70).map(|n| format!("!'{n}'.matches('x{n}')&&")).collect();
     let makes = format!("req.l.all(x, {many}true)");
@@ -241,7 +241,7 @@ fn loops_over_a_real_push_are_within_the_budget() {
 #[test]
 fn one_budget_serves_all_objects_of_a_delivery() {
     let expression = Expression::condition("req.l.exists(x, x == 'q')", DECLARED).expect("a condition");
-    let req = Variable::of_json(&json!({"l": (0..1000).map(|n| n.to_string()).collect::<Vec<_>>()}));
+    let req = Variable::from_json(&json!({"l": (0..1000).map(|n| n.to_string()).collect::<Vec<_>>()}));
     let variables = Variables::default().with("req", &req);
     let budget = Budget::default();
     let taken = (0..100_000).take_while(|_| expression.holds(&variables, &budget).is_ok()).count();

@@ -7,15 +7,15 @@ use cel::Value;
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 
-use super::growth::Size;
+use super::growth::ValueSize;
 
 /// The names that any expression may declare.
-pub(super) const ALL: &[&str] = &["event", "req", "headers", "res", "claims", "vars"];
+pub(super) const VARIABLE_NAMES: &[&str] = &["event", "req", "headers", "res", "claims", "vars"];
 
 /// A value, made once and read by any number of expressions.
 pub struct Variable {
     value: Box<dyn Val>,
-    size: Size,
+    size: ValueSize,
 }
 
 /// The variables of one evaluation, by name.
@@ -26,21 +26,21 @@ pub struct Variables<'v> {
 
 impl Variable {
     /// A value of JSON. Its numbers are doubles, as in Flux's own filters.
-    pub fn of_json(json: &serde_json::Value) -> Variable {
-        Variable::of_result(of_json(json))
+    pub fn from_json(json: &serde_json::Value) -> Variable {
+        Variable::from_result(from_json(json))
     }
 
     /// A map of values by name.
-    pub fn of_fields(fields: &[(&str, Variable)]) -> Variable {
+    pub fn from_fields(fields: &[(&str, Variable)]) -> Variable {
         let fields: HashMap<String, Value> = fields
             .iter()
             .map(|(name, field)| ((*name).to_owned(), Value::try_from(&*field.value).unwrap_or(Value::Null)))
             .collect();
-        Variable::of_result(Value::from(fields))
+        Variable::from_result(Value::from(fields))
     }
 
-    pub(super) fn of_result(value: Value) -> Variable {
-        let size = Size::of(&value);
+    pub(super) fn from_result(value: Value) -> Variable {
+        let size = ValueSize::from_value(&value);
         let value = Box::<dyn Val>::try_from(value);
         Variable { value: value.unwrap_or_else(|_| Box::new(cel::common::types::CelNull)), size }
     }
@@ -53,9 +53,9 @@ impl<'v> Variables<'v> {
     }
 
     /// The size of these variables together.
-    pub(super) fn size(&self, named: &[&str]) -> Size {
+    pub(super) fn size(&self, named: &[&str]) -> ValueSize {
         let of_named = self.list.iter().filter(|(name, _)| named.contains(name));
-        of_named.fold(Size::default(), |size, (_, variable)| size.and(variable.size))
+        of_named.fold(ValueSize::default(), |size, (_, variable)| size.and(variable.size))
     }
 }
 
@@ -66,16 +66,16 @@ impl VariableResolver for Variables<'_> {
     }
 }
 
-fn of_json(json: &serde_json::Value) -> Value {
+fn from_json(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(flag) => Value::Bool(*flag),
         serde_json::Value::Number(number) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
         serde_json::Value::String(text) => Value::String(Arc::new(text.clone())),
-        serde_json::Value::Array(list) => Value::List(Arc::new(list.iter().map(of_json).collect())),
+        serde_json::Value::Array(list) => Value::List(Arc::new(list.iter().map(from_json).collect())),
         serde_json::Value::Object(fields) => {
             let fields: HashMap<String, Value> =
-                fields.iter().map(|(name, value)| (name.clone(), of_json(value))).collect();
+                fields.iter().map(|(name, value)| (name.clone(), from_json(value))).collect();
             Value::from(fields)
         }
     }

@@ -7,16 +7,16 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::Target;
-use super::selection::Marks;
+use super::selection::SelectionMarks;
 
 /// The part of an object that only filters read, as JSON text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Details(Box<str>);
+pub struct FilterFields(Box<str>);
 
 /// What of `metadata` filters can read.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Metadata {
+pub struct FilterMetadata {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// When it was made.
@@ -49,17 +49,19 @@ const MAX_TEXT_BYTES: usize = 1024;
 const MAX_DETAILS_BYTES: usize = 32 << 10;
 
 /// Holds the whole object again.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-impl Details {
+impl FilterFields {
     /// Takes of an object what filters can read; its API version may be empty where it is not said.
     pub fn new(
         api_version: &str,
-        mut metadata: Metadata,
+        mut metadata: FilterMetadata,
         spec: Option<&RawValue>,
         revision: Option<&str>,
-    ) -> Details {
-        metadata.annotations.retain(|name, value| name != LAST_APPLIED && value.len() <= MAX_TEXT_BYTES);
+    ) -> FilterFields {
+        metadata
+            .annotations
+            .retain(|name, value| name != LAST_APPLIED_ANNOTATION && value.len() <= MAX_TEXT_BYTES);
         let fields: BTreeMap<String, &RawValue> =
             spec.and_then(|spec| serde_json::from_str(spec.get()).ok()).unwrap_or_default();
         let short = fields.into_iter().filter(|(_, value)| value.get().len() <= MAX_TEXT_BYTES);
@@ -83,11 +85,11 @@ impl Details {
         if text.len() > MAX_DETAILS_BYTES {
             text = json!({"metadata": {}}).to_string();
         }
-        Details(text.into())
+        FilterFields(text.into())
     }
 
     /// The object as filters read it.
-    pub(crate) fn view(&self, target: &Target, marks: &Marks) -> Value {
+    pub(crate) fn view(&self, target: &Target, marks: &SelectionMarks) -> Value {
         let info = target.kind.info();
         let mut object = serde_json::from_str(&self.0).unwrap_or_else(|_| json!({"metadata": {}}));
         if object.get("apiVersion").is_none() {
@@ -111,17 +113,20 @@ mod tests {
 
     #[test]
     fn the_view_is_the_object_without_what_is_long() {
-        let annotations =
-            [("team", "a".to_owned()), (LAST_APPLIED, "{}".to_owned()), ("long", "x".repeat(2000))];
-        let metadata = Metadata {
+        let annotations = [
+            ("team", "a".to_owned()),
+            (LAST_APPLIED_ANNOTATION, "{}".to_owned()),
+            ("long", "x".repeat(2000)),
+        ];
+        let metadata = FilterMetadata {
             annotations: annotations.map(|(name, value)| (name.to_owned(), value)).into(),
             generation: Some(2),
-            ..Metadata::default()
+            ..FilterMetadata::default()
         };
         let spec = json!({"url": "https://example.com/a", "values": {"x": "y".repeat(2000)}});
         let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
         let details =
-            Details::new("source.toolkit.fluxcd.io/v1beta2", metadata, Some(&spec), Some("main@sha1:1"));
+            FilterFields::new("source.toolkit.fluxcd.io/v1beta2", metadata, Some(&spec), Some("main@sha1:1"));
         let target = Target { kind: Kind::GitRepository, namespace: "apps".to_owned(), name: "a".to_owned() };
         let labels = Box::new([(Box::from("app"), Box::from("x"))]);
         let expect = json!({
@@ -130,8 +135,8 @@ mod tests {
             "spec": {"url": "https://example.com/a"},
             "status": {"artifact": {"revision": "main@sha1:1"}},
         });
-        assert_eq!(details.view(&target, &Marks { labels, allow: None }), expect);
-        let bare = Details::default().view(&target, &Marks::default());
+        assert_eq!(details.view(&target, &SelectionMarks { labels, allow: None }), expect);
+        let bare = FilterFields::default().view(&target, &SelectionMarks::default());
         assert_eq!(bare["metadata"], json!({"name": "a", "namespace": "apps"}));
         assert_eq!(bare["apiVersion"], "source.toolkit.fluxcd.io/v1");
     }

@@ -7,17 +7,18 @@ use super::selection::Selection;
 
 /// What has to be known of a cluster so that endpoints can match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct InventoryNeeds {
     /// The kinds whose objects are to be known.
     pub kinds: BTreeSet<Kind>,
     /// Those whose objects filters read, so that more of them has to be kept.
     pub read_by_filters: BTreeSet<Kind>,
 }
 
-impl Needs {
+impl InventoryNeeds {
     /// What it takes to match by these selections: the kinds of payloads, and what is listed.
-    pub fn of<'s>(selections: impl IntoIterator<Item = &'s Selection>) -> Needs {
-        let mut needs = Needs { kinds: Kind::of_payloads().collect(), ..Needs::default() };
+    pub fn from_selections<'s>(selections: impl IntoIterator<Item = &'s Selection>) -> InventoryNeeds {
+        let mut needs =
+            InventoryNeeds { kinds: Kind::payload_kinds().collect(), ..InventoryNeeds::default() };
         for listed in selections.into_iter().flat_map(|selection| &selection.resources) {
             needs.kinds.insert(listed.kind);
             if listed.reads_the_object() {
@@ -32,7 +33,7 @@ impl Needs {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::selection::Resource;
+    use super::super::selection::ResourceSelector;
     use super::*;
     use crate::expression::Expression;
 
@@ -40,7 +41,7 @@ mod tests {
     fn filters_that_name_the_object_need_more_of_it() {
         let listed = |kind, filter: Option<&str>| {
             let filter = filter.map(|text| Expression::condition(text, &["event", "res"]).expect("a filter"));
-            Resource { kind, name: None, namespace: None, labels: BTreeMap::new(), filter }
+            ResourceSelector { kind, name: None, namespace: None, labels: BTreeMap::new(), filter }
         };
         let resources = vec![
             listed(Kind::GitRepository, Some("res.metadata.name == 'a'")),
@@ -48,12 +49,12 @@ mod tests {
             listed(Kind::HelmRelease, Some("event.refs[0].branch == 'main'")),
         ];
         let selection = Selection { resources, ..Selection::default() };
-        let needs = Needs::of([&selection, &Selection::default()]);
+        let needs = InventoryNeeds::from_selections([&selection, &Selection::default()]);
         assert_eq!(needs.read_by_filters, BTreeSet::from([Kind::GitRepository]));
         let named = [Kind::Kustomization, Kind::HelmRelease];
-        assert_eq!(needs.kinds, Kind::of_payloads().chain(named).collect());
-        let nobodys = Needs::of([]);
-        assert_eq!(nobodys.kinds, Kind::of_payloads().collect());
+        assert_eq!(needs.kinds, Kind::payload_kinds().chain(named).collect());
+        let nobodys = InventoryNeeds::from_selections([]);
+        assert_eq!(nobodys.kinds, Kind::payload_kinds().collect());
         assert!(nobodys.read_by_filters.is_empty());
     }
 }

@@ -13,7 +13,7 @@ pub struct Selection {
     /// Only in these namespaces; empty for everywhere.
     pub namespaces: Vec<String>,
     /// Only what one of these lists; empty for every object.
-    pub resources: Vec<Resource>,
+    pub resources: Vec<ResourceSelector>,
     /// Whether a delivery concerns all that `resources` lists, whatever it is about.
     pub matches_all: bool,
     /// Whose consent it takes; nobody's if none.
@@ -22,7 +22,7 @@ pub struct Selection {
 }
 
 /// Tenants stay apart: outside of its own namespaces an endpoint may ask only for objects that name
-/// it in their annotation [`ALLOW`].
+/// it in their annotation [`ALLOW_ANNOTATION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consent {
     /// What the annotation has to name: the endpoint.
@@ -33,12 +33,12 @@ pub struct Consent {
 
 /// The annotation with which an object lets endpoints of other namespaces ask for it: their names,
 /// separated by commas.
-pub const ALLOW: &str = "flux-recv.fluxcd.io/allow";
+pub const ALLOW_ANNOTATION: &str = "flux-recv.fluxcd.io/allow";
 
 /// Objects, as a Flux Receiver lists them.
 /// <https://fluxcd.io/flux/components/notification/receivers/#resources>
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resource {
+pub struct ResourceSelector {
     pub kind: Kind,
     /// The name, or none for all names.
     pub name: Option<String>,
@@ -53,14 +53,14 @@ pub struct Resource {
 
 /// What an object carries for those who choose among objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct SelectionMarks {
     pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// The value of its annotation [`ALLOW`].
+    /// The value of its annotation [`ALLOW_ANNOTATION`].
     pub allow: Option<Box<str>>,
 }
 
 /// Whether an object is chosen.
-pub enum Choice<'s> {
+pub enum SelectionResult<'s> {
     No,
     Yes,
     /// If one of these holds of it.
@@ -69,27 +69,27 @@ pub enum Choice<'s> {
 
 impl Selection {
     /// Whether the object may be asked for, as far as its name and marks tell.
-    pub fn admits(&self, target: &Target, marks: &Marks) -> bool {
+    pub fn admits(&self, target: &Target, marks: &SelectionMarks) -> bool {
         self.admits_namespace(&target.namespace, marks)
             && (self.resources.is_empty() || self.resources.iter().any(|listed| listed.holds(target, marks)))
     }
 
     /// Whether the object may be asked for, and what has to hold of it.
-    pub fn choose(&self, target: &Target, marks: &Marks) -> Choice<'_> {
+    pub fn choose(&self, target: &Target, marks: &SelectionMarks) -> SelectionResult<'_> {
         if !self.admits_namespace(&target.namespace, marks) {
-            return Choice::No;
+            return SelectionResult::No;
         }
         if self.resources.is_empty() {
-            return Choice::Yes;
+            return SelectionResult::Yes;
         }
         let mut filters = Vec::new();
         for listed in self.resources.iter().filter(|listed| listed.holds(target, marks)) {
             match &listed.filter {
-                None => return Choice::Yes,
+                None => return SelectionResult::Yes,
                 Some(filter) => filters.push(filter),
             }
         }
-        if filters.is_empty() { Choice::No } else { Choice::If(filters) }
+        if filters.is_empty() { SelectionResult::No } else { SelectionResult::If(filters) }
     }
 
     /// The kinds that it lists and no payload is about.
@@ -119,7 +119,7 @@ impl Selection {
         self.resources.iter().map(|resource| resource.kind)
     }
 
-    fn admits_namespace(&self, namespace: &String, marks: &Marks) -> bool {
+    fn admits_namespace(&self, namespace: &String, marks: &SelectionMarks) -> bool {
         let is_meant = self.namespaces.is_empty() || self.namespaces.contains(namespace);
         is_meant
             && self.consent.as_ref().is_none_or(|consent| {
@@ -128,13 +128,13 @@ impl Selection {
     }
 }
 
-impl Resource {
+impl ResourceSelector {
     /// Whether its filter reads the object.
     pub fn reads_the_object(&self) -> bool {
         self.filter.as_ref().is_some_and(|filter| filter.names("res"))
     }
 
-    fn holds(&self, target: &Target, marks: &Marks) -> bool {
+    fn holds(&self, target: &Target, marks: &SelectionMarks) -> bool {
         self.kind == target.kind
             && self.name.as_ref().is_none_or(|name| *name == target.name)
             && self.namespace.as_ref().is_none_or(|namespace| *namespace == target.namespace)
@@ -146,18 +146,18 @@ impl Resource {
 /// number.
 const MAX_LABELS_BYTES: usize = 8 << 10;
 
-/// Bytes of the annotation [`ALLOW`] that are kept.
+/// Bytes of the annotation [`ALLOW_ANNOTATION`] that are kept.
 const MAX_ALLOW_BYTES: usize = 4 << 10;
 
-impl Marks {
+impl SelectionMarks {
     /// Keeps of labels and consent what has room; what has none is as if it were not there.
-    pub fn new(labels: BTreeMap<Box<str>, Box<str>>, allow: Option<&str>) -> Marks {
+    pub fn new(labels: BTreeMap<Box<str>, Box<str>>, allow: Option<&str>) -> SelectionMarks {
         let mut bytes = 0;
         let labels = labels.into_iter().take_while(|(name, value)| {
             bytes += name.len() + value.len();
             bytes <= MAX_LABELS_BYTES
         });
-        Marks {
+        SelectionMarks {
             labels: labels.collect(),
             allow: allow.filter(|allow| allow.len() <= MAX_ALLOW_BYTES).map(Box::from),
         }
@@ -180,19 +180,19 @@ mod tests {
         let (kind, namespace, name) = target;
         let target = Target { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let labels = labels.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
-        selection.admits(&target, &Marks { labels, allow: None })
+        selection.admits(&target, &SelectionMarks { labels, allow: None })
     }
 
     #[test]
     fn every_condition_has_to_hold() {
-        let resource = Resource {
+        let resource = ResourceSelector {
             kind: Kind::GitRepository,
             name: None,
             namespace: Some("apps".to_owned()),
             labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
             filter: None,
         };
-        let named = Resource {
+        let named = ResourceSelector {
             name: Some("charts".to_owned()),
             kind: Kind::Bucket,
             namespace: None,
@@ -219,7 +219,8 @@ mod tests {
         let selection = selection.with_consent("github", vec!["apps".to_owned()]);
         let admits = |namespace: &str, allow: Option<&str>| {
             let target = Target { kind: Kind::Bucket, namespace: namespace.to_owned(), name: "x".to_owned() };
-            selection.admits(&target, &Marks { allow: allow.map(Box::from), ..Marks::default() })
+            selection
+                .admits(&target, &SelectionMarks { allow: allow.map(Box::from), ..SelectionMarks::default() })
         };
         assert!(admits("apps", None));
         assert!(!admits("team-a", None));

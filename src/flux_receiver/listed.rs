@@ -1,14 +1,14 @@
 //! The resources that a Receiver lists → what it asks for.
 
-use super::{FluxReceiver, Resource};
+use super::{FluxReceiver, ResourceReference};
 use crate::expression::Expression;
 use crate::facts;
 use crate::flux::Kind;
 use crate::flux::selection;
 
 /// What of the resources of a Receiver is asked.
-pub(super) struct Listed {
-    pub(super) resources: Vec<selection::Resource>,
+pub(super) struct ResourceList {
+    pub(super) resources: Vec<selection::ResourceSelector>,
     /// Why the others are not, each with its field: notification-controller does not ask them either,
     /// or flux-recv does not know their kind.
     pub(super) left_out: Vec<String>,
@@ -19,9 +19,9 @@ pub(super) struct Listed {
 /// # Errors
 /// When a filter cannot be read, which leaves the whole Receiver not ready, or no reconcile request is pending;
 /// names the field.
-pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Result<Listed, String> {
+pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Result<ResourceList, String> {
     let filter_of_all = condition(&receiver.spec.resource_filter, "spec.resourceFilter")?;
-    let mut listed = Listed { resources: Vec::new(), left_out: Vec::new() };
+    let mut listed = ResourceList { resources: Vec::new(), left_out: Vec::new() };
     for (at, resource) in receiver.spec.resources.iter().enumerate() {
         let place = format!("spec.resources[{at}]");
         if !cross_namespace_refs && resource.namespace(receiver) != receiver.namespace {
@@ -31,8 +31,8 @@ pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Resul
         }
         match read_one(receiver, resource, &place, filter_of_all.as_ref()) {
             Ok(resource) => listed.resources.push(resource),
-            Err(Hindrance::NotAsked(why)) => listed.left_out.push(why),
-            Err(Hindrance::Unreadable(why)) => return Err(why),
+            Err(ResourceProblem::NotAsked(why)) => listed.left_out.push(why),
+            Err(ResourceProblem::Unreadable(why)) => return Err(why),
         }
     }
     if listed.resources.is_empty() {
@@ -42,18 +42,18 @@ pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Resul
 }
 
 /// What is in the way of a resource, with the field.
-enum Hindrance {
+enum ResourceProblem {
     NotAsked(String),
     Unreadable(String),
 }
 
 fn read_one(
     receiver: &FluxReceiver,
-    listed: &Resource,
+    listed: &ResourceReference,
     place: &str,
     filter_of_all: Option<&Expression>,
-) -> Result<selection::Resource, Hindrance> {
-    let not_asked = |why: String| Hindrance::NotAsked(format!("{place}.{why}"));
+) -> Result<selection::ResourceSelector, ResourceProblem> {
+    let not_asked = |why: String| ResourceProblem::NotAsked(format!("{place}.{why}"));
     let kind = Kind::named(&listed.kind)
         .ok_or_else(|| not_asked(format!("kind: `{}` is not a kind that flux-recv handles", listed.kind)))?;
     let group = listed.api_version.split_once('/').map(|(group, _)| group);
@@ -66,13 +66,13 @@ fn read_one(
         return Err(not_asked(why.to_owned()));
     }
     let filter = both(filter_of_all, &listed.filter, &format!("{place}.filter"));
-    Ok(selection::Resource {
+    Ok(selection::ResourceSelector {
         kind,
         name: (!is_wildcard).then(|| listed.name.clone()),
         namespace: Some(listed.namespace(receiver).to_owned()),
         // With a name of its own an object need not carry them.
         labels: listed.match_labels.clone().filter(|_| is_wildcard).unwrap_or_default(),
-        filter: filter.map_err(Hindrance::Unreadable)?,
+        filter: filter.map_err(ResourceProblem::Unreadable)?,
     })
 }
 
@@ -86,7 +86,7 @@ fn both(of_all: Option<&Expression>, of_one: &str, field: &str) -> Result<Option
 }
 
 fn condition(text: &str, field: &str) -> Result<Option<Expression>, String> {
-    let read = |text| Expression::condition(text, facts::OF_A_RESOURCE);
+    let read = |text| Expression::condition(text, facts::RESOURCE_VARIABLES);
     let text = Some(text.trim()).filter(|text| !text.is_empty());
     text.map(read).transpose().map_err(|err| format!("{field}: {err}"))
 }

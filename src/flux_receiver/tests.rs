@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{FluxReceiver, Rules, Secret, convert, endpoint};
+use super::{FluxReceiver, ReceiverDefaults, Secret, convert, endpoint};
 
 fn receiver(spec: Value) -> FluxReceiver {
     let mut all = json!({"type": "github", "secretRef": {"name": "s"}, "resources": [{"kind": "GitRepository", "name": "app"}]});
@@ -22,12 +22,13 @@ fn secret(token: &str) -> Secret {
 }
 
 fn why_not(spec: Value, secret: Option<&Secret>) -> String {
-    endpoint(&receiver(spec), secret, Rules::default()).err().expect("a reason")
+    endpoint(&receiver(spec), secret, ReceiverDefaults::default()).err().expect("a reason")
 }
 
 #[test]
 fn the_path_is_that_of_notification_controller() {
-    let made = endpoint(&receiver(json!({})), Some(&secret("token")), Rules::default()).expect("an endpoint");
+    let made = endpoint(&receiver(json!({})), Some(&secret("token")), ReceiverDefaults::default())
+        .expect("an endpoint");
     // printf tokenhookapps | sha256sum
     assert_eq!(
         made.endpoint.path(),
@@ -71,7 +72,7 @@ fn what_hinders_a_receiver_names_the_field() {
 fn no_labels_are_none_and_an_empty_list_of_them_is_met_by_all() {
     let listed =
         |labels: Value| json!({"resources": [{"kind": "GitRepository", "name": "*", "matchLabels": labels}]});
-    let made = endpoint(&receiver(listed(json!({}))), Some(&secret("token")), Rules::default());
+    let made = endpoint(&receiver(listed(json!({}))), Some(&secret("token")), ReceiverDefaults::default());
     let resource = &made.expect("an endpoint").endpoint.selection.resources[0];
     assert!(resource.name.is_none() && resource.labels.is_empty());
     let why = why_not(listed(Value::Null), Some(&secret("token")));
@@ -83,10 +84,10 @@ fn no_labels_are_none_and_an_empty_list_of_them_is_met_by_all() {
 fn other_namespaces_are_closed_unless_they_are_opened() {
     let spec = json!({"resources": [{"kind": "GitRepository", "name": "a"}, {"kind": "GitRepository", "name": "b", "namespace": "other"}]});
     let receiver = receiver(spec);
-    let open = Rules { cross_namespace_refs: true, ..Rules::default() };
+    let open = ReceiverDefaults { cross_namespace_refs: true, ..ReceiverDefaults::default() };
     let made = endpoint(&receiver, Some(&secret("token")), open).expect("an endpoint");
     assert_eq!(made.endpoint.selection.resources.len(), 2);
-    let made = endpoint(&receiver, Some(&secret("token")), Rules::default()).expect("an endpoint");
+    let made = endpoint(&receiver, Some(&secret("token")), ReceiverDefaults::default()).expect("an endpoint");
     assert_eq!(made.endpoint.selection.resources.len(), 1);
     assert_eq!(
         made.without_effect,
@@ -97,7 +98,8 @@ fn other_namespaces_are_closed_unless_they_are_opened() {
 #[test]
 fn both_filters_have_to_hold_also_with_comments_in_them() {
     let spec = json!({"resourceFilter": "true // always", "resources": [{"kind": "GitRepository", "name": "a", "filter": "res.metadata.name == 'a'"}]});
-    let made = endpoint(&receiver(spec), Some(&secret("token")), Rules::default()).expect("an endpoint");
+    let made =
+        endpoint(&receiver(spec), Some(&secret("token")), ReceiverDefaults::default()).expect("an endpoint");
     let filter = made.endpoint.selection.resources[0].filter.as_ref().expect("a filter");
     assert_eq!(filter.text(), "(true // always\n) && (res.metadata.name == 'a'\n)");
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::listed::{self, Listed};
+use super::listed::{self, ResourceList};
 use super::to_endpoint::issuers;
-use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
-use crate::flux::selection::Resource;
+use super::{DEFAULT_AUDIENCE, FluxReceiver, OidcProvider, Secret, Type};
+use crate::flux::selection::ResourceSelector;
 
 /// An entry for a config file.
-pub struct Converted {
+pub struct ConfigEntry {
     pub entry: Map<String, Value>,
     /// The file that the entry names as its key; what has to be in it is `token` of the Secret.
     pub key_path: String,
@@ -21,27 +21,27 @@ pub struct Converted {
 ///
 /// # Errors
 /// Why there is no such entry.
-pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Converted, String> {
+pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<ConfigEntry, String> {
     let spec = &receiver.spec;
-    let of_type = Type::named(&spec.r#type)?;
+    let receiver_type = Type::named(&spec.r#type)?;
     let mut notes = Vec::new();
     // Namespaces hold no dots, so no two Receivers have one file.
     let key_path = format!("{}.{}.key", receiver.namespace, receiver.name);
     let mut entry = Map::new();
     let mut set = |field: &str, value: Value| entry.insert(field.to_owned(), value);
-    set("source", json!(of_type.source));
+    set("source", json!(receiver_type.source));
     set("keyPath", json!(key_path));
     set("name", json!(receiver.endpoint_name()));
     set("pathSalt", json!(receiver.path_salt()));
-    if of_type.proves_nothing {
+    if receiver_type.proves_nothing {
         set("unsigned", json!(true));
         notes.push("protected by the secret path alone, as the Receiver did; `auth` is better".to_owned());
     }
-    notes.push(match of_type.reads_body || of_type.source.starts_with("generic") {
+    notes.push(match receiver_type.reads_body || receiver_type.source.starts_with("generic") {
         true => "takes POST alone, where the Receiver took any method".to_owned(),
         false => format!(
             "takes POST alone, and bodies that {} sends, where the Receiver took any method and body",
-            of_type.source
+            receiver_type.source
         ),
     });
     if spec.secret_ref.is_none() {
@@ -51,7 +51,7 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
                 .to_owned(),
         );
     }
-    if of_type.name == "gcr" {
+    if receiver_type.name == "gcr" {
         let known = |value: Option<&String>| json!(value.map_or("FILL-IN", String::as_str));
         let (audience, email) =
             secret.map(|secret| (secret.audience.as_ref(), secret.email.as_ref())).unwrap_or_default();
@@ -60,11 +60,11 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("gcr: take `audience` and `email` out of the Secret".to_owned());
         }
     }
-    if of_type.name == "generic-oidc" {
+    if receiver_type.name == "generic-oidc" {
         issuers(&spec.oidc_providers)?;
         set("oidc", spec.oidc_providers.iter().map(issuer).collect());
     }
-    match (spec.events.is_empty(), of_type.has_events) {
+    match (spec.events.is_empty(), receiver_type.has_events) {
         (true, _) => {}
         (false, true) => {
             // Here they are globs.
@@ -74,9 +74,9 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
             notes.push("events: this type does not look at them, so they are left out".to_owned())
         }
     }
-    let Listed { resources, left_out } = listed::read(receiver, true)?;
+    let ResourceList { resources, left_out } = listed::read(receiver, true)?;
     notes.extend(left_out.into_iter().map(|why| format!("{why}, so it is left out")));
-    let is_own = |resource: &Resource| resource.namespace.as_ref() == Some(&receiver.namespace);
+    let is_own = |resource: &ResourceSelector| resource.namespace.as_ref() == Some(&receiver.namespace);
     // What is its own needs no consent under --require-opt-in.
     if resources.iter().all(is_own) {
         set("namespaces", json!([receiver.namespace]));
@@ -90,11 +90,11 @@ pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Conve
     if spec.suspend {
         set("suspend", json!(true));
     }
-    Ok(Converted { entry, key_path, notes })
+    Ok(ConfigEntry { entry, key_path, notes })
 }
 
-fn entry_of(resource: &Resource) -> Value {
-    let Resource { kind, name, namespace, labels, filter } = resource;
+fn entry_of(resource: &ResourceSelector) -> Value {
+    let ResourceSelector { kind, name, namespace, labels, filter } = resource;
     let name = name.as_deref().unwrap_or("*");
     let mut entry = json!({"kind": kind.info().name, "name": name, "namespace": namespace});
     if !labels.is_empty() {
@@ -109,7 +109,7 @@ fn entry_of(resource: &Resource) -> Value {
 fn issuer(provider: &OidcProvider) -> Value {
     let audience = Some(provider.audience.as_str()).filter(|audience| !audience.is_empty());
     let mut issuer =
-        json!({"issuerURL": provider.issuer_url, "audience": audience.unwrap_or(USUAL_AUDIENCE)});
+        json!({"issuerURL": provider.issuer_url, "audience": audience.unwrap_or(DEFAULT_AUDIENCE)});
     if !provider.variables.is_empty() {
         let variables = provider.variables.iter();
         issuer["variables"] = variables

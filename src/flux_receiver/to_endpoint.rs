@@ -3,21 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::listed::{self, Listed};
-use super::{FluxReceiver, OidcProvider, Secret, Type, USUAL_AUDIENCE};
-use crate::endpoint::{Endpoint, HOOK_PREFIX, Origin};
+use super::listed::{self, ResourceList};
+use super::{DEFAULT_AUDIENCE, FluxReceiver, OidcProvider, Secret, Type};
+use crate::endpoint::{Endpoint, EndpointOrigin, HOOK_PREFIX};
 use crate::expression::Expression;
 use crate::filter::{Filter, Globs};
-use crate::flux::selection::{Resource, Selection};
+use crate::flux::selection::{ResourceSelector, Selection};
 use crate::provider::Provider;
 use crate::verify::fetch::Trust;
 use crate::verify::key::{Key, digest_of};
 use crate::verify::oidc::{DECLARED, Issuer, Validation};
-use crate::verify::{Credentials, Expects, GoogleAccount};
+use crate::verify::{Credentials, GoogleAccount, Requirement};
 
 /// What the command line says about all Receivers.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Rules<'r> {
+pub struct ReceiverDefaults<'r> {
     /// Whether a Receiver reaches objects of other namespaces than its own.
     pub cross_namespace_refs: bool,
     /// Whether objects outside of its namespace have to consent.
@@ -27,7 +27,7 @@ pub struct Rules<'r> {
 }
 
 /// An endpoint out of a Receiver.
-pub struct Made {
+pub struct ReceiverEndpoint {
     pub endpoint: Endpoint,
     /// What of the Receiver has no effect, and what to do about it.
     pub without_effect: Vec<String>,
@@ -37,38 +37,43 @@ pub struct Made {
 ///
 /// # Errors
 /// Why it cannot be served, with the field.
-pub fn endpoint(receiver: &FluxReceiver, secret: Option<&Secret>, rules: Rules<'_>) -> Result<Made, String> {
+pub fn endpoint(
+    receiver: &FluxReceiver,
+    secret: Option<&Secret>,
+    rules: ReceiverDefaults<'_>,
+) -> Result<ReceiverEndpoint, String> {
     let spec = &receiver.spec;
-    let of_type = Type::named(&spec.r#type)?;
-    let provider = Provider::named(of_type.source).expect("the table of types names senders");
+    let receiver_type = Type::named(&spec.r#type)?;
+    let provider = Provider::named(receiver_type.source).expect("the table of types names senders");
     let keys = keys(receiver, secret)?;
-    let expects = expects(receiver, of_type, secret, rules)?;
-    let Listed { resources, left_out } = listed::read(receiver, rules.cross_namespace_refs)?;
+    let expects = expects(receiver, receiver_type, secret, rules)?;
+    let ResourceList { resources, left_out } = listed::read(receiver, rules.cross_namespace_refs)?;
     let salt = receiver.path_salt();
     let digest = keys.first().map_or_else(|| digest_of(&[], &salt), |key| key.digest(&salt));
-    let credentials = Credentials { keys, expects, unsigned: of_type.proves_nothing };
+    let credentials = Credentials { keys, expects, unsigned: receiver_type.proves_nothing };
     let name = receiver.endpoint_name();
     let mut endpoint =
         Endpoint::new(name, provider, PathBuf::from(receiver.secret_name()), credentials, digest);
     endpoint.selection = selection(receiver, rules, resources);
     endpoint.suspended = spec.suspend;
     endpoint.takes_any_method = true;
-    endpoint.takes_any_body = !of_type.reads_body;
+    endpoint.takes_any_body = !receiver_type.reads_body;
     if !endpoint.credentials.keys.is_empty() {
         endpoint.key_names = vec![Arc::from(receiver.secret_name())];
     }
-    if of_type.has_events && !spec.events.is_empty() {
+    if receiver_type.has_events && !spec.events.is_empty() {
         let events = spec.events.iter().map(|event| globset::escape(event)).collect();
-        let events = Globs::of_events(events).map_err(|err| format!("spec.events: {err}"))?;
+        let events = Globs::from_events(events).map_err(|err| format!("spec.events: {err}"))?;
         endpoint.filter = Filter { events: Some(events), ..Filter::default() };
     }
-    endpoint.origin = Origin::Receiver { created: receiver.created.clone(), uid: receiver.uid.clone() };
+    endpoint.origin =
+        EndpointOrigin::Receiver { created: receiver.created.clone(), uid: receiver.uid.clone() };
     // A changed token changes the path only when notification-controller says so in the status.
     let of_status = receiver.webhook_path.as_deref().and_then(|path| path.strip_prefix(HOOK_PREFIX));
     if let Some(of_status) = of_status.filter(|of_status| !of_status.is_empty()) {
         endpoint = endpoint.also_at(of_status.to_owned());
     }
-    Ok(Made { endpoint, without_effect: left_out })
+    Ok(ReceiverEndpoint { endpoint, without_effect: left_out })
 }
 
 /// The token as the Secret has it; tokens that prove nothing make the path all the same.
@@ -88,11 +93,11 @@ fn keys(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Vec<Key>, St
 
 fn expects(
     receiver: &FluxReceiver,
-    of_type: &Type,
+    receiver_type: &Type,
     secret: Option<&Secret>,
-    rules: Rules<'_>,
-) -> Result<Expects, String> {
-    match of_type.name {
+    rules: ReceiverDefaults<'_>,
+) -> Result<Requirement, String> {
+    match receiver_type.name {
         "gcr" => {
             let field = |value: Option<&String>, name: &str| {
                 value
@@ -102,7 +107,7 @@ fn expects(
             };
             let email = field(secret.and_then(|secret| secret.email.as_ref()), "email")?;
             let audience = field(secret.and_then(|secret| secret.audience.as_ref()), "audience")?;
-            Ok(Expects::Google(GoogleAccount { audience, email }))
+            Ok(Requirement::Google(GoogleAccount { audience, email }))
         }
         "generic-oidc" => {
             let mut issuers = issuers(&receiver.spec.oidc_providers)?;
@@ -110,9 +115,9 @@ fn expects(
                 issuer.trust = trust_in(&issuer.url, rules.allowed_issuers)
                     .map_err(|why| format!("spec.oidcProviders[{at}].issuerURL: {why}"))?;
             }
-            Ok(Expects::Issuers(issuers))
+            Ok(Requirement::Issuers(issuers))
         }
-        _ => Ok(Expects::KeyAlone),
+        _ => Ok(Requirement::KeyAlone),
     }
 }
 
@@ -160,13 +165,17 @@ fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
     Ok(Issuer {
         url: provider.issuer_url.clone(),
         trust: Trust::Operator,
-        audience: audience.map_or_else(|| USUAL_AUDIENCE.to_owned(), String::clone),
+        audience: audience.map_or_else(|| DEFAULT_AUDIENCE.to_owned(), String::clone),
         variables: variables.collect::<Result<_, _>>()?,
         validations: validations.collect::<Result<_, _>>()?,
     })
 }
 
-fn selection(receiver: &FluxReceiver, rules: Rules<'_>, resources: Vec<Resource>) -> Selection {
+fn selection(
+    receiver: &FluxReceiver,
+    rules: ReceiverDefaults<'_>,
+    resources: Vec<ResourceSelector>,
+) -> Selection {
     let selection = Selection { resources, matches_all: true, ..Selection::default() };
     match rules.require_opt_in {
         true => selection.with_consent(&receiver.endpoint_name(), vec![receiver.namespace.clone()]),

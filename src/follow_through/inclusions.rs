@@ -24,14 +24,14 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The included objects whose changes are waited for.
 #[derive(Default)]
 pub(super) struct Inclusions {
-    waits: HashMap<Target, Vec<Wait>>,
+    waits: HashMap<Target, Vec<InclusionWait>>,
     count: usize,
     pruned: Option<Instant>,
 }
 
 /// What to do when an object has changed, for one endpoint. It stays after a change: the next push may come while
 /// the first one is fetched.
-struct Wait {
+struct InclusionWait {
     delivery: DeliveryId,
     /// A hash of the artifact that was last seen.
     artifact: u64,
@@ -42,7 +42,7 @@ struct Wait {
 
 /// An object to request, since another one that it includes has changed.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct IncluderRequest {
     pub(super) delivery: DeliveryId,
     pub(super) included: Target,
     pub(super) includer: Target,
@@ -57,7 +57,7 @@ impl Inclusions {
         inclusions: Vec<Inclusion>,
         is_shown: impl Fn(&Target) -> bool,
         now: Instant,
-    ) -> Vec<Change> {
+    ) -> Vec<IncluderRequest> {
         self.prune(now);
         let mut includers: HashMap<Target, Vec<Target>> = HashMap::new();
         let mut artifacts = HashMap::new();
@@ -68,7 +68,7 @@ impl Inclusions {
         let includers = Arc::new(includers);
         let mut changes = Vec::new();
         for (included, artifact) in artifacts {
-            let wait = Wait {
+            let wait = InclusionWait {
                 delivery: delivery.clone(),
                 artifact,
                 includers: Arc::clone(&includers),
@@ -84,7 +84,7 @@ impl Inclusions {
     }
 
     /// An object was seen with this artifact. Returns what to request.
-    pub(super) fn observe(&mut self, target: &Target, artifact: u64, now: Instant) -> Vec<Change> {
+    pub(super) fn observe(&mut self, target: &Target, artifact: u64, now: Instant) -> Vec<IncluderRequest> {
         let mut changes = Vec::new();
         for wait in self.waits.get_mut(target).into_iter().flatten() {
             let has_changed = std::mem::replace(&mut wait.artifact, artifact) != artifact;
@@ -107,7 +107,7 @@ impl Inclusions {
     }
 
     /// The latest delivery of an endpoint is the one that counts; what was last seen of the object stays.
-    fn wait(&mut self, target: Target, mut wait: Wait) {
+    fn wait(&mut self, target: Target, mut wait: InclusionWait) {
         let waits = self.waits.entry(target).or_default();
         match waits.iter_mut().find(|earlier| earlier.delivery.endpoint == wait.delivery.endpoint) {
             Some(earlier) => {
@@ -135,10 +135,10 @@ impl Inclusions {
     }
 }
 
-impl Wait {
-    fn lead_on(&self, included: &Target, changes: &mut Vec<Change>) {
+impl InclusionWait {
+    fn lead_on(&self, included: &Target, changes: &mut Vec<IncluderRequest>) {
         for includer in self.includers.get(included).into_iter().flatten() {
-            changes.push(Change {
+            changes.push(IncluderRequest {
                 delivery: self.delivery.clone(),
                 included: included.clone(),
                 includer: includer.clone(),
@@ -171,20 +171,20 @@ mod tests {
         Progress::default().with_artifact(Some(revision), None).artifact
     }
 
-    fn names(changes: Vec<Change>) -> Vec<String> {
+    fn names(changes: Vec<IncluderRequest>) -> Vec<String> {
         let mut names: Vec<String> = changes.into_iter().map(|change| change.includer.name).collect();
         names.sort();
         names
     }
 
-    struct World {
+    struct TestInclusions {
         inclusions: Inclusions,
         now: Instant,
     }
 
-    impl World {
-        fn new() -> World {
-            World { inclusions: Inclusions::default(), now: Instant::now() }
+    impl TestInclusions {
+        fn new() -> TestInclusions {
+            TestInclusions { inclusions: Inclusions::default(), now: Instant::now() }
         }
 
         fn push(&mut self, endpoint: &str, pairs: &[&str]) {
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn includers_are_requested_in_chains_as_each_link_has_changed() {
-        let mut world = World::new();
+        let mut world = TestInclusions::new();
         world.push("github", &["a<b", "a<b2", "b<c"]);
         assert_eq!(world.sees("a", "1"), NOTHING, "the request itself is no change");
         assert_eq!(world.sees("a", "2"), ["b", "b2"]);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_push_while_the_one_before_is_fetched_reaches_the_includers_too() {
-        let mut world = World::new();
+        let mut world = TestInclusions::new();
         world.push("github", &["a<b"]);
         world.push("github", &["a<b"]);
         assert_eq!(world.sees("a", "2"), ["b"]);
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn links_lead_on_in_whatever_order_they_change() {
         for order in [["a", "b"], ["b", "a"]] {
-            let mut world = World::new();
+            let mut world = TestInclusions::new();
             world.push("github", &["a<b", "b<c"]);
             let requested: Vec<String> = order.iter().flat_map(|name| world.sees(name, "2")).collect();
             assert!(requested.contains(&"b".to_owned()) && requested.contains(&"c".to_owned()), "{order:?}");
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_circle_over_two_endpoints_ends() {
-        let mut world = World::new();
+        let mut world = TestInclusions::new();
         world.push("github", &["a<b"]);
         world.push("gitea", &["b<a"]);
         let mut requests = 0;
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_already_leads_on_at_once_and_nothing_for_ever() {
-        let mut world = World::new();
+        let mut world = TestInclusions::new();
         let delivery = History::default().new_delivery(&Arc::from("github"));
         let changes = world.inclusions.expect(&delivery, inclusions(&["a<b"]), |_| true, world.now);
         assert_eq!(names(changes), ["b"]);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn waits_are_bounded_and_go_with_their_objects() {
-        let mut world = World::new();
+        let mut world = TestInclusions::new();
         for endpoint in 0..30 {
             let pairs: Vec<String> = (0..500).map(|at| format!("a{at}<b")).collect();
             let pairs: Vec<&str> = pairs.iter().map(String::as_str).collect();

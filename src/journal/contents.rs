@@ -15,12 +15,12 @@ pub struct Contents {
     pub last_alive: Option<u64>,
     /// Whether it is a new one that does not know what was pending before. Remembered until someone
     /// has caught up.
-    pub origin: Origin,
+    pub origin: JournalOrigin,
 }
 
 /// Where the contents of a journal come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Origin {
+pub enum JournalOrigin {
     /// There was none before.
     #[default]
     New,
@@ -35,7 +35,7 @@ pub enum Origin {
 
 /// A change of what the journal holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum JournalChange {
     /// The object waits for a patch in this round.
     Pend(Target, u64),
     /// The object waits no more, unless in a later round than this one.
@@ -53,59 +53,62 @@ pub enum Change {
     Alive(u64),
 }
 
-impl Change {
+impl JournalChange {
     /// Whether it holds although a commit of it has failed, and is written with the next one: nobody
     /// waits for it, and it stays true.
     pub fn outlives_failure(&self) -> bool {
         match self {
-            Change::Settle(..) | Change::Drop(_) | Change::CaughtUp | Change::WasAbsent => true,
-            Change::Pend(..) | Change::Keep(..) | Change::Alive(_) => false,
+            JournalChange::Settle(..)
+            | JournalChange::Drop(_)
+            | JournalChange::CaughtUp
+            | JournalChange::WasAbsent => true,
+            JournalChange::Pend(..) | JournalChange::Keep(..) | JournalChange::Alive(_) => false,
         }
     }
 }
 
 impl Contents {
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: JournalChange) {
         match change {
-            Change::Pend(target, generation) => drop(self.pending.insert(target, generation)),
-            Change::Settle(target, generation) => {
+            JournalChange::Pend(target, generation) => drop(self.pending.insert(target, generation)),
+            JournalChange::Settle(target, generation) => {
                 if self.pending.get(&target).is_some_and(|held| *held <= generation) {
                     self.pending.remove(&target);
                 }
             }
-            Change::Keep(number, bytes) => drop(self.deliveries.insert(number, bytes)),
-            Change::Drop(number) => drop(self.deliveries.remove(&number)),
-            Change::CaughtUp => self.origin = Origin::Kept,
-            Change::WasAbsent => self.origin = Origin::KeptAfterAbsence,
-            Change::Alive(time) => self.last_alive = Some(time),
+            JournalChange::Keep(number, bytes) => drop(self.deliveries.insert(number, bytes)),
+            JournalChange::Drop(number) => drop(self.deliveries.remove(&number)),
+            JournalChange::CaughtUp => self.origin = JournalOrigin::Kept,
+            JournalChange::WasAbsent => self.origin = JournalOrigin::KeptAfterAbsence,
+            JournalChange::Alive(time) => self.last_alive = Some(time),
         }
     }
 
     /// The changes that make these contents those.
-    pub(super) fn changes_to(&self, wanted: &Contents) -> Vec<Change> {
+    pub(super) fn changes_to(&self, wanted: &Contents) -> Vec<JournalChange> {
         let mut changes = Vec::new();
         for (target, generation) in &self.pending {
             if !wanted.pending.contains_key(target) {
-                changes.push(Change::Settle(target.clone(), *generation));
+                changes.push(JournalChange::Settle(target.clone(), *generation));
             }
         }
         for (target, generation) in &wanted.pending {
             if self.pending.get(target) != Some(generation) {
-                changes.push(Change::Pend(target.clone(), *generation));
+                changes.push(JournalChange::Pend(target.clone(), *generation));
             }
         }
         let surplus = self.deliveries.keys().filter(|number| !wanted.deliveries.contains_key(number));
-        changes.extend(surplus.map(|number| Change::Drop(*number)));
+        changes.extend(surplus.map(|number| JournalChange::Drop(*number)));
         let missing = wanted.deliveries.iter().filter(|(number, _)| !self.deliveries.contains_key(number));
-        changes.extend(missing.map(|(number, bytes)| Change::Keep(*number, bytes.clone())));
-        if wanted.origin == Origin::Kept && self.origin != Origin::Kept {
-            changes.push(Change::CaughtUp);
+        changes.extend(missing.map(|(number, bytes)| JournalChange::Keep(*number, bytes.clone())));
+        if wanted.origin == JournalOrigin::Kept && self.origin != JournalOrigin::Kept {
+            changes.push(JournalChange::CaughtUp);
         }
-        if wanted.origin == Origin::KeptAfterAbsence && self.origin == Origin::Kept {
-            changes.push(Change::WasAbsent);
+        if wanted.origin == JournalOrigin::KeptAfterAbsence && self.origin == JournalOrigin::Kept {
+            changes.push(JournalChange::WasAbsent);
         }
         if wanted.last_alive != self.last_alive {
-            changes.extend(wanted.last_alive.map(Change::Alive));
+            changes.extend(wanted.last_alive.map(JournalChange::Alive));
         }
         changes
     }

@@ -8,25 +8,25 @@ use std::path::{Path, PathBuf};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use sha2::{Digest, Sha256};
 
-use super::contents::{Change, Contents, Origin};
+use super::contents::{Contents, JournalChange, JournalOrigin};
 use crate::flux::{Kind, Target};
 
 /// Where a journal lives. Opened at the start, and again after every failure.
-pub trait Medium: Send {
+pub trait JournalMedium: Send {
     /// Opens the store; says what it holds.
     ///
     /// # Errors
     /// When it cannot be used.
-    fn open(&mut self) -> Result<(Box<dyn Store>, Contents), OpenError>;
+    fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError>;
 }
 
 /// A store that can be written. After an error it is not used any more.
-pub trait Store: Send {
+pub trait JournalStore: Send {
     /// Makes all changes durable, or none. Gives the size of the store in bytes.
     ///
     /// # Errors
     /// Why nothing was written.
-    fn apply(&mut self, changes: &[Change]) -> Result<u64, String>;
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String>;
 }
 
 /// Why a journal cannot be used.
@@ -37,7 +37,7 @@ pub enum OpenError {
     Locked(PathBuf),
     /// It was written by a version of flux-recv that this one does not know.
     #[error(
-        "{} was written by a newer flux-recv (format {found}, this one knows {FORMAT}); start that version, or move the file away",
+        "{} was written by a newer flux-recv (format {found}, this one knows {FORMAT_VERSION}); start that version, or move the file away",
         .file.display()
     )]
     Newer {
@@ -51,28 +51,28 @@ pub enum OpenError {
 }
 
 /// A folder with the file of a journal.
-pub struct Folder {
+pub struct JournalFolder {
     folder: PathBuf,
 }
 
 /// The name of the file.
-pub const FILE: &str = "journal.redb";
+pub const JOURNAL_FILE: &str = "journal.redb";
 
 /// What the name of the first file that was put aside ends in.
-const ASIDE: &str = "redb.corrupt-1";
+const CORRUPT_EXTENSION: &str = "redb.corrupt-1";
 
 /// The format of the tables below.
-const FORMAT: u64 = 1;
+const FORMAT_VERSION: u64 = 1;
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const PENDING: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pending");
-const DELIVERIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
+const META_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const PENDING_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pending");
+const DELIVERIES_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deliveries");
 /// A table of its own: versions that do not know it pass it over.
-const ALIVE: TableDefinition<'_, &str, u64> = TableDefinition::new("alive");
-const LAST_ALIVE: &str = "last";
+const ALIVE_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("alive");
+const LAST_ALIVE_KEY: &str = "last";
 
 /// Says in the first table that nobody has caught up yet with what came before the file.
-const MISSED: &str = "missed";
+const MISSED_KEY: &str = "missed";
 const MISSED_NEW: u64 = 1;
 const MISSED_CORRUPT: u64 = 2;
 const MISSED_ABSENT: u64 = 3;
@@ -81,23 +81,23 @@ const MISSED_ABSENT: u64 = 3;
 const CACHE_BYTES: usize = 1 << 20;
 
 /// Above this a file is compacted when it is opened.
-const COMPACT_ABOVE: u64 = 8 << 20;
+const MIN_COMPACTED_BYTES: u64 = 8 << 20;
 
 /// Why a file cannot be read.
-enum Fault {
+enum StoreFault {
     Refused(OpenError),
     Corrupt(String),
 }
 
-impl Folder {
+impl JournalFolder {
     /// The journal in this folder, which is made if it is not there.
-    pub fn new(folder: &Path) -> Folder {
-        Folder { folder: folder.to_owned() }
+    pub fn new(folder: &Path) -> JournalFolder {
+        JournalFolder { folder: folder.to_owned() }
     }
 }
 
-impl Medium for Folder {
-    fn open(&mut self) -> Result<(Box<dyn Store>, Contents), OpenError> {
+impl JournalMedium for JournalFolder {
+    fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError> {
         let unusable = |err: &dyn std::fmt::Display| {
             OpenError::Unusable(format!(
                 "the journal in {} cannot be written: {err}; give a writable folder with --journal DIR, or --journal none to \
@@ -106,26 +106,30 @@ impl Medium for Folder {
             ))
         };
         std::fs::create_dir_all(&self.folder).map_err(|err| unusable(&err))?;
-        let file = self.folder.join(FILE);
+        let file = self.folder.join(JOURNAL_FILE);
         // A process may have ended between putting a file aside and making a new one.
-        let origin = if file.with_extension(ASIDE).exists() { Origin::Corrupt } else { Origin::New };
+        let origin = if file.with_extension(CORRUPT_EXTENSION).exists() {
+            JournalOrigin::Corrupt
+        } else {
+            JournalOrigin::New
+        };
         if !file.exists() {
             create(&self.folder, &file, origin).map_err(|why| unusable(&why))?;
         }
         match guarded(|| open(&file, origin)).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
-            Err(Fault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
-            Err(Fault::Refused(err)) => Err(err),
-            Err(Fault::Corrupt(why)) => {
+            Err(StoreFault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
+            Err(StoreFault::Refused(err)) => Err(err),
+            Err(StoreFault::Corrupt(why)) => {
                 let aside = put_aside(&file).map_err(|err| unusable(&err))?;
                 log::error!(
                     file:% = file.display(), aside:% = aside.display(), why:%;
                     "the journal is corrupt; it was put aside, what was pending in it is unknown"
                 );
-                match guarded(|| open(&file, Origin::Corrupt)).and_then(|opened| opened) {
+                match guarded(|| open(&file, JournalOrigin::Corrupt)).and_then(|opened| opened) {
                     Ok((store, contents)) => Ok((Box::new(store), contents)),
-                    Err(Fault::Refused(err)) => Err(err),
-                    Err(Fault::Corrupt(why)) => Err(unusable(&why)),
+                    Err(StoreFault::Refused(err)) => Err(err),
+                    Err(StoreFault::Corrupt(why)) => Err(unusable(&why)),
                 }
             }
         }
@@ -133,14 +137,14 @@ impl Medium for Folder {
 }
 
 /// redb panics over some corrupted files.
-fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(act)).map_err(|_| Fault::Corrupt("reading it panics".to_owned()))
+fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, StoreFault> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|_| StoreFault::Corrupt("reading it panics".to_owned()))
 }
 
 fn put_aside(file: &Path) -> io::Result<PathBuf> {
     for number in 1.. {
         let aside = match number {
-            1 => file.with_extension(ASIDE),
+            1 => file.with_extension(CORRUPT_EXTENSION),
             _ => file.with_extension(format!("redb.corrupt-{number}")),
         };
         if !aside.exists() {
@@ -153,8 +157,8 @@ fn put_aside(file: &Path) -> io::Result<PathBuf> {
 
 /// Creates a file whole or not at all: one that a full disk left half written would look corrupt to the next
 /// start. If another process creates it at the same time, that one is kept.
-fn create(folder: &Path, file: &Path, origin: Origin) -> Result<(), String> {
-    let unfinished = tempfile::Builder::new().prefix(FILE).suffix(".new").tempfile_in(folder);
+fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), String> {
+    let unfinished = tempfile::Builder::new().prefix(JOURNAL_FILE).suffix(".new").tempfile_in(folder);
     let unfinished = unfinished.map_err(|err| err.to_string())?.into_temp_path();
     let created = guarded(|| {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(&unfinished);
@@ -170,26 +174,28 @@ fn create(folder: &Path, file: &Path, origin: Origin) -> Result<(), String> {
 }
 
 /// Opens the file; one that is made is marked with where it comes from.
-fn open(file: &Path, origin: Origin) -> Result<(RedbStore, Contents), Fault> {
+fn open(file: &Path, origin: JournalOrigin) -> Result<(RedbStore, Contents), StoreFault> {
     let existed = match std::fs::metadata(file) {
-        Ok(metadata) if metadata.len() == 0 => return Err(Fault::Corrupt("the file is empty".to_owned())),
+        Ok(metadata) if metadata.len() == 0 => {
+            return Err(StoreFault::Corrupt("the file is empty".to_owned()));
+        }
         Ok(_) => true,
         Err(err) if err.kind() == io::ErrorKind::NotFound => false,
-        Err(err) => return Err(Fault::Refused(OpenError::Unusable(err.to_string()))),
+        Err(err) => return Err(StoreFault::Refused(OpenError::Unusable(err.to_string()))),
     };
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create(file);
     let mut database = opened.map_err(|err| database_fault(err, file))?;
     if existed {
         if !database.check_integrity().map_err(|err| database_fault(err, file))? {
-            return Err(Fault::Corrupt("its checksums do not match".to_owned()));
+            return Err(StoreFault::Corrupt("its checksums do not match".to_owned()));
         }
-        if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > COMPACT_ABOVE) {
-            database.compact().map_err(|err| Fault::Refused(OpenError::Unusable(err.to_string())))?;
+        if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > MIN_COMPACTED_BYTES) {
+            database.compact().map_err(|err| StoreFault::Refused(OpenError::Unusable(err.to_string())))?;
         }
     }
     let left = read(&database, file)?;
     let mut store = RedbStore { database, file: file.to_owned() };
-    let unusable = |why| Fault::Refused(OpenError::Unusable(why));
+    let unusable = |why| StoreFault::Refused(OpenError::Unusable(why));
     let Some(left) = left else {
         store.begin(origin).map_err(|err| unusable(err.to_string()))?;
         return Ok((store, Contents { origin, ..Contents::default() }));
@@ -199,61 +205,61 @@ fn open(file: &Path, origin: Origin) -> Result<(RedbStore, Contents), Fault> {
     Ok((store, left))
 }
 
-fn database_fault(err: DatabaseError, file: &Path) -> Fault {
+fn database_fault(err: DatabaseError, file: &Path) -> StoreFault {
     match err {
-        DatabaseError::DatabaseAlreadyOpen => Fault::Refused(OpenError::Locked(file.to_owned())),
+        DatabaseError::DatabaseAlreadyOpen => StoreFault::Refused(OpenError::Locked(file.to_owned())),
         DatabaseError::UpgradeRequired(version) => {
-            Fault::Refused(OpenError::Newer { file: file.to_owned(), found: u64::from(version) })
+            StoreFault::Refused(OpenError::Newer { file: file.to_owned(), found: u64::from(version) })
         }
         DatabaseError::Storage(err) => storage_fault(err),
-        other => Fault::Refused(OpenError::Unusable(other.to_string())),
+        other => StoreFault::Refused(OpenError::Unusable(other.to_string())),
     }
 }
 
-fn storage_fault(err: StorageError) -> Fault {
+fn storage_fault(err: StorageError) -> StoreFault {
     match err {
-        StorageError::Corrupted(why) => Fault::Corrupt(why),
+        StorageError::Corrupted(why) => StoreFault::Corrupt(why),
         StorageError::Io(err)
             if matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
         {
-            Fault::Corrupt(err.to_string())
+            StoreFault::Corrupt(err.to_string())
         }
-        other => Fault::Refused(OpenError::Unusable(other.to_string())),
+        other => StoreFault::Refused(OpenError::Unusable(other.to_string())),
     }
 }
 
 /// What the tables hold; `None` if there are none yet.
-fn read(database: &Database, file: &Path) -> Result<Option<Contents>, Fault> {
-    let corrupt = |err: &dyn std::fmt::Display| Fault::Corrupt(err.to_string());
+fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault> {
+    let corrupt = |err: &dyn std::fmt::Display| StoreFault::Corrupt(err.to_string());
     let transaction = database.begin_read().map_err(|err| corrupt(&err))?;
-    let meta = match transaction.open_table(META) {
+    let meta = match transaction.open_table(META_TABLE) {
         Ok(meta) => meta,
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         Err(err) => return Err(corrupt(&err)),
     };
     let format = meta.get("format").map_err(|err| corrupt(&err))?.map(|format| format.value());
     match format {
-        Some(FORMAT) => {}
-        Some(found) if found > FORMAT => {
-            return Err(Fault::Refused(OpenError::Newer { file: file.to_owned(), found }));
+        Some(FORMAT_VERSION) => {}
+        Some(found) if found > FORMAT_VERSION => {
+            return Err(StoreFault::Refused(OpenError::Newer { file: file.to_owned(), found }));
         }
         _ => return Err(corrupt(&"it names no format")),
     }
-    let missed = meta.get(MISSED).map_err(|err| corrupt(&err))?.map(|missed| missed.value());
+    let missed = meta.get(MISSED_KEY).map_err(|err| corrupt(&err))?.map(|missed| missed.value());
     let origin = match missed {
-        None => Origin::Kept,
-        Some(MISSED_NEW) => Origin::New,
-        Some(MISSED_ABSENT) => Origin::KeptAfterAbsence,
-        Some(_) => Origin::Corrupt,
+        None => JournalOrigin::Kept,
+        Some(MISSED_NEW) => JournalOrigin::New,
+        Some(MISSED_ABSENT) => JournalOrigin::KeptAfterAbsence,
+        Some(_) => JournalOrigin::Corrupt,
     };
-    let last_alive = match transaction.open_table(ALIVE) {
-        Ok(alive) => alive.get(LAST_ALIVE).map_err(|err| corrupt(&err))?.map(|time| time.value()),
+    let last_alive = match transaction.open_table(ALIVE_TABLE) {
+        Ok(alive) => alive.get(LAST_ALIVE_KEY).map_err(|err| corrupt(&err))?.map(|time| time.value()),
         Err(redb::TableError::TableDoesNotExist(_)) => None,
         Err(err) => return Err(corrupt(&err)),
     };
     let mut contents = Contents { origin, last_alive, ..Contents::default() };
     let mut unknown = 0;
-    let pending = transaction.open_table(PENDING).map_err(|err| corrupt(&err))?;
+    let pending = transaction.open_table(PENDING_TABLE).map_err(|err| corrupt(&err))?;
     for entry in pending.iter().map_err(|err| corrupt(&err))? {
         let (key, value) = entry.map_err(|err| corrupt(&err))?;
         let (key, value) = (key.value(), value.value());
@@ -271,7 +277,7 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, Fault> {
     if unknown > 0 {
         log::warn!(records = unknown; "the journal holds objects of kinds that this version does not know; they stay there");
     }
-    let deliveries = transaction.open_table(DELIVERIES).map_err(|err| corrupt(&err))?;
+    let deliveries = transaction.open_table(DELIVERIES_TABLE).map_err(|err| corrupt(&err))?;
     for entry in deliveries.iter().map_err(|err| corrupt(&err))? {
         let (key, value) = entry.map_err(|err| corrupt(&err))?;
         let Some(bytes) = unsealed(&key.value().to_le_bytes(), value.value()) else {
@@ -287,8 +293,8 @@ struct RedbStore {
     file: PathBuf,
 }
 
-impl Store for RedbStore {
-    fn apply(&mut self, changes: &[Change]) -> Result<u64, String> {
+impl JournalStore for RedbStore {
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write(changes)));
         match written {
             Ok(Ok(())) => Ok(std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len())),
@@ -300,33 +306,33 @@ impl Store for RedbStore {
 
 impl RedbStore {
     /// The first transaction of a file.
-    fn begin(&self, origin: Origin) -> Result<(), redb::Error> {
+    fn begin(&self, origin: JournalOrigin) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
-            let mut meta = transaction.open_table(META)?;
-            meta.insert("format", FORMAT)?;
-            let missed = if origin == Origin::Corrupt { MISSED_CORRUPT } else { MISSED_NEW };
-            meta.insert(MISSED, missed)?;
-            transaction.open_table(PENDING)?;
-            transaction.open_table(DELIVERIES)?;
+            let mut meta = transaction.open_table(META_TABLE)?;
+            meta.insert("format", FORMAT_VERSION)?;
+            let missed = if origin == JournalOrigin::Corrupt { MISSED_CORRUPT } else { MISSED_NEW };
+            meta.insert(MISSED_KEY, missed)?;
+            transaction.open_table(PENDING_TABLE)?;
+            transaction.open_table(DELIVERIES_TABLE)?;
         }
         transaction.commit()?;
         Ok(())
     }
 
-    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
+    fn write(&self, changes: &[JournalChange]) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
-            let mut pending = transaction.open_table(PENDING)?;
-            let mut deliveries = transaction.open_table(DELIVERIES)?;
+            let mut pending = transaction.open_table(PENDING_TABLE)?;
+            let mut deliveries = transaction.open_table(DELIVERIES_TABLE)?;
             for change in changes {
                 match change {
-                    Change::Pend(target, generation) => {
+                    JournalChange::Pend(target, generation) => {
                         let key = target.to_string();
                         let value = sealed(key.as_bytes(), &generation.to_le_bytes());
                         pending.insert(key.as_str(), value.as_slice())?;
                     }
-                    Change::Settle(target, generation) => {
+                    JournalChange::Settle(target, generation) => {
                         let key = target.to_string();
                         let held = pending.get(key.as_str())?.and_then(|held| {
                             let bytes = unsealed(key.as_bytes(), held.value())?;
@@ -336,16 +342,16 @@ impl RedbStore {
                             pending.remove(key.as_str())?;
                         }
                     }
-                    Change::Keep(number, bytes) => {
+                    JournalChange::Keep(number, bytes) => {
                         deliveries.insert(number, sealed(&number.to_le_bytes(), bytes).as_slice())?;
                     }
-                    Change::Drop(number) => drop(deliveries.remove(number)?),
-                    Change::WasAbsent => {
-                        drop(transaction.open_table(META)?.insert(MISSED, MISSED_ABSENT)?);
+                    JournalChange::Drop(number) => drop(deliveries.remove(number)?),
+                    JournalChange::WasAbsent => {
+                        drop(transaction.open_table(META_TABLE)?.insert(MISSED_KEY, MISSED_ABSENT)?);
                     }
-                    Change::CaughtUp => drop(transaction.open_table(META)?.remove(MISSED)?),
-                    Change::Alive(time) => {
-                        drop(transaction.open_table(ALIVE)?.insert(LAST_ALIVE, time)?);
+                    JournalChange::CaughtUp => drop(transaction.open_table(META_TABLE)?.remove(MISSED_KEY)?),
+                    JournalChange::Alive(time) => {
+                        drop(transaction.open_table(ALIVE_TABLE)?.insert(LAST_ALIVE_KEY, time)?);
                     }
                 }
             }

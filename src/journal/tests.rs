@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
-use super::contents::Origin;
-use super::store::{FILE, Folder};
+use super::contents::JournalOrigin;
+use super::store::{JOURNAL_FILE, JournalFolder};
 use super::*;
 use crate::flux::{Kind, Target};
 
@@ -10,17 +10,17 @@ fn target(name: &str) -> Target {
 }
 
 fn open(folder: &std::path::Path) -> (Journal, Contents) {
-    Journal::open(Box::new(Folder::new(folder)), Metrics::new()).expect("a journal")
+    Journal::open(Box::new(JournalFolder::new(folder)), Metrics::new()).expect("a journal")
 }
 
 fn refused(folder: &std::path::Path) -> String {
-    match Journal::open(Box::new(Folder::new(folder)), Metrics::new()) {
+    match Journal::open(Box::new(JournalFolder::new(folder)), Metrics::new()) {
         Ok(_) => panic!("the journal opens"),
         Err(err) => err.to_string(),
     }
 }
 
-async fn kept(journal: &Journal, changes: Vec<Change>) -> Result<(), NotDurable> {
+async fn kept(journal: &Journal, changes: Vec<JournalChange>) -> Result<(), NotDurable> {
     journal.write(changes).expect("a journal that keeps").done().await
 }
 
@@ -31,16 +31,20 @@ async fn what_was_kept_is_there_for_the_next_process() {
     assert_eq!(left, Contents::default());
     let number = journal.new_delivery_number();
     let changes = vec![
-        Change::Pend(target("a"), 1),
-        Change::Pend(target("b"), 7),
-        Change::Keep(number, b"an event".to_vec()),
+        JournalChange::Pend(target("a"), 1),
+        JournalChange::Pend(target("b"), 7),
+        JournalChange::Keep(number, b"an event".to_vec()),
     ];
     assert_eq!(kept(&journal, changes).await, Ok(()));
     // An old round that ends late takes nothing of a newer one away.
-    journal.write_later([Change::Settle(target("a"), 1), Change::Settle(target("b"), 6), Change::CaughtUp]);
+    journal.write_later([
+        JournalChange::Settle(target("a"), 1),
+        JournalChange::Settle(target("b"), 6),
+        JournalChange::CaughtUp,
+    ]);
     journal.close().await;
     let (journal, left) = open(folder.path());
-    assert_eq!(left.origin, Origin::Kept);
+    assert_eq!(left.origin, JournalOrigin::Kept);
     assert_eq!(left.pending.into_iter().collect::<Vec<_>>(), [(target("b"), 7)]);
     assert_eq!(left.deliveries.into_iter().collect::<Vec<_>>(), [(number, b"an event".to_vec())]);
     assert!(journal.new_delivery_number() > number, "numbers are not used twice");
@@ -63,7 +67,7 @@ async fn a_newer_format_is_left_alone() {
     let (journal, _) = open(folder.path());
     journal.close().await;
     {
-        let database = redb::Database::create(folder.path().join(FILE)).expect("a database");
+        let database = redb::Database::create(folder.path().join(JOURNAL_FILE)).expect("a database");
         let transaction = database.begin_write().expect("a transaction");
         transaction
             .open_table(redb::TableDefinition::<&str, u64>::new("meta"))
@@ -84,10 +88,10 @@ async fn a_corrupt_file_is_put_aside_and_never_believed() {
     for seed in 0..60 {
         let folder = tempfile::tempdir().expect("a folder");
         let (journal, _) = open(folder.path());
-        let many = (0..200).map(|at| Change::Pend(target(&format!("object-{at}")), at + 1)).collect();
+        let many = (0..200).map(|at| JournalChange::Pend(target(&format!("object-{at}")), at + 1)).collect();
         assert_eq!(kept(&journal, many).await, Ok(()));
         journal.close().await;
-        let file = folder.path().join(FILE);
+        let file = folder.path().join(JOURNAL_FILE);
         let mut bytes = std::fs::read(&file).expect("a file");
         let mut random = fastrand::Rng::with_seed(seed);
         match seed {
@@ -103,7 +107,7 @@ async fn a_corrupt_file_is_put_aside_and_never_believed() {
         std::fs::write(&file, &bytes).expect("a write");
         let (journal, left) = open(folder.path());
         match left.origin {
-            Origin::Corrupt => {
+            JournalOrigin::Corrupt => {
                 aside += 1;
                 assert_eq!(left.pending.len(), 0);
                 let kept_aside =
@@ -116,7 +120,7 @@ async fn a_corrupt_file_is_put_aside_and_never_believed() {
                 assert!(left.pending.iter().all(|(target, at)| target.name == format!("object-{}", at - 1)));
             }
         }
-        assert_eq!(kept(&journal, vec![Change::Pend(target("new"), 1)]).await, Ok(()));
+        assert_eq!(kept(&journal, vec![JournalChange::Pend(target("new"), 1)]).await, Ok(()));
         journal.close().await;
     }
     assert!(aside > 10, "{aside} of 60 were noticed, {whole} were whole");
@@ -128,19 +132,19 @@ async fn that_something_was_missed_is_remembered_until_someone_has_caught_up() {
     let folder = tempfile::tempdir().expect("a folder");
     for _ in 0..2 {
         let (journal, left) = open(folder.path());
-        assert_eq!(left.origin, Origin::New);
+        assert_eq!(left.origin, JournalOrigin::New);
         journal.close().await;
     }
-    std::fs::write(folder.path().join(FILE), "not a database").expect("a write");
+    std::fs::write(folder.path().join(JOURNAL_FILE), "not a database").expect("a write");
     for _ in 0..2 {
         let (journal, left) = open(folder.path());
-        assert_eq!(left.origin, Origin::Corrupt);
+        assert_eq!(left.origin, JournalOrigin::Corrupt);
         journal.close().await;
     }
     let (journal, _) = open(folder.path());
-    assert_eq!(kept(&journal, vec![Change::CaughtUp]).await, Ok(()));
+    assert_eq!(kept(&journal, vec![JournalChange::CaughtUp]).await, Ok(()));
     journal.close().await;
-    assert_eq!(open(folder.path()).1.origin, Origin::Kept);
+    assert_eq!(open(folder.path()).1.origin, JournalOrigin::Kept);
 }
 
 #[test]
@@ -177,8 +181,8 @@ struct DiskStore {
     opened: u32,
 }
 
-impl Medium for Disk {
-    fn open(&mut self) -> Result<(Box<dyn Store>, Contents), OpenError> {
+impl JournalMedium for Disk {
+    fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError> {
         let mut state = self.state.lock().expect("a lock");
         if state.is_broken {
             return Err(OpenError::Unusable("no space left".to_owned()));
@@ -189,8 +193,8 @@ impl Medium for Disk {
     }
 }
 
-impl Store for DiskStore {
-    fn apply(&mut self, changes: &[Change]) -> Result<u64, String> {
+impl JournalStore for DiskStore {
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String> {
         let mut state = self.disk.state.lock().expect("a lock");
         if state.is_broken || state.opened != self.opened {
             return Err("no space left".to_owned());
@@ -205,13 +209,13 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     let disk = Disk::default();
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     assert_eq!(
-        kept(&journal, vec![Change::Pend(target("a"), 1), Change::Pend(target("b"), 1)]).await,
+        kept(&journal, vec![JournalChange::Pend(target("a"), 1), JournalChange::Pend(target("b"), 1)]).await,
         Ok(())
     );
 
     disk.state.lock().expect("a lock").is_broken = true;
-    journal.write_later([Change::Settle(target("a"), 1)]);
-    assert_eq!(kept(&journal, vec![Change::Pend(target("c"), 1)]).await, Err(NotDurable));
+    journal.write_later([JournalChange::Settle(target("a"), 1)]);
+    assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Err(NotDurable));
     assert!(!journal.is_writable());
 
     // Something else has damaged what was there, too.
@@ -225,20 +229,20 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     assert!(journal.is_writable(), "without anyone who writes");
     let pending: Vec<Target> = disk.state.lock().expect("a lock").contents.pending.keys().cloned().collect();
     assert_eq!(pending, [target("b")], "what was promised is there, what had ended is not");
-    assert_eq!(kept(&journal, vec![Change::Pend(target("c"), 1)]).await, Ok(()));
+    assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Ok(()));
 }
 
 #[tokio::test]
 async fn an_absence_is_remembered_although_its_commit_fails() {
     let disk = Disk::default();
-    disk.state.lock().expect("a lock").contents.origin = Origin::Kept;
+    disk.state.lock().expect("a lock").contents.origin = JournalOrigin::Kept;
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     disk.state.lock().expect("a lock").is_broken = true;
-    journal.write_later([Change::WasAbsent]);
-    assert_eq!(kept(&journal, vec![Change::Alive(1)]).await, Err(NotDurable));
+    journal.write_later([JournalChange::WasAbsent]);
+    assert_eq!(kept(&journal, vec![JournalChange::Alive(1)]).await, Err(NotDurable));
     disk.state.lock().expect("a lock").is_broken = false;
-    while kept(&journal, vec![Change::Alive(2)]).await.is_err() {}
-    assert_eq!(disk.state.lock().expect("a lock").contents.origin, Origin::KeptAfterAbsence);
+    while kept(&journal, vec![JournalChange::Alive(2)]).await.is_err() {}
+    assert_eq!(disk.state.lock().expect("a lock").contents.origin, JournalOrigin::KeptAfterAbsence);
 }
 
 /// Two first starts in one folder: one has the journal, and the other one is refused.
@@ -247,7 +251,7 @@ async fn two_processes_that_create_a_journal_do_not_share_it() {
     for _ in 0..20 {
         let folder = tempfile::tempdir().expect("a folder");
         let opened: Vec<_> = std::thread::scope(|scope| {
-            let open = || Journal::open(Box::new(Folder::new(folder.path())), Metrics::new());
+            let open = || Journal::open(Box::new(JournalFolder::new(folder.path())), Metrics::new());
             let starts: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
             starts.into_iter().filter_map(|start| start.join().expect("no panic").ok()).collect()
         });
@@ -264,8 +268,8 @@ async fn two_processes_that_create_a_journal_do_not_share_it() {
 async fn commits_are_grouped() {
     let metrics = Metrics::new();
     let (journal, _) = Journal::open(Box::new(Disk::default()), Arc::clone(&metrics)).expect("a journal");
-    let commits: Vec<Commit> = (0..1000)
-        .filter_map(|at| journal.write(vec![Change::Pend(target(&format!("object-{at}")), 1)]))
+    let commits: Vec<JournalCommit> = (0..1000)
+        .filter_map(|at| journal.write(vec![JournalChange::Pend(target(&format!("object-{at}")), 1)]))
         .collect();
     for commit in commits {
         assert_eq!(commit.done().await, Ok(()));

@@ -42,7 +42,7 @@ const UNWANTED_BODY_DEADLINE: Duration = Duration::from_secs(2);
 const HANDLER_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// No byte of the next request has arrived.
     Idle,
     Head,
@@ -72,7 +72,7 @@ pub(super) enum ReadAllowance {
 /// The state of one connection. Its stream, its requests and the pool share it on one thread.
 #[derive(Debug)]
 pub struct Connection {
-    phase: Cell<Phase>,
+    phase: Cell<ConnectionPhase>,
     /// When the phase began.
     since: Cell<Instant>,
     /// When the answer that is being written was begun.
@@ -90,7 +90,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(now: Instant) -> Connection {
         Connection {
-            phase: Cell::new(Phase::Idle),
+            phase: Cell::new(ConnectionPhase::Idle),
             since: Cell::new(now),
             writing_since: Cell::new(None),
             last_request: Cell::new(now),
@@ -105,7 +105,7 @@ impl Connection {
     pub(super) fn request_began(&self, has_body: bool) {
         self.unused_bytes.set(0);
         self.is_starved.set(false);
-        self.enter(Phase::Body);
+        self.enter(ConnectionPhase::Body);
         if !has_body {
             self.body_ended();
         }
@@ -121,32 +121,32 @@ impl Connection {
     pub fn body_ended(&self) {
         let now = Instant::now();
         self.last_request.set(now);
-        self.phase.set(Phase::Handling);
+        self.phase.set(ConnectionPhase::Handling);
         self.since.set(now);
         self.body_progressed();
     }
 
     /// Whether no byte of the request is missing.
     pub fn has_whole_request(&self) -> bool {
-        self.phase.get() == Phase::Handling
+        self.phase.get() == ConnectionPhase::Handling
     }
 
     /// The handler has answered.
     pub(super) fn request_ended(&self) {
         match self.phase.get() {
-            Phase::Handling => self.phase.set(Phase::Answering),
-            _ => self.enter(Phase::UnwantedBody),
+            ConnectionPhase::Handling => self.phase.set(ConnectionPhase::Answering),
+            _ => self.enter(ConnectionPhase::UnwantedBody),
         }
         self.continue_reading();
     }
 
     pub(super) fn read_allowance(&self) -> ReadAllowance {
         let limit = match self.phase.get() {
-            Phase::Body | Phase::UnwantedBody => MAX_UNREAD_BODY_BYTES,
+            ConnectionPhase::Body | ConnectionPhase::UnwantedBody => MAX_UNREAD_BODY_BYTES,
             _ => MAX_HEAD_BYTES,
         };
         match limit.saturating_sub(self.unused_bytes.get()) {
-            0 if !matches!(self.phase.get(), Phase::Idle | Phase::Head) => {
+            0 if !matches!(self.phase.get(), ConnectionPhase::Idle | ConnectionPhase::Head) => {
                 self.is_starved.set(true);
                 ReadAllowance::Wait
             }
@@ -159,8 +159,8 @@ impl Connection {
 
     pub(super) fn read(&self, bytes: usize) {
         self.unused_bytes.set(self.unused_bytes.get().saturating_add(bytes));
-        if self.phase.get() == Phase::Idle {
-            self.enter(Phase::Head);
+        if self.phase.get() == ConnectionPhase::Idle {
+            self.enter(ConnectionPhase::Head);
         }
     }
 
@@ -173,21 +173,25 @@ impl Connection {
     /// All that was written has been taken by the operating system.
     pub(super) fn flushed(&self) {
         self.writing_since.set(None);
-        if self.phase.get() == Phase::Answering {
+        if self.phase.get() == ConnectionPhase::Answering {
             // A request that came close behind the last one has begun already.
-            self.enter(if self.unused_bytes.get() > 0 { Phase::Head } else { Phase::Idle });
+            self.enter(if self.unused_bytes.get() > 0 {
+                ConnectionPhase::Head
+            } else {
+                ConnectionPhase::Idle
+            });
         }
     }
 
     /// Whether the client has been too slow.
     pub(super) fn is_late(&self, deadlines: &Deadlines, now: Instant) -> bool {
         let in_phase = match self.phase.get() {
-            Phase::Idle => deadlines.idle,
-            Phase::Head => deadlines.head,
-            Phase::Body => deadlines.body + HANDLER_GRACE,
-            Phase::UnwantedBody => UNWANTED_BODY_DEADLINE,
+            ConnectionPhase::Idle => deadlines.idle,
+            ConnectionPhase::Head => deadlines.head,
+            ConnectionPhase::Body => deadlines.body + HANDLER_GRACE,
+            ConnectionPhase::UnwantedBody => UNWANTED_BODY_DEADLINE,
             // How long handling takes is up to us.
-            Phase::Handling | Phase::Answering => Duration::MAX,
+            ConnectionPhase::Handling | ConnectionPhase::Answering => Duration::MAX,
         };
         let is_past = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         is_past(self.since.get(), in_phase)
@@ -196,7 +200,7 @@ impl Connection {
 
     /// Since when no complete request has arrived; none while one is being handled.
     pub(super) fn without_request_since(&self) -> Option<Instant> {
-        let is_busy = self.phase.get() == Phase::Handling || self.is_closed.get();
+        let is_busy = self.phase.get() == ConnectionPhase::Handling || self.is_closed.get();
         (!is_busy).then(|| self.last_request.get())
     }
 
@@ -218,7 +222,7 @@ impl Connection {
         }
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: ConnectionPhase) {
         self.phase.set(phase);
         self.since.set(Instant::now());
     }

@@ -1,7 +1,7 @@
 //! Whether an object follows what changed, once its repository is known to be the right one.
 
 use super::inventory::{Follows, GitReference, Object, OciReference};
-use super::pattern::{CompileBudget, Pattern, Range};
+use super::pattern::{CompileBudget, Pattern, VersionRange};
 use crate::event::image::signed_digest;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange};
 
@@ -124,7 +124,7 @@ fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &Compi
 
 /// No version means any release; a tag that reads like the version is taken before any range is read.
 /// The tags of charts have `_` where versions have `+`.
-fn follows_chart(version: Option<&Range>, event: &ImageEvent) -> bool {
+fn follows_chart(version: Option<&VersionRange>, event: &ImageEvent) -> bool {
     let mut releases = event.tags.iter().filter(|tag| signed_digest(tag).is_none());
     event.tags.is_empty()
         || releases.any(|tag| version.is_none_or(|range| range.is_written_as(tag) || range.holds(tag)))

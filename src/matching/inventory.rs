@@ -6,14 +6,14 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::pattern::{MAX_PATTERN_BYTES, MAX_RANGE_BYTES, Pattern, Range};
+use super::pattern::{MAX_PATTERN_BYTES, MAX_RANGE_BYTES, Pattern, VersionRange};
 
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
 use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
-use crate::flux::details::Details;
-use crate::flux::selection::Marks;
+use crate::flux::details::FilterFields;
+use crate::flux::selection::SelectionMarks;
 use crate::flux::{self, Kind, Progress, Spec, Target};
 
 /// The Flux objects that exist. Kept current in place, one object at a time.
@@ -21,28 +21,28 @@ use crate::flux::{self, Kind, Progress, Spec, Target};
 pub struct Inventory {
     /// Shared, so that whoever looks longer at an object holds no lock for that.
     objects: Vec<Option<Arc<Object>>>,
-    free: Vec<Id>,
-    ids: HashMap<Target, Id>,
+    free: Vec<ObjectId>,
+    ids: HashMap<Target, ObjectId>,
     counts: HashMap<Kind, usize>,
     known: HashSet<Kind>,
     /// The kinds of which some or all objects may not be listed, with where.
     unlistable: BTreeMap<Kind, Vec<String>>,
     /// The kinds whose objects filters read and that were listed before they did.
     without_details: HashSet<Kind>,
-    git: Index<RepositoryKey>,
-    images: Index<ImageName>,
+    git: InventoryIndex<RepositoryKey>,
+    images: InventoryIndex<ImageName>,
     /// OCI HelmRepositories by `host[/path]`.
-    registries: Index<String>,
+    registries: InventoryIndex<String>,
     /// HelmCharts by namespace and name of their HelmRepository.
-    charts: Index<(String, String)>,
+    charts: InventoryIndex<(String, String)>,
     /// HelmRepositories over HTTP by the last segment of their URL, or the host if it has no path.
-    chart_indexes: Index<String>,
-    buckets: Index<String>,
+    chart_indexes: InventoryIndex<String>,
+    buckets: InventoryIndex<String>,
     /// GitRepositories by namespace and name of those that they include.
-    includers: Index<(String, String)>,
+    includers: InventoryIndex<(String, String)>,
 }
 
-type Id = u32;
+type ObjectId = u32;
 
 /// A kind of which objects may exist that nobody here can see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +73,9 @@ pub struct Object {
     /// How far Flux has come with it, as far as that is known.
     pub progress: Progress,
     /// What it carries for those who choose among objects.
-    pub marks: Marks,
+    pub marks: SelectionMarks,
     /// What else filters can read of it; none if nobody has asked for that yet.
-    pub details: Option<Details>,
+    pub details: Option<FilterFields>,
     pub(super) follows: Follows,
     pushed: PushedDigests,
 }
@@ -134,7 +134,7 @@ pub(super) enum Follows {
     Chart {
         repository: String,
         chart: String,
-        version: Option<Range>,
+        version: Option<VersionRange>,
         /// Whether Flux verifies its signature.
         is_verified: bool,
     },
@@ -158,7 +158,7 @@ pub(super) enum GitReference {
     Anything,
     TagOrRange {
         tag: Option<String>,
-        range: Option<Range>,
+        range: Option<VersionRange>,
     },
     Branch(String),
 }
@@ -170,7 +170,7 @@ pub(super) enum OciReference {
     Anything,
     Digest(String),
     Range {
-        range: Range,
+        range: VersionRange,
         filter: Option<Pattern>,
     },
     Tag(String),
@@ -183,7 +183,7 @@ impl Object {
             target,
             suspended: false,
             progress: Progress::default(),
-            marks: Marks::default(),
+            marks: SelectionMarks::default(),
             details: None,
             follows: Follows::Nothing,
             pushed: PushedDigests::default(),
@@ -215,7 +215,7 @@ impl Object {
             Spec::HelmChart(spec) if spec.source_ref.kind == "HelmRepository" => Follows::Chart {
                 repository: bounded(&spec.source_ref.name, "spec.sourceRef.name")?.to_owned(),
                 chart: bounded(&spec.chart, "spec.chart")?.to_ascii_lowercase(),
-                version: spec.version.as_deref().filter(|version| !version.is_empty()).map(Range::new),
+                version: spec.version.as_deref().filter(|version| !version.is_empty()).map(VersionRange::new),
                 is_verified: spec.verify,
             },
             Spec::HelmChart(_) | Spec::Other(_) => Follows::Nothing,
@@ -226,7 +226,7 @@ impl Object {
                 prefix: bounded_or_none(spec.prefix.as_ref()),
             },
         };
-        let (progress, marks) = (Progress::default(), Marks::default());
+        let (progress, marks) = (Progress::default(), SelectionMarks::default());
         Ok(Object {
             target,
             suspended,
@@ -290,7 +290,7 @@ impl Inventory {
         self.remove(&object.target);
         let id = self.free.pop().unwrap_or_else(|| {
             self.objects.push(None);
-            Id::try_from(self.objects.len() - 1).expect("a cluster holds fewer than 2^32 objects")
+            ObjectId::try_from(self.objects.len() - 1).expect("a cluster holds fewer than 2^32 objects")
         });
         self.ids.insert(object.target.clone(), id);
         *self.counts.entry(object.target.kind).or_default() += 1;
@@ -379,7 +379,7 @@ impl Inventory {
         self.counts.get(&kind).copied().unwrap_or_default()
     }
 
-    fn index(&mut self, object: &Object, id: Id, present: bool) {
+    fn index(&mut self, object: &Object, id: ObjectId, present: bool) {
         match &object.follows {
             Follows::Git { url, includes, .. } => {
                 self.git.set(url.key(), id, present);
@@ -492,7 +492,7 @@ impl Inventory {
         includers
     }
 
-    fn get<'a, K, Q>(&'a self, index: &'a Index<K>, key: &Q, visit: &mut dyn FnMut(&'a Arc<Object>))
+    fn get<'a, K, Q>(&'a self, index: &'a InventoryIndex<K>, key: &Q, visit: &mut dyn FnMut(&'a Arc<Object>))
     where
         K: Eq + Hash + std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
@@ -510,16 +510,16 @@ pub(super) fn may_publish_pages(event: &GitEvent) -> bool {
     refs.iter().any(|change| !change.deleted && change.name.as_branch() == Some("gh-pages"))
 }
 
-struct Index<K>(HashMap<K, Vec<Id>>);
+struct InventoryIndex<K>(HashMap<K, Vec<ObjectId>>);
 
-impl<K> Default for Index<K> {
+impl<K> Default for InventoryIndex<K> {
     fn default() -> Self {
-        Index(HashMap::new())
+        InventoryIndex(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash + Clone> Index<K> {
-    fn set(&mut self, key: &K, id: Id, present: bool) {
+impl<K: Eq + Hash + Clone> InventoryIndex<K> {
+    fn set(&mut self, key: &K, id: ObjectId, present: bool) {
         if present {
             self.0.entry(key.clone()).or_default().push(id);
             return;
@@ -670,7 +670,7 @@ impl GitReference {
         }
         let (tag, range) = (set(&reference.tag), set(&reference.semver));
         if tag.is_some() || range.is_some() {
-            return GitReference::TagOrRange { tag, range: range.as_deref().map(Range::new) };
+            return GitReference::TagOrRange { tag, range: range.as_deref().map(VersionRange::new) };
         }
         set(&reference.branch).map_or_else(GitReference::default_branch, GitReference::Branch)
     }
@@ -694,7 +694,7 @@ impl OciReference {
         }
         if let Some(range) = set(&reference.semver) {
             let filter = set(&reference.semver_filter).and_then(|filter| Pattern::new(&filter));
-            return OciReference::Range { range: Range::new(&range), filter };
+            return OciReference::Range { range: VersionRange::new(&range), filter };
         }
         set(&reference.tag).map_or_else(latest, OciReference::Tag)
     }

@@ -53,8 +53,8 @@ impl Pattern {
 /// The compiled form, out of the cache or made now.
 fn compiled(text: &str, budget: &CompileBudget) -> Option<Arc<Regex>> {
     type Cache = HashMap<Box<str>, Option<Arc<Regex>>>;
-    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
-    let lock = || CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    static PATTERN_CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
+    let lock = || PATTERN_CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = lock().get(text) {
         return found.clone();
     }
@@ -79,12 +79,12 @@ fn compiled(text: &str, budget: &CompileBudget) -> Option<Arc<Regex>> {
 
 /// A version range as it is written, or one that says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Range(Option<Box<str>>);
+pub(super) struct VersionRange(Option<Box<str>>);
 
-impl Range {
+impl VersionRange {
     /// A range as it is written; one that is too long says nothing.
-    pub(super) fn new(text: &str) -> Range {
-        Range((text.len() <= MAX_RANGE_BYTES).then(|| text.into()))
+    pub(super) fn new(text: &str) -> VersionRange {
+        VersionRange((text.len() <= MAX_RANGE_BYTES).then(|| text.into()))
     }
 
     /// Whether the tag reads like it.
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn a_range_that_is_too_long_holds_whatever_comes() {
-        assert!(Range::new(">=1.0.0").holds("v1.2.3"));
-        assert!(!Range::new(">=2.0.0").holds("v1.2.3"));
-        assert!(Range::new("nonsense").holds("v1.2.3"));
-        assert!(Range::new(&">=2.0.0 ".repeat(100)).holds("v1.2.3"));
+        assert!(VersionRange::new(">=1.0.0").holds("v1.2.3"));
+        assert!(!VersionRange::new(">=2.0.0").holds("v1.2.3"));
+        assert!(VersionRange::new("nonsense").holds("v1.2.3"));
+        assert!(VersionRange::new(&">=2.0.0 ".repeat(100)).holds("v1.2.3"));
     }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Inventory, Matched, Object};
+use super::{Inventory, MatchResult, Object};
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
@@ -12,8 +12,8 @@ use crate::event::{
 };
 use crate::expression::Expression;
 use crate::facts::{self, Facts};
-use crate::flux::details::{Details, Metadata};
-use crate::flux::selection::{Resource, Selection};
+use crate::flux::details::{FilterFields, FilterMetadata};
+use crate::flux::selection::{ResourceSelector, Selection};
 use crate::flux::{Kind, Spec, Target};
 
 fn inventory(objects: &[(Kind, &str, Value)]) -> Inventory {
@@ -53,11 +53,11 @@ fn image(reference: &str) -> ImageEvent {
     }
 }
 
-fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> Matched {
+fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> MatchResult {
     super::find(inventory, events, selection, &Facts::default())
 }
 
-fn names(matched: &Matched) -> Vec<String> {
+fn names(matched: &MatchResult) -> Vec<String> {
     let mut names: Vec<String> = matched.targets.iter().map(|target| target.name.clone()).collect();
     names.sort();
     names
@@ -181,12 +181,18 @@ fn suspended_objects_are_named_and_left_alone() {
 }
 
 // Incident 33.
-fn listing(resources: Vec<Resource>) -> Selection {
+fn listing(resources: Vec<ResourceSelector>) -> Selection {
     Selection { resources, ..Selection::default() }
 }
 
-fn resource(kind: Kind, name: Option<&str>) -> Resource {
-    Resource { kind, name: name.map(str::to_owned), namespace: None, labels: BTreeMap::new(), filter: None }
+fn resource(kind: Kind, name: Option<&str>) -> ResourceSelector {
+    ResourceSelector {
+        kind,
+        name: name.map(str::to_owned),
+        namespace: None,
+        labels: BTreeMap::new(),
+        filter: None,
+    }
 }
 
 #[test]
@@ -228,7 +234,7 @@ fn anything_and_all_mean_what_is_listed_and_nothing_without_a_list() {
     assert!(names(&find(&inventory, &elsewhere, &one)).is_empty());
 }
 
-fn expected(matched: &Matched) -> Vec<(String, String)> {
+fn expected(matched: &MatchResult) -> Vec<(String, String)> {
     let expected = matched.expected.iter();
     expected.map(|expected| (expected.target.name.clone(), expected.revision.clone())).collect()
 }
@@ -474,15 +480,15 @@ fn filters_decide_object_by_object() {
     for (name, team) in [("a", Some("blue")), ("b", Some("red")), ("c", None)] {
         let spec = json!({"url": "https://github.com/org/app", "ref": {"branch": "main"}});
         let mut object = object(Kind::GitRepository, name, spec.clone());
-        let mut metadata = Metadata::default();
+        let mut metadata = FilterMetadata::default();
         metadata.annotations.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
         let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
-        object.details = Some(Details::new("", metadata, Some(&spec), Some("main@sha1:11")));
+        object.details = Some(FilterFields::new("", metadata, Some(&spec), Some("main@sha1:11")));
         inventory.put(object);
     }
     let find_with = |filter: &str| {
-        let filter = Expression::condition(filter, facts::OF_A_RESOURCE).expect("a condition");
-        let resource = Resource { filter: Some(filter), ..resource(Kind::GitRepository, None) };
+        let filter = Expression::condition(filter, facts::RESOURCE_VARIABLES).expect("a condition");
+        let resource = ResourceSelector { filter: Some(filter), ..resource(Kind::GitRepository, None) };
         let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"team": "blue"}).to_string()));
         let selection = Selection { resources: vec![resource], ..Selection::default() };
         super::find(
@@ -521,8 +527,8 @@ fn a_filter_lets_no_object_through_of_which_it_knows_nothing() {
     let events = [push(&["https://github.com/org/app"], GitRef::branch("main"))];
     let facts = Facts::named("push".to_owned()).with_request(Ok("{}".to_owned()));
     let selection = |filter: &str| {
-        let filter = Expression::condition(filter, facts::OF_A_RESOURCE).expect("a condition");
-        let resource = Resource { filter: Some(filter), ..resource(Kind::GitRepository, None) };
+        let filter = Expression::condition(filter, facts::RESOURCE_VARIABLES).expect("a condition");
+        let resource = ResourceSelector { filter: Some(filter), ..resource(Kind::GitRepository, None) };
         Selection { resources: vec![resource], ..Selection::default() }
     };
     for filter in
@@ -651,7 +657,7 @@ fn what_includes_a_target_is_found_in_chains_and_circles() {
     };
     // What closes a circle is left out: `last<base`.
     assert_eq!(pairs(&Selection::default()), ["app<last", "base<app", "base<last"]);
-    let only = |name: &str| Resource {
+    let only = |name: &str| ResourceSelector {
         kind: Kind::GitRepository,
         name: Some(name.to_owned()),
         namespace: None,

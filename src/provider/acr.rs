@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
+    artifact_event,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
@@ -25,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images, Subject::Charts],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "registry → Services → Webhooks → Add; the header goes into Custom headers",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -77,12 +78,12 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     Ok(Parsed::Events(vec![event.ok_or_else(|| Unreadable::payload("missing field `request.host`"))?]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = match change {
-        Change::Ping => return Ok(Composed::json(&[], &json!({"action": "ping"}))),
+        Sample::Ping => return Ok(UnsignedDelivery::json(&[], &json!({"action": "ping"}))),
         change => change.only_image()?,
     };
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({
             "action": "push",

@@ -5,11 +5,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
+    artifact_event,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
-use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Artifactory",
@@ -17,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::TokenOrHmac(Hmac {
         headers: &["X-JFrog-Event-Auth"],
         encoding: Encoding::Hex(Hash::Sha256),
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     }),
     parse,
     compose,
@@ -29,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "Administration → General → Webhooks → New Webhook",
         content_type: None,
         secret: "Secret token; better with `Use secret for payload signing`",
@@ -107,12 +108,12 @@ impl Data {
     }
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
     let path = reference.name.path();
     let (repository, image) = path.split_once('/').unwrap_or(("docker-local", path));
     let tag = reference.tag.as_deref().unwrap_or("latest");
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({
             "domain": "docker",

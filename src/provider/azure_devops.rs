@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::batch::BoundedList;
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, git_event, pull_request_refs,
-    pushed_ref,
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, git_event,
+    pull_request_refs, pushed_ref,
 };
 use crate::event::{GitChanges, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
@@ -26,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "project → Project settings → Service hooks → Create subscription → Web Hooks",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -108,9 +108,9 @@ fn pull_request(resource: Option<Resource>) -> Result<Parsed, Unreadable> {
     git_event([repository.remote_url.as_deref()], None, GitChanges::Refs(refs))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let (repository, name, commit) = change.only_push()?;
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({
             "eventType": "git.push",

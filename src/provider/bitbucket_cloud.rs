@@ -6,12 +6,12 @@ use serde_json::json;
 
 use super::batch::BoundedList;
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event,
-    required_header,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    git_event, required_header,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange, Subject};
-use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketCloud",
@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Hub-Signature"],
         encoding: Encoding::Prefixed,
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     }),
     parse,
     compose,
@@ -31,7 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository → Repository settings → Webhooks → Add webhook",
         content_type: None,
         secret: "Secret",
@@ -113,7 +113,7 @@ impl RefPair {
     }
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let (repository, name, commit) = change.only_push()?;
     let (ref_type, short) = match name.as_tag() {
         Some(tag) => ("tag", tag),
@@ -127,7 +127,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
         }]},
         "repository": {"full_name": repository.path()},
     });
-    Ok(Composed::json(&[("X-Event-Key", "repo:push")], &body))
+    Ok(UnsignedDelivery::json(&[("X-Event-Key", "repo:push")], &body))
 }
 
 #[cfg(test)]
@@ -137,7 +137,7 @@ mod tests {
     use super::super::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
-    const PUSH: (&str, &str) = ("X-Event-Key", "repo:push");
+    const PUSH_EVENT: (&str, &str) = ("X-Event-Key", "repo:push");
 
     fn push_body() -> Value {
         json!({
@@ -155,7 +155,7 @@ mod tests {
     fn one_push_can_change_many_refs() {
         check(
             &PROVIDER,
-            &[PUSH],
+            &[PUSH_EVENT],
             &push_body(),
             "push to bitbucket.org/org/app feature/x, old (deleted), refs/tags/v1",
         );
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn pushes_and_events_without_interest_are_ignored() {
         let body = json!({"push": {"changes": []}, "repository": {"full_name": "org/app"}});
-        check(&PROVIDER, &[PUSH], &body, "ignored: the push changes not a branch or tag");
+        check(&PROVIDER, &[PUSH_EVENT], &body, "ignored: the push changes not a branch or tag");
         check(
             &PROVIDER,
             &[("X-Event-Key", "repo:fork")],
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_errors() {
-        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+        testing::check_malformed(&PROVIDER, &[PUSH_EVENT], &push_body());
     }
 
     #[test]

@@ -6,12 +6,12 @@ use serde_json::json;
 
 use super::batch::BoundedList;
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings,
-    git_event, pushed_ref, required_header,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
+    UnsignedDelivery, git_event, pushed_ref, required_header,
 };
 use crate::event::GitChanges;
 use crate::event::Subject;
-use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketServer",
@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     }),
     parse,
     compose,
@@ -31,7 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository → Repository settings → Webhooks → Create webhook",
         content_type: None,
         secret: "Secret",
@@ -138,12 +138,15 @@ fn urls_by_name(repository: &Repository, hints: &Hints<'_>) -> Result<Vec<String
     Ok(hints.git_hosts.iter().flat_map(urls).collect())
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let (repository, name, commit) = match change {
-        Change::Push { repository, name, commit } => (repository, name, commit),
-        Change::Image { .. } => return Err(SENDS_NO_IMAGES),
-        Change::Ping => {
-            return Ok(Composed::json(&[("X-Event-Key", "diagnostics:ping")], &json!({"test": true})));
+        Sample::Push { repository, name, commit } => (repository, name, commit),
+        Sample::Image { .. } => return Err(SENDS_NO_IMAGES),
+        Sample::Ping => {
+            return Ok(UnsignedDelivery::json(
+                &[("X-Event-Key", "diagnostics:ping")],
+                &json!({"test": true}),
+            ));
         }
     };
     let ref_type = if name.as_tag().is_some() { "TAG" } else { "BRANCH" };
@@ -152,7 +155,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
         "changes": [{"ref": {"id": name.as_str(), "type": ref_type}, "toHash": commit, "type": "UPDATE"}],
         "repository": {"links": {"clone": [{"href": repository.to_string(), "name": "http"}]}},
     });
-    Ok(Composed::json(&[("X-Event-Key", "repo:refs_changed")], &body))
+    Ok(UnsignedDelivery::json(&[("X-Event-Key", "repo:refs_changed")], &body))
 }
 
 #[cfg(test)]
@@ -162,7 +165,7 @@ mod tests {
     use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
-    const CHANGED: (&str, &str) = ("X-Event-Key", "repo:refs_changed");
+    const REFS_CHANGED_EVENT: (&str, &str) = ("X-Event-Key", "repo:refs_changed");
 
     fn body() -> Value {
         json!({
@@ -179,7 +182,12 @@ mod tests {
 
     #[test]
     fn changed_refs_are_read() {
-        check(&PROVIDER, &[CHANGED], &body(), "push to bitbucket.example.com/prj/app main, old (deleted)");
+        check(
+            &PROVIDER,
+            &[REFS_CHANGED_EVENT],
+            &body(),
+            "push to bitbucket.example.com/prj/app main, old (deleted)",
+        );
     }
 
     #[test]
@@ -209,21 +217,21 @@ mod tests {
         let hosts = ["bitbucket.example.com"];
         check_with_hosts(
             &PROVIDER,
-            &[CHANGED],
+            &[REFS_CHANGED_EVENT],
             &body,
             &hosts,
             "push to bitbucket.example.com/scm/prj/app main, old (deleted)",
         );
         check(
             &PROVIDER,
-            &[CHANGED],
+            &[REFS_CHANGED_EVENT],
             &body,
             "unreadable: cannot read the payload: the repository has no clone URL, as before Bitbucket Server 6; list the \
              server's host under `gitHosts` of the endpoint",
         );
         // Ports are not compared at these hosts.
         let hosts: Vec<String> = hosts.map(str::to_owned).to_vec();
-        let urls = testing::repositories(&PROVIDER, &[CHANGED], &body, &hosts);
+        let urls = testing::repositories(&PROVIDER, &[REFS_CHANGED_EVENT], &body, &hosts);
         for url in [
             "ssh://git@bitbucket.example.com:7999/prj/app.git",
             "https://bitbucket.example.com:8443/scm/PRJ/app.git",
@@ -234,7 +242,7 @@ mod tests {
         body["repository"]["slug"] = Value::Null;
         check(
             &PROVIDER,
-            &[CHANGED],
+            &[REFS_CHANGED_EVENT],
             &body,
             "unreadable: cannot read the payload: the repository has neither clone URLs nor a project key and a slug",
         );
@@ -242,7 +250,7 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_errors() {
-        testing::check_malformed(&PROVIDER, &[CHANGED], &body());
+        testing::check_malformed(&PROVIDER, &[REFS_CHANGED_EVENT], &body());
     }
 
     #[test]

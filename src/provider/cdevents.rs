@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, artifact_event,
-    cloud_event,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    artifact_event, cloud_event,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
@@ -33,7 +33,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git, Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "wherever the system takes a sink for CloudEvents over HTTP; binary, structured and batch mode are read",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -233,9 +233,9 @@ fn artifact(id: &str, deleted: bool) -> Parsed {
     }
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let (kind, subject) = match change {
-        Change::Push { repository, name, .. } => {
+        Sample::Push { repository, name, .. } => {
             let content = json!({"repository": {"id": repository.path(), "source": format!("https://{}", repository.host())}});
             // A merged change does not say where to.
             match name.as_branch() {
@@ -245,7 +245,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
                 None => ("dev.cdevents.change.merged.0.3.0", json!({"id": "1", "content": content})),
             }
         }
-        Change::Image { reference } => {
+        Sample::Image { reference } => {
             let name = reference.name.path().rsplit('/').next().unwrap_or_default();
             let version =
                 reference.digest.as_deref().map(|digest| format!("@{}", digest.replace(':', "%3A")));
@@ -258,12 +258,12 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
             );
             ("dev.cdevents.artifact.published.0.3.0", json!({"id": id, "content": {}}))
         }
-        Change::Ping => return Err(super::SENDS_NO_PING),
+        Sample::Ping => return Err(super::SENDS_NO_PING),
     };
     let context = json!({"specversion": "0.5.1", "id": "1", "source": "/flux-recv/send", "type": kind, "timestamp": "2026-01-01T00:00:00Z"});
     let headers =
         [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/flux-recv/send"), ("ce-type", kind)];
-    Ok(Composed::json(&headers, &json!({"context": context, "subject": subject})))
+    Ok(UnsignedDelivery::json(&headers, &json!({"context": context, "subject": subject})))
 }
 
 #[cfg(test)]
@@ -279,11 +279,11 @@ mod tests {
         json!({"context": context, "subject": subject})
     }
 
-    const BINARY: [(&str, &str); 1] = [("Ce-Type", "dev.cdevents.change.merged.0.2.0")];
+    const BINARY_MODE_EVENT: [(&str, &str); 1] = [("Ce-Type", "dev.cdevents.change.merged.0.2.0")];
 
     #[track_caller]
     fn check_event(event: &Value, expect: &str) {
-        check(&PROVIDER, &BINARY, event, expect);
+        check(&PROVIDER, &BINARY_MODE_EVENT, event, expect);
         let wrapped = json!({"specversion": "1.0", "type": event["context"]["type"], "id": "a", "source": "/ci", "data": event});
         check(&PROVIDER, &[("Content-Type", "application/cloudevents+json")], &wrapped, expect);
     }
@@ -306,7 +306,11 @@ mod tests {
         let mut newer = subject.clone();
         newer.as_object_mut().expect("a mapping").remove("type");
         check_event(&event("change.merged.0.3.0", "0.5.1", newer), "push to git.example.com/org/app");
-        testing::check_malformed(&PROVIDER, &BINARY, &event("change.merged.0.2.0", "0.4.1", subject));
+        testing::check_malformed(
+            &PROVIDER,
+            &BINARY_MODE_EVENT,
+            &event("change.merged.0.2.0", "0.4.1", subject),
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ struct Commit<'a> {
 
 /// GitHub lists no more commits than this.
 /// <https://docs.github.com/en/webhooks/webhook-events-and-payloads#push>
-const LISTED_BY_GITHUB: usize = 2048;
+const MAX_GITHUB_COMMITS: usize = 2048;
 
 /// Whether a push changes one of the files that are wanted; none if it does not say, or not all of
 /// them: a list that was cut short, a new ref, or one that was forced away from what it was.
@@ -58,7 +58,7 @@ pub fn changes_a_file(delivery: &Verified<'_>, is_wanted: impl Fn(&str) -> bool)
         }
     }
     let total = push.total_commits_count.or(push.total_commits);
-    let is_cut = listed >= LISTED_BY_GITHUB || total.is_some_and(|total| total != listed as u64);
+    let is_cut = listed >= MAX_GITHUB_COMMITS || total.is_some_and(|total| total != listed as u64);
     (!is_cut && listed > 0).then_some(changes_one)
 }
 

@@ -6,8 +6,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, artifact_event,
-    batch, host_of,
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
+    artifact_event, batch, host_of,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -27,7 +27,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "the registry's own configuration → notifications → endpoints, with the header under `headers`",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -112,10 +112,10 @@ impl Target {
     }
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
     let media_type = "application/vnd.oci.image.manifest.v1+json";
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({"events": [{
             "action": "push",
@@ -146,13 +146,13 @@ mod tests {
         })
     }
 
-    const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    const MANIFEST_MEDIA_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
     #[test]
     fn an_envelope_of_many_events_is_read() {
         let delete = json!({"action": "delete", "target": {"repository": "team/app", "digest": "sha256:22"}, "request": {"host": "registry.example.com"}});
         let layer = push("application/octet-stream", None);
-        let body = json!({"events": [push(MANIFEST, Some("v1")), layer, delete]});
+        let body = json!({"events": [push(MANIFEST_MEDIA_TYPE, Some("v1")), layer, delete]});
         check(
             &PROVIDER,
             &[],
@@ -161,14 +161,15 @@ mod tests {
         );
         let index = push("application/vnd.oci.image.index.v1+json", None);
         check(&PROVIDER, &[], &json!({"events": [index]}), "push of registry.example.com/team/app@sha256:11");
-        let mut pull = push(MANIFEST, Some("v1"));
+        let mut pull = push(MANIFEST_MEDIA_TYPE, Some("v1"));
         pull["action"] = json!("pull");
         check(&PROVIDER, &[], &json!({"events": [pull]}), "ignored: no manifest was pushed or deleted");
     }
 
     #[test]
     fn both_hosts_are_names_of_the_image() {
-        let event = from_json::<Notification>(&push(MANIFEST, Some("v1")).to_string()).expect("an event");
+        let event =
+            from_json::<Notification>(&push(MANIFEST_MEDIA_TYPE, Some("v1")).to_string()).expect("an event");
         let Ok(Some(Event::Image(image))) = event.event(&Hints::default()) else { panic!("no image") };
         let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["registry.example.com/team/app", "registry.internal:5000/team/app"]);
@@ -177,11 +178,11 @@ mod tests {
     /// Anything but a success would stop all notifications behind it.
     #[test]
     fn nothing_authentic_is_refused() {
-        let bad = json!({"action": "push", "target": {"mediaType": MANIFEST}});
+        let bad = json!({"action": "push", "target": {"mediaType": MANIFEST_MEDIA_TYPE}});
         check(
             &PROVIDER,
             &[],
-            &json!({"events": [bad, push(MANIFEST, Some("v1"))]}),
+            &json!({"events": [bad, push(MANIFEST_MEDIA_TYPE, Some("v1"))]}),
             "push of registry.example.com/team/app:v1",
         );
         for body in [json!({"events": [bad]}), json!({}), json!("x"), json!({"events": [7]})] {

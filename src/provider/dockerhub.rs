@@ -4,7 +4,9 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
+use super::{
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, image_event,
+};
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -22,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository → Webhooks",
         content_type: None,
         secret: "none: Docker Hub cannot sign, so keep the URL secret",
@@ -51,14 +53,14 @@ struct PushData {
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let push: Push = delivery.json()?;
     let named = image_event(&push.repository.repo_name)?;
-    let media = push.push_data.media_type.as_deref().map_or(Media::Unknown, Media::of_config);
+    let media = push.push_data.media_type.as_deref().map_or(Media::Unknown, Media::from_config_media_type);
     let tags = push.push_data.tag.filter(|tag| !tag.is_empty()).into_iter().collect();
     Ok(Parsed::Events(vec![Event::Image(ImageEvent { tags, media, ..named })]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({
             "push_data": {"tag": reference.tag},

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, aws};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, aws};
 use crate::event::Subject;
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -23,7 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images, Subject::Git, Subject::Buckets],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "EventBridge → API destinations → Create, with a connection that holds the header; then a rule with that target",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -50,7 +50,7 @@ struct Envelope {
 }
 
 /// The account and region are those in the host, if it is one of ECR.
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
     let host: Vec<&str> = reference.name.host().split('.').collect();
     let (account, region) = match host.as_slice() {
@@ -59,7 +59,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
             return Err(CannotCompose("knows only images in ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME"));
         }
     };
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({
             "source": "aws.ecr",
@@ -116,7 +116,7 @@ mod tests {
     fn composed_deliveries_come_back() {
         let image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1";
         let compose = |image: &str| {
-            compose(&Change::Image { reference: ImageReference::parse(image).expect("an image") })
+            compose(&Sample::Image { reference: ImageReference::parse(image).expect("an image") })
         };
         let composed = compose(image).expect("a delivery");
         let body: Value = serde_json::from_str(&composed.body).expect("JSON");

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{CannotCompose, Change, Parsed, git_event, pull_request_refs, pushed_ref};
+use super::{CannotCompose, Parsed, Sample, git_event, pull_request_refs, pushed_ref};
 use crate::event::git_ref::GitRef;
 use crate::event::{CommitIds, GitChanges, RefChange};
 use crate::verify::{Unreadable, Verified};
@@ -172,7 +172,7 @@ fn pull_request(event: PullRequestEvent<'_>) -> Result<Parsed, Unreadable> {
 }
 
 /// The body of a push, as all of them write it.
-pub(super) fn push_body(change: &Change) -> Result<Value, CannotCompose> {
+pub(super) fn push_body(change: &Sample) -> Result<Value, CannotCompose> {
     let (repository, name, commit) = change.only_push()?;
     Ok(json!({
         "ref": name.as_str(),

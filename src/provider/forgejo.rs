@@ -1,9 +1,12 @@
 //! Forgejo, which adds headers of its own to Gitea's.
 //! <https://forgejo.org/docs/latest/user/webhooks/>
 
-use super::{CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, forge, gitea};
+use super::{
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, forge,
+    gitea,
+};
 use crate::event::Subject;
-use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Forgejo",
@@ -11,7 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Forgejo-Signature", "X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
-        signed: Signed::Payload,
+        signed: HmacInput::Payload,
     }),
     parse,
     compose,
@@ -26,7 +29,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Forgejo",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
@@ -38,8 +41,8 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     gitea::parse_named(delivery, hints, &PROVIDER)
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    Ok(Composed::json(&[("X-Forgejo-Event", "push")], &forge::push_body(change)?))
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
+    Ok(UnsignedDelivery::json(&[("X-Forgejo-Event", "push")], &forge::push_body(change)?))
 }
 
 #[cfg(test)]

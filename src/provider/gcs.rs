@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, pubsub};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, pubsub};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
@@ -24,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Buckets],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "gcloud storage buckets notifications create gs://BUCKET --topic=TOPIC; then Pub/Sub → TOPIC → Create subscription → Delivery type: Push",
         content_type: None,
         secret: "none; tick Enable authentication, choose the account of pubsub.email and the audience of pubsub.audience",
@@ -40,10 +40,11 @@ struct Object {
 }
 
 /// The types of Eventarc begin with this.
-const CLOUD_EVENT: &str = "google.cloud.storage.object.v1.";
+const CLOUD_EVENT_TYPE_PREFIX: &str = "google.cloud.storage.object.v1.";
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    if let Some(kind) = delivery.header("ce-type").and_then(|kind| kind.strip_prefix(CLOUD_EVENT)) {
+    if let Some(kind) = delivery.header("ce-type").and_then(|kind| kind.strip_prefix(CLOUD_EVENT_TYPE_PREFIX))
+    {
         let object = delivery.json()?;
         return Ok(changed(kind, object));
     }
@@ -98,13 +99,13 @@ fn changed(kind: &str, object: Object) -> Parsed {
     })])
 }
 
-fn compose(_: &Change) -> Result<Composed, CannotCompose> {
+fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let object = json!({"bucket": "flux", "name": "apps/kustomization.yaml"});
     let message = json!({
         "data": STANDARD.encode(object.to_string()),
         "attributes": {"eventType": "OBJECT_FINALIZE", "bucketId": "flux", "objectId": "apps/kustomization.yaml"},
     });
-    Ok(Composed::json(&[], &json!({"message": message})))
+    Ok(UnsignedDelivery::json(&[], &json!({"message": message})))
 }
 
 #[cfg(test)]
@@ -173,6 +174,6 @@ mod tests {
         );
         let other = "google.cloud.storage.object.v1.metadataUpdated";
         check(&PROVIDER, &header(other), &object, "ignored: event type `metadataUpdated` is not handled");
-        assert!(compose(&Change::Ping).is_ok());
+        assert!(compose(&Sample::Ping).is_ok());
     }
 }

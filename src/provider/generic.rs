@@ -1,7 +1,7 @@
 //! Whoever can post: a delivery says nothing but that something happened.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic>
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Listed],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "wherever the sender takes a URL",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -32,8 +32,8 @@ pub(super) fn parse(_: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadabl
     Ok(Parsed::Events(vec![Event::Anything { what: "a call".to_owned() }]))
 }
 
-pub(super) fn compose(_: &Change) -> Result<Composed, CannotCompose> {
-    Ok(Composed::json(&[], &serde_json::json!({})))
+pub(super) fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
+    Ok(UnsignedDelivery::json(&[], &serde_json::json!({})))
 }
 
 #[cfg(test)]
@@ -48,6 +48,6 @@ mod tests {
         for body in [json!({}), json!(null), json!([1, "two"])] {
             check(&PROVIDER, &[], &body, "a call");
         }
-        assert!(compose(&Change::Ping).is_ok());
+        assert!(compose(&Sample::Ping).is_ok());
     }
 }

@@ -1,9 +1,9 @@
 //! Whoever can post and sign.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic-hmac>
 
-use super::{Provider, Settings, generic};
+use super::{Provider, ProviderSettings, generic};
 use crate::event::Subject;
-use crate::verify::{Encoding, Hmac, Proof, Signed};
+use crate::verify::{Encoding, Hmac, HmacInput, Proof};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic-hmac",
@@ -11,7 +11,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Signature"],
         encoding: Encoding::Prefixed,
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     }),
     parse: generic::parse,
     compose: generic::compose,
@@ -23,7 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Listed],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "wherever the sender takes a URL and a key",
         content_type: None,
         secret: "the key of an HMAC (SHA-256, SHA-512 or SHA-1) of the body, in `X-Signature: sha256=<hex>`",

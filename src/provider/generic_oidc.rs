@@ -1,7 +1,7 @@
 //! Whoever has a token of an OpenID Connect issuer: jobs of GitHub Actions, GitLab CI and others.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic-oidc>
 
-use super::{Provider, Settings, generic};
+use super::{Provider, ProviderSettings, generic};
 use crate::event::Subject;
 use crate::verify::Proof;
 
@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Listed],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "a step of the job that asks for a token with the audience of `oidc` and posts with it",
         content_type: None,
         secret: "none; the header is `Authorization: Bearer TOKEN`",

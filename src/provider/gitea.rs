@@ -5,12 +5,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, SENDS_NO_IMAGES, Settings,
-    add_registry_hosts, forge,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
+    UnsignedDelivery, add_registry_hosts, forge,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gitea",
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
-        signed: Signed::Payload,
+        signed: HmacInput::Payload,
     }),
     parse,
     compose,
@@ -30,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Gitea",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
@@ -118,8 +118,8 @@ fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable
     })]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
-    if let Change::Image { reference } = change {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
+    if let Sample::Image { reference } = change {
         let (owner, name) = reference.name.path().split_once('/').ok_or(SENDS_NO_IMAGES)?;
         let body = json!({
             "action": "created",
@@ -131,9 +131,9 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
                 "html_url": format!("https://{}/{owner}/-/packages/container/{name}", reference.name.host()),
             },
         });
-        return Ok(Composed::json(&[("X-Gitea-Event", "package")], &body));
+        return Ok(UnsignedDelivery::json(&[("X-Gitea-Event", "package")], &body));
     }
-    Ok(Composed::json(&[("X-Gitea-Event", "push")], &forge::push_body(change)?))
+    Ok(UnsignedDelivery::json(&[("X-Gitea-Event", "push")], &forge::push_body(change)?))
 }
 
 #[cfg(test)]
@@ -143,7 +143,7 @@ mod tests {
     use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
-    const PUSH: (&str, &str) = ("X-Gitea-Event", "push");
+    const PUSH_EVENT: (&str, &str) = ("X-Gitea-Event", "push");
 
     fn push_body() -> Value {
         json!({
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn pushes_are_read() {
-        check(&PROVIDER, &[PUSH], &push_body(), "push to gitea.example.com/org/app main");
+        check(&PROVIDER, &[PUSH_EVENT], &push_body(), "push to gitea.example.com/org/app main");
         check(
             &PROVIDER,
             &[("X-Gitea-Event", ""), ("X-Gitea-Event-Type", "push")],
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_errors() {
-        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+        testing::check_malformed(&PROVIDER, &[PUSH_EVENT], &push_body());
     }
 
     #[test]

@@ -5,11 +5,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, forge, required_header,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, forge,
+    required_header,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Encoding, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitHub",
@@ -17,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     }),
     parse,
     compose,
@@ -29,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository or organisation → Settings → Webhooks → Add webhook",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
@@ -118,7 +119,7 @@ fn package(event: PackageEvent) -> Result<Parsed, Unreadable> {
     let tag = metadata.and_then(|metadata| metadata.tag.as_ref()?.name.clone()).filter(|tag| !tag.is_empty());
     let media = metadata
         .and_then(|metadata| metadata.manifest.as_ref()?.config.as_ref()?.media_type.as_deref())
-        .map_or(Media::Unknown, Media::of_config);
+        .map_or(Media::Unknown, Media::from_config_media_type);
     let digest = version.and_then(|version| {
         [version.version, version.name].into_iter().flatten().find(|text| text.starts_with("sha256:"))
     });
@@ -150,13 +151,16 @@ fn image_name(package: &Package) -> Result<String, Unreadable> {
     Ok(format!("ghcr.io/{owner}/{}", package.name))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     Ok(match change {
-        Change::Ping => {
-            Composed::json(&[("X-GitHub-Event", "ping")], &json!({"zen": "Keep it logically awesome."}))
+        Sample::Ping => UnsignedDelivery::json(
+            &[("X-GitHub-Event", "ping")],
+            &json!({"zen": "Keep it logically awesome."}),
+        ),
+        Sample::Push { .. } => {
+            UnsignedDelivery::json(&[("X-GitHub-Event", "push")], &forge::push_body(change)?)
         }
-        Change::Push { .. } => Composed::json(&[("X-GitHub-Event", "push")], &forge::push_body(change)?),
-        Change::Image { reference } => Composed::json(
+        Sample::Image { reference } => UnsignedDelivery::json(
             &[("X-GitHub-Event", "package")],
             &json!({
                 "action": "published",
@@ -181,7 +185,7 @@ mod tests {
     use super::super::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
-    const PUSH: (&str, &str) = ("X-GitHub-Event", "push");
+    const PUSH_EVENT: (&str, &str) = ("X-GitHub-Event", "push");
 
     fn push_body() -> Value {
         json!({
@@ -200,7 +204,7 @@ mod tests {
 
     #[test]
     fn pushes_are_read() {
-        check(&PROVIDER, &[PUSH], &push_body(), "push to github.com/org/app main");
+        check(&PROVIDER, &[PUSH_EVENT], &push_body(), "push to github.com/org/app main");
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
         for (commit, expect) in
             [("1".repeat(40), true), ("2222".into(), true), ("3333".into(), true), ("4444".into(), false)]
         {
-            assert_eq!(testing::brings(&PROVIDER, &[PUSH], &body, &commit), expect, "{commit}");
+            assert_eq!(testing::brings(&PROVIDER, &[PUSH_EVENT], &body, &commit), expect, "{commit}");
         }
     }
 
@@ -221,7 +225,7 @@ mod tests {
         body["deleted"] = json!(true);
         body["after"] = json!("0".repeat(40));
         body["head_commit"] = Value::Null;
-        check(&PROVIDER, &[PUSH], &body, "push to github.com/org/app main (deleted)");
+        check(&PROVIDER, &[PUSH_EVENT], &body, "push to github.com/org/app main (deleted)");
     }
 
     // Incident 21.
@@ -277,12 +281,12 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_errors_that_name_the_field() {
-        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+        testing::check_malformed(&PROVIDER, &[PUSH_EVENT], &push_body());
         let mut body = push_body();
         body["ref"] = json!(["main"]);
         check(
             &PROVIDER,
-            &[PUSH],
+            &[PUSH_EVENT],
             &body,
             "unreadable: cannot read the payload: ref: invalid type: sequence, expected a string at line 1 column 138",
         );

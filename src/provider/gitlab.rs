@@ -6,8 +6,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, git_event,
-    pull_request_refs, pushed_ref, required_header,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    git_event, pull_request_refs, pushed_ref, required_header,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{CommitIds, GitChanges, RefChange, Subject};
@@ -27,7 +27,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "project or group → Settings → Webhooks → Add new webhook",
         content_type: None,
         secret: "Secret token; a signing token (`whsec_…`) works too, put it into the key file as shown",
@@ -148,7 +148,7 @@ fn merge_request(event: &MergeRequestEvent) -> Result<Parsed, Unreadable> {
     event.project.events(pull_request_refs(&format!("refs/merge-requests/{iid}"), head))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let (repository, name, commit) = change.only_push()?;
     let (header, kind) = match name.as_tag() {
         Some(_) => ("Tag Push Hook", "tag_push"),
@@ -165,7 +165,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
             "git_ssh_url": format!("git@{}:{}.git", repository.host(), repository.path()),
         },
     });
-    Ok(Composed::json(&[("X-Gitlab-Event", header)], &body))
+    Ok(UnsignedDelivery::json(&[("X-Gitlab-Event", header)], &body))
 }
 
 #[cfg(test)]
@@ -175,7 +175,7 @@ mod tests {
     use super::super::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
-    const PUSH: (&str, &str) = ("X-Gitlab-Event", "Push Hook");
+    const PUSH_EVENT: (&str, &str) = ("X-Gitlab-Event", "Push Hook");
 
     fn push_body() -> Value {
         json!({
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn pushes_of_branches_and_tags_are_read() {
-        check(&PROVIDER, &[PUSH], &push_body(), "push to gitlab.example.com/gitlab/group/sub/app main");
+        check(&PROVIDER, &[PUSH_EVENT], &push_body(), "push to gitlab.example.com/gitlab/group/sub/app main");
         let mut body = push_body();
         body["ref"] = json!("refs/tags/v1");
         check(
@@ -221,7 +221,12 @@ mod tests {
         let mut body = push_body();
         body["after"] = json!("0".repeat(40));
         body["checkout_sha"] = Value::Null;
-        check(&PROVIDER, &[PUSH], &body, "push to gitlab.example.com/gitlab/group/sub/app main (deleted)");
+        check(
+            &PROVIDER,
+            &[PUSH_EVENT],
+            &body,
+            "push to gitlab.example.com/gitlab/group/sub/app main (deleted)",
+        );
     }
 
     #[test]
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn malformed_payloads_are_errors() {
-        testing::check_malformed(&PROVIDER, &[PUSH], &push_body());
+        testing::check_malformed(&PROVIDER, &[PUSH_EVENT], &push_body());
     }
 
     #[test]

@@ -6,7 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event, pubsub};
+use super::{
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, image_event, pubsub,
+};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::json_items::has_too_many_values;
 use crate::verify::{Proof, Unreadable, Verified, from_json};
@@ -25,7 +27,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
         content_type: None,
         secret: "none; tick Enable authentication, choose the account of gcr.email and the audience of gcr.audience",
@@ -86,7 +88,7 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     Ok(Parsed::Events(vec![Event::Image(event)]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
     let name = &reference.name;
     let data = json!({
@@ -95,7 +97,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
         "digest": reference.digest.as_ref().map(|digest| format!("{name}@{digest}")),
     });
     let body = json!({"message": {"data": STANDARD.encode(data.to_string())}});
-    Ok(Composed::json(&[], &body))
+    Ok(UnsignedDelivery::json(&[], &body))
 }
 
 #[cfg(test)]

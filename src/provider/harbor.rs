@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 
 use super::batch;
 use super::{
-    CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, add_registry_hosts, image_event,
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
+    image_event,
 };
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::{Event, ImageEvent, Media, Subject};
@@ -27,7 +28,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "project → Webhooks → New Webhook",
         content_type: Some("Default or CloudEvents"),
         secret: "Auth Header (the key as it is, without Bearer before it)",
@@ -141,7 +142,7 @@ fn first_shape(image: &FirstShape, hints: &Hints<'_>, deleted: bool) -> Result<P
     Ok(Parsed::Events(vec![Event::Image(event)]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let ImageReference { name, tag, digest } = change.only_image()?;
     let url = match (tag, digest) {
         (Some(tag), _) => format!("{name}:{tag}"),
@@ -156,7 +157,7 @@ fn compose(change: &Change) -> Result<Composed, CannotCompose> {
             "repository": {"repo_full_name": name.path()},
         },
     });
-    Ok(Composed::json(&[], &body))
+    Ok(UnsignedDelivery::json(&[], &body))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::batch;
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, host_of};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, host_of};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Proof, Unreadable, Verified, from_json};
 
@@ -24,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Buckets],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "mc admin config set ALIAS notify_webhook:flux endpoint=URL auth_token=KEY; then mc event add ALIAS/BUCKET arn:minio:sqs::flux:webhook",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -102,12 +102,12 @@ pub(super) fn decoded(key: &str) -> String {
     url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, key)| key.into_owned()).unwrap_or_default()
 }
 
-fn compose(_: &Change) -> Result<Composed, CannotCompose> {
+fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let record = json!({
         "eventName": "s3:ObjectCreated:Put",
         "s3": {"bucket": {"name": "flux"}, "object": {"key": "apps/kustomization.yaml"}},
     });
-    Ok(Composed::json(&[], &json!({"EventName": "s3:ObjectCreated:Put", "Records": [record]})))
+    Ok(UnsignedDelivery::json(&[], &json!({"EventName": "s3:ObjectCreated:Put", "Records": [record]})))
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
         let read =
             json!({"Records": [{"eventName": "s3:ObjectAccessed:Get", "s3": {"bucket": {"name": "flux"}}}]});
         check(&PROVIDER, &[], &read, "ignored: no object was created or removed");
-        assert!(compose(&Change::Ping).is_ok());
+        assert!(compose(&Sample::Ping).is_ok());
     }
 
     #[test]

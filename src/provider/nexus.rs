@@ -5,12 +5,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, add_registry_hosts,
-    required_header,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    add_registry_hosts, required_header,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
-use crate::verify::{Encoding, Hash, Hmac, Proof, Signed, Unreadable, Verified};
+use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Nexus",
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Hmac(Hmac {
         headers: &["X-Nexus-Webhook-Signature"],
         encoding: Encoding::Hex(Hash::Sha1),
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     }),
     parse,
     compose,
@@ -30,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: true,
     may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "Administration → System → Capabilities → Create capability → Webhook: Repository",
         content_type: None,
         secret: "Secret Key",
@@ -112,9 +112,9 @@ fn chart(repository_name: Option<String>) -> Result<Parsed, Unreadable> {
     Ok(Parsed::Events(vec![Event::Chart(ChartEvent { url_tail })]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[("X-Nexus-Webhook-ID", "rm:repository:component")],
         &json!({
             "repositoryName": "docker",
@@ -131,7 +131,7 @@ mod tests {
     use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
-    const COMPONENT: (&str, &str) = ("X-Nexus-Webhook-ID", "rm:repository:component");
+    const COMPONENT_EVENT: (&str, &str) = ("X-Nexus-Webhook-ID", "rm:repository:component");
 
     fn body(action: &str) -> Value {
         json!({
@@ -145,19 +145,19 @@ mod tests {
     fn the_endpoint_names_the_hosts() {
         check_with_hosts(
             &PROVIDER,
-            &[COMPONENT],
+            &[COMPONENT_EVENT],
             &body("CREATED"),
             &["registry.example.com/"],
             "push of registry.example.com/app1/alpine:3.10",
         );
         check_with_hosts(
             &PROVIDER,
-            &[COMPONENT],
+            &[COMPONENT_EVENT],
             &body("UPDATED"),
             &["a.example.com:5000", "b.example.com"],
             "push of a.example.com:5000/app1/alpine:3.10",
         );
-        check(&PROVIDER, &[COMPONENT], &body("CREATED"), "push of docker.io/app1/alpine:3.10");
+        check(&PROVIDER, &[COMPONENT_EVENT], &body("CREATED"), "push of docker.io/app1/alpine:3.10");
     }
 
     // Incident 20: 400 until now.
@@ -171,21 +171,21 @@ mod tests {
         );
         check(
             &PROVIDER,
-            &[COMPONENT],
+            &[COMPONENT_EVENT],
             &json!({"action": "PURGED", "components": ["x"]}),
             "ignored: purged components are listed without their names",
         );
         let mut raw = body("CREATED");
         raw["component"]["format"] = json!("raw");
-        check(&PROVIDER, &[COMPONENT], &raw, "ignored: format `raw` concerns no Flux object");
-        check(&PROVIDER, &[COMPONENT], &body("DELETED"), "deletion of docker.io/app1/alpine:3.10");
-        testing::check_malformed(&PROVIDER, &[COMPONENT], &body("CREATED"));
+        check(&PROVIDER, &[COMPONENT_EVENT], &raw, "ignored: format `raw` concerns no Flux object");
+        check(&PROVIDER, &[COMPONENT_EVENT], &body("DELETED"), "deletion of docker.io/app1/alpine:3.10");
+        testing::check_malformed(&PROVIDER, &[COMPONENT_EVENT], &body("CREATED"));
     }
 
     #[test]
     fn helm_components_concern_their_repository() {
         let body = json!({"repositoryName": "Helm-Hosted", "action": "CREATED", "component": {"format": "helm", "name": "app", "version": "1"}});
-        check(&PROVIDER, &[COMPONENT], &body, "change of chart repository …/repository/helm-hosted");
+        check(&PROVIDER, &[COMPONENT_EVENT], &body, "change of chart repository …/repository/helm-hosted");
     }
 
     #[test]

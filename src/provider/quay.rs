@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::batch::BoundedList;
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, image_event};
+use super::{
+    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, image_event,
+};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::verify::{Proof, Unreadable, Verified};
 
@@ -23,7 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "repository → Settings → Events and Notifications → Create Notification → Webhook POST",
         content_type: None,
         secret: "none: Quay cannot sign, so keep the URL secret; leave the POST template empty",
@@ -49,9 +51,9 @@ fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     Ok(Parsed::Events(vec![Event::Image(ImageEvent { tags, ..image_event(&written)? })]))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
-    Ok(Composed::json(
+    Ok(UnsignedDelivery::json(
         &[],
         &json!({
             "repository": reference.name.path(),

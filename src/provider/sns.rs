@@ -4,9 +4,9 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Change, Composed, Hints, Parsed, Provider, Settings, aws};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, aws};
 use crate::event::{Event, Subject};
-use crate::verify::sns_address::of_sns;
+use crate::verify::sns_address;
 use crate::verify::{Proof, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -24,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Buckets, Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "SNS → Topics → the topic of `topicArn` → Create subscription, protocol HTTPS, without raw message delivery",
         content_type: None,
         secret: "none: messages are signed by Amazon, and the subscription is confirmed by itself",
@@ -47,7 +47,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     match envelope.r#type.as_str() {
         "Notification" => notification(&envelope, hints),
         "SubscriptionConfirmation" => {
-            let url = envelope.subscribe_url.filter(|url| of_sns(url).is_some());
+            let url = envelope.subscribe_url.filter(|url| sns_address::parse(url).is_some());
             url.map(Parsed::Confirm)
                 .ok_or_else(|| Unreadable::payload("SubscribeURL: is not an address of SNS"))
         }
@@ -70,10 +70,10 @@ fn request(delivery: &Verified<'_>) -> Option<String> {
     Some(delivery.json::<Envelope>().ok()?.message)
 }
 
-fn compose(_: &Change) -> Result<Composed, CannotCompose> {
+fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let body = json!({"Type": "Notification", "MessageId": "1", "TopicArn": "arn:aws:sns:eu-west-1:123456789012:flux",
         "Message": "a message", "Timestamp": "2026-01-01T00:00:00.000Z"});
-    Ok(Composed::json(&[("x-amz-sns-message-type", "Notification")], &body))
+    Ok(UnsignedDelivery::json(&[("x-amz-sns-message-type", "Notification")], &body))
 }
 
 #[cfg(test)]
@@ -131,6 +131,6 @@ mod tests {
         }
         let ended = json!({"Type": "UnsubscribeConfirmation", "TopicArn": "x", "Message": "y"});
         check(&PROVIDER, &[], &ended, "ignored: the subscription was ended");
-        assert!(compose(&Change::Ping).is_ok());
+        assert!(compose(&Sample::Ping).is_ok());
     }
 }

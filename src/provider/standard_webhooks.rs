@@ -1,7 +1,7 @@
 //! Senders that follow Standard Webhooks, and Svix. What they send is theirs to say.
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
-use super::{Provider, Settings, generic};
+use super::{Provider, ProviderSettings, generic};
 use crate::event::Subject;
 use crate::verify::Proof;
 
@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: false,
     may_come_unsigned: false,
     subjects: &[Subject::Listed],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "the sender's page of webhook endpoints",
         content_type: None,
         secret: "the signing secret; where the sender makes one (`whsec_…`), put that into the key file",

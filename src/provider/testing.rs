@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{CannotCompose, Change, Hints, Parsed, Provider};
+use super::{CannotCompose, Hints, Parsed, Provider, Sample};
 use crate::delivery::Delivery;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
@@ -140,15 +140,15 @@ fn mutations(value: &Value) -> Vec<Value> {
 pub(super) fn check_composed_delivery_comes_back(provider: &Provider) {
     let repository = RepositoryUrl::parse("https://bitbucket.org/org/app").expect("a URL");
     let commit = "2".repeat(40);
-    let push = Change::Push { repository, name: GitRef::branch("main"), commit };
-    let image = Change::Image {
+    let push = Sample::Push { repository, name: GitRef::branch("main"), commit };
+    let image = Sample::Image {
         reference: ImageReference::parse("registry.example.com/org/app:1.2.3").expect("an image"),
     };
     let mut composed = 0;
     for (change, expect) in [
         (push, "push to bitbucket.org/org/app main"),
         (image, "push of registry.example.com/org/app:1.2.3"),
-        (Change::Ping, "ping"),
+        (Sample::Ping, "ping"),
     ] {
         let delivery = match (provider.compose)(&change) {
             Ok(delivery) => delivery,

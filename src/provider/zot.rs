@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    CannotCompose, Change, Composed, EventHeader, Hints, Parsed, Provider, Settings, add_registry_hosts,
-    artifact_event, cloud_event,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    add_registry_hosts, artifact_event, cloud_event,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     proof: Proof::Chosen,
     parse,
     compose,
-    event_header: Some(EventHeader { names: &["ce-type"], usual: UPDATED }),
+    event_header: Some(EventHeader { names: &["ce-type"], usual: UPDATED_TYPE }),
     event_fields: &["/type"],
     request: None,
     lists_changed_files: false,
@@ -26,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
     needs_registry_host: true,
     may_come_unsigned: true,
     subjects: &[Subject::Images],
-    settings: Settings {
+    settings: ProviderSettings {
         page: "the registry's own configuration → extensions → events → sinks, type `http`, with `credentials` or `headers`",
         content_type: None,
         secret: "none: keep the URL secret",
@@ -34,8 +34,8 @@ pub(super) const PROVIDER: Provider = Provider {
     },
 };
 
-const UPDATED: &str = "zotregistry.image.updated";
-const DELETED: &str = "zotregistry.image.deleted";
+const UPDATED_TYPE: &str = "zotregistry.image.updated";
+const DELETED_TYPE: &str = "zotregistry.image.deleted";
 
 #[derive(Deserialize)]
 struct Image {
@@ -48,8 +48,8 @@ struct Image {
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     cloud_event::read(delivery, hints, |event| {
         let deleted = match &*event.kind {
-            UPDATED => false,
-            DELETED => true,
+            UPDATED_TYPE => false,
+            DELETED_TYPE => true,
             other => return Ok(Parsed::ignored_event(other)),
         };
         Ok(Parsed::Events(vec![image(from_json(&event.data)?, deleted, hints)?]))
@@ -70,13 +70,17 @@ fn image(image: Image, deleted: bool, hints: &Hints<'_>) -> Result<Event, Unread
     event.ok_or_else(|| Unreadable::payload("missing field `name`"))
 }
 
-fn compose(change: &Change) -> Result<Composed, CannotCompose> {
+fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
     let reference = change.only_image()?;
-    let headers =
-        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "zotregistry.dev"), ("ce-type", UPDATED)];
+    let headers = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "zotregistry.dev"),
+        ("ce-type", UPDATED_TYPE),
+    ];
     let image =
         json!({"name": reference.name.path(), "reference": reference.tag, "digest": reference.digest});
-    Ok(Composed::json(&headers, &image))
+    Ok(UnsignedDelivery::json(&headers, &image))
 }
 
 #[cfg(test)]
@@ -89,17 +93,17 @@ mod tests {
     #[test]
     fn images_are_read_in_both_modes() {
         let data = json!({"name": "team/app", "reference": "v1", "digest": "sha256:11", "mediaType": "x"});
-        let (host, updated) = (["registry.example.com"], [("ce-type", UPDATED)]);
+        let (host, updated) = (["registry.example.com"], [("ce-type", UPDATED_TYPE)]);
         let expect = "push of registry.example.com/team/app:v1";
         check_with_hosts(&PROVIDER, &updated, &data, &host, expect);
         testing::check_malformed(&PROVIDER, &updated, &data);
         let structured = [("Content-Type", "application/cloudevents+json")];
-        let event = json!({"specversion": "1.0", "type": UPDATED, "data": data});
+        let event = json!({"specversion": "1.0", "type": UPDATED_TYPE, "data": data});
         check_with_hosts(&PROVIDER, &structured, &event, &host, expect);
         testing::check_malformed(&PROVIDER, &structured, &event);
         let deleted = json!({"name": "team/app", "reference": "sha256:11"});
         let expect = "deletion of registry.example.com/team/app@sha256:11";
-        check_with_hosts(&PROVIDER, &[("ce-type", DELETED)], &deleted, &host, expect);
+        check_with_hosts(&PROVIDER, &[("ce-type", DELETED_TYPE)], &deleted, &host, expect);
         let scanned = [("ce-type", "zotregistry.image.scanned")];
         check(&PROVIDER, &scanned, &data, "ignored: event type `zotregistry.image.scanned` is not handled");
     }

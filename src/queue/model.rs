@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::slot::{Ending, Failure};
-use super::slots::{CommitStatus, Due, Slots, Wanted};
+use super::slot::{PatchFailure, PatchResult};
+use super::slots::{CommitStatus, DueWork, RequestPlan, Slots};
 use crate::flux::{Kind, Target};
-use crate::journal::contents::{Change, Contents};
+use crate::journal::contents::{Contents, JournalChange};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const OBJECTS: usize = 4;
@@ -21,31 +21,31 @@ impl CommitStatus for Arc<OnceLock<bool>> {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ModelStep {
     /// A delivery for these objects, spread over so many milliseconds.
     Deliver(Vec<usize>, u64),
     Wait(u64),
     /// The oldest patch in flight ends.
-    EndPatch(Ending),
+    EndPatch(PatchResult),
     /// What has been gathered is written, or is not.
     Commit(bool),
     /// The process is killed and started again.
     Crash,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let failed = |sort| Ending::Failed { pause: Duration::from_millis(700), sort };
+fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
+    let failed = |sort| PatchResult::Failed { pause: Duration::from_millis(700), sort };
     let ending = prop_oneof![
-        4 => Just(Ending::Done),
-        1 => Just(failed(Failure::Passing)),
-        1 => Just(failed(Failure::Blocked)),
+        4 => Just(PatchResult::Done),
+        1 => Just(failed(PatchFailure::Passing)),
+        1 => Just(failed(PatchFailure::Blocked)),
     ];
     let step = prop_oneof![
-        4 => (prop::collection::vec(0..OBJECTS, 1..4), 0_u64..3000).prop_map(|(objects, spread)| Step::Deliver(objects, spread)),
-        3 => (1_u64..2500).prop_map(Step::Wait),
-        4 => ending.prop_map(Step::EndPatch),
-        4 => prop::bool::weighted(0.8).prop_map(Step::Commit),
-        1 => Just(Step::Crash),
+        4 => (prop::collection::vec(0..OBJECTS, 1..4), 0_u64..3000).prop_map(|(objects, spread)| ModelStep::Deliver(objects, spread)),
+        3 => (1_u64..2500).prop_map(ModelStep::Wait),
+        4 => ending.prop_map(ModelStep::EndPatch),
+        4 => prop::bool::weighted(0.8).prop_map(ModelStep::Commit),
+        1 => Just(ModelStep::Crash),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -55,20 +55,20 @@ fn target(at: usize) -> Target {
 }
 
 /// A delivery that waits for its commits, or was accepted.
-struct Delivery {
+struct ModelDelivery {
     objects: Vec<usize>,
     received: Instant,
     commits: Vec<Arc<OnceLock<bool>>>,
 }
 
-struct World {
+struct Model {
     now: Instant,
     slots: Slots<Arc<OnceLock<bool>>>,
     disk: Contents,
-    gathered: Vec<Change>,
+    gathered: Vec<JournalChange>,
     commit: Arc<OnceLock<bool>>,
     in_flight: Vec<(Target, Instant)>,
-    unanswered: Vec<Delivery>,
+    unanswered: Vec<ModelDelivery>,
     accepted: Vec<(usize, Instant)>,
     /// The start of the last successful patch of each object.
     patched: BTreeMap<Target, Instant>,
@@ -77,9 +77,9 @@ struct World {
 /// One less than may be in flight, so that some have to wait for others of their kind.
 const MAX_PER_KIND: usize = 1;
 
-impl World {
-    fn new() -> World {
-        World {
+impl Model {
+    fn new() -> Model {
+        Model {
             now: Instant::now(),
             slots: Slots::new(INTERVAL, MAX_PER_KIND),
             disk: Contents::default(),
@@ -92,22 +92,22 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: ModelStep) {
         // No two things happen at one time, so that before and after are clear.
         self.now += Duration::from_micros(1);
         match step {
-            Step::Deliver(objects, spread) => self.deliver(objects, Duration::from_millis(spread)),
-            Step::Wait(millis) => self.now += Duration::from_millis(millis),
-            Step::EndPatch(ending) if !self.in_flight.is_empty() => {
+            ModelStep::Deliver(objects, spread) => self.deliver(objects, Duration::from_millis(spread)),
+            ModelStep::Wait(millis) => self.now += Duration::from_millis(millis),
+            ModelStep::EndPatch(ending) if !self.in_flight.is_empty() => {
                 let (target, started) = self.in_flight.remove(0);
-                if ending == Ending::Done {
+                if ending == PatchResult::Done {
                     self.patched.insert(target.clone(), started);
                 }
                 self.slots.finish(&target, self.now, ending);
             }
-            Step::EndPatch(_) => {}
-            Step::Commit(success) => self.write(success),
-            Step::Crash => {
+            ModelStep::EndPatch(_) => {}
+            ModelStep::Commit(success) => self.write(success),
+            ModelStep::Crash => {
                 self.slots = Slots::new(INTERVAL, MAX_PER_KIND);
                 let pending = self.disk.pending.iter();
                 let pending = pending.map(|(target, generation)| (target.clone(), *generation));
@@ -120,9 +120,9 @@ impl World {
         }
         self.answer();
         self.now += Duration::from_micros(1);
-        let (Due { start, .. }, forget) = self.slots.take_due(self.now, 2 - self.in_flight.len().min(2));
+        let (DueWork { start, .. }, forget) = self.slots.take_due(self.now, 2 - self.in_flight.len().min(2));
         self.gathered
-            .extend(forget.into_iter().map(|(target, generation)| Change::Settle(target, generation)));
+            .extend(forget.into_iter().map(|(target, generation)| JournalChange::Settle(target, generation)));
         for target in start {
             assert!(self.in_flight.iter().all(|(other, _)| *other != target), "one patch at a time");
             self.in_flight.push((target, self.now));
@@ -132,14 +132,15 @@ impl World {
     fn deliver(&mut self, objects: Vec<usize>, spread: Duration) {
         let targets: Vec<Target> = objects.iter().map(|at| target(*at)).collect();
         let wanted = targets.iter().map(|target| (target, self.now + spread));
-        let Wanted { write, mut await_commits, .. } = self.slots.want(wanted, self.now);
+        let RequestPlan { write, mut await_commits, .. } = self.slots.want(wanted, self.now);
         if !write.is_empty() {
-            let changes = write.iter().map(|(target, generation)| Change::Pend(target.clone(), *generation));
+            let changes =
+                write.iter().map(|(target, generation)| JournalChange::Pend(target.clone(), *generation));
             self.gathered.extend(changes);
             self.slots.writing(&write, &self.commit);
             await_commits.push(Arc::clone(&self.commit));
         }
-        self.unanswered.push(Delivery { objects, received: self.now, commits: await_commits });
+        self.unanswered.push(ModelDelivery { objects, received: self.now, commits: await_commits });
     }
 
     /// As the journal: a failed commit keeps what was there, and what has gone is gone all the same.
@@ -172,15 +173,15 @@ proptest! {
 
     #[test]
     fn nothing_accepted_is_lost_and_nothing_is_left_behind(steps in steps()) {
-        let mut world = World::new();
+        let mut world = Model::new();
         for step in steps {
             world.step(step);
         }
         for _ in 0..40 {
-            world.step(Step::Wait(1500));
-            world.step(Step::EndPatch(Ending::Done));
-            world.step(Step::EndPatch(Ending::Done));
-            world.step(Step::Commit(true));
+            world.step(ModelStep::Wait(1500));
+            world.step(ModelStep::EndPatch(PatchResult::Done));
+            world.step(ModelStep::EndPatch(PatchResult::Done));
+            world.step(ModelStep::Commit(true));
         }
         for (at, received) in &world.accepted {
             let patched = world.patched.get(&target(*at));

@@ -12,7 +12,7 @@ pub type Generation = u64;
 /// The state of one object.
 #[derive(Debug)]
 pub struct Slot {
-    state: State,
+    state: SlotState,
     wanted: Generation,
     /// When the first delivery came that no patch covers yet.
     waiting_since: Option<Instant>,
@@ -23,13 +23,13 @@ pub struct Slot {
 /// Failures in a row, and of which sort the last one was; another sort begins a row of its own.
 #[derive(Debug, Clone, Copy)]
 struct Failures {
-    sort: Failure,
+    sort: PatchFailure,
     count: u32,
 }
 
 /// The sorts of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum PatchFailure {
     /// It may pass by itself.
     Passing,
     /// Someone has to do something. An API server that has just started may say so, too.
@@ -37,7 +37,7 @@ pub enum Failure {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SlotState {
     /// No patch is wanted.
     Idle,
     /// A patch is wanted, not before this time.
@@ -46,18 +46,18 @@ enum State {
     InFlight { covers: Generation, since: Option<Instant> },
 }
 
-const NO_FAILURE: Failures = Failures { sort: Failure::Passing, count: 0 };
+const NO_FAILURE: Failures = Failures { sort: PatchFailure::Passing, count: 0 };
 
 /// How a patch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum PatchResult {
     /// The API server has taken it.
     Done,
     /// It failed; try again after this pause.
     Failed {
         pause: Duration,
         /// The sort of failure.
-        sort: Failure,
+        sort: PatchFailure,
     },
     /// The object is gone.
     Gone,
@@ -65,7 +65,7 @@ pub enum Ending {
 
 /// What to do next about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum NextStep {
     /// Nothing; everything up to this generation is settled.
     Rest(Generation),
     /// Try to start a patch at this time.
@@ -75,7 +75,7 @@ pub enum Next {
 impl Slot {
     /// A slot for which nothing is wanted yet, after these generations of an earlier process.
     pub fn new(wanted: Generation) -> Slot {
-        Slot { state: State::Idle, wanted, waiting_since: None, started: None, failures: NO_FAILURE }
+        Slot { state: SlotState::Idle, wanted, waiting_since: None, started: None, failures: NO_FAILURE }
     }
 
     /// A delivery wants the object, by a patch not before `earliest`. Says when to start, if that was
@@ -84,17 +84,17 @@ impl Slot {
         self.waiting_since.get_or_insert(now);
         match self.state {
             // The patch that is to come covers this delivery too.
-            State::Pending { due } if self.failures.count > 0 || due <= earliest => None,
-            State::Pending { due } => {
+            SlotState::Pending { due } if self.failures.count > 0 || due <= earliest => None,
+            SlotState::Pending { due } => {
                 let sooner = self.pend(now, earliest, min_interval);
                 (sooner < due).then_some(sooner)
             }
-            State::InFlight { covers, .. } => {
+            SlotState::InFlight { covers, .. } => {
                 // One more round, however many deliveries ask for it.
                 self.wanted = covers + 1;
                 None
             }
-            State::Idle => {
+            SlotState::Idle => {
                 self.wanted += 1;
                 Some(self.pend(now, earliest, min_interval))
             }
@@ -103,14 +103,14 @@ impl Slot {
 
     /// Whether a patch is wanted whose time has come.
     pub fn is_due(&self, now: Instant) -> bool {
-        matches!(self.state, State::Pending { due } if due <= now)
+        matches!(self.state, SlotState::Pending { due } if due <= now)
     }
 
     /// Starts a patch if one is due; says which generation it covers.
     pub fn start(&mut self, now: Instant) -> Option<Generation> {
         match self.state {
-            State::Pending { due } if due <= now => {
-                self.state = State::InFlight { covers: self.wanted, since: self.waiting_since.take() };
+            SlotState::Pending { due } if due <= now => {
+                self.state = SlotState::InFlight { covers: self.wanted, since: self.waiting_since.take() };
                 self.started = Some(now);
                 Some(self.wanted)
             }
@@ -119,24 +119,24 @@ impl Slot {
     }
 
     /// The patch in flight has ended.
-    pub fn finish(&mut self, now: Instant, ending: Ending, min_interval: Duration) -> Next {
-        let State::InFlight { covers, since } = self.state else {
-            return Next::Rest(self.wanted);
+    pub fn finish(&mut self, now: Instant, ending: PatchResult, min_interval: Duration) -> NextStep {
+        let SlotState::InFlight { covers, since } = self.state else {
+            return NextStep::Rest(self.wanted);
         };
         let wanted_again = self.wanted > covers;
         match ending {
-            Ending::Failed { pause, sort } => {
+            PatchResult::Failed { pause, sort } => {
                 self.failures = Failures { sort, count: self.failures(sort).saturating_add(1) };
                 self.waiting_since = since.or(self.waiting_since);
-                Next::StartAt(self.pend(now, now + pause, min_interval))
+                NextStep::StartAt(self.pend(now, now + pause, min_interval))
             }
-            Ending::Done | Ending::Gone => {
+            PatchResult::Done | PatchResult::Gone => {
                 self.failures = NO_FAILURE;
                 if wanted_again {
-                    return Next::StartAt(self.pend(now, now, min_interval));
+                    return NextStep::StartAt(self.pend(now, now, min_interval));
                 }
-                self.state = State::Idle;
-                Next::Rest(covers)
+                self.state = SlotState::Idle;
+                NextStep::Rest(covers)
             }
         }
     }
@@ -149,24 +149,24 @@ impl Slot {
     /// When the first delivery came that the patch in flight covers.
     pub fn in_flight_since(&self) -> Option<Instant> {
         match self.state {
-            State::InFlight { since, .. } => since,
-            State::Idle | State::Pending { .. } => None,
+            SlotState::InFlight { since, .. } => since,
+            SlotState::Idle | SlotState::Pending { .. } => None,
         }
     }
 
     /// Whether a patch is wanted that has not started.
     pub fn is_pending(&self) -> bool {
-        matches!(self.state, State::Pending { .. })
+        matches!(self.state, SlotState::Pending { .. })
     }
 
     /// How many patches have failed in a row in this way.
-    pub fn failures(&self, sort: Failure) -> u32 {
+    pub fn failures(&self, sort: PatchFailure) -> u32 {
         if self.failures.sort == sort { self.failures.count } else { 0 }
     }
 
     /// Whether something is wanted or on its way.
     pub fn is_busy(&self) -> bool {
-        self.state != State::Idle
+        self.state != SlotState::Idle
     }
 
     /// The time before which no patch starts, however much it is wanted.
@@ -176,7 +176,7 @@ impl Slot {
 
     fn pend(&mut self, now: Instant, earliest: Instant, min_interval: Duration) -> Instant {
         let due = self.rests_until(min_interval).unwrap_or(now).max(earliest);
-        self.state = State::Pending { due };
+        self.state = SlotState::Pending { due };
         due
     }
 }
@@ -199,7 +199,7 @@ mod tests {
         let mut slot = Slot::new(0);
         assert_eq!(slot.want(now, now, INTERVAL), Some(now));
         assert_eq!(slot.start(now), Some(1));
-        assert_eq!(slot.finish(after(now, 100), Ending::Done, INTERVAL), Next::Rest(1));
+        assert_eq!(slot.finish(after(now, 100), PatchResult::Done, INTERVAL), NextStep::Rest(1));
         assert_eq!(slot.want(after(now, 200), now, INTERVAL), Some(after(now, 1000)));
         assert_eq!(slot.start(after(now, 999)), None);
         assert_eq!(slot.start(after(now, 1000)), Some(2));
@@ -212,7 +212,7 @@ mod tests {
         slot.want(now, now, INTERVAL);
         assert_eq!(slot.want(now, now, INTERVAL), None);
         assert_eq!(slot.start(now), Some(1));
-        assert_eq!(slot.finish(now, Ending::Done, INTERVAL), Next::Rest(1));
+        assert_eq!(slot.finish(now, PatchResult::Done, INTERVAL), NextStep::Rest(1));
         assert!(!slot.is_busy());
     }
 
@@ -224,9 +224,9 @@ mod tests {
         slot.start(now);
         assert_eq!(slot.want(now, now, INTERVAL), None);
         assert_eq!(slot.want(now, now, INTERVAL), None);
-        assert_eq!(slot.finish(now, Ending::Done, INTERVAL), Next::StartAt(after(now, 1000)));
+        assert_eq!(slot.finish(now, PatchResult::Done, INTERVAL), NextStep::StartAt(after(now, 1000)));
         assert_eq!(slot.start(after(now, 1000)), Some(2));
-        assert_eq!(slot.finish(after(now, 1001), Ending::Done, INTERVAL), Next::Rest(2));
+        assert_eq!(slot.finish(after(now, 1001), PatchResult::Done, INTERVAL), NextStep::Rest(2));
     }
 
     #[test]
@@ -237,13 +237,13 @@ mod tests {
         slot.want(now, now, INTERVAL);
         slot.start(now);
         assert_eq!(
-            slot.finish(now, Ending::Failed { pause, sort: Failure::Passing }, INTERVAL),
-            Next::StartAt(now + pause)
+            slot.finish(now, PatchResult::Failed { pause, sort: PatchFailure::Passing }, INTERVAL),
+            NextStep::StartAt(now + pause)
         );
-        assert_eq!((slot.failures(Failure::Passing), slot.failures(Failure::Blocked)), (1, 0));
+        assert_eq!((slot.failures(PatchFailure::Passing), slot.failures(PatchFailure::Blocked)), (1, 0));
         slot.start(now + pause);
-        assert_eq!(slot.finish(now + pause, Ending::Gone, INTERVAL), Next::Rest(1));
-        assert_eq!(slot.failures(Failure::Passing), 0);
+        assert_eq!(slot.finish(now + pause, PatchResult::Gone, INTERVAL), NextStep::Rest(1));
+        assert_eq!(slot.failures(PatchFailure::Passing), 0);
     }
 
     #[test]
@@ -254,7 +254,11 @@ mod tests {
         assert_eq!(slot.want(now, after(now, 4500), INTERVAL), None);
         assert_eq!(slot.want(now, now, INTERVAL), Some(now));
         slot.start(now);
-        slot.finish(now, Ending::Failed { pause: Duration::from_secs(9), sort: Failure::Blocked }, INTERVAL);
+        slot.finish(
+            now,
+            PatchResult::Failed { pause: Duration::from_secs(9), sort: PatchFailure::Blocked },
+            INTERVAL,
+        );
         assert_eq!(slot.want(now, now, INTERVAL), None);
         assert_eq!(slot.start(after(now, 8999)), None);
     }
@@ -265,7 +269,7 @@ mod tests {
         /// flight, and starts are an interval apart.
         #[test]
         fn nothing_wanted_is_forgotten(steps in prop::collection::vec(prop_oneof![
-            (0u64..4000).prop_map(Step::Want), (1u64..1500).prop_map(Step::Wait), (0u8..3).prop_map(Step::Finish)
+            (0u64..4000).prop_map(SlotStep::Want), (1u64..1500).prop_map(SlotStep::Wait), (0u8..3).prop_map(SlotStep::Finish)
         ], 1..60)) {
             let mut now = Instant::now();
             let mut slot = Slot::new(7);
@@ -273,27 +277,27 @@ mod tests {
             let mut in_flight: Option<Instant> = None;
             let mut last_start: Option<Instant> = None;
             let mut due: Vec<Instant> = Vec::new();
-            let end = std::iter::repeat_n([Step::Wait(60_000), Step::Finish(0)], 3).flatten();
+            let end = std::iter::repeat_n([SlotStep::Wait(60_000), SlotStep::Finish(0)], 3).flatten();
             for step in steps.into_iter().chain(end) {
                 // No two things happen at one time, so that before and after are clear.
                 now += Duration::from_micros(1);
                 match step {
-                    Step::Want(spread) => {
+                    SlotStep::Want(spread) => {
                         last_want = Some(now);
                         due.extend(slot.want(now, after(now, spread), INTERVAL));
                     }
-                    Step::Wait(millis) => now = after(now, millis),
-                    Step::Finish(how) => if let Some(started) = in_flight.take() {
+                    SlotStep::Wait(millis) => now = after(now, millis),
+                    SlotStep::Finish(how) => if let Some(started) = in_flight.take() {
                         let ending = match how {
-                            0 | 1 => Ending::Done,
-                            _ => Ending::Failed { pause: Duration::from_millis(300), sort: Failure::Passing },
+                            0 | 1 => PatchResult::Done,
+                            _ => PatchResult::Failed { pause: Duration::from_millis(300), sort: PatchFailure::Passing },
                         };
-                        if ending == Ending::Done {
+                        if ending == PatchResult::Done {
                             last_success = Some(started);
                         }
                         match slot.finish(now, ending, INTERVAL) {
-                            Next::Rest(_) => prop_assert!(last_success > last_want),
-                            Next::StartAt(at) => due.push(at),
+                            NextStep::Rest(_) => prop_assert!(last_success > last_want),
+                            NextStep::StartAt(at) => due.push(at),
                         }
                     }
                 }
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum SlotStep {
         Want(u64),
         Wait(u64),
         Finish(u8),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::slot::{Ending, Generation, Next, Slot};
+use super::slot::{Generation, NextStep, PatchResult, Slot};
 use crate::flux::{Kind, Target};
 
 /// How long the journal may still hold an object that was asked. An object that is wanted again in
@@ -21,7 +21,7 @@ pub(super) trait CommitStatus: Clone {
 
 /// The slots of all targets, and the journal records that they need.
 pub(super) struct Slots<C> {
-    entries: HashMap<Target, Entry<C>>,
+    entries: HashMap<Target, WaitingSlot<C>>,
     /// When to look at which slot again: to start a patch, or to forget a slot that has rested.
     due: BTreeSet<(Instant, Target)>,
     busy: usize,
@@ -33,13 +33,13 @@ pub(super) struct Slots<C> {
     parked: HashMap<Kind, BTreeSet<(Instant, Target)>>,
 }
 
-struct Entry<C> {
+struct WaitingSlot<C> {
     slot: Slot,
-    record: Record<C>,
+    record: JournalRecord<C>,
 }
 
 /// What the journal holds of an object.
-enum Record<C> {
+enum JournalRecord<C> {
     /// The journal has no record of the target.
     None,
     /// That it is pending, once the commit is through.
@@ -49,7 +49,7 @@ enum Record<C> {
 }
 
 /// What a call for objects needs before it can be answered.
-pub(super) struct Wanted<C> {
+pub(super) struct RequestPlan<C> {
     pub(super) write: Vec<(Target, Generation)>,
     /// Commits on their way that cover the rest.
     pub(super) await_commits: Vec<C>,
@@ -58,19 +58,19 @@ pub(super) struct Wanted<C> {
 }
 
 /// The work that is due at one time.
-pub(super) struct Due {
+pub(super) struct DueWork {
     pub(super) start: Vec<Target>,
     /// When to look again.
     pub(super) next: Option<Instant>,
 }
 
-impl<C: CommitStatus> Record<C> {
+impl<C: CommitStatus> JournalRecord<C> {
     /// Takes note of a commit that has ended.
     fn update(&mut self) {
-        if let Record::Writing(commit) = self
+        if let JournalRecord::Writing(commit) = self
             && let Some(kept) = commit.kept()
         {
-            *self = if kept { Record::Durable } else { Record::None };
+            *self = if kept { JournalRecord::Durable } else { JournalRecord::None };
         }
     }
 }
@@ -99,7 +99,7 @@ impl<C: CommitStatus> Slots<C> {
         for (target, generation) in pending {
             let mut slot = Slot::new(generation);
             self.due.extend(slot.want(now, when(), self.min_interval).map(|due| (due, target.clone())));
-            self.entries.insert(target, Entry { slot, record: Record::Durable });
+            self.entries.insert(target, WaitingSlot { slot, record: JournalRecord::Durable });
             self.busy += 1;
         }
     }
@@ -109,14 +109,15 @@ impl<C: CommitStatus> Slots<C> {
         &mut self,
         wanted: impl Iterator<Item = (&'t Target, Instant)>,
         now: Instant,
-    ) -> Wanted<C> {
-        let mut result = Wanted { write: Vec::new(), await_commits: Vec::new(), is_sooner: false };
+    ) -> RequestPlan<C> {
+        let mut result = RequestPlan { write: Vec::new(), await_commits: Vec::new(), is_sooner: false };
         let next = self.due.first().map(|(due, _)| *due);
         for (target, earliest) in wanted {
             if !self.entries.contains_key(target) {
-                self.entries.insert(target.clone(), Entry { slot: Slot::new(0), record: Record::None });
+                self.entries
+                    .insert(target.clone(), WaitingSlot { slot: Slot::new(0), record: JournalRecord::None });
             }
-            let Some(Entry { slot, record }) = self.entries.get_mut(target) else { continue };
+            let Some(WaitingSlot { slot, record }) = self.entries.get_mut(target) else { continue };
             self.busy += usize::from(!slot.is_busy());
             if let Some(due) = slot.want(now, earliest, self.min_interval) {
                 self.due.insert((due, target.clone()));
@@ -124,30 +125,30 @@ impl<C: CommitStatus> Slots<C> {
             }
             record.update();
             match record {
-                Record::None => result.write.push((target.clone(), slot.generation())),
-                Record::Writing(commit) => result.await_commits.push(commit.clone()),
-                Record::Durable => {}
+                JournalRecord::None => result.write.push((target.clone(), slot.generation())),
+                JournalRecord::Writing(commit) => result.await_commits.push(commit.clone()),
+                JournalRecord::Durable => {}
             }
         }
         result
     }
 
-    /// The records of [`Wanted::write`] are in this commit.
+    /// The records of [`RequestPlan::write`] are in this commit.
     pub(super) fn writing(&mut self, records: &[(Target, Generation)], commit: &C) {
         for (target, _) in records {
             if let Some(entry) = self.entries.get_mut(target) {
-                entry.record = Record::Writing(commit.clone());
+                entry.record = JournalRecord::Writing(commit.clone());
             }
         }
     }
 
     /// Starts what is due, as far as there is room, and forgets what has rested; gives the records of
     /// these, which the journal need not hold any more.
-    pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (Due, Vec<(Target, Generation)>) {
+    pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (DueWork, Vec<(Target, Generation)>) {
         let (mut start, mut forget) = (Vec::new(), Vec::new());
         while start.len() < room {
             let Some((due, target)) = self.pop_due(now) else { break };
-            let Some(Entry { slot, record }) = self.entries.get_mut(&target) else { continue };
+            let Some(WaitingSlot { slot, record }) = self.entries.get_mut(&target) else { continue };
             let in_flight = self.in_flight.entry(target.kind).or_default();
             if slot.is_due(now) && *in_flight >= self.max_per_kind {
                 self.parked.entry(target.kind).or_default().insert((due, target));
@@ -164,17 +165,17 @@ impl<C: CommitStatus> Slots<C> {
             }
             record.update();
             match record {
-                Record::Writing(_) => {
+                JournalRecord::Writing(_) => {
                     self.due.insert((now + RECORD_CHECK_INTERVAL, target));
                 }
-                Record::None => drop(self.entries.remove(&target)),
-                Record::Durable => {
+                JournalRecord::None => drop(self.entries.remove(&target)),
+                JournalRecord::Durable => {
                     forget.push((target.clone(), slot.generation()));
                     self.entries.remove(&target);
                 }
             }
         }
-        (Due { start, next: self.due.first().map(|(due, _)| *due) }, forget)
+        (DueWork { start, next: self.due.first().map(|(due, _)| *due) }, forget)
     }
 
     /// Removes the next entry whose time has come: a parked one if its kind has room again, else the
@@ -191,16 +192,17 @@ impl<C: CommitStatus> Slots<C> {
     }
 
     /// The patch of an object has ended.
-    pub(super) fn finish(&mut self, target: &Target, now: Instant, ending: Ending) {
+    pub(super) fn finish(&mut self, target: &Target, now: Instant, ending: PatchResult) {
         if let Some(in_flight) = self.in_flight.get_mut(&target.kind) {
             *in_flight = in_flight.saturating_sub(1);
         }
-        let Some(Entry { slot, record }) = self.entries.get_mut(target) else { return };
+        let Some(WaitingSlot { slot, record }) = self.entries.get_mut(target) else { return };
         let look_again = match slot.finish(now, ending, self.min_interval) {
-            Next::StartAt(due) => due,
-            Next::Rest(_) => {
+            NextStep::StartAt(due) => due,
+            NextStep::Rest(_) => {
                 self.busy -= 1;
-                let linger = if matches!(record, Record::None) { now } else { now + RECORD_LINGER_TIME };
+                let linger =
+                    if matches!(record, JournalRecord::None) { now } else { now + RECORD_LINGER_TIME };
                 slot.rests_until(self.min_interval).unwrap_or(now).max(linger)
             }
         };
@@ -211,9 +213,9 @@ impl<C: CommitStatus> Slots<C> {
     /// these objects from now on has them written down again.
     pub(super) fn forget_rested(&mut self) -> Vec<(Target, Generation)> {
         let mut forgotten = Vec::new();
-        for (target, Entry { slot, record }) in &mut self.entries {
-            if !slot.is_busy() && !matches!(record, Record::None) {
-                *record = Record::None;
+        for (target, WaitingSlot { slot, record }) in &mut self.entries {
+            if !slot.is_busy() && !matches!(record, JournalRecord::None) {
+                *record = JournalRecord::None;
                 forgotten.push((target.clone(), slot.generation()));
             }
         }
@@ -266,9 +268,9 @@ mod tests {
         slots.want([(&second, later)].into_iter(), later);
         // The stale entry of the first is due, and so is the second, which has to wait.
         assert!(slots.take_due(later, 9).0.start.is_empty());
-        slots.finish(&first, later, Ending::Done);
+        slots.finish(&first, later, PatchResult::Done);
         assert_eq!(slots.take_due(later, 9).0.start, std::slice::from_ref(&second));
-        slots.finish(&second, later, Ending::Done);
+        slots.finish(&second, later, PatchResult::Done);
         let forgotten = later + RECORD_LINGER_TIME + INTERVAL;
         slots.take_due(forgotten, 9);
         assert!(slots.is_empty() && slots.parked.values().all(BTreeSet::is_empty));

@@ -213,7 +213,7 @@ async fn a_panic_loses_nothing() {
 async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let open = || {
-        let medium = Box::new(crate::journal::store::Folder::new(folder.path()));
+        let medium = Box::new(crate::journal::store::JournalFolder::new(folder.path()));
         Journal::open(medium, Metrics::new()).expect("a journal")
     };
     let (journal, left) = open();

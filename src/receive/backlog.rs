@@ -6,30 +6,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::evaluation::Question;
+use super::evaluation::FilterTask;
 use crate::bounded_text::BoundedText;
 use crate::event::Event;
 use crate::expression::Expression;
 use crate::facts::Facts;
-use crate::flux::needs::Needs;
+use crate::flux::needs::InventoryNeeds;
 use crate::flux::selection::Selection;
 use crate::history::DeliveryId;
-use crate::journal::contents::{Change, Contents};
-use crate::journal::{Commit, Journal};
+use crate::journal::contents::{Contents, JournalChange};
+use crate::journal::{Journal, JournalCommit};
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
 
 /// Keeps events until the kinds that they ask for are known.
 pub(super) struct Backlog {
-    state: Mutex<State>,
+    state: Mutex<BacklogState>,
     opened: Notify,
     journal: Journal,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: Vec<(u64, Waiting)>,
+struct BacklogState {
+    waiting: Vec<(u64, QueuedEvents)>,
     bytes: usize,
     /// Handed out and not settled.
     in_hand: usize,
@@ -37,7 +37,7 @@ struct State {
 
 /// Events of one delivery, with the options that they were accepted under.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Waiting {
+pub(super) struct QueuedEvents {
     pub(super) endpoint: String,
     /// Which one it is; none if an earlier process has answered it.
     #[serde(skip)]
@@ -57,14 +57,14 @@ pub(super) struct Waiting {
 }
 
 /// What the backlog did with a delivery.
-pub(super) enum Kept {
+pub(super) enum BacklogAnswer {
     /// It waits, once this commit is through; this is what happened, in a line.
-    Waits { event: BoundedText, commit: Option<Commit> },
+    Waits { event: BoundedText, commit: Option<JournalCommit> },
     /// No room is left.
     Full,
 }
 
-impl Waiting {
+impl QueuedEvents {
     /// What it takes in memory, in bytes, if it has so many as JSON. Short filters are shared by most of
     /// what waits; long ones that change with each delivery are not.
     fn size_of(&self, json_bytes: usize) -> usize {
@@ -75,12 +75,12 @@ impl Waiting {
 
     /// Which delivery it is.
     pub(super) fn id(&self) -> DeliveryId {
-        self.id.clone().unwrap_or_else(|| DeliveryId::of_earlier_process(&self.endpoint))
+        self.id.clone().unwrap_or_else(|| DeliveryId::from_earlier_process(&self.endpoint))
     }
 
     /// What is to be found out about it.
-    pub(super) fn question(&self, inventory: &Arc<RwLock<Inventory>>) -> Question {
-        Question {
+    pub(super) fn question(&self, inventory: &Arc<RwLock<Inventory>>) -> FilterTask {
+        FilterTask {
             events: self.events.clone(),
             facts: self.facts.clone(),
             condition: self.condition.clone(),
@@ -91,7 +91,7 @@ impl Waiting {
 }
 
 /// One endpoint takes at most this part of the backlog.
-const ENDPOINT_PART: usize = 4;
+const ENDPOINT_SHARE_DIVISOR: usize = 4;
 
 /// A first sync takes seconds; in that time no sender posts more.
 const MAX_WAITING_DELIVERIES: usize = 4096;
@@ -107,11 +107,11 @@ const SHORT_FILTER_BYTES: usize = 512;
 impl Backlog {
     /// A backlog with what an earlier process has left in the journal.
     pub(super) fn new(journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Backlog {
-        let mut state = State::default();
+        let mut state = BacklogState::default();
         for (number, bytes) in &left.deliveries {
-            match serde_json::from_slice::<Waiting>(bytes) {
+            match serde_json::from_slice::<QueuedEvents>(bytes) {
                 Ok(waiting) => {
-                    let waiting = Waiting { size: waiting.size_of(bytes.len()), ..waiting };
+                    let waiting = QueuedEvents { size: waiting.size_of(bytes.len()), ..waiting };
                     state.bytes += waiting.size;
                     state.waiting.push((*number, waiting));
                 }
@@ -124,33 +124,37 @@ impl Backlog {
         Backlog { state: Mutex::new(state), opened: Notify::new(), journal, metrics }
     }
 
-    pub(super) fn keep(&self, delivery: Waiting) -> Kept {
-        let Ok(bytes) = serde_json::to_vec(&delivery) else { return Kept::Full };
-        let delivery = Waiting { size: delivery.size_of(bytes.len()), ..delivery };
+    pub(super) fn keep(&self, delivery: QueuedEvents) -> BacklogAnswer {
+        let Ok(bytes) = serde_json::to_vec(&delivery) else { return BacklogAnswer::Full };
+        let delivery = QueuedEvents { size: delivery.size_of(bytes.len()), ..delivery };
         let mut state = self.lock();
         if state.waiting.len() >= MAX_WAITING_DELIVERIES || state.bytes + delivery.size > MAX_BACKLOG_BYTES {
-            return Kept::Full;
+            return BacklogAnswer::Full;
         }
         let of_endpoint = state.waiting.iter().filter(|(_, waiting)| waiting.endpoint == delivery.endpoint);
         let (count, bytes_before) =
             of_endpoint.fold((0, 0), |(count, bytes), (_, waiting)| (count + 1, bytes + waiting.size));
-        if count >= MAX_WAITING_DELIVERIES / ENDPOINT_PART
-            || bytes_before + delivery.size > MAX_BACKLOG_BYTES / ENDPOINT_PART
+        if count >= MAX_WAITING_DELIVERIES / ENDPOINT_SHARE_DIVISOR
+            || bytes_before + delivery.size > MAX_BACKLOG_BYTES / ENDPOINT_SHARE_DIVISOR
         {
-            return Kept::Full;
+            return BacklogAnswer::Full;
         }
         let event = super::summary(&delivery.events).into();
         let number = self.journal.new_delivery_number();
         // Within the lock, so that the journal sees it come before it sees it go.
-        let commit = self.journal.write(vec![Change::Keep(number, bytes)]);
+        let commit = self.journal.write(vec![JournalChange::Keep(number, bytes)]);
         state.bytes += delivery.size;
         state.waiting.push((number, delivery));
         self.metrics.waiting_deliveries(state.waiting.len());
-        Kept::Waits { event, commit }
+        BacklogAnswer::Waits { event, commit }
     }
 
     /// Hands out some of what need not wait any more; the rest goes on waiting.
-    pub(super) fn take(&self, max: usize, is_ready: impl Fn(&Waiting) -> bool) -> Vec<(u64, Waiting)> {
+    pub(super) fn take(
+        &self,
+        max: usize,
+        is_ready: impl Fn(&QueuedEvents) -> bool,
+    ) -> Vec<(u64, QueuedEvents)> {
         let mut state = self.lock();
         let all = std::mem::take(&mut state.waiting);
         let mut taken = 0;
@@ -170,9 +174,9 @@ impl Backlog {
         &self,
         handed_out: usize,
         numbers: impl Iterator<Item = u64>,
-        back: Vec<(u64, Waiting)>,
+        back: Vec<(u64, QueuedEvents)>,
     ) {
-        self.journal.write_later(numbers.map(Change::Drop));
+        self.journal.write_later(numbers.map(JournalChange::Drop));
         let mut state = self.lock();
         state.in_hand -= handed_out;
         state.bytes += back.iter().map(|(_, waiting)| waiting.size).sum::<usize>();
@@ -182,8 +186,8 @@ impl Backlog {
     }
 
     /// What has to be known so that all that waits can be matched.
-    pub(super) fn needs(&self) -> Needs {
-        Needs::of(self.lock().waiting.iter().map(|(_, waiting)| &waiting.selection))
+    pub(super) fn needs(&self) -> InventoryNeeds {
+        InventoryNeeds::from_selections(self.lock().waiting.iter().map(|(_, waiting)| &waiting.selection))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -210,7 +214,7 @@ impl Backlog {
         self.lock().waiting.iter().map(|(_, waiting)| super::summary(&waiting.events)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BacklogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,9 +224,9 @@ mod tests {
     use super::*;
 
     /// A delivery that says this.
-    fn waiting(what: &str) -> Waiting {
+    fn waiting(what: &str) -> QueuedEvents {
         let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
-        Waiting {
+        QueuedEvents {
             endpoint,
             id: None,
             source,
@@ -241,17 +245,23 @@ mod tests {
     #[test]
     fn it_is_bounded_in_number_and_in_bytes() {
         let backlog_by_number = backlog();
-        let other = || Waiting { endpoint: "other".to_owned(), ..waiting("a") };
-        for _ in 0..MAX_WAITING_DELIVERIES / ENDPOINT_PART {
-            assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Waits { .. }));
+        let other = || QueuedEvents { endpoint: "other".to_owned(), ..waiting("a") };
+        for _ in 0..MAX_WAITING_DELIVERIES / ENDPOINT_SHARE_DIVISOR {
+            assert!(matches!(backlog_by_number.keep(waiting("a")), BacklogAnswer::Waits { .. }));
         }
-        assert!(matches!(backlog_by_number.keep(waiting("a")), Kept::Full));
-        assert!(matches!(backlog_by_number.keep(other()), Kept::Waits { .. }), "another endpoint has room");
+        assert!(matches!(backlog_by_number.keep(waiting("a")), BacklogAnswer::Full));
+        assert!(
+            matches!(backlog_by_number.keep(other()), BacklogAnswer::Waits { .. }),
+            "another endpoint has room"
+        );
         let backlog_by_bytes = backlog();
-        let third = "a".repeat(MAX_BACKLOG_BYTES / ENDPOINT_PART / BYTES_PER_JSON_BYTE / 3);
-        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
-        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Waits { .. }));
-        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), Kept::Full), "with what is around it");
+        let third = "a".repeat(MAX_BACKLOG_BYTES / ENDPOINT_SHARE_DIVISOR / BYTES_PER_JSON_BYTE / 3);
+        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), BacklogAnswer::Waits { .. }));
+        assert!(matches!(backlog_by_bytes.keep(waiting(&third)), BacklogAnswer::Waits { .. }));
+        assert!(
+            matches!(backlog_by_bytes.keep(waiting(&third)), BacklogAnswer::Full),
+            "with what is around it"
+        );
     }
 
     #[test]
@@ -259,7 +269,7 @@ mod tests {
         let backlog = backlog();
         backlog.keep(waiting("a"));
         backlog.keep(waiting("bb"));
-        let says = |waiting: &Waiting, what: &str| waiting.events[0].summary() == what;
+        let says = |waiting: &QueuedEvents, what: &str| waiting.events[0].summary() == what;
         let ready = backlog.take(10, |waiting| says(waiting, "bb"));
         assert_eq!(ready.len(), 1);
         assert!(!backlog.is_empty());

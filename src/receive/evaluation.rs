@@ -7,10 +7,10 @@ use crate::expression::Expression;
 use crate::facts::Facts;
 use crate::filter;
 use crate::flux::selection::Selection;
-use crate::matching::{self, Inventory, Matched};
+use crate::matching::{self, Inventory, MatchResult};
 
 /// What is to be found out.
-pub(super) struct Question {
+pub(super) struct FilterTask {
     pub(super) events: Vec<Event>,
     pub(super) facts: Facts,
     /// What has to hold of an event.
@@ -26,14 +26,14 @@ pub(super) struct Evaluation {
     pub(super) events: Vec<Event>,
     pub(super) facts: Facts,
     /// What matches, and whether these are all, or why no event is left.
-    pub(super) result: Result<(Matched, bool), String>,
+    pub(super) result: Result<(MatchResult, bool), String>,
     /// Why a filter came to no result, the first time.
     pub(super) failure: Option<String>,
 }
 
-impl Question {
+impl FilterTask {
     pub(super) fn evaluate(self) -> Evaluation {
-        let Question { mut events, facts, condition, selection, inventory } = self;
+        let FilterTask { mut events, facts, condition, selection, inventory } = self;
         let mut failure = None;
         if let Some(condition) = &condition {
             let failed = &mut |why: String| failure = failure.take().or(Some(why));
@@ -46,7 +46,7 @@ impl Question {
         }
         let (found, is_all) = match &inventory {
             Some(inventory) => find(inventory, &events, &selection, &facts),
-            None => (Matched::default(), true),
+            None => (MatchResult::default(), true),
         };
         // Before all objects are known, filters are asked again.
         if is_all {
@@ -62,7 +62,7 @@ pub(super) fn find(
     events: &[Event],
     selection: &Selection,
     facts: &Facts,
-) -> (Matched, bool) {
+) -> (MatchResult, bool) {
     let (candidates, is_all) = {
         let inventory = inventory.read().unwrap_or_else(PoisonError::into_inner);
         let candidates = matching::candidates(&inventory, events, selection);
@@ -72,7 +72,7 @@ pub(super) fn find(
 }
 
 /// Why filters came to no result, in a line.
-fn describe_failure(found: &Matched) -> Option<String> {
+fn describe_failure(found: &MatchResult) -> Option<String> {
     let (target, why) = found.failed.as_ref()?;
     let others = match found.failures - 1 {
         0 => String::new(),

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 const CPU_PER_SECOND: f64 = 0.25;
 
 /// Deliveries of one endpoint that wait for the thread, and for how long: each holds a connection.
-const MAX_QUEUED: usize = 64;
+const MAX_QUEUED_TASKS: usize = 64;
 const MAX_QUEUED_TIME: Duration = Duration::from_secs(2);
 
 /// Budgets that are remembered before those that are full again are forgotten.
@@ -27,7 +27,7 @@ pub(super) struct FilterThread {
     budgets: Arc<Mutex<HashMap<Arc<str>, CpuBudget>>>,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type FilterJob = Box<dyn FnOnce() + Send>;
 
 /// Jobs by endpoint, of which each has its turn: one with many jobs delays the others by one.
 #[derive(Default)]
@@ -38,7 +38,7 @@ struct JobQueue {
 
 #[derive(Default)]
 struct Turns {
-    jobs: HashMap<Arc<str>, VecDeque<Job>>,
+    jobs: HashMap<Arc<str>, VecDeque<FilterJob>>,
     order: VecDeque<Arc<str>>,
     is_closed: bool,
 }
@@ -80,7 +80,7 @@ impl FilterThread {
         let (answer, answered) = oneshot::channel();
         let (budgets, of_endpoint) = (Arc::clone(&self.budgets), Arc::clone(endpoint));
         let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::NoThread)?;
-        if jobs.queued(endpoint) >= MAX_QUEUED {
+        if jobs.queued(endpoint) >= MAX_QUEUED_TASKS {
             return Err(NotEvaluated::NoBudget(input));
         }
         let queued = Instant::now();
@@ -128,7 +128,7 @@ impl JobQueue {
         self.lock().jobs.get(endpoint).map_or(0, VecDeque::len)
     }
 
-    fn push(&self, endpoint: &Arc<str>, job: Job) {
+    fn push(&self, endpoint: &Arc<str>, job: FilterJob) {
         let mut turns = self.lock();
         let Turns { jobs, order, .. } = &mut *turns;
         let of_endpoint = jobs.entry(Arc::clone(endpoint)).or_default();
@@ -141,7 +141,7 @@ impl JobQueue {
     }
 
     /// Waits for a job; none when the queue is closed.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<FilterJob> {
         let mut turns = self.lock();
         loop {
             if turns.is_closed {
@@ -160,7 +160,7 @@ impl JobQueue {
 }
 
 impl Turns {
-    fn next(&mut self) -> Option<Job> {
+    fn next(&mut self) -> Option<FilterJob> {
         let endpoint = self.order.pop_front()?;
         let of_endpoint = self.jobs.get_mut(&endpoint)?;
         let job = of_endpoint.pop_front();

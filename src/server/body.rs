@@ -18,7 +18,7 @@ use crate::outcome::Outcome;
 /// A body, and its share of the memory that all bodies may take together.
 pub(super) struct Body<'b> {
     pub(super) bytes: Bytes,
-    _share: Share<'b>,
+    _share: BodyShare<'b>,
 }
 
 /// The memory that bodies take. Small ones have their own, so that large ones, which anyone who knows
@@ -30,7 +30,7 @@ pub(super) struct BodyMemory {
 }
 
 /// One endpoint takes at most this part of the memory for all.
-const ENDPOINT_PART: usize = 4;
+const ENDPOINT_SHARE_DIVISOR: usize = 4;
 
 /// A body is small up to this length, in bytes.
 const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
@@ -43,7 +43,7 @@ const PACE_WINDOW: Duration = Duration::from_secs(2);
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// When there may be memory again.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+const BODY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the whole body, byte for byte: decompressing it would break both signatures and limits.
 /// The limits hold while reading, whatever Content-Length says.
@@ -66,9 +66,9 @@ pub(super) async fn read<'b>(
     let began = Instant::now();
     let mut paced_since = began;
     let mut paced_bytes = 0;
-    let mut received = Received::Nothing;
+    let mut received = BodyChunks::Nothing;
     let is_announced_large = announced.is_some_and(|length| length > MAX_SMALL_BODY_BYTES);
-    let mut share = Share { endpoint, memory, max_bytes, limits, is_large: is_announced_large, bytes: 0 };
+    let mut share = BodyShare { endpoint, memory, max_bytes, limits, is_large: is_announced_large, bytes: 0 };
     loop {
         let deadline = match share.is_large {
             true => (paced_since + PACE_WINDOW).min(began + limits.body_time),
@@ -96,7 +96,7 @@ pub(super) async fn read<'b>(
         };
         if !share.grow_to(capacity) {
             let why = "too many bodies at once".into();
-            return Err(Outcome::Unavailable { why, retry_after: RETRY_AFTER, proved: false });
+            return Err(Outcome::Unavailable { why, retry_after: BODY_RETRY_AFTER, proved: false });
         }
         received = received.with(chunk, announced.unwrap_or(capacity));
     }
@@ -145,7 +145,7 @@ fn step_for(length: usize) -> usize {
 }
 
 /// What a body takes of the memory for all, given back when dropped.
-struct Share<'b> {
+struct BodyShare<'b> {
     endpoint: &'b Endpoint,
     memory: &'b BodyMemory,
     limits: &'b Limits,
@@ -155,7 +155,7 @@ struct Share<'b> {
     bytes: usize,
 }
 
-impl Share<'_> {
+impl BodyShare<'_> {
     /// Takes memory for so many bytes; says whether there is any.
     fn grow_to(&mut self, bytes: usize) -> bool {
         if !self.is_large && bytes > MAX_SMALL_BODY_BYTES {
@@ -167,9 +167,9 @@ impl Share<'_> {
         let (max_of_all, max_of_endpoint) = match self.is_large {
             true => {
                 let max = self.limits.large_bodies;
-                (max, (max / ENDPOINT_PART).max(self.max_bytes))
+                (max, (max / ENDPOINT_SHARE_DIVISOR).max(self.max_bytes))
             }
-            false => (self.limits.small_bodies, self.limits.small_bodies / ENDPOINT_PART),
+            false => (self.limits.small_bodies, self.limits.small_bodies / ENDPOINT_SHARE_DIVISOR),
         };
         if !of_endpoint.try_take(more, max_of_endpoint) {
             return false;
@@ -197,39 +197,39 @@ impl Share<'_> {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for BodyShare<'_> {
     fn drop(&mut self) {
         self.give_back();
     }
 }
 
 /// What has been read of a body: most come in one chunk, which need not be copied.
-enum Received {
+enum BodyChunks {
     Nothing,
     OneChunk(Bytes),
     Copied(BytesMut),
 }
 
-impl Received {
+impl BodyChunks {
     fn len(&self) -> usize {
         match self {
-            Received::Nothing => 0,
-            Received::OneChunk(chunk) => chunk.len(),
-            Received::Copied(bytes) => bytes.len(),
+            BodyChunks::Nothing => 0,
+            BodyChunks::OneChunk(chunk) => chunk.len(),
+            BodyChunks::Copied(bytes) => bytes.len(),
         }
     }
 
     /// Adds a chunk to a body that has so much place. A body that says how long it will be has it all at
     /// once: growing would take up to three times its length.
-    fn with(self, chunk: Bytes, capacity: usize) -> Received {
+    fn with(self, chunk: Bytes, capacity: usize) -> BodyChunks {
         let mut bytes = match self {
-            Received::Nothing => return Received::OneChunk(chunk),
-            Received::OneChunk(first) => {
+            BodyChunks::Nothing => return BodyChunks::OneChunk(chunk),
+            BodyChunks::OneChunk(first) => {
                 let mut bytes = BytesMut::with_capacity(capacity);
                 bytes.extend_from_slice(&first);
                 bytes
             }
-            Received::Copied(bytes) => bytes,
+            BodyChunks::Copied(bytes) => bytes,
         };
         if bytes.len() + chunk.len() > bytes.capacity() {
             let mut whole = BytesMut::with_capacity(capacity);
@@ -237,14 +237,14 @@ impl Received {
             bytes = whole;
         }
         bytes.extend_from_slice(&chunk);
-        Received::Copied(bytes)
+        BodyChunks::Copied(bytes)
     }
 
     fn into_bytes(self) -> Bytes {
         match self {
-            Received::Nothing => Bytes::new(),
-            Received::OneChunk(chunk) => chunk,
-            Received::Copied(bytes) => bytes.freeze(),
+            BodyChunks::Nothing => Bytes::new(),
+            BodyChunks::OneChunk(chunk) => chunk,
+            BodyChunks::Copied(bytes) => bytes.freeze(),
         }
     }
 }

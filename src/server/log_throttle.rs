@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Lines per endpoint and period.
 const MAX_LINES_PER_MINUTE: u32 = 5;
-const PERIOD: Duration = Duration::from_secs(60);
+const THROTTLE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts log lines per endpoint and period.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl LogThrottle {
         }
         let period = endpoints.get_mut(endpoint)?;
         let mut suppressed = 0;
-        if now.saturating_duration_since(period.began) >= PERIOD {
+        if now.saturating_duration_since(period.began) >= THROTTLE_PERIOD {
             suppressed = period.suppressed;
             *period = Period { began: now, logged: 0, suppressed: 0 };
         }
@@ -53,7 +53,7 @@ mod tests {
         let logged = (0..1000).filter(|_| throttle.admit(&endpoint, now).is_some()).count();
         assert_eq!(logged, 5);
         assert_eq!(throttle.admit(&Arc::from("other"), now), Some(0));
-        assert_eq!(throttle.admit(&endpoint, now + PERIOD), Some(995));
-        assert_eq!(throttle.admit(&endpoint, now + PERIOD), Some(0));
+        assert_eq!(throttle.admit(&endpoint, now + THROTTLE_PERIOD), Some(995));
+        assert_eq!(throttle.admit(&endpoint, now + THROTTLE_PERIOD), Some(0));
     }
 }

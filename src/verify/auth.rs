@@ -21,7 +21,7 @@ pub enum Auth {
     Header(String),
 }
 
-const AUTHORIZATION: &str = "Authorization";
+const AUTHORIZATION_HEADER: &str = "Authorization";
 
 impl Auth {
     /// How the header is to be written, with `<key>` in place of the key.
@@ -38,7 +38,7 @@ impl Auth {
 
     /// The header that proves whoever holds this key.
     pub(super) fn header(&self, key: &str) -> (String, String) {
-        let authorization = |value| (AUTHORIZATION.to_owned(), value);
+        let authorization = |value| (AUTHORIZATION_HEADER.to_owned(), value);
         match self {
             Auth::Bearer => authorization(format!("Bearer {key}")),
             Auth::Basic { user } => {
@@ -77,7 +77,7 @@ fn not_the_key() -> Refusal {
 
 /// What stands behind the scheme, whose name has no case (RFC 9110, section 11.1).
 pub(super) fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&'a str, Refusal> {
-    let value = match delivery.header(AUTHORIZATION) {
+    let value = match delivery.header(AUTHORIZATION_HEADER) {
         Header::Once(value) => value,
         Header::Absent => return Err(Refusal::unproved("the header Authorization is missing")),
         Header::Repeated => {

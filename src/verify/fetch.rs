@@ -10,7 +10,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Action, Attempt, Policy};
 
 use super::public_address;
-use super::sns_address::of_sns;
+use super::sns_address::parse;
 
 /// Gets a document from an address that the config or a pinned pattern vouches for.
 pub trait Fetch: Send + Sync {
@@ -49,10 +49,10 @@ pub struct HttpFetch {
 }
 
 /// Longer than Google's key server ever takes, short enough for a sender that waits ten seconds.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Key sets have a few KiB.
-const SIZE_LIMIT: usize = 1 << 20;
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 fn client() -> Result<reqwest::Client, FetchError> {
     build(reqwest::Client::builder().redirect(Policy::custom(follow)))
@@ -66,7 +66,7 @@ fn client_for_tenants() -> Result<reqwest::Client, FetchError> {
 
 fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, FetchError> {
     builder
-        .timeout(TIME_LIMIT)
+        .timeout(FETCH_TIMEOUT)
         .user_agent(concat!("flux-recv/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|err| FetchError(format!("cannot make an HTTPS client (no CA certificates?): {err}")))
@@ -105,8 +105,8 @@ fn names_a_forbidden_address(url: &str) -> bool {
 fn follow(attempt: Attempt<'_>) -> Action {
     let was_secure = attempt.previous().iter().all(|url| url.scheme() == "https");
     let leaves_tls = was_secure && attempt.url().scheme() != "https";
-    let was_sns = attempt.previous().first().is_some_and(|url| of_sns(url.as_str()).is_some());
-    let leaves_sns = was_sns && of_sns(attempt.url().as_str()).is_none();
+    let was_sns = attempt.previous().first().is_some_and(|url| parse(url.as_str()).is_some());
+    let leaves_sns = was_sns && parse(attempt.url().as_str()).is_none();
     match attempt.previous().len() > MAX_REDIRECTS || leaves_tls || leaves_sns {
         true => attempt.stop(),
         false => attempt.follow(),
@@ -142,8 +142,10 @@ impl Fetch for HttpFetch {
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await.map_err(failed)? {
                 body.extend_from_slice(&chunk);
-                if body.len() > SIZE_LIMIT {
-                    return Err(FetchError(format!("{shown} answers with more than {SIZE_LIMIT} bytes")));
+                if body.len() > MAX_DOCUMENT_BYTES {
+                    return Err(FetchError(format!(
+                        "{shown} answers with more than {MAX_DOCUMENT_BYTES} bytes"
+                    )));
                 }
             }
             Ok(body)

@@ -1,9 +1,9 @@
 //! Google identity tokens, as Pub/Sub push subscriptions send them.
 //! <https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions>
 
-use super::key_sets::Source;
-use super::token_claims::{self, Wanted};
-use super::{Refusal, Tools, auth};
+use super::key_sets::KeySetSource;
+use super::token_claims::{self, ExpectedClaims};
+use super::{Refusal, VerifyContext, auth};
 use crate::delivery::Delivery;
 
 /// Whom an endpoint believes.
@@ -16,18 +16,18 @@ pub struct GoogleAccount {
 }
 
 /// Where Google publishes its keys (the `jwks_uri` of its discovery document).
-const KEYS_URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
+const GOOGLE_KEYS_URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
 /// Checks the bearer token: signature, issuer, audience, expiry, and the account behind it.
 pub(super) async fn check(
     delivery: &Delivery<'_>,
     account: Option<&GoogleAccount>,
-    tools: &Tools,
+    tools: &VerifyContext,
 ) -> Result<(), Refusal> {
     let account = account.ok_or_else(|| Refusal::unproved("the endpoint names no account"))?;
     let token = auth::credentials(delivery, "Bearer")?;
-    let wanted = Wanted {
-        keys: Source::At(KEYS_URL),
+    let wanted = ExpectedClaims {
+        keys: KeySetSource::At(GOOGLE_KEYS_URL),
         issuers: &["accounts.google.com", "https://accounts.google.com"],
         audience: &account.audience,
     };

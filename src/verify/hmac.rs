@@ -20,7 +20,7 @@ pub struct Hmac {
     /// How it is written.
     pub encoding: Encoding,
     /// What it is over.
-    pub signed: Signed,
+    pub signed: HmacInput,
 }
 
 /// How a keyed hash is written in its header.
@@ -42,7 +42,7 @@ pub enum Hash {
 
 /// What a keyed hash is over.
 #[derive(Debug, Clone, Copy)]
-pub enum Signed {
+pub enum HmacInput {
     /// The body as received.
     Body,
     /// The JSON text, also when the body is a form that carries it (Gitea and its relatives).
@@ -76,8 +76,8 @@ fn check_keys<'k>(
     let malformed = || Refusal::unproved(format!("the header {header} holds no signature"));
     let (hash, signature) = decode(value, scheme.encoding).ok_or_else(malformed)?;
     let message = match scheme.signed {
-        Signed::Body => Cow::Borrowed(delivery.body),
-        Signed::Payload => {
+        HmacInput::Body => Cow::Borrowed(delivery.body),
+        HmacInput::Payload => {
             delivery.payload().ok_or_else(|| Refusal::unproved("the form has no field `payload` to check"))?
         }
     };
@@ -145,7 +145,7 @@ fn decode(value: &[u8], encoding: Encoding) -> Option<(Hash, Vec<u8>)> {
         Encoding::Hex(hash) => (hash, text),
         Encoding::Prefixed => {
             let (prefix, digits) = text.split_once('=')?;
-            (Hash::of_prefix(prefix)?, digits)
+            (Hash::from_prefix(prefix)?, digits)
         }
     };
     let signature = hex::decode(digits).ok()?;
@@ -153,7 +153,7 @@ fn decode(value: &[u8], encoding: Encoding) -> Option<(Hash, Vec<u8>)> {
 }
 
 impl Hash {
-    fn of_prefix(prefix: &str) -> Option<Hash> {
+    fn from_prefix(prefix: &str) -> Option<Hash> {
         match prefix {
             "sha1" => Some(Hash::Sha1),
             "sha256" => Some(Hash::Sha256),
@@ -167,19 +167,19 @@ impl Hash {
 mod tests {
     use super::*;
 
-    const HUB: Hmac = Hmac {
+    const HUB_SIGNATURE: Hmac = Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,
-        signed: Signed::Body,
+        signed: HmacInput::Body,
     };
-    const BARE: Hmac =
-        Hmac { headers: &["X-Signature"], encoding: Encoding::Hex(Hash::Sha1), signed: Signed::Payload };
+    const BARE_SIGNATURE: Hmac =
+        Hmac { headers: &["X-Signature"], encoding: Encoding::Hex(Hash::Sha1), signed: HmacInput::Payload };
 
     fn good(scheme: Hmac, unsigned: bool, headers: &[(&str, &str)], body: &str, key: &str) -> bool {
         let headers: Vec<(String, String)> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let key = Key::new(key.as_bytes().to_vec()).expect("a key");
-        let credentials = Credentials { unsigned, ..Credentials::of(key) };
+        let credentials = Credentials { unsigned, ..Credentials::from_key(key) };
         check(&Delivery { headers: &headers, body: body.as_bytes() }, &scheme, &credentials).is_ok()
     }
 
@@ -192,14 +192,14 @@ mod tests {
     fn agrees_with_the_published_vector() {
         let signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         assert!(good(
-            HUB,
+            HUB_SIGNATURE,
             false,
             &[("x-hub-signature-256", signature)],
             "Hello, World!",
             "It's a Secret to Everybody"
         ));
         assert!(!good(
-            HUB,
+            HUB_SIGNATURE,
             false,
             &[("x-hub-signature-256", signature)],
             "Hello, World?",
@@ -215,35 +215,41 @@ mod tests {
         let sha256 = format!("sha256={}", hex_mac(Hash::Sha256, key, "body"));
         let sha512 = format!("sha512={}", hex_mac(Hash::Sha512, key, "body"));
         for value in [&sha1, &sha256, &sha512] {
-            assert!(good(HUB, false, &[("X-Hub-Signature", value)], "body", key), "{value}");
-            assert!(!good(HUB, false, &[("X-Hub-Signature", value)], "body", "other"), "{value}");
+            assert!(good(HUB_SIGNATURE, false, &[("X-Hub-Signature", value)], "body", key), "{value}");
+            assert!(!good(HUB_SIGNATURE, false, &[("X-Hub-Signature", value)], "body", "other"), "{value}");
         }
         let wrong = format!("sha256={}", hex_mac(Hash::Sha256, "other", "body"));
         assert!(!good(
-            HUB,
+            HUB_SIGNATURE,
             false,
             &[("X-Hub-Signature-256", &wrong), ("X-Hub-Signature", &sha1)],
             "body",
             key
         ));
-        assert!(good(HUB, false, &[("X-Hub-Signature-256", &sha256)], "body", key));
+        assert!(good(HUB_SIGNATURE, false, &[("X-Hub-Signature-256", &sha256)], "body", key));
     }
 
     // Incidents 10 and 13.
     #[test]
     fn missing_and_malformed_signatures_are_refused() {
         for value in ["", "sha256=", "sha256", "=", "md5=00", "sha256=zz", "sha256=00", "sha256=0"] {
-            assert!(!good(HUB, false, &[("X-Hub-Signature-256", value)], "body", "test-key"), "{value:?}");
-            assert!(!good(HUB, true, &[("X-Hub-Signature-256", value)], "body", "test-key"), "{value:?}");
+            assert!(
+                !good(HUB_SIGNATURE, false, &[("X-Hub-Signature-256", value)], "body", "test-key"),
+                "{value:?}"
+            );
+            assert!(
+                !good(HUB_SIGNATURE, true, &[("X-Hub-Signature-256", value)], "body", "test-key"),
+                "{value:?}"
+            );
         }
-        assert!(!good(HUB, false, &[], "body", "test-key"));
-        assert!(good(HUB, true, &[], "body", "test-key"), "the endpoint says that it is unsigned");
+        assert!(!good(HUB_SIGNATURE, false, &[], "body", "test-key"));
+        assert!(good(HUB_SIGNATURE, true, &[], "body", "test-key"), "the endpoint says that it is unsigned");
     }
 
     #[test]
     fn upper_case_digits_are_the_same_number() {
         let value = format!("sha256={}", hex_mac(Hash::Sha256, "test-key", "body").to_uppercase());
-        assert!(good(HUB, false, &[("X-Hub-Signature-256", &value)], "body", "test-key"));
+        assert!(good(HUB_SIGNATURE, false, &[("X-Hub-Signature-256", &value)], "body", "test-key"));
     }
 
     // Incident 7.
@@ -253,8 +259,20 @@ mod tests {
         let content_type = ("Content-Type", "application/x-www-form-urlencoded");
         let over_form = format!("sha256={}", hex_mac(Hash::Sha256, "test-key", form));
         let over_json = hex_mac(Hash::Sha1, "test-key", "{}");
-        assert!(good(HUB, false, &[content_type, ("X-Hub-Signature-256", &over_form)], form, "test-key"));
-        assert!(good(BARE, false, &[content_type, ("X-Signature", &over_json)], form, "test-key"));
-        assert!(!good(BARE, false, &[content_type, ("X-Signature", &over_json)], "x=%7B%7D", "test-key"));
+        assert!(good(
+            HUB_SIGNATURE,
+            false,
+            &[content_type, ("X-Hub-Signature-256", &over_form)],
+            form,
+            "test-key"
+        ));
+        assert!(good(BARE_SIGNATURE, false, &[content_type, ("X-Signature", &over_json)], form, "test-key"));
+        assert!(!good(
+            BARE_SIGNATURE,
+            false,
+            &[content_type, ("X-Signature", &over_json)],
+            "x=%7B%7D",
+            "test-key"
+        ));
     }
 }

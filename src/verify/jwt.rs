@@ -18,15 +18,15 @@ use ring::signature::{
 
 /// Makes the algorithms known to `jsonwebtoken`; calling it again does nothing.
 pub(super) fn install() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
+    static CRYPTO_INSTALLED: Once = Once::new();
+    CRYPTO_INSTALLED.call_once(|| {
         // A second provider could only come from another copy of this function.
-        let _ = PROVIDER.install_default();
+        let _ = JWT_CRYPTO.install_default();
     });
 }
 
 /// Algorithms that issuers use; a symmetric one would take the public key for a secret.
-const ALGORITHMS: [Algorithm; 9] = [
+const ACCEPTED_ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
     Algorithm::RS512,
@@ -40,10 +40,10 @@ const ALGORITHMS: [Algorithm; 9] = [
 
 /// Whether signatures of this algorithm are made with a key that only the issuer has.
 pub(super) fn is_asymmetric(algorithm: Algorithm) -> bool {
-    ALGORITHMS.contains(&algorithm)
+    ACCEPTED_ALGORITHMS.contains(&algorithm)
 }
 
-static PROVIDER: CryptoProvider = CryptoProvider {
+static JWT_CRYPTO: CryptoProvider = CryptoProvider {
     signer_factory: no_signer,
     verifier_factory: verifier,
     key_utils: KeyUtils::new_unimplemented(),
@@ -57,10 +57,10 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     let algorithm = *algorithm;
     match (key.kind(), rsa(algorithm), point(algorithm)) {
         (DecodingKeyKind::RsaModulusExponent { n, e }, Some(parameters), _) => {
-            Ok(Box::new(Rsa { algorithm, parameters, modulus: n.clone(), exponent: e.clone() }))
+            Ok(Box::new(RsaJwk { algorithm, parameters, modulus: n.clone(), exponent: e.clone() }))
         }
         (DecodingKeyKind::SecretOrDer(bytes), _, Some(curve)) => {
-            Ok(Box::new(Point { algorithm, key: UnparsedPublicKey::new(curve, bytes.clone()) }))
+            Ok(Box::new(EcPoint { algorithm, key: UnparsedPublicKey::new(curve, bytes.clone()) }))
         }
         _ => Err(ErrorKind::InvalidAlgorithm.into()),
     }
@@ -87,14 +87,14 @@ fn point(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
     }
 }
 
-struct Rsa {
+struct RsaJwk {
     algorithm: Algorithm,
     parameters: &'static RsaParameters,
     modulus: Vec<u8>,
     exponent: Vec<u8>,
 }
 
-impl Verifier<Vec<u8>> for Rsa {
+impl Verifier<Vec<u8>> for RsaJwk {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
         RsaPublicKeyComponents { n: &self.modulus, e: &self.exponent }
             .verify(self.parameters, message, signature)
@@ -102,25 +102,25 @@ impl Verifier<Vec<u8>> for Rsa {
     }
 }
 
-impl JwtVerifier for Rsa {
+impl JwtVerifier for RsaJwk {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 }
 
 /// A key that is a point on a curve.
-struct Point {
+struct EcPoint {
     algorithm: Algorithm,
     key: UnparsedPublicKey<Vec<u8>>,
 }
 
-impl Verifier<Vec<u8>> for Point {
+impl Verifier<Vec<u8>> for EcPoint {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
         self.key.verify(message, signature).map_err(|_| Error::new())
     }
 }
 
-impl JwtVerifier for Point {
+impl JwtVerifier for EcPoint {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

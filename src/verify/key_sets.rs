@@ -22,7 +22,7 @@ pub struct KeySets {
 
 /// Where a key set is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Source<'s> {
+pub(super) enum KeySetSource<'s> {
     /// The document at this URL.
     At(&'s str),
     /// Where this issuer's discovery document says.
@@ -82,7 +82,7 @@ impl KeySets {
 
     /// The key of this ID, or the only one if a token names none. Fetches the set if it is old or does
     /// not hold the key, but not more often than every [`MIN_FETCH_INTERVAL`].
-    pub(super) async fn find(&self, source: Source<'_>, key_id: Option<&str>) -> Result<Jwk, Refusal> {
+    pub(super) async fn find(&self, source: KeySetSource<'_>, key_id: Option<&str>) -> Result<Jwk, Refusal> {
         let set = self.set(source);
         if let Some(key) = set.cached(key_id) {
             return Ok(key);
@@ -109,11 +109,11 @@ impl KeySets {
         }
     }
 
-    fn set(&self, source: Source<'_>) -> Arc<KeySet> {
+    fn set(&self, source: KeySetSource<'_>) -> Arc<KeySet> {
         // An issuer may call itself by the address of another one's keys.
         let (is_issuer, trust, address) = match source {
-            Source::At(address) => (false, Trust::Operator, address),
-            Source::IssuedBy(address, trust) => (true, trust, address),
+            KeySetSource::At(address) => (false, Trust::Operator, address),
+            KeySetSource::IssuedBy(address, trust) => (true, trust, address),
         };
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(sets.entry((is_issuer, trust, address.to_owned())).or_default())
@@ -135,7 +135,7 @@ impl KeySet {
 
     /// Fetches the set, unless that was tried a moment ago; then the last try's result stands. What
     /// was there stays on failure.
-    async fn refresh(&self, fetch: &Arc<dyn Fetch>, source: Source<'_>) -> Result<(), String> {
+    async fn refresh(&self, fetch: &Arc<dyn Fetch>, source: KeySetSource<'_>) -> Result<(), String> {
         {
             let mut cache = lock(&self.cache);
             if cache.last_try.is_some_and(|last| last.elapsed() < MIN_FETCH_INTERVAL) {
@@ -147,8 +147,8 @@ impl KeySet {
         // On its own: a sender that hangs up takes the future of its delivery with it.
         let (fetch, cache) = (Arc::clone(fetch), Arc::clone(&self.cache));
         let (trust, address) = match source {
-            Source::At(address) => (None, address.to_owned()),
-            Source::IssuedBy(issuer, trust) => (Some(trust), issuer.to_owned()),
+            KeySetSource::At(address) => (None, address.to_owned()),
+            KeySetSource::IssuedBy(issuer, trust) => (Some(trust), issuer.to_owned()),
         };
         let fetched = tokio::spawn(async move {
             let fetched = match trust {
@@ -190,7 +190,7 @@ async fn discover(fetch: &dyn Fetch, issuer: &str, trust: Trust) -> Result<JwkSe
 const MAX_KEYS: usize = 100;
 
 /// Bytes of a key set or a discovery document.
-const MAX_DOCUMENT_BYTES: usize = 64 << 10;
+const MAX_KEY_SET_BYTES: usize = 64 << 10;
 
 fn bounded(keys: JwkSet) -> Result<JwkSet, String> {
     match keys.keys.len() <= MAX_KEYS {
@@ -201,8 +201,8 @@ fn bounded(keys: JwkSet) -> Result<JwkSet, String> {
 
 async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str, trust: Trust) -> Result<T, String> {
     let body = fetch.get_as(url, trust).await.map_err(|err| err.to_string())?;
-    if body.len() > MAX_DOCUMENT_BYTES {
-        return Err(format!("{url} answers with more than {MAX_DOCUMENT_BYTES} bytes"));
+    if body.len() > MAX_KEY_SET_BYTES {
+        return Err(format!("{url} answers with more than {MAX_KEY_SET_BYTES} bytes"));
     }
     serde_json::from_slice(&body).map_err(|_| format!("{url} answers with something else"))
 }
@@ -219,9 +219,9 @@ mod tests {
     use super::*;
 
     /// Issuers that accept connections and never answer.
-    struct Silent;
+    struct SilentIssuers;
 
-    impl Fetch for Silent {
+    impl Fetch for SilentIssuers {
         fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
             Box::pin(std::future::pending())
         }
@@ -230,12 +230,12 @@ mod tests {
     // The attack: deliveries with tokens of silent issuers held all connections.
     #[tokio::test]
     async fn few_deliveries_wait_for_an_issuer_that_does_not_answer() {
-        let keys = KeySets::new(Arc::new(Silent));
+        let keys = KeySets::new(Arc::new(SilentIssuers));
         for (issuers, deliveries, waiting) in [(1, 40, MAX_WAITERS_OF_ISSUER), (20, 40, MAX_WAITERS)] {
             let urls: Vec<String> =
                 (0..issuers).map(|at| format!("https://issuer-{at}-of-{issuers}.example.com")).collect();
             let find = async |url: &str| {
-                let found = keys.find(Source::IssuedBy(url, Trust::Tenant), None);
+                let found = keys.find(KeySetSource::IssuedBy(url, Trust::Tenant), None);
                 let found = tokio::time::timeout(Duration::from_millis(200), found).await;
                 matches!(found, Ok(Err(Refusal::CannotCheck(why))) if why.starts_with("too many"))
             };

@@ -4,9 +4,9 @@
 use serde_json::Value;
 
 use super::fetch::Trust;
-use super::key_sets::Source;
-use super::token_claims::{self, Wanted};
-use super::{Refusal, Tools, auth};
+use super::key_sets::KeySetSource;
+use super::token_claims::{self, ExpectedClaims};
+use super::{Refusal, VerifyContext, auth};
 use crate::delivery::Delivery;
 use crate::expression::{Budget, Expression, Variable, Variables};
 
@@ -41,7 +41,7 @@ pub const DECLARED: &[&str] = &["claims", "vars"];
 pub(super) async fn check(
     delivery: &Delivery<'_>,
     issuers: &[Issuer],
-    tools: &Tools,
+    tools: &VerifyContext,
 ) -> Result<Value, Refusal> {
     let token = auth::credentials(delivery, "Bearer")?;
     let named = token_claims::unverified_issuer(token)
@@ -50,8 +50,8 @@ pub(super) async fn check(
         .iter()
         .find(|issuer| issuer.url == named)
         .ok_or_else(|| Refusal::unproved("the token is of an issuer that the endpoint does not list"))?;
-    let wanted = Wanted {
-        keys: Source::IssuedBy(&issuer.url, issuer.trust),
+    let wanted = ExpectedClaims {
+        keys: KeySetSource::IssuedBy(&issuer.url, issuer.trust),
         issuers: &[&issuer.url],
         audience: &issuer.audience,
     };
@@ -61,16 +61,16 @@ pub(super) async fn check(
 }
 
 fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
-    let (claims, budget) = (Variable::of_json(claims), Budget::of_a_token());
+    let (claims, budget) = (Variable::from_json(claims), Budget::for_token());
     let mut values: Vec<(&str, Variable)> = Vec::new();
     let failed = |what: &str, why: String| Refusal::unproved(format!("{what} comes to no result: {why}"));
     for (name, expression) in &issuer.variables {
-        let vars = Variable::of_fields(&values);
+        let vars = Variable::from_fields(&values);
         let variables = Variables::default().with("claims", &claims).with("vars", &vars);
         let value = expression.result(&variables, &budget);
         values.push((name, value.map_err(|err| failed(&format!("the variable `{name}`"), err.to_string()))?));
     }
-    let vars = Variable::of_fields(&values);
+    let vars = Variable::from_fields(&values);
     let variables = Variables::default().with("claims", &claims).with("vars", &vars);
     let mut unmet = Vec::new();
     for Validation { condition, message } in &issuer.validations {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata services outside of the link-local networks: Amazon's over IPv6, Alibaba's and Oracle's.
-const METADATA: [IpAddr; 3] = [
+const METADATA_ADDRESSES: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
@@ -21,7 +21,7 @@ pub(super) fn is_allowed(address: IpAddr) -> bool {
         || address.is_unspecified()
         || address.is_multicast()
         || is_link_local
-        || METADATA.contains(&address))
+        || METADATA_ADDRESSES.contains(&address))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::hmac::{Encoding, Hash, Hmac, Signed, mac};
+use super::hmac::{Encoding, Hash, Hmac, HmacInput, mac};
 use super::{Credentials, Proof, standard_webhooks};
 use crate::delivery::Delivery;
 
@@ -79,8 +79,8 @@ fn standard_webhook_headers(
 
 fn hmac_header(delivery: &Delivery<'_>, scheme: &Hmac, key: &[u8]) -> (String, String) {
     let payload = match scheme.signed {
-        Signed::Body => None,
-        Signed::Payload => delivery.payload(),
+        HmacInput::Body => None,
+        HmacInput::Payload => delivery.payload(),
     };
     let message = payload.as_deref().unwrap_or(delivery.body);
     let value = match scheme.encoding {

@@ -19,18 +19,18 @@ use serde::Deserialize;
 use webpki::EndEntityCert;
 
 use super::fetch::Fetch;
-use super::sns_address::of_sns;
-use super::{Refusal, Tools};
+use super::sns_address::parse;
+use super::{Refusal, VerifyContext};
 use crate::delivery::Delivery;
 
 /// The certificates that SNS signs with, by their addresses.
 pub struct Certificates {
     fetch: Arc<dyn Fetch>,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    slots: Mutex<HashMap<String, Arc<CertificateSlot>>>,
 }
 
 /// What is at an address.
-struct Slot {
+struct CertificateSlot {
     /// Kept once a signature was verified with it: what anyone may name is worth nothing before.
     certificate: OnceLock<CertificateDer<'static>>,
     /// When the address was first named.
@@ -43,7 +43,7 @@ struct Slot {
 /// What of a message is signed, by the names of SNS.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Message {
+struct SnsMessage {
     r#type: String,
     message_id: String,
     topic_arn: String,
@@ -60,14 +60,18 @@ struct Message {
 }
 
 /// How long an address without a certificate is not asked again.
-const PAUSE_AFTER_A_FAILURE: Duration = Duration::from_secs(30);
+const CERTIFICATE_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// One for each region that topics are in; those who know a hook path could name any number of
 /// addresses, and each would be a request.
 const MAX_CERTIFICATES: usize = 32;
 
 /// Checks that the message is of one of these topics and signed by SNS.
-pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &Tools) -> Result<(), Refusal> {
+pub(super) async fn check(
+    delivery: &Delivery<'_>,
+    topics: &[String],
+    tools: &VerifyContext,
+) -> Result<(), Refusal> {
     if delivery.text("x-amz-sns-rawdelivery").is_some() {
         return Err(Refusal::unproved(
             "the subscription delivers raw messages, which nobody signs; turn raw message delivery off",
@@ -75,7 +79,7 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
     }
     // The very text that is read afterwards: of a form that would be one of its fields.
     let payload = delivery.payload().unwrap_or_default();
-    let message: Message = serde_json::from_slice(&payload)
+    let message: SnsMessage = serde_json::from_slice(&payload)
         .map_err(|_| Refusal::unproved("the body is not a signed message of SNS"))?;
     if !topics.contains(&message.topic_arn) {
         return Err(Refusal::unproved("the message is of a topic that the endpoint does not list"));
@@ -95,8 +99,8 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
         .decode(&message.signature)
         .map_err(|_| Refusal::unproved("the field Signature holds no signature"))?;
     let algorithm = match message.signature_version.as_str() {
-        "1" => Rsa::Sha1,
-        "2" => Rsa::Sha256,
+        "1" => SnsSignatureVersion::Sha1,
+        "2" => SnsSignatureVersion::Sha256,
         _ => return Err(Refusal::unproved("the signature is of a version that is not known")),
     };
     let slot = tools.certificates.slot(&certificate_url)?;
@@ -114,25 +118,25 @@ pub(super) async fn check(delivery: &Delivery<'_>, topics: &[String], tools: &To
 fn certificate_url(written: &str, topic_arn: &str) -> Option<String> {
     // arn:aws:sns:REGION:ACCOUNT:NAME
     let region = topic_arn.split(':').nth(3)?;
-    let mut url = of_sns(written)?;
+    let mut url = parse(written)?;
     url.set_fragment(None);
     let host = url.host_str()?.strip_prefix("sns.")?.strip_prefix(region)?;
     let is_host = matches!(host, ".amazonaws.com" | ".amazonaws.com.cn");
-    let number = url.path().strip_prefix(CERTIFICATE_PATH)?.strip_suffix(".pem")?;
+    let number = url.path().strip_prefix(CERTIFICATE_PATH_PREFIX)?.strip_suffix(".pem")?;
     let is_path =
         !number.is_empty() && number.len() <= 64 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_host && is_path && url.query().is_none()).then(|| url.to_string())
 }
 
 /// What the paths of certificates begin with; a number in hex follows.
-const CERTIFICATE_PATH: &str = "/SimpleNotificationService-";
+const CERTIFICATE_PATH_PREFIX: &str = "/SimpleNotificationService-";
 
-impl Message {
+impl SnsMessage {
     /// Whether a field has a line break that SNS puts into none. The fields are signed as lines, so that
     /// one with a line break could be read as others: a message of the attacker's own topic as one of
     /// another topic.
     fn has_line_breaks(&self) -> bool {
-        let Message { r#type, message_id, topic_arn, timestamp, token, subscribe_url, .. } = self;
+        let SnsMessage { r#type, message_id, topic_arn, timestamp, token, subscribe_url, .. } = self;
         let fields = [
             Some(r#type),
             Some(message_id),
@@ -146,8 +150,16 @@ impl Message {
 
     /// The fields that are there, each as its name and its value on lines of their own, by name.
     fn signed_text(&self) -> String {
-        let Message {
-            r#type, message_id, topic_arn, subject, message, timestamp, token, subscribe_url, ..
+        let SnsMessage {
+            r#type,
+            message_id,
+            topic_arn,
+            subject,
+            message,
+            timestamp,
+            token,
+            subscribe_url,
+            ..
         } = self;
         // A notification has neither of the two, whatever stands there.
         let is_notification = r#type == "Notification";
@@ -173,7 +185,7 @@ impl Certificates {
     }
 
     /// The certificate at an address: the one that is kept, or a new one.
-    async fn get(&self, slot: &Slot, url: &str) -> Result<CertificateDer<'static>, Refusal> {
+    async fn get(&self, slot: &CertificateSlot, url: &str) -> Result<CertificateDer<'static>, Refusal> {
         if let Some(certificate) = slot.certificate.get() {
             return Ok(certificate.clone());
         }
@@ -181,7 +193,7 @@ impl Certificates {
         if let Some(certificate) = slot.certificate.get() {
             return Ok(certificate.clone());
         }
-        if failed.is_some_and(|failed| failed.elapsed() < PAUSE_AFTER_A_FAILURE) {
+        if failed.is_some_and(|failed| failed.elapsed() < CERTIFICATE_RETRY_DELAY) {
             return Err(cannot("its address brought none a moment ago"));
         }
         // Stands until the fetch is through, also for a sender that hangs up.
@@ -195,17 +207,17 @@ impl Certificates {
 
     /// The slot of an address. Where there are too many, the oldest without a certificate gives way, then
     /// the oldest of all: SNS has a new certificate every year or so.
-    fn slot(&self, url: &str) -> Result<Arc<Slot>, Refusal> {
+    fn slot(&self, url: &str) -> Result<Arc<CertificateSlot>, Refusal> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(url) {
             return Ok(Arc::clone(slot));
         }
         if slots.len() >= MAX_CERTIFICATES {
-            let age = |slot: &Slot| (slot.certificate.get().is_some(), slot.since);
+            let age = |slot: &CertificateSlot| (slot.certificate.get().is_some(), slot.since);
             let oldest = slots.iter().min_by_key(|(_, slot)| age(slot)).map(|(url, _)| url.clone());
             oldest.map(|url| slots.remove(&url));
         }
-        let slot = Slot {
+        let slot = CertificateSlot {
             certificate: OnceLock::new(),
             since: Instant::now(),
             failed: tokio::sync::Mutex::default(),
@@ -220,12 +232,12 @@ fn cannot(why: &str) -> Refusal {
 
 /// The two ways in which SNS signs; the first is still its default.
 #[derive(Debug, Clone, Copy)]
-enum Rsa {
+enum SnsSignatureVersion {
     Sha1,
     Sha256,
 }
 
-impl SignatureVerificationAlgorithm for Rsa {
+impl SignatureVerificationAlgorithm for SnsSignatureVersion {
     fn verify_signature(
         &self,
         public_key: &[u8],
@@ -233,8 +245,8 @@ impl SignatureVerificationAlgorithm for Rsa {
         signature: &[u8],
     ) -> Result<(), InvalidSignature> {
         let algorithm = match self {
-            Rsa::Sha1 => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
-            Rsa::Sha256 => &RSA_PKCS1_2048_8192_SHA256,
+            SnsSignatureVersion::Sha1 => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+            SnsSignatureVersion::Sha256 => &RSA_PKCS1_2048_8192_SHA256,
         };
         UnparsedPublicKey::new(algorithm, public_key).verify(message, signature).map_err(|_| InvalidSignature)
     }
@@ -253,20 +265,20 @@ impl SignatureVerificationAlgorithm for Rsa {
 mod tests {
     use super::*;
 
-    const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:flux";
+    const TEST_TOPIC_ARN: &str = "arn:aws:sns:us-east-1:123456789012:flux";
 
     #[test]
     fn only_certificates_of_sns_for_the_region_are_fetched() {
         let good = "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0a1b.pem";
-        assert_eq!(certificate_url(good, TOPIC).as_deref(), Some(good));
+        assert_eq!(certificate_url(good, TEST_TOPIC_ARN).as_deref(), Some(good));
         assert_eq!(
-            certificate_url(&format!("{good}#1"), TOPIC).as_deref(),
+            certificate_url(&format!("{good}#1"), TEST_TOPIC_ARN).as_deref(),
             Some(good),
             "one slot for all of them"
         );
         let china = "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-1.pem";
         assert!(certificate_url(china, "arn:aws-cn:sns:cn-north-1:1:flux").is_some());
-        assert!(of_sns("https://sns.us-east-1.amazonaws.com/?Action=ConfirmSubscription").is_some());
+        assert!(parse("https://sns.us-east-1.amazonaws.com/?Action=ConfirmSubscription").is_some());
         for bad in [
             "http://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
             "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem?y=.txt&a",
@@ -283,7 +295,7 @@ mod tests {
             "https://sns.us-east-1.amazonaws.com/other/SimpleNotificationService-1.pem",
             "",
         ] {
-            assert!(certificate_url(bad, TOPIC).is_none(), "{bad}");
+            assert!(certificate_url(bad, TEST_TOPIC_ARN).is_none(), "{bad}");
         }
     }
 
@@ -291,7 +303,7 @@ mod tests {
     #[test]
     fn two_messages_with_one_signed_text_are_told_apart() {
         let message =
-            |fields: serde_json::Value| serde_json::from_value::<Message>(fields).expect("a message");
+            |fields: serde_json::Value| serde_json::from_value::<SnsMessage>(fields).expect("a message");
         let of_attacker = message(serde_json::json!({
             "Type": "Notification", "MessageId": "1", "TopicArn": "arn:aws:sns:us-east-1:6:own", "Timestamp": "t",
             "Message": "hello\nMessageId\n1\nTimestamp\nt\nTopicArn\narn:aws:sns:us-east-1:1:victim\nType\nNotification",

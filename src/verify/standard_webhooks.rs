@@ -12,19 +12,19 @@ use super::{Refusal, token};
 use crate::delivery::{Delivery, Header};
 
 /// How far the sender's clock and the delivery's age may be off; the specification's figure.
-const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// What a signing token starts with.
-const SIGNING_TOKEN: &str = "whsec_";
+const SIGNING_TOKEN_PREFIX: &str = "whsec_";
 
 /// Signatures of a delivery that are looked at: more than one while a key is being changed.
 const MAX_SIGNATURES: usize = 10;
 
 /// Of the 32 bytes of HMAC-SHA256 in Base64.
-const ENCODED_MAC_LENGTH: usize = 44;
+const ENCODED_MAC_BYTES: usize = 44;
 
 /// The header that carries GitLab's older proof.
-const GITLAB_TOKEN: &str = "X-Gitlab-Token";
+const GITLAB_TOKEN_HEADER: &str = "X-Gitlab-Token";
 
 /// Checks the signature if the key is a signing token and there is one, else the token.
 ///
@@ -36,7 +36,7 @@ pub(super) fn check_or_token(delivery: &Delivery<'_>, key: &Key, now: SystemTime
         Some(signing_key) if delivery.header("webhook-signature") != Header::Absent => {
             check_signature(delivery, "webhook", &signing_key, now)
         }
-        _ => token::check(delivery, GITLAB_TOKEN, key),
+        _ => token::check(delivery, GITLAB_TOKEN_HEADER, key),
     }
 }
 
@@ -67,7 +67,7 @@ fn check_signature(
         .split_ascii_whitespace()
         .take(MAX_SIGNATURES)
         .filter_map(|signature| signature.strip_prefix("v1,"))
-        .filter(|encoded| encoded.len() == ENCODED_MAC_LENGTH)
+        .filter(|encoded| encoded.len() == ENCODED_MAC_BYTES)
         .filter_map(|encoded| STANDARD.decode(encoded).ok())
         .any(|signature| macs_equal(&signature, &expected));
     match good {
@@ -86,7 +86,7 @@ pub(super) fn signature(signing_key: &[u8], id: &str, timestamp: &str, body: &[u
 /// The key's bytes, if it is a signing token.
 pub(super) fn signing_key(key: &Key) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(key.without_newline()).ok()?;
-    let bytes = STANDARD.decode(text.strip_prefix(SIGNING_TOKEN)?).ok()?;
+    let bytes = STANDARD.decode(text.strip_prefix(SIGNING_TOKEN_PREFIX)?).ok()?;
     (!bytes.is_empty()).then_some(bytes)
 }
 
@@ -101,7 +101,7 @@ fn check_age(timestamp: &str, now: SystemTime) -> Result<(), Refusal> {
         .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
         .ok_or_else(|| Refusal::unproved("the timestamp is not a time in seconds"))?;
     let off = now.duration_since(sent).unwrap_or_else(|err| err.duration());
-    if off > TOLERANCE {
+    if off > MAX_CLOCK_SKEW {
         return Err(Refusal::unproved(format!(
             "webhook-timestamp is {} s off; do both clocks run right?",
             off.as_secs()

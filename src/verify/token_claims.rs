@@ -4,13 +4,13 @@
 use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header};
 use serde_json::Value;
 
-use super::key_sets::{KeySets, Source};
+use super::key_sets::{KeySetSource, KeySets};
 use super::{Refusal, jwt};
 
 /// Whose tokens are good, and for whom.
-pub(super) struct Wanted<'w> {
+pub(super) struct ExpectedClaims<'w> {
     /// Where the issuer's keys are.
-    pub(super) keys: Source<'w>,
+    pub(super) keys: KeySetSource<'w>,
     /// How the issuer may call itself.
     pub(super) issuers: &'w [&'w str],
     /// Whom the token has to be for.
@@ -21,7 +21,7 @@ pub(super) struct Wanted<'w> {
 const LEEWAY_SECONDS: u64 = 60;
 
 /// Checks a token; gives its claims. Errors name what is wrong by its kind and never quote the token.
-pub(super) async fn check(token: &str, wanted: Wanted<'_>, keys: &KeySets) -> Result<Value, Refusal> {
+pub(super) async fn check(token: &str, wanted: ExpectedClaims<'_>, keys: &KeySets) -> Result<Value, Refusal> {
     let header = decode_header(token).map_err(|_| Refusal::unproved("the token's header cannot be read"))?;
     if !jwt::is_asymmetric(header.alg) {
         return Err(Refusal::unproved("the token is not signed with a private key"));
@@ -32,7 +32,12 @@ pub(super) async fn check(token: &str, wanted: Wanted<'_>, keys: &KeySets) -> Re
     claims(token, &header, &key, &wanted)
 }
 
-fn claims(token: &str, header: &Header, key: &DecodingKey, wanted: &Wanted<'_>) -> Result<Value, Refusal> {
+fn claims(
+    token: &str,
+    header: &Header,
+    key: &DecodingKey,
+    wanted: &ExpectedClaims<'_>,
+) -> Result<Value, Refusal> {
     jwt::install();
     let mut validation = Validation::new(header.alg);
     validation.set_audience(&[wanted.audience]);

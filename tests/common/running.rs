@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::leaks;
 
 /// A flux-recv that serves from a folder of its own, and ends with the test.
-pub struct Running {
+pub struct FluxRecv {
     pub base: String,
     /// Where the operators' listener is.
     pub admin: String,
@@ -78,25 +78,25 @@ pub fn write_config(folder: &Path, config: &str) {
     std::fs::write(folder.join("fluxrecv.yaml"), config).expect("a config");
 }
 
-impl Running {
+impl FluxRecv {
     /// Serves this config against these Flux objects.
-    pub fn with_objects(config: &str, objects: &str) -> Running {
+    pub fn with_objects(config: &str, objects: &str) -> FluxRecv {
         let folder = folder(config);
         let manifests = folder.path().join("objects");
         std::fs::create_dir(&manifests).expect("a folder");
         std::fs::write(manifests.join("objects.yaml"), objects).expect("objects");
-        Running::in_folder(folder, &["--manifests", &manifests.display().to_string()])
+        FluxRecv::in_folder(folder, &["--manifests", &manifests.display().to_string()])
     }
 
-    pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> Running {
-        Running::with_environment(folder, arguments, &[])
+    pub fn in_folder(folder: tempfile::TempDir, arguments: &[&str]) -> FluxRecv {
+        FluxRecv::with_environment(folder, arguments, &[])
     }
 
     pub fn with_environment(
         folder: tempfile::TempDir,
         arguments: &[&str],
         environment: &[(&str, &str)],
-    ) -> Running {
+    ) -> FluxRecv {
         let log = folder.path().join("log");
         let file = std::fs::File::create(&log).expect("a log");
         let mut command = flux_recv();
@@ -114,7 +114,7 @@ impl Running {
             .spawn()
             .expect("flux-recv starts");
         let (base, admin) = (String::new(), String::new());
-        let mut running = Running { base, admin, folder, child };
+        let mut running = FluxRecv { base, admin, folder, child };
         let started = Instant::now();
         running.base = loop {
             if let Some(address) = running
@@ -231,7 +231,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for FluxRecv {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

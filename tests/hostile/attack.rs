@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::running::{Running, client, hub_signature, test_key};
+use super::running::{FluxRecv, client, hub_signature, test_key};
 
 /// Two endpoints that verify and one where the path is all that is asked for.
 pub const CONFIG: &str = "fluxRecvVersion: 1
@@ -22,7 +22,7 @@ pub fn push() -> Vec<u8> {
 }
 
 /// `host:port` of the public listener.
-pub fn address(running: &Running) -> String {
+pub fn address(running: &FluxRecv) -> String {
     running.base.trim_start_matches("http://").to_owned()
 }
 
@@ -49,7 +49,7 @@ pub fn read_head(stream: &mut TcpStream) -> String {
 }
 
 /// Posts a signed push over a new connection; gives the status and how long it took.
-pub async fn deliver(running: &Running, endpoint: &str, limit: Duration) -> Option<(u16, Duration)> {
+pub async fn deliver(running: &FluxRecv, endpoint: &str, limit: Duration) -> Option<(u16, Duration)> {
     let body = push();
     let signature = hub_signature(&test_key(endpoint), &body);
     let request = client()
@@ -65,7 +65,7 @@ pub async fn deliver(running: &Running, endpoint: &str, limit: Duration) -> Opti
 
 /// Others are still served: a signed delivery over a new connection and a probe, each within a second.
 /// The machine may be slow once, an attack that works is not over after three seconds.
-pub async fn assert_others_are_served(running: &Running, attack: &str) {
+pub async fn assert_others_are_served(running: &FluxRecv, attack: &str) {
     let second = Duration::from_secs(1);
     let mut delivered = None;
     for _ in 0..3 {
@@ -80,7 +80,7 @@ pub async fn assert_others_are_served(running: &Running, attack: &str) {
 }
 
 /// What the process has in memory now and had at most, in bytes.
-pub fn memory(running: &Running) -> Memory {
+pub fn memory(running: &FluxRecv) -> Memory {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("a status");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field");
@@ -96,7 +96,7 @@ pub struct Memory {
 }
 
 /// By how many bytes the memory of the process has grown at most since `before`.
-pub fn growth(running: &Running, before: Memory) -> usize {
+pub fn growth(running: &FluxRecv, before: Memory) -> usize {
     memory(running).peak.saturating_sub(before.resident)
 }
 

@@ -5,14 +5,17 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::attack::{CONFIG, MIB, address, assert_others_are_served, growth, memory, read_head, socket};
-use super::running::{OBJECTS, Running};
+use super::running::{FluxRecv, OBJECTS};
 
 const SOCKETS: usize = 2000;
 
 const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// Opens the sockets in a thread of their own, while the receiver goes on.
-async fn attack_with(running: &Running, open: impl Fn(&str) -> TcpStream + Send + 'static) -> Vec<TcpStream> {
+async fn attack_with(
+    running: &FluxRecv,
+    open: impl Fn(&str) -> TcpStream + Send + 'static,
+) -> Vec<TcpStream> {
     let address = address(running);
     let open_all = move || (0..SOCKETS).map(|_| open(&address)).collect();
     tokio::task::spawn_blocking(open_all).await.expect("a thread")
@@ -20,7 +23,7 @@ async fn attack_with(running: &Running, open: impl Fn(&str) -> TcpStream + Send 
 
 #[tokio::test]
 async fn silent_sockets_keep_nobody_out() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let sockets = attack_with(&running, |address| socket(address, b"")).await;
     assert_others_are_served(&running, "silent sockets").await;
     let displaced = running.metric("flux_recv_ended_connections_total{reason=\"displaced\"}").await;
@@ -31,7 +34,7 @@ async fn silent_sockets_keep_nobody_out() {
 // The attack: `GET /health`, read the answer, send one byte. Its deadline held for first requests only.
 #[tokio::test]
 async fn sockets_with_a_byte_after_a_request_keep_nobody_out() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let sockets = attack_with(&running, |address| {
         let mut stream = socket(address, HEALTH);
         read_head(&mut stream);
@@ -45,7 +48,7 @@ async fn sockets_with_a_byte_after_a_request_keep_nobody_out() {
 
 #[tokio::test]
 async fn idle_sockets_keep_nobody_out() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let sockets = attack_with(&running, |address| {
         let mut stream = socket(address, HEALTH);
         read_head(&mut stream);
@@ -58,7 +61,7 @@ async fn idle_sockets_keep_nobody_out() {
 
 #[tokio::test]
 async fn half_heads_and_half_bodies_keep_nobody_out() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let half_head = b"POST /hook/x HTTP/1.1\r\nHost: x\r\n";
     let sockets = attack_with(&running, move |address| socket(address, half_head)).await;
     assert_others_are_served(&running, "half a head").await;
@@ -74,7 +77,7 @@ async fn half_heads_and_half_bodies_keep_nobody_out() {
 
 #[tokio::test]
 async fn sockets_with_a_byte_now_and_then_keep_nobody_out() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let mut sockets = attack_with(&running, |address| socket(address, b"P")).await;
     for byte in [b"O", b"S"] {
         tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -85,7 +88,7 @@ async fn sockets_with_a_byte_now_and_then_keep_nobody_out() {
 
 #[tokio::test]
 async fn unread_answers_keep_nobody_out() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let requests = HEALTH.repeat(100);
     let sockets = attack_with(&running, move |address| socket(address, &requests)).await;
     assert_others_are_served(&running, "unread answers").await;
@@ -95,7 +98,7 @@ async fn unread_answers_keep_nobody_out() {
 // The attack: 1,000 unfinished heads of 120 KB held 139 MB.
 #[tokio::test]
 async fn unfinished_heads_take_little_memory() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     assert_others_are_served(&running, "none yet").await;
     let before = memory(&running);
     let mut head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ".to_vec();
@@ -115,7 +118,7 @@ async fn unfinished_heads_take_little_memory() {
 
 #[tokio::test]
 async fn a_head_is_limited_exactly_enough() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let address = address(&running);
     let head = |length: usize| {
         let mut head = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ".to_vec();
@@ -134,7 +137,7 @@ async fn a_head_is_limited_exactly_enough() {
 // The attack: every POST with a body to an unknown path cost a connection.
 #[tokio::test]
 async fn an_unknown_path_with_a_body_keeps_its_connection() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let address = address(&running);
     let post = |path: &str, length: usize| {
         let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
@@ -171,7 +174,7 @@ async fn an_unknown_path_with_a_body_keeps_its_connection() {
 // Libraries log each broken request as an error, without a limit.
 #[tokio::test]
 async fn broken_requests_leave_the_log_alone() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let before = running.log().len();
     let address = address(&running);
     let send = move || {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpResponse, web};
-use flux_recv::internals::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, Running};
+use flux_recv::internals::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
 
 use super::attack::{read_head, socket};
 
@@ -17,7 +17,7 @@ const SHORT: Deadlines = Deadlines {
 };
 
 /// A server that answers with a body of this many bytes and reads none.
-fn serve(answer_bytes: usize) -> (Running, String) {
+fn serve(answer_bytes: usize) -> (RunningServer, String) {
     let listener = listener::bind("127.0.0.1:0").expect("a port");
     let address = listener::local_address(&listener).expect("an address").to_string();
     let options = ListenerOptions {

@@ -7,7 +7,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use futures::StreamExt;
 use serde_json::json;
 
-use super::running::{Running, folder};
+use super::running::{FluxRecv, folder};
 
 /// What the double lists.
 #[derive(Default)]
@@ -29,12 +29,12 @@ pub struct ListedKind {
 }
 
 impl Double {
-    pub fn of(kind: ListedKind) -> Double {
+    pub fn new(kind: ListedKind) -> Double {
         Double { kinds: vec![kind], ..Double::default() }
     }
 
     /// Serves on loopback, and starts a flux-recv against it.
-    pub fn start(self, config: &str, arguments: &[&str]) -> Running {
+    pub fn start(self, config: &str, arguments: &[&str]) -> FluxRecv {
         let double = web::Data::from(Arc::new(self));
         let server =
             HttpServer::new(move || App::new().app_data(double.clone()).default_service(web::to(answer)));
@@ -49,7 +49,7 @@ impl Double {
         );
         std::fs::write(&kubeconfig, text).expect("a kubeconfig");
         let kubeconfig = kubeconfig.display().to_string();
-        Running::in_folder(folder, &[&["--kubeconfig", &kubeconfig], arguments].concat())
+        FluxRecv::in_folder(folder, &[&["--kubeconfig", &kubeconfig], arguments].concat())
     }
 
     fn resources(&self, group: &str) -> Vec<&'static str> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::attack::{CONFIG, deliver};
-use super::running::{OBJECTS, Running, client, hub_signature, test_key};
+use super::running::{FluxRecv, OBJECTS, client, hub_signature, test_key};
 
 /// The most expensive filter over a payload: three loops in one another.
 const EXPENSIVE: &str =
@@ -29,7 +29,7 @@ async fn an_expensive_filter_keeps_no_other_endpoint_waiting() {
     let manifests = folder.path().join("objects");
     std::fs::create_dir(&manifests).expect("a folder");
     std::fs::write(manifests.join("objects.yaml"), OBJECTS).expect("objects");
-    let running = Running::in_folder(folder, &["--manifests", &manifests.display().to_string()]);
+    let running = FluxRecv::in_folder(folder, &["--manifests", &manifests.display().to_string()]);
     let url = format!("{}{}", running.base, running.path("slow"));
     let body = expensive_body();
     let signature = hub_signature(&test_key("slow"), &body);

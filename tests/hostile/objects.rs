@@ -6,8 +6,8 @@ use super::attack::{CONFIG, MIB, deliver, growth, memory};
 use super::double::{Double, ListedKind};
 
 /// A kind that the double lists, and a flux-recv that watches it.
-fn start(kind: ListedKind) -> super::running::Running {
-    Double::of(kind).start(CONFIG, &["--min-interval", "0"])
+fn start(kind: ListedKind) -> super::running::FluxRecv {
+    Double::new(kind).start(CONFIG, &["--min-interval", "0"])
 }
 
 pub fn metadata(at: usize) -> String {

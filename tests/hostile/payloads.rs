@@ -1,7 +1,7 @@
 //! Single bodies that take a multiple of their length once they are read.
 
 use super::attack::{CONFIG, MIB, assert_others_are_served, growth, memory};
-use super::running::{OBJECTS, Running, client};
+use super::running::{FluxRecv, OBJECTS, client};
 
 /// A list of as many of these as fit into 8 MiB.
 fn list_of(item: &str) -> String {
@@ -13,7 +13,7 @@ fn list_of(item: &str) -> String {
 async fn send(source: &str, options: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, usize) {
     assert!(body.len() <= 8 * MIB, "{source}: {}", body.len());
     let config = format!("{CONFIG}- {{source: {source}, keyPath: big.key, {options}}}\n");
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     assert_others_are_served(&running, "none yet").await;
     let before = memory(&running);
     let mut request = client().post(format!("{}{}", running.base, running.path("big"))).body(body);
@@ -132,7 +132,7 @@ kind: OCIRepository
 metadata: {name: last, namespace: apps}
 spec: {url: 'oci://r.io/last', ref: {tag: v1}}
 ";
-    let running = Running::with_objects(&config, objects);
+    let running = FluxRecv::with_objects(&config, objects);
     let of = |name: &str| {
         format!(
             "{{\"action\":\"push\",\"target\":{{\"mediaType\":\"manifest\",\"repository\":\"{name}\",\"tag\":\"v1\"}},\"request\":{{\"host\":\"r.io\"}}}}"

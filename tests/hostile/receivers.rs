@@ -8,7 +8,7 @@ use sha2::Digest;
 
 use super::attack::{CONFIG, MIB, memory};
 use super::double::{Double, ListedKind};
-use super::running::{Running, client};
+use super::running::{FluxRecv, client};
 
 const RECEIVERS: usize = 5000;
 
@@ -40,7 +40,7 @@ pub fn receivers(objects: usize) -> ListedKind {
 }
 
 /// Waits until the Receiver with this number is served.
-pub async fn wait_until_served(running: &Running, at: usize) {
+pub async fn wait_until_served(running: &FluxRecv, at: usize) {
     let digest = sha2::Sha256::digest(format!("{}r{at}tenants", token(at)));
     let url = format!("{}/hook/{}", running.base, hex::encode(digest));
     let mut status = 0;

@@ -1,7 +1,7 @@
 //! Deliveries whose signatures cost more than they should.
 
 use super::attack::{CONFIG, MIB, assert_others_are_served};
-use super::running::{OBJECTS, Running, client};
+use super::running::{FluxRecv, OBJECTS, client};
 
 // The attack: 1,500 candidates over 8 MiB, twice, kept both workers busy for 33 s.
 #[tokio::test]
@@ -9,7 +9,7 @@ async fn many_signatures_over_a_large_body_keep_nobody_waiting() {
     let config = format!(
         "{CONFIG}- {{source: StandardWebhooks, keyPath: signed.key, resources: [{{kind: Bucket}}]}}\n"
     );
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     let url = format!("{}{}", running.base, running.path("signed"));
     let now = jiff::Timestamp::now().as_second().to_string();
     let candidates = format!("v1,{} ", "A".repeat(43) + "=").repeat(300);
@@ -36,7 +36,7 @@ async fn many_signatures_over_a_large_body_keep_nobody_waiting() {
 #[tokio::test]
 async fn a_form_of_many_fields_costs_little() {
     let config = format!("{CONFIG}- {{source: Gitea, keyPath: gitea.key}}\n");
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     let url = format!("{}{}", running.base, running.path("gitea"));
     let body = b"a&".repeat(4 * MIB);
     let answer = client()

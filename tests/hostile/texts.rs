@@ -1,13 +1,13 @@
 //! Texts of payloads and headers that are far too long.
 
 use super::attack::{CONFIG, MIB, assert_others_are_served, growth, memory};
-use super::running::{OBJECTS, Running, client};
+use super::running::{FluxRecv, OBJECTS, client};
 
 // The attack: twenty posts with an image name of 8 MiB held 305 MB for ever, wrote 168 MB of log and
 // were answered with 8 MiB each.
 #[tokio::test]
 async fn long_names_are_neither_answered_nor_logged_nor_remembered() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     assert_others_are_served(&running, "none yet").await;
     let (before, log_before) = (memory(&running), running.log().len());
     let url = format!("{}{}", running.base, running.path("hub"));

@@ -7,7 +7,7 @@ use super::attack::{MIB, address, assert_others_are_served, memory, socket};
 use super::double::{Double, ListedKind};
 use super::objects::{large, with_patterns};
 use super::receivers::{receivers, secret, wait_until_served};
-use super::running::{Running, client};
+use super::running::{FluxRecv, client};
 
 const RECEIVERS: usize = 1000;
 
@@ -29,7 +29,7 @@ fn config() -> String {
 }
 
 /// The beginning of a body of this length, but for its last byte.
-fn stalled_body(running: &Running, endpoint: &str, length: usize, is_chunked: bool) -> TcpStream {
+fn stalled_body(running: &FluxRecv, endpoint: &str, length: usize, is_chunked: bool) -> TcpStream {
     let path = running.path(endpoint);
     let framing = match is_chunked {
         true => format!("Transfer-Encoding: chunked\r\n\r\n{length:x}"),
@@ -40,7 +40,7 @@ fn stalled_body(running: &Running, endpoint: &str, length: usize, is_chunked: bo
 }
 
 /// Deliveries with as many events as fit, for objects that are not known: they wait.
-async fn fill_the_backlog(running: &Running) -> usize {
+async fn fill_the_backlog(running: &FluxRecv) -> usize {
     let (mut queued, client) = (0, client());
     for endpoint in 0..8 {
         let url = format!("{}{}", running.base, running.path(&format!("hub{endpoint}")));

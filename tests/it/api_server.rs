@@ -9,7 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
-use super::running::{Running, folder, stdout, write_config};
+use super::running::{FluxRecv, folder, stdout, write_config};
 
 /// An answer to a patch: its status, and what it asks for in `Retry-After`.
 #[derive(Clone, Copy)]
@@ -111,7 +111,7 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
 
 struct Bed {
     double: web::Data<Double>,
-    running: Running,
+    running: FluxRecv,
 }
 
 /// Starts the double and the binary before it; has to be called within an actix runtime.
@@ -132,7 +132,7 @@ fn start(double: Double) -> Bed {
          users: [{{name: t, user: {{token: test-token}}}}]\ncontexts: [{{name: t, context: {{cluster: t, user: t}}}}]\n"
     );
     std::fs::write(&kubeconfig, text).expect("a kubeconfig");
-    let running = Running::in_folder(
+    let running = FluxRecv::in_folder(
         folder,
         &["--kubeconfig", &kubeconfig.display().to_string(), "--min-interval", "0"],
     );

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::running::{CONFIG, OBJECTS, Running, flux_recv, folder, project, stderr, stdout};
+use super::running::{CONFIG, FluxRecv, OBJECTS, flux_recv, folder, project, stderr, stdout};
 
 #[test]
 fn the_demo_ends_well_by_itself() {
@@ -68,7 +68,7 @@ fn urls_say_what_to_paste_where() {
 
 #[test]
 fn send_signs_and_tells_the_answer() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let send = |arguments: &[&str]| running.command(&[&["send", "--to", &running.base], arguments].concat());
     let accepted = send(&["--endpoint", "github", "--repo", "git@github.com:org/app.git", "--ref", "main"]);
     assert!(stdout(&accepted).starts_with("202 {"), "{}{}", stdout(&accepted), stderr(&accepted));
@@ -132,14 +132,14 @@ fn without_api_server() -> tempfile::TempDir {
     folder
 }
 
-fn start_without_api_server(folder: tempfile::TempDir, arguments: &[&str]) -> Running {
+fn start_without_api_server(folder: tempfile::TempDir, arguments: &[&str]) -> FluxRecv {
     let kubeconfig = folder.path().join("kubeconfig").display().to_string();
     let mut all = vec!["--kubeconfig", &kubeconfig, "--drain", "1500ms"];
     all.extend_from_slice(arguments);
-    Running::in_folder(folder, &all)
+    FluxRecv::in_folder(folder, &all)
 }
 
-fn send_a_push(running: &Running) -> String {
+fn send_a_push(running: &FluxRecv) -> String {
     let repository = "https://github.com/org/app";
     stdout(&running.command(&["send", "--to", &running.base, "--endpoint", "github", "--repo", repository]))
 }
@@ -272,7 +272,7 @@ fn completions_and_help_are_there() {
 fn sigterm_ends_with_success_and_json_logs_are_json() {
     let folder = folder(CONFIG);
     let objects = project().join("example/objects");
-    let mut running = Running::in_folder(folder, &["--manifests", &objects.display().to_string()]);
+    let mut running = FluxRecv::in_folder(folder, &["--manifests", &objects.display().to_string()]);
     assert_eq!(running.terminate(), Some(0), "{}", running.log());
     assert!(
         running.log().contains("draining pending reconcile requests signal=SIGTERM"),
@@ -298,7 +298,7 @@ fn startup_tells_each_endpoint_and_what_is_different() {
     let key = folder.path().join("bb.key");
     std::fs::write(&key, "test-key-with-a-newline-at-its-end\n").expect("a key");
     let objects = project().join("example/objects").display().to_string();
-    let running = Running::in_folder(folder, &["--manifests", &objects]);
+    let running = FluxRecv::in_folder(folder, &["--manifests", &objects]);
     let log = running.log();
     assert!(log.contains("serving endpoint=gitlab source=GitLab key="), "{log}");
     assert!(

@@ -4,7 +4,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::http::post;
-use super::running::{OBJECTS, Running, flux_recv, hub_signature, stderr, stdout};
+use super::running::{FluxRecv, OBJECTS, flux_recv, hub_signature, stderr, stdout};
 
 const TOKEN: &str = "test-token-of-a-receiver";
 
@@ -60,7 +60,7 @@ async fn a_converted_receiver_is_served_at_its_old_url() {
     let objects = folder.path().join("objects");
     std::fs::create_dir(&objects).expect("a folder");
     std::fs::write(objects.join("objects.yaml"), OBJECTS).expect("objects");
-    let running = Running::in_folder(folder, &["--manifests", &objects.display().to_string()]);
+    let running = FluxRecv::in_folder(folder, &["--manifests", &objects.display().to_string()]);
     let path = format!("/hook/{}", hex::encode(Sha256::digest(format!("{TOKEN}hookapps"))));
     let send = async |event: &str, repository: &str, key: &str| {
         let body = json!({"zen": "x", "repository": {"name": repository}}).to_string().into_bytes();

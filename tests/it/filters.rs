@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::http::{Answer, post};
-use super::running::{Running, hub_signature, test_key};
+use super::running::{FluxRecv, hub_signature, test_key};
 
 const OBJECTS: &str = "
 apiVersion: source.toolkit.fluxcd.io/v1
@@ -32,7 +32,7 @@ fn push(extra: Value) -> Value {
     push
 }
 
-async fn send(running: &Running, endpoint: &str, push: &Value, more: &[(&str, &str)]) -> Answer {
+async fn send(running: &FluxRecv, endpoint: &str, push: &Value, more: &[(&str, &str)]) -> Answer {
     let body = push.to_string().into_bytes();
     let signature = hub_signature(&test_key(endpoint), &body);
     let mut headers = vec![
@@ -60,7 +60,7 @@ async fn a_filter_decides_before_anything_is_matched() {
         - {source: GitHub, keyPath: github.key, filter: \"req.pusher.name != 'robot' && event.refs.exists(r, r.branch == 'main')\"}\n\
         - {source: GitHub, keyPath: heads.key, filter: \"headers['x-github-event'] == 'push' && headers['x-team'] == 'a' && !headers.exists(h, h.contains('signature'))\"}\n\
         - {source: GitHub, keyPath: broken.key, filter: \"req.nothing.here == 'x'\"}\n";
-    let running = Running::with_objects(config, OBJECTS);
+    let running = FluxRecv::with_objects(config, OBJECTS);
     let answer = send(&running, "github", &push(json!({})), &[]).await;
     assert_eq!((answer.status, targets(&answer).len()), (202, 3));
     let answer = send(&running, "github", &push(json!({"pusher": {"name": "robot"}})), &[]).await;
@@ -95,7 +95,7 @@ async fn a_filter_of_a_resource_picks_objects() {
         \x20 - {kind: GitRepository, namespace: apps, filter: \"res.metadata.annotations.team == 'blue' && res.spec.url.endsWith(req.repository.clone_url.replace('https://github.com', '').replace('.git', ''))\"}\n\
         \x20 - {kind: GitRepository, matchLabels: {tier: web}}\n\
         \x20 - {kind: GitRepository, namespace: team-b, filter: 'res.metadata.annotations.team == req.ref'}\n";
-    let running = Running::with_objects(config, OBJECTS);
+    let running = FluxRecv::with_objects(config, OBJECTS);
     let answer = send(&running, "github", &push(json!({})), &[]).await;
     assert_eq!(targets(&answer), ["GitRepository/apps/app", "GitRepository/team-a/app"], "{}", answer.body);
     running.wait_for_log("there is no `annotations`");
@@ -104,7 +104,7 @@ async fn a_filter_of_a_resource_picks_objects() {
 #[tokio::test]
 async fn paths_hold_back_pushes_that_change_other_files() {
     let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, paths: ['infra/**', '*.md']}\n";
-    let running = Running::with_objects(config, OBJECTS);
+    let running = FluxRecv::with_objects(config, OBJECTS);
     let files = |files: &[&str]| {
         push(json!({"commits": [{"id": "2", "added": files, "modified": [], "removed": []}]}))
     };
@@ -126,7 +126,7 @@ async fn other_namespaces_have_to_consent_where_that_is_required() {
     std::fs::create_dir(&objects).expect("a folder");
     std::fs::write(objects.join("objects.yaml"), OBJECTS).expect("objects");
     let running =
-        Running::in_folder(folder, &["--require-opt-in", "--manifests", &objects.display().to_string()]);
+        FluxRecv::in_folder(folder, &["--require-opt-in", "--manifests", &objects.display().to_string()]);
     let answer = send(&running, "github", &push(json!({})), &[]).await;
     assert_eq!(targets(&answer), ["GitRepository/apps/app", "GitRepository/team-a/app"]);
     assert_eq!(send(&running, "stranger", &push(json!({})), &[]).await.status, 200, "nobody has consented");
@@ -148,7 +148,7 @@ async fn hostile_filters_cost_little_memory_and_nobody_else_anything() {
     for (at, filter) in hostile.iter().enumerate() {
         config.push_str(&format!("- {{source: GitHub, keyPath: h{at}.key, filter: \"{filter}\"}}\n"));
     }
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     let lists: Vec<u32> = (0..50_000).collect();
     let body = push(json!({"s": "a".repeat(600_000), "l": lists}));
     // What a process takes that has read such a body at all.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::running::{Running, stdout};
+use super::running::{FluxRecv, stdout};
 
 /// Request line and body of each request; answers with this status.
 fn record(status: u16, delay: Duration) -> (String, Receiver<(String, Value)>) {
@@ -66,7 +66,7 @@ fn image(domain: &str, image: &str) -> Value {
 #[test]
 fn events_are_forwarded_as_flux_v1_was_told() {
     let (api, received) = record(200, Duration::ZERO);
-    let running = Running::in_folder(super::running::folder(&config(&api)), &[]);
+    let running = FluxRecv::in_folder(super::running::folder(&config(&api)), &[]);
     let body = running.folder.path().join("body.json");
     let check = |endpoint: &str, event: &str, payload: Value, expect: Value| {
         std::fs::write(&body, payload.to_string()).expect("a body");
@@ -121,7 +121,7 @@ fn events_are_forwarded_as_flux_v1_was_told() {
 #[test]
 fn deletions_are_forwarded_no_more() {
     let (api, received) = record(200, Duration::ZERO);
-    let running = Running::in_folder(super::running::folder(&config(&api)), &[]);
+    let running = FluxRecv::in_folder(super::running::folder(&config(&api)), &[]);
     let body = running.folder.path().join("body.json");
     std::fs::write(
         &body,
@@ -145,7 +145,7 @@ fn deletions_are_forwarded_no_more() {
 #[test]
 fn a_fluxd_that_does_not_take_it_is_told_to_the_sender() {
     let (api, received) = record(500, Duration::ZERO);
-    let running = Running::in_folder(super::running::folder(&config(&api)), &[]);
+    let running = FluxRecv::in_folder(super::running::folder(&config(&api)), &[]);
     let sent = running.command(&["send", "--to", &running.base, "--endpoint", "hub", "--image", "org/app:1"]);
     assert!(stdout(&sent).starts_with("503 {\"outcome\":\"unavailable\""), "{}", stdout(&sent));
     assert!(received.recv_timeout(Duration::from_secs(5)).is_ok());
@@ -155,7 +155,7 @@ fn a_fluxd_that_does_not_take_it_is_told_to_the_sender() {
 #[test]
 fn a_fluxd_that_hangs_is_given_ten_seconds() {
     let (api, _received) = record(200, Duration::from_secs(60));
-    let running = Running::in_folder(super::running::folder(&config(&api)), &[]);
+    let running = FluxRecv::in_folder(super::running::folder(&config(&api)), &[]);
     let started = std::time::Instant::now();
     let sent = running.command(&["send", "--to", &running.base, "--endpoint", "hub", "--image", "org/app:1"]);
     assert!(stdout(&sent).starts_with("503 "), "{}", stdout(&sent));

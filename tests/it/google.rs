@@ -11,9 +11,9 @@ use flux_recv::internals::Inventory;
 use flux_recv::internals::Journal;
 use flux_recv::internals::KINDS;
 use flux_recv::internals::Metrics;
-use flux_recv::internals::Tools;
+use flux_recv::internals::VerifyContext;
 use flux_recv::internals::config;
-use flux_recv::internals::listener::{self, Running};
+use flux_recv::internals::listener::{self, RunningServer};
 use flux_recv::internals::server::{self, Limits, Service};
 use flux_recv::internals::{DryRun, add_manifests};
 use flux_recv::internals::{EndpointRegistry, Serving};
@@ -103,7 +103,7 @@ pub fn header() -> Value {
 pub struct InProcess {
     pub base: String,
     pub service: Arc<Service>,
-    _running: Running,
+    _running: RunningServer,
     _folder: tempfile::TempDir,
 }
 
@@ -118,7 +118,7 @@ pub async fn serve(config: &str, objects: &str, fetch: Arc<dyn Fetch>) -> InProc
     let (metrics, journal, nothing) = (Metrics::new(), Journal::none(), Contents::default());
     let queue = Queue::new(Pace::default(), journal.clone(), &nothing, Arc::clone(&metrics));
     tokio::spawn(queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
-    let tools = Tools::new(fetch, SystemTime::now);
+    let tools = VerifyContext::new(fetch, SystemTime::now);
     let objects = FluxObjects::new(inventory, queue, journal, &nothing, Arc::clone(&metrics));
     let receiver = Receiver::new(tools, Sink::Flux(objects), Arc::clone(&metrics));
     receiver.match_what_can_be().await;

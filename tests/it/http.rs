@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::running::{CONFIG, OBJECTS, Running, client, hub_signature, test_key};
+use super::running::{CONFIG, FluxRecv, OBJECTS, client, hub_signature, test_key};
 
 pub fn push() -> Vec<u8> {
     let repository = json!({"clone_url": "https://github.com/org/app.git"});
@@ -29,13 +29,13 @@ pub async fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer 
     Answer { status, body: response.text().await.expect("a body"), headers }
 }
 
-pub async fn push_signed(running: &Running, body: Vec<u8>, extra: &[(&str, &str)]) -> Answer {
+pub async fn push_signed(running: &FluxRecv, body: Vec<u8>, extra: &[(&str, &str)]) -> Answer {
     push_under(running, "github", &test_key("github"), body, extra).await
 }
 
 /// A push to an endpoint of GitHub's, signed with this key.
 pub async fn push_under(
-    running: &Running,
+    running: &FluxRecv,
     endpoint: &str,
     key: &str,
     body: Vec<u8>,
@@ -50,7 +50,7 @@ pub async fn push_under(
 // Incident 28: what was verified is what is read.
 #[tokio::test]
 async fn a_signed_push_is_accepted_and_says_what_would_be_patched() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let answer = push_signed(&running, push(), &[]).await;
     assert_eq!(answer.status, 202, "{}", answer.body);
     let body: Value = serde_json::from_str(&answer.body).expect("JSON");
@@ -64,7 +64,7 @@ async fn a_signed_push_is_accepted_and_says_what_would_be_patched() {
 // Incidents 10, 12, 22 and 41.
 #[tokio::test]
 async fn who_does_not_prove_itself_is_told_nothing() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let url = format!("{}{}", running.base, running.path("github"));
     let forged = hub_signature("another-key", &push());
     let good = hub_signature(&test_key("github"), &push());
@@ -84,7 +84,7 @@ async fn who_does_not_prove_itself_is_told_nothing() {
 // Incident 23.
 #[tokio::test]
 async fn paths_and_methods_are_exact() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let path = running.path("github");
     let get = |path: String| client().get(format!("{}{path}", running.base)).send();
     for unknown in [
@@ -111,7 +111,7 @@ async fn paths_and_methods_are_exact() {
 
 #[tokio::test]
 async fn health_answers_as_before() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let response = client().get(format!("{}/health", running.base)).send().await.expect("an answer");
     assert_eq!(response.status(), 200);
     assert_eq!(response.text().await.expect("a body"), "OK");
@@ -128,7 +128,7 @@ pub fn padded(length: usize) -> Vec<u8> {
 // Incidents 1 and 2.
 #[tokio::test]
 async fn the_body_limit_is_exact() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     assert_eq!(push_signed(&running, padded(LIMIT), &[]).await.status, 202);
     let answer = push_signed(&running, padded(LIMIT + 1), &[]).await;
     assert_eq!(answer.status, 413);
@@ -138,7 +138,7 @@ async fn the_body_limit_is_exact() {
 // Incident 1.
 #[tokio::test]
 async fn chunked_bodies_have_the_same_limit() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let url = format!("{}{}", running.base, running.path("github"));
     let chunks =
         futures::stream::iter((0..LIMIT / 65536 + 1).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65536])));
@@ -151,7 +151,7 @@ async fn chunked_bodies_have_the_same_limit() {
 
 #[tokio::test]
 async fn encoded_bodies_are_refused_and_never_inflated() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     for encoding in ["gzip", "br", "identity, gzip"] {
         assert_eq!(
             push_signed(&running, push(), &[("Content-Encoding", encoding)]).await.status,
@@ -165,7 +165,7 @@ async fn encoded_bodies_are_refused_and_never_inflated() {
 // Incident 3.
 #[tokio::test]
 async fn trailing_bytes_and_truncated_bodies_are_unreadable() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     for body in [[push(), b"}".to_vec()].concat(), push()[..20].to_vec(), b"null".to_vec(), Vec::new()] {
         let answer = push_signed(&running, body, &[]).await;
         assert_eq!(answer.status, 400, "{}", answer.body);
@@ -176,7 +176,7 @@ async fn trailing_bytes_and_truncated_bodies_are_unreadable() {
 // Incidents 7 and 8.
 #[tokio::test]
 async fn forms_and_other_alphabets_are_verified_as_sent() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let text = String::from_utf8(push()).expect("text").replace("1111", "1111 🐙 ä");
     let form = url::form_urlencoded::Serializer::new(String::new()).append_pair("payload", &text).finish();
     let content_type = ("Content-Type", "application/x-www-form-urlencoded");
@@ -187,7 +187,7 @@ async fn forms_and_other_alphabets_are_verified_as_sent() {
 // Incident 1: strangers who know a path cannot fill the memory.
 #[tokio::test]
 async fn all_bodies_together_are_bounded() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let (address, path) = (running.base.trim_start_matches("http://").to_owned(), running.path("github"));
     let held = tokio::task::spawn_blocking(move || {
         let half = vec![b' '; LIMIT - 1];
@@ -220,7 +220,7 @@ async fn all_bodies_together_are_bounded() {
 // Incident 4.
 #[tokio::test]
 async fn a_head_that_never_ends_is_cut_off() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let address = running.base.trim_start_matches("http://").to_owned();
     let cut = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(address).expect("a connection");
@@ -241,7 +241,7 @@ async fn no_secret_reaches_the_log_after_startup() {
     std::fs::create_dir(&manifests).expect("a folder");
     std::fs::write(manifests.join("o.yaml"), OBJECTS).expect("objects");
     // Everything that flux-recv and its libraries can say.
-    let running = Running::with_environment(
+    let running = FluxRecv::with_environment(
         folder,
         &["--manifests", &manifests.display().to_string(), "--log-format", "text"],
         &[("RUST_LOG", "trace")],
@@ -276,7 +276,7 @@ async fn no_secret_reaches_the_log_after_startup() {
 
 #[tokio::test]
 async fn answers_carry_json() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let url = format!("{}{}", running.base, running.path("hub"));
     let body =
         json!({"push_data": {"tag": "1"}, "repository": {"repo_name": "org/app"}}).to_string().into_bytes();

@@ -1,14 +1,14 @@
 //! What an endpoint can be given beside its key: limits, further keys, proxies to believe.
 
 use super::http::{padded, post, push, push_signed, push_under};
-use super::running::{CONFIG, OBJECTS, Running, test_key};
+use super::running::{CONFIG, FluxRecv, OBJECTS, test_key};
 
 // Incident 2.
 #[tokio::test]
 async fn an_endpoint_can_have_a_body_limit_of_its_own_and_it_is_exact() {
     let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, maxBody: 12MiB}\n\
                   - {source: GitHub, keyPath: small.key, maxBody: 1KiB}\n";
-    let running = Running::with_objects(config, OBJECTS);
+    let running = FluxRecv::with_objects(config, OBJECTS);
     assert_eq!(push_signed(&running, padded(12 << 20), &[]).await.status, 202);
     assert_eq!(push_signed(&running, padded((12 << 20) + 1), &[]).await.status, 413);
     for (length, status) in [(1024, 202), (1025, 413)] {
@@ -25,7 +25,7 @@ async fn a_limit_counts_what_is_authentic_and_only_that() {
         OBJECTS.replace("name: app", &format!("name: {name}")).replace("org/app", &format!("org/{name}"))
     };
     let objects = [OBJECTS, &other("b"), &other("c")].join("---");
-    let running = Running::with_objects(config, &objects);
+    let running = FluxRecv::with_objects(config, &objects);
     for _ in 0..20 {
         let forged = push_under(&running, "github", "another-key", push(), &[]).await;
         assert_eq!(forged.status, 401, "always checked, never throttled");
@@ -55,7 +55,7 @@ async fn more_keys_can_be_good_at_one_url() {
     let objects = folder.path().join("objects");
     std::fs::create_dir(&objects).expect("a folder");
     std::fs::write(objects.join("objects.yaml"), OBJECTS).expect("objects");
-    let running = Running::in_folder(folder, &["--manifests", &objects.display().to_string()]);
+    let running = FluxRecv::in_folder(folder, &["--manifests", &objects.display().to_string()]);
     let url = |endpoint| format!("{}{}", running.base, running.path(endpoint));
     for (key, status) in [("github", 202), ("next", 202), ("neither", 401)] {
         let answer = push_under(&running, "github", &test_key(key), push(), &[]).await;
@@ -83,12 +83,12 @@ async fn more_keys_can_be_good_at_one_url() {
 /// The last step of changing a key: the old one makes the URL and is good for nothing else.
 #[tokio::test]
 async fn an_old_key_can_be_retired_and_the_url_stays() {
-    let before = Running::with_objects(CONFIG, OBJECTS);
+    let before = FluxRecv::with_objects(CONFIG, OBJECTS);
     let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: next.key, pathKeyPath: github.key, name: github}\n";
     let folder = super::running::folder(config);
     std::fs::write(folder.path().join("github.key"), test_key("github")).expect("a key");
     let objects = before.folder.path().join("objects").display().to_string();
-    let running = Running::in_folder(folder, &["--manifests", &objects]);
+    let running = FluxRecv::in_folder(folder, &["--manifests", &objects]);
     assert_eq!(running.path("github"), before.path("github"));
     for (key, status) in [("next", 202), ("github", 401)] {
         let answer = push_under(&running, "github", &test_key(key), push(), &[]).await;
@@ -99,11 +99,11 @@ async fn an_old_key_can_be_retired_and_the_url_stays() {
 #[tokio::test]
 async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
     let forwarded = [("X-Forwarded-For", "203.0.113.9, 192.0.2.7")];
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     push_signed(&running, push(), &forwarded).await;
     assert!(running.log().contains("from=127.0.0.1"), "{}", running.log());
     let config = format!("{CONFIG}trustedProxies: [127.0.0.0/8]\n");
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     push_signed(&running, push(), &forwarded).await;
     assert!(running.log().contains("from=192.0.2.7"), "{}", running.log());
 }

@@ -6,7 +6,7 @@ use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::Value;
 
-use super::running::{CONFIG, OBJECTS, Running, project};
+use super::running::{CONFIG, FluxRecv, OBJECTS, project};
 
 /// The queries of `example/monitoring`, each with where it stands.
 fn queries() -> Vec<(String, String)> {
@@ -92,7 +92,7 @@ impl ExprVisitor for Asked {
 
 #[tokio::test]
 async fn every_query_is_sound_and_asks_for_what_exists() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let (_, text) = running.ask("/metrics").await;
     let served = served(&text);
     // Labels of metrics that have counted nothing yet, as the code declares them.

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::http::{push, push_signed};
-use super::running::{CONFIG, OBJECTS, Running, client};
+use super::running::{CONFIG, FluxRecv, OBJECTS, client};
 
 // Incident 43.
 #[tokio::test]
 async fn the_public_listener_serves_hooks_and_health_and_nothing_else() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     for path in ["/livez", "/readyz", "/metrics", "/config", "/deliveries", "/"] {
         let status =
             client().get(format!("{}{path}", running.base)).send().await.expect("an answer").status();
@@ -31,7 +31,7 @@ async fn the_public_listener_serves_hooks_and_health_and_nothing_else() {
 
 #[tokio::test]
 async fn the_last_deliveries_are_listed_with_what_became_of_them() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     push_signed(&running, push(), &[("X-GitHub-Event", "")]).await;
     push_signed(&running, push(), &[]).await;
     let (_, text) = running.ask("/deliveries").await;
@@ -53,7 +53,7 @@ async fn the_last_deliveries_are_listed_with_what_became_of_them() {
 // Incident 29.
 #[tokio::test]
 async fn deliveries_are_counted_by_what_became_of_them() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     push_signed(&running, push(), &[]).await;
     let elsewhere = String::from_utf8(push()).expect("text").replace("org/app", "org/other").into_bytes();
     push_signed(&running, elsewhere, &[]).await;
@@ -81,7 +81,7 @@ async fn deliveries_are_counted_by_what_became_of_them() {
 // A path-only endpoint is alive without any key: the alert for silent hooks looks at its last delivery.
 #[tokio::test]
 async fn only_a_key_that_verified_is_named() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let last = "flux_recv_last_delivery_timestamp_seconds{endpoint=\"hub\"}";
     let before = running.metric(last).await.expect("a time");
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -13,7 +13,7 @@ use flux_recv::internals::Key;
 use flux_recv::internals::Proof;
 use flux_recv::internals::Subject;
 use flux_recv::internals::sign;
-use flux_recv::internals::{Credentials, Expects};
+use flux_recv::internals::{Credentials, Requirement};
 use serde_json::Value;
 
 use super::google::{AUDIENCE, EMAIL, good_token, key_set, serve};
@@ -201,9 +201,9 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
     }
     let web = sns::web().with("https://www.googleapis.com/oauth2/v3/certs", key_set().to_string()).put_up();
     let receiver = serve(&config(), OBJECTS, web).await;
-    let stranger = |expects: &Expects| Credentials {
+    let stranger = |expects: &Requirement| Credentials {
         expects: expects.clone(),
-        ..Credentials::of(Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"))
+        ..Credentials::from_key(Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"))
     };
     let (mut lines, mut table) = (Vec::new(), Vec::new());
     for (sender, endpoint) in SENDERS {

@@ -9,7 +9,7 @@ use flux_recv::internals::KINDS;
 use flux_recv::internals::PROVIDERS;
 
 use super::common::copy_folder;
-use super::running::{Running, flux_recv, project, stderr, stdout};
+use super::running::{FluxRecv, flux_recv, project, stderr, stdout};
 
 fn readme() -> String {
     std::fs::read_to_string(project().join("README.md")).expect("README")
@@ -132,7 +132,7 @@ fn check_send(arguments: &[&str], folder: &Path) {
     let served = tempfile::tempdir().expect("a folder");
     copy_folder(&folder.join("example/config"), served.path());
     let objects = folder.join("example/objects").display().to_string();
-    let running = Running::in_folder(served, &["--manifests", &objects]);
+    let running = FluxRecv::in_folder(served, &["--manifests", &objects]);
     let arguments: Vec<&str> = arguments
         .iter()
         .map(|part| if part.starts_with("https://recv.") { running.base.as_str() } else { part })

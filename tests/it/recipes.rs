@@ -3,7 +3,7 @@
 
 use flux_recv::internals::PROVIDERS;
 
-use super::running::{OBJECTS, Running, flux_recv, project, stderr, stdout};
+use super::running::{FluxRecv, OBJECTS, flux_recv, project, stderr, stdout};
 
 struct Recipe {
     source: String,
@@ -47,7 +47,7 @@ fn every_recipe_works_as_it_is_written() {
         assert!(recipe.entry.contains(&format!("source: {}\n", recipe.source)), "{}", recipe.entry);
         config.push_str(&recipe.entry);
     }
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     let mut sent = 0;
     for recipe in recipes() {
         for command in &recipe.sends {

@@ -4,17 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::http::{push, push_signed, push_under};
-use super::running::{CONFIG, OBJECTS, Running, test_key};
+use super::running::{CONFIG, FluxRecv, OBJECTS, test_key};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn config_of(running: &Running) -> std::path::PathBuf {
+fn config_of(running: &FluxRecv) -> std::path::PathBuf {
     running.folder.path().join("fluxrecv.yaml")
 }
 
 #[tokio::test]
 async fn a_changed_config_is_taken_and_a_broken_one_is_not() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     std::fs::write(running.folder.path().join("new.key"), test_key("new")).expect("a key");
     std::fs::write(config_of(&running), format!("{CONFIG}- {{source: GitHub, keyPath: new.key}}\n"))
         .expect("a config");
@@ -68,7 +68,7 @@ async fn the_swap_of_a_mounted_secret_is_noticed_each_time() {
     std::fs::write(objects.path().join("objects.yaml"), OBJECTS).expect("objects");
     let config = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key}\n";
     mount(folder.path(), "one", &[("fluxrecv.yaml", config), ("github.key", "test-key-version-one-0123")]);
-    let running = Running::in_folder(folder, &["--manifests", &objects.path().display().to_string()]);
+    let running = FluxRecv::in_folder(folder, &["--manifests", &objects.path().display().to_string()]);
     for (times, version, key) in
         [(1, "two", "test-key-version-two-0123"), (2, "three", "test-key-version-three-01")]
     {
@@ -80,7 +80,7 @@ async fn the_swap_of_a_mounted_secret_is_noticed_each_time() {
 
 #[tokio::test]
 async fn sighup_reloads_without_a_change_and_no_delivery_is_dropped() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     for times in 1..=5 {
         running.signal("-HUP");
         for _ in 0..20 {
@@ -92,7 +92,7 @@ async fn sighup_reloads_without_a_change_and_no_delivery_is_dropped() {
 
 #[tokio::test]
 async fn where_events_go_cannot_change_while_serving() {
-    let running = Running::with_objects(CONFIG, OBJECTS);
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     std::fs::write(config_of(&running), format!("{CONFIG}api: http://localhost:3030/api/flux\n"))
         .expect("a config");
     running.wait_for_logs("api: cannot change while serving; restart flux-recv", 1, PATIENCE).await;

@@ -5,7 +5,7 @@ use flux_recv::internals::Proof;
 
 use super::common::leaks;
 use super::http::{post, push, push_signed};
-use super::running::{OBJECTS, Running, flux_recv, hub_signature, stderr, stdout, test_key};
+use super::running::{FluxRecv, OBJECTS, flux_recv, hub_signature, stderr, stdout, test_key};
 
 const LISTED: &str = "resources: [{kind: GitRepository, name: app, namespace: apps}]";
 
@@ -26,7 +26,7 @@ async fn the_header_that_the_endpoint_names_holds_the_key_and_nothing_else_will_
          - {{source: generic, keyPath: header.key, auth: {{header: X-Token}}, {LISTED}}}\n\
          - {{source: generic, keyPath: open.key, unsigned: true, {LISTED}}}\n"
     );
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     let status = async |endpoint: &str, headers: &[(&str, &str)]| {
         let url = format!("{}{}", running.base, running.path(endpoint));
         let answer = post(&url, headers, b"not even JSON".to_vec()).await;
@@ -61,7 +61,7 @@ async fn a_call_asks_for_what_the_endpoint_lists() {
                   \x20 - {kind: Bucket, name: '*', matchLabels: {team: a}}\n\
                   - source: GitHub\n  keyPath: github.key\n  match: all\n  resources:\n\
                   \x20 - {apiVersion: source.toolkit.fluxcd.io/v1, kind: Bucket}\n";
-    let running = Running::with_objects(config, &objects);
+    let running = FluxRecv::with_objects(config, &objects);
     let url = format!("{}{}", running.base, running.path("a"));
     let answer = post(&url, &[], Vec::new()).await;
     assert_eq!(
@@ -90,7 +90,7 @@ fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
             "- {{source: {name}, {auth}{LISTED}, match: all, name: {name}, keyPath: {name}.key}}\n"
         ));
     }
-    let running = Running::with_objects(&config, OBJECTS);
+    let running = FluxRecv::with_objects(&config, OBJECTS);
     let forged = tempfile::tempdir().expect("a folder");
     let with_other_keys = config.replace("keyPath: ", "keyPath: other.key, pathKeyPath: ");
     for provider in &named {
@@ -128,7 +128,7 @@ fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
 async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
     let config = "fluxRecvVersion: 1\nendpoints:\n\
                   - {source: GitHub, keyPath: github.key, events: [push, release.published], refs: [main, 'refs/tags/v*']}\n";
-    let running = Running::with_objects(config, OBJECTS);
+    let running = FluxRecv::with_objects(config, OBJECTS);
     let sent = async |event: &str, body: &str| {
         let signature = hub_signature(&test_key("github"), body.as_bytes());
         let headers = [("X-GitHub-Event", event), ("X-Hub-Signature-256", &signature)];
@@ -172,7 +172,7 @@ async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
 #[tokio::test]
 async fn cloud_events_may_come_after_a_handshake() {
     let config = "fluxRecvVersion: 1\nendpoints:\n- {source: CDEvents, keyPath: events.key, auth: bearer}\n- {source: GitHub, keyPath: github.key}\n";
-    let running = Running::with_objects(config, OBJECTS);
+    let running = FluxRecv::with_objects(config, OBJECTS);
     let ask = async |endpoint: &str, origin: Option<&str>| {
         let url = format!("{}{}", running.base, running.path(endpoint));
         let mut request = super::running::client().request(reqwest::Method::OPTIONS, url);

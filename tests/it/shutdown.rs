@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::RwLock;
 
 use super::http::push;
-use super::running::{CONFIG, OBJECTS, Running, client, folder, hub_signature, test_key};
+use super::running::{CONFIG, FluxRecv, OBJECTS, client, folder, hub_signature, test_key};
 
 /// Where a connection goes: the public listener and the probe of an instance.
 type Backends = Arc<RwLock<Vec<(String, String)>>>;
@@ -48,16 +48,16 @@ async fn proxy(backends: Backends) -> String {
     address
 }
 
-fn start() -> Running {
+fn start() -> FluxRecv {
     let folder = folder(CONFIG);
     let manifests = folder.path().join("objects");
     std::fs::create_dir(&manifests).expect("a folder");
     std::fs::write(manifests.join("objects.yaml"), OBJECTS).expect("objects");
     let manifests = manifests.display().to_string();
-    Running::in_folder(folder, &["--manifests", &manifests, "--shutdown-delay", "1500ms"])
+    FluxRecv::in_folder(folder, &["--manifests", &manifests, "--shutdown-delay", "1500ms"])
 }
 
-fn backend(running: &Running) -> (String, String) {
+fn backend(running: &FluxRecv) -> (String, String) {
     (running.base.trim_start_matches("http://").to_owned(), running.admin.clone())
 }
 

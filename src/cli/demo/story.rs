@@ -1,14 +1,14 @@
 //! The deliveries of the demo, in order.
 
-use super::{BODY_LIMIT, HONEST, Tampering};
+use super::{MAX_ANSWER_BYTES, Tampering, UNTAMPERED};
 use crate::cli::send::made_up_commit;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
-use crate::provider::{Change, Composed, Provider};
+use crate::provider::{Provider, Sample, UnsignedDelivery};
 
 /// A delivery of the demo and what is said about it.
-pub(super) struct Scene {
+pub(super) struct DemoStep {
     /// The endpoint that it goes to.
     pub(super) endpoint: &'static str,
     /// What it is about, for the table.
@@ -18,23 +18,23 @@ pub(super) struct Scene {
     /// What happens to it on its way.
     pub(super) tampering: Tampering,
     /// Status, outcome and number of objects that make it a success.
-    pub(super) expect: Expect,
+    pub(super) expect: ExpectedOutcome,
 }
 
 /// What should become of a delivery.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Expect {
+pub(super) struct ExpectedOutcome {
     pub(super) status: u16,
     /// Empty where the answer says nothing.
     pub(super) outcome: &'static str,
     pub(super) targets: usize,
 }
 
-const fn expect(status: u16, outcome: &'static str, targets: usize) -> Expect {
-    Expect { status, outcome, targets }
+const fn expect(status: u16, outcome: &'static str, targets: usize) -> ExpectedOutcome {
+    ExpectedOutcome { status, outcome, targets }
 }
 
-pub(super) fn scenes() -> Vec<Scene> {
+pub(super) fn scenes() -> Vec<DemoStep> {
     let shop = "https://github.com/example-org/shop";
     vec![
         scene("github", "a push to main", push(shop, GitRef::branch("main")), expect(202, "accepted", 1)),
@@ -54,10 +54,10 @@ pub(super) fn scenes() -> Vec<Scene> {
         scene(
             "github",
             "a ping",
-            Box::new(|provider| compose(provider, &Change::Ping)),
+            Box::new(|provider| compose(provider, &Sample::Ping)),
             expect(200, "pong", 0),
         ),
-        Scene {
+        DemoStep {
             tampering: Tampering::Forged,
             ..scene("github", "a forged push", push(shop, GitRef::branch("main")), expect(401, "", 0))
         },
@@ -91,31 +91,31 @@ pub(super) fn scenes() -> Vec<Scene> {
     ]
 }
 
-type Write = Box<dyn Fn(&Provider) -> anyhow::Result<Composed>>;
+type Write = Box<dyn Fn(&Provider) -> anyhow::Result<UnsignedDelivery>>;
 
-fn scene(endpoint: &'static str, what: &'static str, delivery: Write, expect: Expect) -> Scene {
-    Scene { endpoint, what, delivery, tampering: HONEST, expect }
+fn scene(endpoint: &'static str, what: &'static str, delivery: Write, expect: ExpectedOutcome) -> DemoStep {
+    DemoStep { endpoint, what, delivery, tampering: UNTAMPERED, expect }
 }
 
 fn push(repository: &'static str, name: GitRef) -> Write {
     Box::new(move |provider| {
         let repository = RepositoryUrl::parse(repository)?;
-        compose(provider, &Change::Push { repository, name: name.clone(), commit: made_up_commit() })
+        compose(provider, &Sample::Push { repository, name: name.clone(), commit: made_up_commit() })
     })
 }
 
 fn image(reference: &'static str) -> Write {
     Box::new(move |provider| {
-        compose(provider, &Change::Image { reference: ImageReference::parse(reference)? })
+        compose(provider, &Sample::Image { reference: ImageReference::parse(reference)? })
     })
 }
 
-fn oversized(provider: &Provider) -> anyhow::Result<Composed> {
-    let mut composed = compose(provider, &Change::Ping)?;
-    composed.body.push_str(&" ".repeat(BODY_LIMIT));
+fn oversized(provider: &Provider) -> anyhow::Result<UnsignedDelivery> {
+    let mut composed = compose(provider, &Sample::Ping)?;
+    composed.body.push_str(&" ".repeat(MAX_ANSWER_BYTES));
     Ok(composed)
 }
 
-fn compose(provider: &Provider, change: &Change) -> anyhow::Result<Composed> {
+fn compose(provider: &Provider, change: &Sample) -> anyhow::Result<UnsignedDelivery> {
     Ok((provider.compose)(change)?)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::story::Expect;
+use super::story::ExpectedOutcome;
 
 /// A delivery and what became of it.
 pub(super) struct Row {
@@ -14,7 +14,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(who: &'static str, what: &'static str, status: u16, body: &str, expect: Expect) -> Row {
+    pub(super) fn new(
+        who: &'static str,
+        what: &'static str,
+        status: u16,
+        body: &str,
+        expect: ExpectedOutcome,
+    ) -> Row {
         let answer: Value = serde_json::from_str(body).unwrap_or_default();
         let outcome = answer["outcome"].as_str().unwrap_or_default();
         let targets: Vec<&str> =

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 
 use super::ServeArgs;
-use crate::cluster::connection::Connection;
+use crate::cluster::connection::ApiConnection;
 use crate::cluster::inventory::Watches;
 use crate::cluster::receivers::{ReceiverRules, Receivers};
 use crate::config::Config;
@@ -15,8 +15,8 @@ use crate::fluxd::Fluxd;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
 use crate::journal::Journal;
-use crate::journal::contents::{Change, Contents, Origin};
-use crate::journal::store::Folder;
+use crate::journal::contents::{Contents, JournalChange, JournalOrigin};
+use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
 use crate::offline::{self, DryRun};
@@ -87,7 +87,7 @@ impl Backend {
         let journal_folder = journal_folder(args.journal.as_deref());
         let (journal, left) = match &journal_folder {
             None => (Journal::none(), Contents::default()),
-            Some(folder) => Journal::open(Box::new(Folder::new(folder)), Arc::clone(metrics))?,
+            Some(folder) => Journal::open(Box::new(JournalFolder::new(folder)), Arc::clone(metrics))?,
         };
         if !left.pending.is_empty() || !left.deliveries.is_empty() {
             log::info!(
@@ -96,18 +96,18 @@ impl Backend {
             );
         }
         let must_catch_up = match left.origin {
-            Origin::Kept => was_absent(&left, args.catch_up_after),
-            Origin::New => args.catch_up,
-            Origin::Corrupt | Origin::KeptAfterAbsence => true,
+            JournalOrigin::Kept => was_absent(&left, args.catch_up_after),
+            JournalOrigin::New => args.catch_up,
+            JournalOrigin::Corrupt | JournalOrigin::KeptAfterAbsence => true,
         };
-        if must_catch_up && left.origin == Origin::Kept {
+        if must_catch_up && left.origin == JournalOrigin::Kept {
             log::warn!("nobody was there for longer than --catch-up-after; every object is requested once");
             // Before the first sign of life, so that a crash in between does not forget it.
-            journal.write_later([Change::WasAbsent]);
+            journal.write_later([JournalChange::WasAbsent]);
         }
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
-        let connection = Connection::open(args.cluster.options()).await?;
+        let connection = ApiConnection::open(args.cluster.options()).await?;
         let inventory = Arc::new(RwLock::new(Inventory::default()));
         let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
         let receivers = args.receivers.namespaces().map(|namespaces| {
@@ -175,7 +175,7 @@ fn was_absent(left: &Contents, limit: Option<Duration>) -> bool {
 }
 
 /// Where the manifests mount a volume.
-const SYSTEM_FOLDER: &str = "/var/lib/flux-recv";
+const DEFAULT_JOURNAL_FOLDER: &str = "/var/lib/flux-recv";
 
 /// The folder that was asked for, or the user's state folder by the XDG specification; a container
 /// has no home, so there it is the one that the manifests mount.
@@ -191,7 +191,7 @@ fn journal_folder(asked: Option<&Path>) -> Option<PathBuf> {
             };
             let state =
                 folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
-            Some(state.map_or_else(|| PathBuf::from(SYSTEM_FOLDER), |state| state.join("flux-recv")))
+            Some(state.map_or_else(|| PathBuf::from(DEFAULT_JOURNAL_FOLDER), |state| state.join("flux-recv")))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{announce_endpoint, shown};
 use crate::cluster::inventory::Watches;
 use crate::endpoint::{Conflict, Endpoint, EndpointRegistry, Serving};
-use crate::flux::needs::Needs;
+use crate::flux::needs::InventoryNeeds;
 use crate::server::Service;
 
 /// Puts what `replace` brings in force; `needs` is what it takes to match by it. `replace` gives the
@@ -14,7 +14,7 @@ use crate::server::Service;
 pub(super) fn put_in_force(
     service: &Service,
     watches: Option<&Watches>,
-    needs: Needs,
+    needs: InventoryNeeds,
     replace: impl FnOnce(&EndpointRegistry) -> Vec<(Arc<Endpoint>, Conflict)>,
 ) {
     // Before deliveries ask for them: those wait until they are listed.

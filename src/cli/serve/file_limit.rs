@@ -3,12 +3,12 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Beside the connections of clients: watches, patches in flight, the journal, files being read.
-const OTHER_FILES: u64 = 320;
+const FILES_BESIDE_CONNECTIONS: u64 = 320;
 
 /// Sees to it that so many connections fit into the limit of open files, which is raised as far as it
 /// may be. Gives the number of connections that do fit.
 pub(super) fn fit(max_connections: usize) -> usize {
-    let wanted = max_connections as u64 + OTHER_FILES;
+    let wanted = max_connections as u64 + FILES_BESIDE_CONNECTIONS;
     let limit = getrlimit(Resource::Nofile);
     let Some(current) = limit.current.filter(|current| *current < wanted) else { return max_connections };
     let raised = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
@@ -26,7 +26,7 @@ pub(super) fn fit(max_connections: usize) -> usize {
 
 /// A limit that leaves nothing for connections is the operator's to see: some are accepted all the same.
 fn connections_within(files: u64, max_connections: usize) -> usize {
-    let fitting = files.saturating_sub(OTHER_FILES).max(files / 4).max(1);
+    let fitting = files.saturating_sub(FILES_BESIDE_CONNECTIONS).max(files / 4).max(1);
     usize::try_from(fitting).unwrap_or(max_connections).min(max_connections)
 }
 

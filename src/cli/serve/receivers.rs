@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::change;
 use crate::cluster::inventory::Watches;
 use crate::endpoint::Endpoint;
-use crate::flux::needs::Needs;
+use crate::flux::needs::InventoryNeeds;
 use crate::server::Service;
 
 /// What is done with the endpoints of all Receivers, whenever one of them has changed. Objects of those that
@@ -16,7 +16,7 @@ pub(super) fn put_in_force(
 ) -> impl Fn(Vec<Arc<Endpoint>>, Vec<Arc<Endpoint>>) + Send {
     move |endpoints, came_late| {
         let receivers = endpoints.len();
-        let needs = Needs::of(endpoints.iter().map(|endpoint| &endpoint.selection));
+        let needs = InventoryNeeds::from_selections(endpoints.iter().map(|endpoint| &endpoint.selection));
         change::put_in_force(&service, watches.as_deref(), needs, |registry| {
             registry.replace_receivers(endpoints)
         });

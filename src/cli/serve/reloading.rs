@@ -10,27 +10,27 @@ use url::Url;
 use super::{change, serving};
 use crate::cluster::inventory::Watches;
 use crate::config::Config;
-use crate::reload::Changes;
+use crate::reload::ConfigWatcher;
 use crate::server::Service;
 
 /// What is reloaded, and what cannot be.
-pub(super) struct Reloading {
+pub(super) struct ReloadTask {
     file: PathBuf,
-    changes: Changes,
+    changes: ConfigWatcher,
     api: Option<Url>,
     sighup: Signal,
     /// What has to know of kinds that are named anew.
     pub(super) watches: Option<Arc<Watches>>,
 }
 
-impl Reloading {
+impl ReloadTask {
     /// Of a config that was just loaded. From here on SIGHUP does not end the process.
     ///
     /// # Errors
     /// When the signal cannot be listened for.
-    pub(super) fn of(file: &Path, changes: Changes, config: &Config) -> std::io::Result<Reloading> {
+    pub(super) fn new(file: &Path, changes: ConfigWatcher, config: &Config) -> std::io::Result<ReloadTask> {
         let sighup = signal(SignalKind::hangup())?;
-        Ok(Reloading { file: file.to_owned(), changes, api: config.api.clone(), sighup, watches: None })
+        Ok(ReloadTask { file: file.to_owned(), changes, api: config.api.clone(), sighup, watches: None })
     }
 
     /// Reloads whenever something has changed; never ends.

@@ -7,14 +7,14 @@ use kube::core::{ApiResource, Request, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::super::connection::Connection;
+use super::super::connection::ApiConnection;
 use super::super::describe;
 use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
 use crate::flux::Kind;
-use crate::flux_receiver::{self, Rules};
+use crate::flux_receiver::{self, ReceiverDefaults};
 
 /// What `flux-recv check` finds out about Receivers.
-pub struct Examined {
+pub struct ReceiverReport {
     /// One line for each Receiver, for the terminal.
     pub lines: Vec<String>,
     /// Whether all is well.
@@ -28,15 +28,15 @@ pub struct Examined {
 /// # Errors
 /// When the API server does not answer, or the Receivers may not be listed.
 pub async fn examine(
-    connection: &Connection,
+    connection: &ApiConnection,
     namespaces: &[String],
-    rules: Rules<'_>,
-) -> anyhow::Result<Examined> {
+    rules: ReceiverDefaults<'_>,
+) -> anyhow::Result<ReceiverReport> {
     let scopes: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
         some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
     };
-    let mut found = Examined { lines: Vec::new(), is_good: true, kinds: BTreeSet::new() };
+    let mut found = ReceiverReport { lines: Vec::new(), is_good: true, kinds: BTreeSet::new() };
     for scope in scopes {
         let listed: Listed<ReceiverObject> = get(connection, &receivers(), scope, None).await?;
         for object in listed.items {
@@ -49,9 +49,9 @@ pub async fn examine(
 }
 
 async fn examine_one(
-    connection: &Connection,
+    connection: &ApiConnection,
     object: ReceiverObject,
-    rules: Rules<'_>,
+    rules: ReceiverDefaults<'_>,
     kinds: &mut BTreeSet<Kind>,
 ) -> (String, bool) {
     let name = format!("Receiver/{}/{}", object.metadata.namespace, object.metadata.name);
@@ -97,7 +97,7 @@ struct Listed<T> {
 
 /// The list of all, or of the one with this name: it takes the right that a watch of it takes.
 async fn get<T: DeserializeOwned>(
-    connection: &Connection,
+    connection: &ApiConnection,
     resource: &ApiResource,
     namespace: Option<&str>,
     name: Option<&str>,

@@ -8,21 +8,21 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::super::watch::Watchable;
-use super::Name;
-use crate::flux_receiver::{FluxReceiver, Secret, Spec};
+use super::NamespacedName;
+use crate::flux_receiver::{FluxReceiver, ReceiverSpec, Secret};
 
 /// A Receiver as it comes; its spec stays untyped, so that one that cannot be read hides no other.
 #[derive(Clone, Deserialize)]
 pub(super) struct ReceiverObject {
-    pub(super) metadata: Metadata,
+    pub(super) metadata: ReceiverMetadata,
     spec: Option<Box<RawValue>>,
     #[serde(default)]
-    status: Status,
+    status: ReceiverStatus,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Metadata {
+pub(super) struct ReceiverMetadata {
     pub(super) name: String,
     pub(super) namespace: String,
     resource_version: String,
@@ -32,7 +32,7 @@ pub(super) struct Metadata {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Status {
+struct ReceiverStatus {
     webhook_path: Option<String>,
 }
 
@@ -45,7 +45,7 @@ const MAX_PATH_BYTES: usize = 128;
 /// A Secret as it comes.
 #[derive(Clone, Deserialize)]
 pub(super) struct SecretObject {
-    metadata: Metadata,
+    metadata: ReceiverMetadata,
     #[serde(default)]
     data: BTreeMap<String, Zeroizing<String>>,
 }
@@ -63,19 +63,19 @@ impl Watchable for SecretObject {
 }
 
 impl ReceiverObject {
-    pub(super) fn name(&self) -> Name {
+    pub(super) fn name(&self) -> NamespacedName {
         (self.metadata.namespace.clone(), self.metadata.name.clone())
     }
 
     pub(super) fn read(self) -> Result<FluxReceiver, String> {
-        let Metadata { name, namespace, creation_timestamp: created, uid, .. } = self.metadata;
+        let ReceiverMetadata { name, namespace, creation_timestamp: created, uid, .. } = self.metadata;
         let spec = self.spec.as_deref().map_or("null", RawValue::get);
         if spec.len() > MAX_SPEC_BYTES {
             return Err(format!("spec: is longer than {MAX_SPEC_BYTES} bytes"));
         }
         let deserializer = &mut serde_json::Deserializer::from_str(spec);
-        let spec =
-            serde_path_to_error::deserialize::<_, Spec>(deserializer).map_err(|err| format!("spec.{err}"))?;
+        let spec = serde_path_to_error::deserialize::<_, ReceiverSpec>(deserializer)
+            .map_err(|err| format!("spec.{err}"))?;
         let webhook_path = self.status.webhook_path.filter(|path| path.len() <= MAX_PATH_BYTES);
         Ok(FluxReceiver { namespace, name, created, uid, spec, webhook_path })
     }
@@ -89,7 +89,7 @@ impl ReceiverObject {
 
 impl SecretObject {
     pub(super) fn read(&self) -> Secret {
-        Secret::of_data(|key| Some(self.data.get(key)?.as_str()))
+        Secret::from_data(|key| Some(self.data.get(key)?.as_str()))
     }
 }
 

@@ -10,12 +10,12 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::super::connection::Connection;
+use super::super::connection::ApiConnection;
 use super::super::lock;
-use super::super::watch::{Scope, Seen, Watch};
+use super::super::watch::{Scope, Watch, WatchEvent};
 use super::objects::{SecretObject, secrets};
-use super::watches::Change;
-use super::{Name, until};
+use super::watches::ReceiverChange;
+use super::{NamespacedName, until};
 
 /// How old what is known of a Secret may be.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
@@ -29,13 +29,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The Secrets that are looked at in turns.
 pub(super) struct Polling {
-    named: Arc<Mutex<BTreeSet<Name>>>,
+    named: Arc<Mutex<BTreeSet<NamespacedName>>>,
     changed: Arc<Notify>,
 }
 
 impl Polling {
-    /// Starts without Secrets; [`Polling::set`] names them.
-    pub(super) fn start(connection: &Connection, tell: &UnboundedSender<Change>) -> Polling {
+    /// Starts without Secrets; they are named later.
+    pub(super) fn start(connection: &ApiConnection, tell: &UnboundedSender<ReceiverChange>) -> Polling {
         let polling = Polling { named: Arc::default(), changed: Arc::default() };
         let (named, changed) = (Arc::clone(&polling.named), Arc::clone(&polling.changed));
         let (connection, tell) = (connection.clone(), tell.clone());
@@ -44,7 +44,7 @@ impl Polling {
     }
 
     /// Looks at these from now on; at new ones at once.
-    pub(super) fn poll(&self, names: BTreeSet<Name>) {
+    pub(super) fn poll(&self, names: BTreeSet<NamespacedName>) {
         let mut named = lock(&self.named);
         if *named != names {
             *named = names;
@@ -54,9 +54,9 @@ impl Polling {
 }
 
 async fn look_in_turns(
-    connection: &Connection,
-    tell: &UnboundedSender<Change>,
-    named: &Mutex<BTreeSet<Name>>,
+    connection: &ApiConnection,
+    tell: &UnboundedSender<ReceiverChange>,
+    named: &Mutex<BTreeSet<NamespacedName>>,
     changed: &Notify,
 ) {
     let mut schedule = Schedule::default();
@@ -73,7 +73,7 @@ async fn look_in_turns(
         let next = schedule.next_at().filter(|_| looks.len() < MAX_LOOKS);
         tokio::select! {
             Some((name, change)) = looks.next() => {
-                let is_readable = !matches!(change, Change::UnreadableSecret(_));
+                let is_readable = !matches!(change, ReceiverChange::UnreadableSecret(_));
                 schedule.ended(name, is_readable, Instant::now());
                 drop(tell.send(change));
             }
@@ -87,16 +87,16 @@ async fn look_in_turns(
 /// Secrets that hang delay no change of the others.
 #[derive(Default)]
 struct Schedule {
-    names: BTreeSet<Name>,
-    new: VecDeque<Name>,
-    readable: BTreeSet<(Instant, Name)>,
-    unreadable: BTreeSet<(Instant, Name)>,
+    names: BTreeSet<NamespacedName>,
+    new: VecDeque<NamespacedName>,
+    readable: BTreeSet<(Instant, NamespacedName)>,
+    unreadable: BTreeSet<(Instant, NamespacedName)>,
     /// Looks that have not ended, and whether their Secrets are new or could not be read the last time.
-    in_flight: BTreeMap<Name, bool>,
+    in_flight: BTreeMap<NamespacedName, bool>,
 }
 
 impl Schedule {
-    fn set(&mut self, names: BTreeSet<Name>) {
+    fn set(&mut self, names: BTreeSet<NamespacedName>) {
         let new = names.difference(&self.names).filter(|name| !self.in_flight.contains_key(*name));
         self.new.extend(new.cloned());
         self.new.retain(|name| names.contains(name));
@@ -106,8 +106,9 @@ impl Schedule {
     }
 
     /// Removes the Secret to look at now, if there is one.
-    fn next(&mut self, now: Instant) -> Option<Name> {
-        let is_due = |due: &BTreeSet<(Instant, Name)>| due.first().is_some_and(|(at, _)| *at <= now);
+    fn next(&mut self, now: Instant) -> Option<NamespacedName> {
+        let is_due =
+            |due: &BTreeSet<(Instant, NamespacedName)>| due.first().is_some_and(|(at, _)| *at <= now);
         // What is new may hang as well as what could not be read before.
         let (name, is_uncertain) = if self.may_look_at_uncertain() && !self.new.is_empty() {
             (self.new.pop_front()?, true)
@@ -133,7 +134,7 @@ impl Schedule {
     }
 
     /// A look has ended.
-    fn ended(&mut self, name: Name, is_readable: bool, now: Instant) {
+    fn ended(&mut self, name: NamespacedName, is_readable: bool, now: Instant) {
         self.in_flight.remove(&name);
         if self.names.contains(&name) {
             let due = if is_readable { &mut self.readable } else { &mut self.unreadable };
@@ -143,27 +144,28 @@ impl Schedule {
 }
 
 /// Reads a Secret as a watch by its name would: it takes the same right.
-async fn look(connection: &Connection, name: &Name) -> Change {
+async fn look(connection: &ApiConnection, name: &NamespacedName) -> ReceiverChange {
     let scope = Scope::Namespace(name.0.clone());
     let list = async {
-        let mut watch = Watch::<SecretObject>::new(connection.client(), &secrets(), &scope).of_name(&name.1);
+        let mut watch =
+            Watch::<SecretObject>::new(connection.client(), &secrets(), &scope).with_name(&name.1);
         let mut found = None;
         loop {
             match watch.next().await {
-                Ok(Seen::Listed(secret)) => found = Some(secret.read()),
-                Ok(Seen::Complete) => return Ok(found),
+                Ok(WatchEvent::Listed(secret)) => found = Some(secret.read()),
+                Ok(WatchEvent::Complete) => return Ok(found),
                 Ok(_) => {}
                 Err(interruption) => return Err(interruption),
             }
         }
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, list).await {
-        Ok(Ok(found)) => Change::Secret(name.clone(), found),
+        Ok(Ok(found)) => ReceiverChange::Secret(name.clone(), found),
         Ok(Err(interruption)) => {
             log::warn!(what = format!("Secret {}", name.1), scope:%, why:% = interruption.why; "cannot be read");
-            Change::UnreadableSecret(name.clone())
+            ReceiverChange::UnreadableSecret(name.clone())
         }
-        Err(_) => Change::UnreadableSecret(name.clone()),
+        Err(_) => ReceiverChange::UnreadableSecret(name.clone()),
     }
 }
 
@@ -171,14 +173,14 @@ async fn look(connection: &Connection, name: &Name) -> Change {
 mod tests {
     use super::*;
 
-    fn name(name: &str) -> Name {
+    fn name(name: &str) -> NamespacedName {
         ("apps".to_owned(), name.to_owned())
     }
 
     #[test]
     fn secrets_that_hang_delay_no_other() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        let hanging: BTreeSet<Name> = (0..20).map(|at| name(&format!("hanging-{at}"))).collect();
+        let hanging: BTreeSet<NamespacedName> = (0..20).map(|at| name(&format!("hanging-{at}"))).collect();
         schedule.set(hanging.clone());
         schedule.set([name("readable")].into());
         let readable = schedule.next(now).expect("a look");

@@ -9,24 +9,24 @@ use kube::core::ApiResource;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
-use super::super::connection::Connection;
-use super::super::watch::{Scope, Seen, Watch, Watchable};
-use super::Name;
+use super::super::connection::ApiConnection;
+use super::super::watch::{Scope, Watch, WatchEvent, Watchable};
+use super::NamespacedName;
 use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
 use crate::backoff::growing_pause;
 use crate::flux_receiver::{FluxReceiver, Secret};
 
 /// What a watch has found.
-pub(super) enum Change {
+pub(super) enum ReceiverChange {
     /// A Receiver of this name is there; without what it is where it cannot be read.
-    Receiver(Name, Option<FluxReceiver>),
-    ReceiverGone(Name),
+    Receiver(NamespacedName, Option<FluxReceiver>),
+    ReceiverGone(NamespacedName),
     /// What is listed in the scope is all there is; none if it may not be listed.
-    Listed(Scope, Option<BTreeSet<Name>>),
+    Listed(Scope, Option<BTreeSet<NamespacedName>>),
     /// A Secret is there, or is not.
-    Secret(Name, Option<Secret>),
+    Secret(NamespacedName, Option<Secret>),
     /// A Secret cannot be read, which does not mean that it is gone.
-    UnreadableSecret(Name),
+    UnreadableSecret(NamespacedName),
 }
 
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -40,10 +40,14 @@ const MAX_TRANSIENT_REFUSALS: u32 = 3;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells of all Receivers in a scope from now on.
-pub(super) fn watch_receivers(connection: &Connection, scope: &Scope, tell: &UnboundedSender<Change>) {
+pub(super) fn watch_receivers(
+    connection: &ApiConnection,
+    scope: &Scope,
+    tell: &UnboundedSender<ReceiverChange>,
+) {
     let (connection, scope, of_panic, tell) =
         (connection.clone(), scope.clone(), scope.clone(), tell.clone());
-    let cannot = move || Change::Listed(of_panic.clone(), None);
+    let cannot = move || ReceiverChange::Listed(of_panic.clone(), None);
     start(tell.clone(), cannot, move || {
         let (connection, scope, tell) = (connection.clone(), scope.clone(), tell.clone());
         async move { receivers_of(&connection, scope, &tell).await }
@@ -52,12 +56,12 @@ pub(super) fn watch_receivers(connection: &Connection, scope: &Scope, tell: &Unb
 
 /// Tells of one Secret from now on, until it is ended.
 pub(super) fn watch_secret(
-    connection: &Connection,
-    name: &Name,
-    tell: &UnboundedSender<Change>,
+    connection: &ApiConnection,
+    name: &NamespacedName,
+    tell: &UnboundedSender<ReceiverChange>,
 ) -> AbortHandle {
     let (connection, name, of_panic, tell) = (connection.clone(), name.clone(), name.clone(), tell.clone());
-    let cannot = move || Change::UnreadableSecret(of_panic.clone());
+    let cannot = move || ReceiverChange::UnreadableSecret(of_panic.clone());
     start(tell.clone(), cannot, move || {
         let (connection, name, tell) = (connection.clone(), name.clone(), tell.clone());
         async move { secret_of(&connection, name, &tell).await }
@@ -67,8 +71,8 @@ pub(super) fn watch_secret(
 /// Starts a watch, and starts it again after a panic, which counts like an answer that says nothing:
 /// the others do not wait for it.
 fn start<W: Future<Output = ()> + Send + 'static>(
-    tell: UnboundedSender<Change>,
-    cannot: impl Fn() -> Change + Send + 'static,
+    tell: UnboundedSender<ReceiverChange>,
+    cannot: impl Fn() -> ReceiverChange + Send + 'static,
     watch: impl Fn() -> W + Send + 'static,
 ) -> AbortHandle {
     let running = tokio::spawn(async move {
@@ -82,43 +86,47 @@ fn start<W: Future<Output = ()> + Send + 'static>(
 }
 
 /// Tells of all Receivers in a scope; never ends.
-async fn receivers_of(connection: &Connection, scope: Scope, tell: &UnboundedSender<Change>) {
+async fn receivers_of(connection: &ApiConnection, scope: Scope, tell: &UnboundedSender<ReceiverChange>) {
     let mut listed = BTreeSet::new();
-    let see = |seen: Option<Seen<ReceiverObject>>| match seen {
-        None => vec![Change::Listed(scope.clone(), None)],
-        Some(Seen::Opened(_) | Seen::Unchanged) => Vec::new(),
-        Some(Seen::Listing) => {
+    let see = |seen: Option<WatchEvent<ReceiverObject>>| match seen {
+        None => vec![ReceiverChange::Listed(scope.clone(), None)],
+        Some(WatchEvent::Opened(_) | WatchEvent::Unchanged) => Vec::new(),
+        Some(WatchEvent::Listing) => {
             listed.clear();
             Vec::new()
         }
-        Some(Seen::Listed(object)) => {
+        Some(WatchEvent::Listed(object)) => {
             listed.insert(object.name());
-            vec![Change::Receiver(object.name(), object.read_or_log())]
+            vec![ReceiverChange::Receiver(object.name(), object.read_or_log())]
         }
-        Some(Seen::Complete) => vec![Change::Listed(scope.clone(), Some(std::mem::take(&mut listed)))],
-        Some(Seen::Changed(object)) => vec![Change::Receiver(object.name(), object.read_or_log())],
-        Some(Seen::Gone(object)) => vec![Change::ReceiverGone(object.name())],
+        Some(WatchEvent::Complete) => {
+            vec![ReceiverChange::Listed(scope.clone(), Some(std::mem::take(&mut listed)))]
+        }
+        Some(WatchEvent::Changed(object)) => {
+            vec![ReceiverChange::Receiver(object.name(), object.read_or_log())]
+        }
+        Some(WatchEvent::Gone(object)) => vec![ReceiverChange::ReceiverGone(object.name())],
     };
     keep(connection, "Receivers", &receivers(), &scope, None, tell, see).await;
 }
 
 /// Tells of one Secret; never ends.
-async fn secret_of(connection: &Connection, name: Name, tell: &UnboundedSender<Change>) {
+async fn secret_of(connection: &ApiConnection, name: NamespacedName, tell: &UnboundedSender<ReceiverChange>) {
     let mut is_there = false;
     let (scope, secret_name) = (Scope::Namespace(name.0.clone()), name.1.clone());
-    let see = |seen: Option<Seen<SecretObject>>| match seen {
-        Some(Seen::Opened(_) | Seen::Unchanged) => Vec::new(),
-        Some(Seen::Listing) => {
+    let see = |seen: Option<WatchEvent<SecretObject>>| match seen {
+        Some(WatchEvent::Opened(_) | WatchEvent::Unchanged) => Vec::new(),
+        Some(WatchEvent::Listing) => {
             is_there = false;
             Vec::new()
         }
-        Some(Seen::Listed(secret) | Seen::Changed(secret)) => {
+        Some(WatchEvent::Listed(secret) | WatchEvent::Changed(secret)) => {
             is_there = true;
-            vec![Change::Secret(name.clone(), Some(secret.read()))]
+            vec![ReceiverChange::Secret(name.clone(), Some(secret.read()))]
         }
-        Some(Seen::Complete) if is_there => Vec::new(),
-        None => vec![Change::UnreadableSecret(name.clone())],
-        Some(Seen::Complete | Seen::Gone(_)) => vec![Change::Secret(name.clone(), None)],
+        Some(WatchEvent::Complete) if is_there => Vec::new(),
+        None => vec![ReceiverChange::UnreadableSecret(name.clone())],
+        Some(WatchEvent::Complete | WatchEvent::Gone(_)) => vec![ReceiverChange::Secret(name.clone(), None)],
     };
     let what = format!("Secret {}", name.1);
     keep(connection, &what, &secrets(), &scope, Some(&secret_name), tell, see).await;
@@ -127,18 +135,18 @@ async fn secret_of(connection: &Connection, name: Name, tell: &UnboundedSender<C
 /// Watches and goes on after whatever interrupts it. `see` is given none when the answers are errors for
 /// good; that is looked at again all the same.
 async fn keep<T: Watchable>(
-    connection: &Connection,
+    connection: &ApiConnection,
     what: &str,
     resource: &ApiResource,
     scope: &Scope,
     name: Option<&str>,
-    tell: &UnboundedSender<Change>,
-    mut see: impl FnMut(Option<Seen<T>>) -> Vec<Change>,
+    tell: &UnboundedSender<ReceiverChange>,
+    mut see: impl FnMut(Option<WatchEvent<T>>) -> Vec<ReceiverChange>,
 ) {
     let open = || {
         let watch = Watch::new(connection.client(), resource, scope);
         match name {
-            Some(name) => watch.of_name(name),
+            Some(name) => watch.with_name(name),
             None => watch,
         }
     };
@@ -151,7 +159,7 @@ async fn keep<T: Watchable>(
         let interruption = match next {
             Some(Ok(seen)) => {
                 // A list that may be had says nothing about the watch behind it.
-                if matches!(seen, Seen::Unchanged | Seen::Changed(_) | Seen::Gone(_)) {
+                if matches!(seen, WatchEvent::Unchanged | WatchEvent::Changed(_) | WatchEvent::Gone(_)) {
                     (failures, answered_failures) = (0, 0);
                 }
                 see(Some(seen)).into_iter().for_each(|change| drop(tell.send(change)));

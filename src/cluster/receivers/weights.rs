@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Name;
+use super::NamespacedName;
 
 /// Bytes that the Receivers of a namespace may take, and those of all. Beyond that, a Receiver is not served.
 const MAX_NAMESPACE_BYTES: usize = 4 << 20;
@@ -13,18 +13,18 @@ const MAX_RECEIVERS: usize = 20_000;
 
 /// What the Receivers that are served take.
 #[derive(Default)]
-pub(super) struct Weights {
-    by_name: BTreeMap<Name, usize>,
+pub(super) struct ReceiverWeights {
+    by_name: BTreeMap<NamespacedName, usize>,
     by_namespace: BTreeMap<String, usize>,
     total: usize,
     /// Those that were refused, each of which is logged once.
-    refused: BTreeSet<Name>,
+    refused: BTreeSet<NamespacedName>,
 }
 
-impl Weights {
+impl ReceiverWeights {
     /// Makes room for a Receiver, or for what has become of it; says whether there is any. If there is not, what
     /// it was before stays.
-    pub(super) fn admit(&mut self, name: &Name, weight: usize) -> bool {
+    pub(super) fn admit(&mut self, name: &NamespacedName, weight: usize) -> bool {
         let before = self.by_name.get(name).copied();
         self.remove(name);
         let of_namespace = self.by_namespace.get(&name.0).copied().unwrap_or_default();
@@ -48,13 +48,13 @@ impl Weights {
         true
     }
 
-    fn add(&mut self, name: &Name, weight: usize) {
+    fn add(&mut self, name: &NamespacedName, weight: usize) {
         self.total += weight;
         *self.by_namespace.entry(name.0.clone()).or_default() += weight;
         self.by_name.insert(name.clone(), weight);
     }
 
-    pub(super) fn remove(&mut self, name: &Name) {
+    pub(super) fn remove(&mut self, name: &NamespacedName) {
         let Some(weight) = self.by_name.remove(name) else { return };
         self.total -= weight;
         if let Some(of_namespace) = self.by_namespace.get_mut(&name.0) {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_namespace_and_all_together_have_a_limit() {
-        let mut weights = Weights::default();
+        let mut weights = ReceiverWeights::default();
         let name = |namespace: &str, at: usize| (namespace.to_owned(), format!("r{at}"));
         assert!(weights.admit(&name("a", 0), MAX_NAMESPACE_BYTES - 10));
         assert!(!weights.admit(&name("a", 1), 11));
