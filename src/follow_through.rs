@@ -119,7 +119,7 @@ impl FollowThrough {
         for IncluderRequest { delivery, included, includer } in changes {
             log::info!(
                 object:% = includer, included:% = included, endpoint:% = delivery.endpoint;
-                "an included repository has changed: requesting reconciliation"
+                "included repository changed, requesting reconciliation"
             );
             // Nobody waits for this one, but it outlives the process.
             drop(self.shared.queue.want(&[includer]));
@@ -192,9 +192,9 @@ impl FollowThrough {
                 log::info!(object:% = target, endpoint:%, result, after_ms = after.as_millis() as u64, again; "Flux shows a new revision");
             }
             (Verdict::GivenUp, None) => {
-                log::warn!(object:% = target, endpoint:%, result, again; "Flux does not show what was pushed; see the status of the object");
+                log::warn!(object:% = target, endpoint:%, result, again; "Flux does not show the pushed revision; see the status of the object");
             }
-            (_, None) => log::debug!(object:% = target, endpoint:%, result; "no longer followed"),
+            (_, None) => log::debug!(object:% = target, endpoint:%, result; "revision check ended"),
         }
         self.shared.metrics.followed(result, after);
         self.shared.history.followed(&delivery, target, result, after);

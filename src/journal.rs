@@ -278,10 +278,10 @@ impl JournalWriter {
         self.shared.metrics.journal_commit(result.is_ok());
         match result {
             Err(why) if was_writable => {
-                log::error!(why:%; "the journal cannot be written; deliveries are answered with 503 until it can")
+                log::error!(why:%; "journal cannot be written; answering 503 until it can")
             }
-            Err(why) => log::debug!(why:%; "the journal still cannot be written"),
-            Ok(()) if !was_writable => log::info!("the journal can be written again"),
+            Err(why) => log::debug!(why:%; "journal still cannot be written"),
+            Ok(()) if !was_writable => log::info!("journal can be written again"),
             Ok(()) => {}
         }
     }

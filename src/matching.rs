@@ -172,7 +172,7 @@ fn inclusions<'e>(
                 continue;
             }
             if found.len() == MAX_INCLUSIONS {
-                log::warn!(object:% = included.target; "not all objects that include this one are requested");
+                log::warn!(object:% = included.target; "too many objects include this one; some are not requested");
                 return found;
             }
             let follows = TargetMatch { object: Arc::clone(includer), event: *event, brings: None };

@@ -29,7 +29,7 @@ impl DryRun {
 
 impl Writer for DryRun {
     fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>> {
-        log::info!(object:% = target; "would annotate (dry run)");
+        log::info!(object:% = target; "reconciliation would be requested (dry run)");
         Box::pin(std::future::ready(Ok(())))
     }
 

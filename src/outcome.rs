@@ -237,19 +237,37 @@ impl Outcome {
         serde_json::to_string(&answer).ok()
     }
 
-    /// What the operator is told beside the label, for the log.
+    /// Returns the message of the log line, one of a closed set.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Outcome::Accepted { dry_run: false, .. } => "delivery accepted",
+            Outcome::Accepted { dry_run: true, .. } => "delivery accepted (dry run)",
+            Outcome::Queued { .. } => "delivery queued",
+            Outcome::Forwarded { .. } => "delivery forwarded to Flux v1",
+            Outcome::Pong => "connection test answered",
+            Outcome::Confirmed => "subscription confirmed",
+            Outcome::Handshake { .. } => "CloudEvents validation request answered",
+            Outcome::Ignored { .. } => "delivery ignored",
+            Outcome::Unmatched { .. } => "delivery matches no object",
+            Outcome::UnknownPath => "unknown path",
+            Outcome::WrongMethod => "method is not allowed",
+            Outcome::Refused { .. } => "delivery refused",
+            Outcome::Unreadable { .. } => "payload cannot be read",
+            Outcome::TooLarge { .. } => "body is too large",
+            Outcome::Encoded => "body is encoded",
+            Outcome::Incomplete => "body did not arrive in time",
+            Outcome::TooMany { .. } => "rate limit of the endpoint exceeded",
+            Outcome::Unavailable { .. } => "delivery cannot be taken now",
+        }
+    }
+
+    /// Returns what the log line adds to its message.
     pub fn detail(&self) -> String {
         match self {
-            Outcome::Accepted { event, targets, skipped, dry_run } => {
-                let verb = if *dry_run { "would request" } else { "requesting" };
-                format!(
-                    "{event}: {verb} {}{}",
-                    shortened(targets, Target::to_string),
-                    skipped_detail(skipped)
-                )
+            Outcome::Accepted { event, targets, skipped, .. } => {
+                format!("{event}: {}{}", shortened(targets, Target::to_string), skipped_detail(skipped))
             }
-            Outcome::Queued { event } => format!("{event}: waits to be matched"),
-            Outcome::Forwarded { event } => format!("{event}: handed to Flux v1"),
+            Outcome::Queued { event } | Outcome::Forwarded { event } => event.to_string(),
             Outcome::Ignored { reason } => reason.to_string(),
             Outcome::Unmatched { event, reason, skipped } => {
                 format!("{event}: {reason}{}", skipped_detail(skipped))
@@ -257,14 +275,15 @@ impl Outcome {
             Outcome::Refused { why } | Outcome::Unreadable { why } | Outcome::Unavailable { why, .. } => {
                 why.to_string()
             }
-            Outcome::TooLarge { limit } => format!("the body is longer than {limit} bytes"),
-            Outcome::TooMany { .. } => "more deliveries than the endpoint's limit".to_owned(),
-            Outcome::Encoded => "the body is encoded; turn compression off at the sender".to_owned(),
-            Outcome::Incomplete => "the body did not arrive whole in time".to_owned(),
-            Outcome::Pong => "the sender tests the connection".to_owned(),
-            Outcome::Confirmed => "the sender's subscription was confirmed".to_owned(),
-            Outcome::Handshake { .. } => "someone asks whether CloudEvents may be sent".to_owned(),
-            Outcome::UnknownPath | Outcome::WrongMethod => String::new(),
+            Outcome::TooLarge { limit } => format!("the limit is {limit} bytes"),
+            Outcome::TooMany { retry_after } => format!("retry after {} s", retry_after.as_secs()),
+            Outcome::Handshake { origin } => origin.to_string(),
+            Outcome::Encoded => "turn compression off at the provider".to_owned(),
+            Outcome::Incomplete
+            | Outcome::Pong
+            | Outcome::Confirmed
+            | Outcome::UnknownPath
+            | Outcome::WrongMethod => String::new(),
         }
     }
 

@@ -249,7 +249,7 @@ impl Receiver {
         match self.tools.fetch.get(url).await {
             Ok(_) => Outcome::Confirmed,
             Err(err) => {
-                log::warn!(why:% = err; "a subscription could not be confirmed");
+                log::warn!(why:% = err; "subscription could not be confirmed");
                 let why = "the address that confirms the subscription does not answer".into();
                 Outcome::Unavailable { why, retry_after: OVERLOAD_RETRY_AFTER, proved: true }
             }
@@ -319,7 +319,7 @@ impl Receiver {
 
     /// A filter came to no result, which keeps out what it was asked about.
     fn filter_failed(&self, endpoint: &Arc<str>, why: &str) {
-        log::warn!(endpoint:% = endpoint, why:%; "a filter failed to evaluate and does not match");
+        log::warn!(endpoint:% = endpoint, why:%; "filter failed to evaluate and does not match");
         self.metrics.filter_failed(endpoint);
     }
 
@@ -392,7 +392,7 @@ impl Receiver {
                     continue;
                 }
                 Err(NotEvaluated::Panicked) => {
-                    log::error!(endpoint:% = endpoint; "a filter panicked; its delivery is dropped; please report this");
+                    log::error!(endpoint:% = endpoint; "filter panicked, delivery dropped; please report this");
                     self.metrics.filter_failed(&endpoint);
                     matched.push((number, waiting, None));
                     continue;
@@ -411,8 +411,9 @@ impl Receiver {
                 Err(reason) => (Outcome::Ignored { reason: reason.into() }, None),
             };
             log::info!(
-                endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label();
-                "queued delivery: {}", outcome.detail()
+                endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label(),
+                detail:% = outcome.detail();
+                "queued delivery matched"
             );
             objects.history.matched(&waiting.id(), outcome);
             matched.push((number, waiting, promise));
@@ -696,7 +697,7 @@ async fn forward(flux: &dyn Notify, events: &[Event]) -> Outcome {
         match flux.notify(event).await {
             Ok(some) => told |= some,
             Err(why) => {
-                log::warn!(why:%; "Flux v1 did not take an event");
+                log::warn!(why:%; "Flux v1 rejected an event");
                 let why = "Flux v1 did not take the event".into();
                 return Outcome::Unavailable { why, retry_after: OVERLOAD_RETRY_AFTER, proved: true };
             }

@@ -44,7 +44,7 @@ impl ConfigWatcher {
             }
         });
         let watcher = watcher
-            .map_err(|err| log::warn!(why:% = err; "cannot watch for changes; the config is looked at every {} s", CHECK_INTERVAL.as_secs()))
+            .map_err(|err| log::warn!(why:% = err, interval_s = CHECK_INTERVAL.as_secs(); "cannot watch for changes; polling the config"))
             .ok();
         let mut changes = ConfigWatcher {
             file: file.to_owned(),
@@ -117,7 +117,7 @@ impl ConfigWatcher {
             match watcher.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.watched.insert(folder)),
                 Err(err) => {
-                    log::warn!(folder:% = folder.display(), why:% = err; "cannot watch the folder; it is looked at every {} s", CHECK_INTERVAL.as_secs());
+                    log::warn!(folder:% = folder.display(), why:% = err, interval_s = CHECK_INTERVAL.as_secs(); "cannot watch the folder; polling it");
                 }
             }
         }

@@ -160,7 +160,7 @@ async fn respond(
         serving = service.registry.get();
     }
     let Some(endpoint) = serving.endpoints.at_path(path) else {
-        log::debug!("a request for a path that nobody serves");
+        log::debug!("unknown path");
         service.metrics.unknown_path();
         return answer(&Outcome::UnknownPath);
     };
@@ -238,9 +238,9 @@ fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {
         status = entry.status,
         from:% = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
         key:% = key.unwrap_or("none"),
-        micros = entry.took.as_micros() as u64;
-        "delivery: {}",
-        entry.outcome.detail()
+        micros = entry.took.as_micros() as u64,
+        detail:% = entry.outcome.detail();
+        "{}", entry.outcome.message()
     );
 }
 

@@ -17,6 +17,8 @@ mod bed;
 mod cluster_rows;
 mod instruction_rows;
 mod load;
+#[path = "../../tests/common/log.rs"]
+mod log;
 mod memory_rows;
 #[path = "../../tests/cluster/process.rs"]
 #[allow(dead_code)]

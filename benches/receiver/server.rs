@@ -120,7 +120,11 @@ impl Server {
     }
 
     pub fn when_it_knows_all_objects(self) -> Server {
-        self.wait(|server| server.log().contains("all objects are known"))
+        self.wait(|server| {
+            let log = server.log();
+            // The second text is that of binaries before 0.1.
+            log.contains("inventory complete;") || log.contains("all objects are known")
+        })
     }
 
     fn wait(mut self, ready: impl Fn(&Server) -> bool) -> Server {

@@ -148,7 +148,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             let put_in_force = receivers::put_in_force(Arc::clone(&service), reloading.watches.clone());
             backend.tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
         }
-        backend.tasks.spawn("the signs of life", tell_that_it_lives(backend.journal.clone(), sign_of_life(args.catch_up_after)));
+        backend.tasks.spawn(
+            "the signs of life",
+            tell_that_it_lives(backend.journal.clone(), sign_of_life(args.catch_up_after)),
+        );
         backend.tasks.spawn("the reloading", reloading.run(Arc::clone(&service)));
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sigint = signal(SignalKind::interrupt())?;
@@ -161,7 +164,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         let admin_state = Arc::new(admin_state);
         let address = listener::local_address(&operators)?;
         let mut admin = admin::start(operators, Arc::clone(&admin_state))?;
-        log::info!(address:%; "probes and metrics");
+        log::info!(address:%; "serving probes and metrics");
         let _debug = start_debug(&args.debug_listen, admin_state);
         let address = listener::local_address(&public)?;
         let mut running = server::start(public, Arc::clone(&service))?;
@@ -181,7 +184,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
                 if signal == "SIGTERM" && !args.shutdown_delay.is_zero() {
                     service.shut_down();
                     let delay_s = args.shutdown_delay.as_secs_f64();
-                    log::info!(signal, delay_s; "shutting down: not ready any more, still accepting deliveries");
+                    log::info!(signal, delay_s; "shutting down: not ready, still accepting deliveries");
                     tokio::select! {
                         () = tokio::time::sleep(args.shutdown_delay) => {}
                         _ = sigterm.recv() => {}
@@ -192,7 +195,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
                 Ok(left(Some(running)).await)
             }
             Err((why, listens)) => {
-                log::error!("{why}; draining pending reconcile requests");
+                log::error!(why:%; "a task ended; draining pending reconcile requests");
                 // A listener that still runs would go on taking deliveries.
                 left(listens.then_some(running)).await;
                 Err(anyhow::anyhow!(why))
@@ -213,11 +216,11 @@ fn start_debug(address: &str, admin_state: Arc<AdminState>) -> Option<RunningSer
     });
     match started {
         Ok((address, running)) => {
-            log::info!(address:%; "config and deliveries");
+            log::info!(address:%; "serving config and deliveries");
             Some(running)
         }
         Err(err) => {
-            log::warn!(address, why:% = err; "no pages for config and deliveries; --debug-listen takes another address or none");
+            log::warn!(address, why:% = err; "config and deliveries are not served; set --debug-listen to another address or to none");
             None
         }
     }
@@ -258,12 +261,12 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
     watches.synced().await;
     let unlistable = watches.unlistable_kinds();
     if unlistable.is_empty() {
-        log::info!("all objects are known; deliveries are matched at once");
+        log::info!("inventory complete; matching deliveries as they arrive");
     } else {
         let kinds: Vec<String> = unlistable.iter().map(ToString::to_string).collect();
         log::warn!(
             kinds = kinds.join(",");
-            "some kinds cannot be listed; deliveries are matched at once with the objects that are known"
+            "inventory complete but for kinds that cannot be listed; matching deliveries as they arrive"
         );
     }
     if catch_up {
@@ -283,7 +286,7 @@ async fn when_synced(service: Arc<Service>, watches: Arc<Watches>, journal: Jour
 
 async fn catch_up_with(service: &Service) {
     while service.receiver.catch_up(service.registry.get().endpoints.iter()).await.is_err() {
-        log::warn!("the catch-up could not be written down; trying again");
+        log::warn!("the catch-up could not be written to the journal, retrying");
         tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }
 }
@@ -341,22 +344,22 @@ fn tools() -> VerifyContext {
 fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
     announce_endpoints(&config.endpoints);
     for note in &config.notes {
-        log::info!("{note}");
+        log::info!(note:%; "config note");
     }
     for warning in &config.warnings {
-        log::warn!("{warning}");
+        log::warn!(warning:%; "config warning");
     }
     if args.receivers.namespaces().is_some() && (config.api.is_some() || args.manifests.is_some()) {
-        log::warn!("--receivers has no effect with `api:` or --manifests: Receivers are in a cluster");
+        log::warn!("--receivers has no effect with `api:` or --manifests; Receivers are in a cluster");
     }
     match (&config.api, &args.manifests) {
-        (Some(api), _) => log::info!(api:% = without_password(api); "handing events to fluxd (Flux v1)"),
+        (Some(api), _) => log::info!(api:% = without_password(api); "forwarding events to Flux v1"),
         (None, Some(folder)) => {
-            log::info!(folder:% = folder.display(); "matching against manifests; nothing is patched");
+            log::info!(folder:% = folder.display(); "matching against manifests; no object is patched");
         }
         (None, None) => {
             log::info!(
-                "requesting reconciliation through the Kubernetes API; set `api:` to hand events to fluxd (Flux v1)"
+                "requesting reconciliation through the Kubernetes API; set `api:` to forward events to Flux v1"
             );
             if !journal.keeps() {
                 log::warn!("no journal: pending reconcile requests are lost when the process ends");
@@ -374,11 +377,11 @@ fn announce_endpoint(endpoint: &Endpoint) {
     let Endpoint { name, provider, key_file, .. } = endpoint;
     match endpoint.origin {
         EndpointOrigin::Config => {
-            log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving");
+            log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving endpoint");
         }
         // Its status has the path; the log of one tenant's Receiver is read by all.
         EndpointOrigin::Receiver { .. } => {
-            log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(); "serving");
+            log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(); "serving endpoint");
         }
     }
 }
@@ -425,33 +428,31 @@ async fn drain(
         queue.rest().await;
     });
     if stopped.await.is_err() {
-        log::warn!("out of time after {} s", limit.as_secs_f64());
+        log::warn!(limit_s = limit.as_secs_f64(); "drain timed out");
     }
     queue.settle();
     let unmatched = service.receiver.unmatched();
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
     let is_kept = journal.keeps() && journal.is_writable();
     if !journal.close().await {
-        log::error!("the journal does not close; its disk hangs");
+        log::error!("the journal cannot be closed; its disk does not respond");
     }
     if unmatched.is_empty() && left.is_empty() {
-        log::info!("no reconcile request is pending");
+        log::info!("drained; no reconcile request is pending");
         return ExitCode::SUCCESS;
     }
     if is_kept {
         log::warn!(
-            "left in the journal for the next start: {} deliveries and {} objects: {}",
-            unmatched.len(),
-            left.len(),
-            left.join(", ")
+            deliveries = unmatched.len(), targets = left.len(), objects = left.join(", ");
+            "pending reconcile requests stay in the journal for the next start"
         );
         return ExitCode::SUCCESS;
     }
     for delivery in &unmatched {
-        log::error!("lost, since the objects of the cluster never became known: {delivery}");
+        log::error!(delivery:%; "delivery lost: the inventory never became complete");
     }
     if !left.is_empty() {
-        log::error!("reconciliation of {} objects was not requested: {}", left.len(), left.join(", "));
+        log::error!(targets = left.len(), objects = left.join(", "); "pending reconcile requests lost");
     }
     ExitCode::FAILURE
 }

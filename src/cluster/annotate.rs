@@ -59,7 +59,7 @@ impl Annotator {
             404 => {
                 // The served version may have moved on; the next try uses what is found now.
                 if let Err(err) = self.resources.discover(&client, target.kind).await {
-                    log::debug!(why:% = describe(&err); "cannot ask for the served versions");
+                    log::debug!(why:% = describe(&err); "API discovery failed");
                 }
                 // Without the object's name it was the path that was not found, not the object.
                 if refusal.names_the_object { WriteError::NotFound } else { self.not_served(target, &why) }

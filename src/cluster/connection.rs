@@ -65,9 +65,9 @@ impl ApiConnection {
             Ok(client) => {
                 *self.shared.client.write().unwrap_or_else(PoisonError::into_inner) =
                     (client, Instant::now());
-                log::info!("address, CA and credentials of the API server were read again");
+                log::info!("API server address and credentials reloaded");
             }
-            Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot read the credentials again"),
+            Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot reload the credentials"),
         }
     }
 }

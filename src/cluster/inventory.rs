@@ -171,7 +171,7 @@ impl Watches {
             let Some(KindWatch { kind, scope, .. }) = running.remove(&err.id()) else { continue };
             let mut pause = Duration::ZERO;
             if err.is_panic() {
-                log::error!(kind:%, scope:%; "the watch ended in a panic and is started again; please report this");
+                log::error!(kind:%, scope:%; "watch panicked, restarting; please report this");
                 pause = MAX_RETRY_DELAY;
             }
             running.extend([start(&mut tasks, kind, scope, pause)]);
@@ -268,7 +268,7 @@ impl Watches {
     async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
         log::warn!(
             kind:%, scope:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
-            "the kind cannot be listed: grant the ClusterRole flux-recv; `flux-recv check` names the missing rights"
+            "kind cannot be listed; grant the ClusterRole flux-recv (`flux-recv check` names the missing rights)"
         );
         self.knowledge.forbidden(kind, stands_for, stands_for.place());
         tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
@@ -279,14 +279,13 @@ impl Watches {
     async fn keep_own_namespace(&self, kind: Kind, client: &Client, resource: &ApiResource) {
         let own = Scope::Namespace(client.default_namespace().to_owned());
         log::warn!(
-            kind:%, scope:% = own;
-            "the kind cannot be listed in the whole cluster; watching the own namespace, trying again every {} s",
-            REFUSED_RETRY_INTERVAL.as_secs()
+            kind:%, scope:% = own, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
+            "kind cannot be listed in the whole cluster, watching the own namespace"
         );
         let mut trouble = WatchFailures::default();
         tokio::select! {
             () = self.until_the_cluster_may_be_listed(client, resource) => {
-                log::info!(kind:%; "the kind can be listed in the whole cluster again");
+                log::info!(kind:%; "kind can be listed in the whole cluster again");
             }
             ended = self.watch(kind, client, resource, &own, &Scope::Cluster, &mut trouble) => match ended {
                 WatchEnd::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
@@ -317,7 +316,7 @@ impl Watches {
             return;
         }
         if times == MAX_TRANSIENT_REFUSALS + 1 {
-            log::warn!(kind:%; "the kind is not served by the cluster; looking again every {} s", REFUSED_RETRY_INTERVAL.as_secs());
+            log::warn!(kind:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs(); "kind is not served by the cluster, retrying");
         } else {
             self.write().retain(kind, |target| !scope.covers(target));
             self.extent.absent(kind, scope);
@@ -364,7 +363,7 @@ impl Watches {
                 true => match tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await {
                     Ok(seen) => seen,
                     Err(_) => {
-                        log::warn!(kind:%, scope:%; "the list was silent for {} s; listing again", ANSWER_TIMEOUT.as_secs());
+                        log::warn!(kind:%, scope:%, after_s = ANSWER_TIMEOUT.as_secs(); "list timed out, retrying");
                         return WatchEnd::Silent;
                     }
                 },
@@ -480,9 +479,9 @@ impl Watches {
             match &read {
                 Ok(_) => {
                     let field = ignored.unwrap_or_default();
-                    log::warn!(object:% = target, field; "matched without a field that is too long");
+                    log::warn!(object:% = target, field; "field is too long; the object is matched without it");
                 }
-                Err(why) => log::warn!(object:% = target, why:%; "the object cannot be matched"),
+                Err(why) => log::warn!(object:% = target, why:%; "object cannot be matched"),
             }
         }
         let mut object = read.unwrap_or_else(|_| Object::unreadable(target.clone()));
@@ -504,10 +503,10 @@ impl Watches {
             return;
         }
         if !self.knowledge.is_settled(kind, scope) {
-            log::error!(kind:%, scope:%; "the kind cannot be listed; continuing without it");
+            log::error!(kind:%, scope:%; "kind cannot be listed; continuing without it");
             self.knowledge.settled(kind, scope);
         } else if answered_failures == MAX_ANSWERED_FAILURES && self.knowledge.is_awaited(kind, scope) {
-            log::error!(kind:%, scope:%; "the kind cannot be listed; deliveries about it wait");
+            log::error!(kind:%, scope:%; "kind cannot be listed; its deliveries wait");
         }
     }
 

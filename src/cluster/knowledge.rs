@@ -124,7 +124,7 @@ impl Knowledge {
         }
         if self.is_listable(kind) {
             let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
-            log::info!(kind:%, scope:%, objects; "objects are known");
+            log::info!(kind:%, scope:%, objects; "kind listed");
         }
         if unsettled.is_empty() {
             self.all_settled.notify_waiters();

@@ -331,12 +331,12 @@ fn make(receiver: &FluxReceiver, secret: Option<&Secret>, rules: ReceiverDefault
     match flux_receiver::endpoint(receiver, secret, rules) {
         Ok(made) => {
             for why in made.without_effect {
-                log::warn!(receiver:% = name, why:%; "a part of the Receiver has no effect");
+                log::warn!(receiver:% = name, why:%; "part of the Receiver has no effect");
             }
             Some(made.endpoint)
         }
         Err(why) => {
-            log::error!(receiver:% = name, why:%; "the Receiver is not served");
+            log::error!(receiver:% = name, why:%; "Receiver is not served");
             None
         }
     }

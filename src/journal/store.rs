@@ -124,7 +124,7 @@ impl JournalMedium for JournalFolder {
                 let aside = put_aside(&file).map_err(|err| unusable(&err))?;
                 log::error!(
                     file:% = file.display(), aside:% = aside.display(), why:%;
-                    "the journal is corrupt; it was put aside, what was pending in it is unknown"
+                    "journal is corrupt and was moved aside; its pending reconcile requests are unknown"
                 );
                 match guarded(|| open(&file, JournalOrigin::Corrupt)).and_then(|opened| opened) {
                     Ok((store, contents)) => Ok((Box::new(store), contents)),
@@ -275,7 +275,7 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
         contents.pending.insert(target, u64::from_le_bytes(generation));
     }
     if unknown > 0 {
-        log::warn!(records = unknown; "the journal holds objects of kinds that this version does not know; they stay there");
+        log::warn!(records = unknown; "journal has records of kinds that this version does not know; keeping them");
     }
     let deliveries = transaction.open_table(DELIVERIES_TABLE).map_err(|err| corrupt(&err))?;
     for entry in deliveries.iter().map_err(|err| corrupt(&err))? {

@@ -116,7 +116,7 @@ impl Backlog {
                     state.waiting.push((*number, waiting));
                 }
                 Err(err) => {
-                    log::error!(why:% = err; "a delivery in the journal cannot be read by this version; it stays there");
+                    log::error!(why:% = err; "journal has a delivery that this version cannot read; keeping it");
                 }
             }
         }

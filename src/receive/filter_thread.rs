@@ -120,7 +120,7 @@ fn start() -> Option<Arc<JobQueue>> {
             job()
         }
     });
-    spawned.map_err(|err| log::error!(why:% = err; "no thread for filters")).ok().map(|_| jobs)
+    spawned.map_err(|err| log::error!(why:% = err; "cannot start the filter thread")).ok().map(|_| jobs)
 }
 
 impl JobQueue {

@@ -52,7 +52,7 @@ pub fn what_a_watch_missed_is_requested(bed: &Bed) {
     assert!(requested_at(&object(bed, "watched")).is_none(), "a watch that stands misses nothing");
     bed.stop_api_server();
     wait_for("the interruption", PATIENCE, || {
-        running.process.output().contains("watch interrupted, retrying").then_some(())
+        running.process.has_logged("watch interrupted, retrying", &[]).then_some(())
     });
     bed.start_api_server();
     git_repository(bed, "apps", "made-meanwhile", json!({"url": "https://git.example.com/meanwhile"}));

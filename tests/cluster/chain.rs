@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::bed::Bed;
 use super::costs::hook_url;
 use super::gitea::{Gitea, USER};
+use super::log::LogLine;
 use super::process::{Process, free_port, wait_for};
 use super::receive::{FluxRecv, git_repository, own_token};
 
@@ -36,7 +37,7 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
             revision(&chain(bed)).filter(|revision| revision.ends_with(&commit))
         });
         to_artifact.push(pushed.elapsed());
-        to_patch.push(webhook_to_patch(&deliveries(&running)[received], &patches(&running)[patched]));
+        to_patch.push(webhook_to_patch(deliveries(&running)[received], patches(&running)[patched]));
     }
     println!(
         "{PUSHES} pushes to Gitea, every one seen in the artifact; median from webhook to patch {:?}, from push to artifact {:?}",
@@ -101,13 +102,8 @@ pub fn quick_pushes_survive_restarts_of_the_api_server(bed: &Bed) {
         let started = Instant::now();
         while !revision(&object(bed, &name(at))).is_some_and(|revision| revision.ends_with(commit)) {
             if started.elapsed() > LONG_PATIENCE {
-                let log: Vec<String> = running
-                    .process
-                    .output()
-                    .lines()
-                    .filter(|line| line.contains(&name(at)))
-                    .map(str::to_owned)
-                    .collect();
+                let mut log = running.process.log_lines();
+                log.retain(|line| line.field("object").ends_with(&name(at)));
                 panic!("{} is not at {commit}: {:#} {log:#?}", name(at), object(bed, &name(at)));
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -132,11 +128,8 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
     let (status, answer) = running.send("gitea", &["--repo", &url, "--ref", "main", "--commit", &commit]);
     assert_eq!((status, &answer["targets"]), (202, &json!(["GitRepository/flux-system/early"])));
     wait_for("Flux to look too early", PATIENCE, || {
-        running
-            .process
-            .output()
-            .contains("Flux has not observed the revision yet, requesting reconciliation again")
-            .then_some(())
+        let again = "Flux has not observed the revision yet, requesting reconciliation again";
+        running.process.has_logged(again, &[]).then_some(())
     });
     early.git(&["push", "--quiet", "origin", "main"]);
     let pushed = Instant::now();
@@ -146,7 +139,9 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
     let took = pushed.elapsed();
     println!("a webhook before its ref: in the artifact {took:?} after the ref was there");
     assert!(took < Duration::from_secs(20), "{took:?}");
-    wait_for("the outcome", PATIENCE, || running.process.output().contains("result=seen").then_some(()));
+    wait_for("the outcome", PATIENCE, || {
+        running.process.has_logged("Flux shows a new revision", &[("result", "seen")]).then_some(())
+    });
     let list =
         bed.block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
     let list: Value = serde_json::from_str(&list.expect("an answer")).expect("JSON");
@@ -189,16 +184,13 @@ pub fn what_includes_a_repository_shows_its_push(bed: &Bed) {
     });
     println!("a push two inclusions away: in the last artifact {:?} after the push", pushed.elapsed());
     std::thread::sleep(Duration::from_secs(3));
-    let log = running.process.output();
+    let log = running.process.log_lines();
     let requested = |name: &str| {
-        log.lines()
-            .filter(|line| {
-                line.contains("an included repository has changed")
-                    && line.contains(&format!("object=GitRepository/flux-system/{name} "))
-            })
-            .count()
+        let object = format!("GitRepository/flux-system/{name}");
+        let message = "included repository changed, requesting reconciliation";
+        log.iter().filter(|line| line.is(message, &[("object", &object)])).count()
     };
-    assert_eq!(["in-base", "in-middle", "in-top"].map(requested), [0, 1, 1], "each once: {log}");
+    assert_eq!(["in-base", "in-middle", "in-top"].map(requested), [0, 1, 1], "each once: {log:#?}");
 }
 
 /// The ref of a pull request moves with an event of its own, and no other push concerns it.
@@ -269,28 +261,26 @@ fn requested_at(object: &Value) -> Value {
     object["metadata"]["annotations"]["reconcile.fluxcd.io/requestedAt"].clone()
 }
 
-fn deliveries(running: &FluxRecv) -> Vec<String> {
-    running.process.output().lines().filter(|line| line.contains(" delivery: ")).map(str::to_owned).collect()
+/// The times at which deliveries were answered.
+fn deliveries(running: &FluxRecv) -> Vec<jiff::Timestamp> {
+    let lines = running.process.log_lines();
+    lines.iter().filter(|line| !line.field("micros").is_empty()).map(time).collect()
 }
 
-/// Patches so far, as log lines.
-fn patches(running: &FluxRecv) -> Vec<String> {
-    running
-        .process
-        .output()
-        .lines()
-        .filter(|line| line.contains("reconciliation requested"))
-        .map(str::to_owned)
-        .collect()
+/// The times of the patches so far.
+fn patches(running: &FluxRecv) -> Vec<jiff::Timestamp> {
+    let lines = running.process.log_lines();
+    lines.iter().filter(|line| line.message() == "reconciliation requested").map(time).collect()
+}
+
+fn time(line: &LogLine) -> jiff::Timestamp {
+    line.field("time").parse().expect("a time")
 }
 
 /// From the log line of a delivery to that of its patch. The answer is logged after the patch was
 /// asked for, so on a busy machine the patch may be the first of the two.
-fn webhook_to_patch(delivery: &str, patch: &str) -> Duration {
-    let time = |line: &str| {
-        line.split_whitespace().next().and_then(|time| time.parse::<jiff::Timestamp>().ok()).expect("a time")
-    };
-    time(patch).duration_since(time(delivery)).try_into().unwrap_or_default()
+fn webhook_to_patch(delivery: jiff::Timestamp, patch: jiff::Timestamp) -> Duration {
+    patch.duration_since(delivery).try_into().unwrap_or_default()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

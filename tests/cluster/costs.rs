@@ -107,11 +107,9 @@ async fn post_many(hook: &str, body: &str, signature: &str) -> Vec<u16> {
 }
 
 pub fn hook_url(running: &FluxRecv, endpoint: &str) -> String {
-    let log = running.process.output();
-    let line =
-        log.lines().find(|line| line.contains(&format!("endpoint={endpoint} "))).expect("a startup line");
-    let path = line.split("path=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a path");
-    format!("{}{path}", running.base)
+    let lines = running.process.log_lines();
+    let line = lines.iter().find(|line| line.is("serving endpoint", &[("endpoint", endpoint)]));
+    format!("{}{}", running.base, line.expect("a startup line").field("path"))
 }
 
 pub fn signature(body: &str) -> String {

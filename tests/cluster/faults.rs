@@ -257,7 +257,7 @@ pub fn fault_sigterm_under_load(bed: &Bed) {
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(running.process.terminate(), Some(0), "{}", running.process.output());
         assert!(
-            running.process.output().contains("no reconcile request is pending"),
+            running.process.has_logged("drained; no reconcile request is pending", &[]),
             "{}",
             running.process.output()
         );

@@ -48,9 +48,8 @@ pub fn hostile_receivers_hold_up_no_others(bed: &Bed) {
     wait_for("the request", PATIENCE, || requested_at(&object("apps", "calm")).map(drop));
     assert!(requested_at(&object("team-a", "far-away")).is_none(), "other namespaces are closed");
     let log = running.process.output();
-    let line =
-        log.lines().find(|line| line.contains("receiver=Receiver/apps/good")).expect("a line about it");
-    assert!(line.contains("--cross-namespace-refs"), "{line}");
+    let fields = [("receiver", "Receiver/apps/good"), ("why", "*--cross-namespace-refs*")];
+    assert!(running.process.has_logged("part of the Receiver has no effect", &fields), "{log}");
     let paths = log.lines().filter(|line| line.contains("/hook/"));
     assert_eq!(paths.count(), 1, "only the path of the config's endpoint: {log}");
 
@@ -89,11 +88,11 @@ pub fn a_path_cannot_be_taken_by_a_younger_receiver(bed: &Bed) {
     oidc("apps", "deployweb");
     let running = start_flux_recv(bed, &["--receivers"]);
     wait_for("the conflict", PATIENCE, || {
-        let log = running.process.output();
-        let line = log.lines().find(|line| line.contains("another endpoint has its path"))?;
-        let names_both = line.contains("endpoint=Receiver/apps/deployweb")
-            && line.contains("other=Receiver/webapps/deploy");
-        assert!(names_both, "{line}");
+        let lines = running.process.log_lines();
+        let conflict = "Receiver is not served: another endpoint has its path or name";
+        let line = lines.iter().find(|line| line.message() == conflict)?;
+        let names = ["endpoint", "conflict", "holder"].map(|field| line.field(field));
+        assert_eq!(names, ["Receiver/apps/deployweb", "path", "Receiver/webapps/deploy"]);
         Some(())
     });
     bed.kubectl(&["-n", "webapps", "delete", "receiver", "--all", "--wait=false"]);

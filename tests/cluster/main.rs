@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use bed::{Bed, Parts};
+use common::log;
 
 type Scenario = (&'static str, fn(&Bed));
 

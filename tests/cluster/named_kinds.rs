@@ -92,9 +92,7 @@ pub fn kinds_that_an_endpoint_names_are_watched_and_asked(bed: &Bed) {
 
     std::fs::write(running.folder.path().join("fluxrecv.yaml"), format!("{CONFIG}{ONE_MORE}"))
         .expect("a config");
-    wait_for("the reload", PATIENCE, || {
-        running.process.output().contains("the config was reloaded").then_some(())
-    });
+    wait_for("the reload", PATIENCE, || running.process.has_logged("config reloaded", &[]).then_some(()));
     let (status, _) = running.push("harbor", "https://github.com/org/elsewhere", "main");
     assert_eq!(status, 202);
     wait_for("the HelmRelease to be asked", PATIENCE, || was_asked(bed, &release("web")).then_some(()));

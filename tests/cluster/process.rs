@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::log::{self, LogLine};
+
 /// A process that is killed when it goes out of scope. Its output goes to a file.
 pub struct Process {
     child: Child,
@@ -21,6 +23,15 @@ impl Process {
 
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn log_lines(&self) -> Vec<LogLine> {
+        log::parse(&self.output())
+    }
+
+    /// Whether the log has a line with this message and these fields; see [`LogLine::is`].
+    pub fn has_logged(&self, message: &str, fields: &[(&str, &str)]) -> bool {
+        self.log_lines().iter().any(|line| line.is(message, fields))
     }
 
     /// The memory that the process holds.

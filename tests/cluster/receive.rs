@@ -27,6 +27,7 @@ fn spawn(command: &[std::ffi::OsString], kubeconfig: &std::path::Path, log: &std
     let mut process = flux_recv();
     process.args(command).env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG");
     process.env("FLUX_RECV_DEBUG_LISTEN", "127.0.0.1:0").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
+    process.env("FLUX_RECV_LOG_FORMAT", "json");
     Process::spawn(&mut process, log)
 }
 
@@ -37,6 +38,9 @@ endpoints:
 - {source: Gitea, keyPath: gitea.key}
 - {source: GitHub, keyPath: team.key, namespaces: [team-a]}
 ";
+
+const KIND_FORBIDDEN: &str =
+    "kind cannot be listed; grant the ClusterRole flux-recv (`flux-recv check` names the missing rights)";
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -110,15 +114,15 @@ impl FluxRecv {
 
     /// Where the pages with details are.
     pub fn debug(&self) -> String {
-        let log = self.process.output();
-        let address = log.lines().rev().find_map(|line| line.split("config and deliveries address=").nth(1));
-        format!("http://{}", address.expect("a line about it"))
+        let lines = self.process.log_lines();
+        let line = lines.iter().rfind(|line| line.message() == "serving config and deliveries");
+        format!("http://{}", line.expect("a line about it").field("address"))
     }
 
     fn wait_until_it_listens(&mut self) {
         wait_for("flux-recv to listen", PATIENCE, || {
             self.process.assert_runs();
-            self.process.output().contains("INFO  listening").then_some(())
+            self.process.has_logged("listening", &[]).then_some(())
         });
     }
 
@@ -133,10 +137,8 @@ impl FluxRecv {
     pub fn wait_until_synced(&mut self) {
         wait_for("all objects to be known", PATIENCE, || {
             self.process.assert_runs();
-            let output = self.process.output();
-            let is_synced =
-                output.contains("all objects are known") || output.contains("some kinds cannot be listed");
-            is_synced.then_some(())
+            let lines = self.process.log_lines();
+            lines.iter().any(|line| line.message().starts_with("inventory complete")).then_some(())
         });
     }
 
@@ -453,9 +455,10 @@ pub fn a_forbidden_cluster_falls_back_to_the_own_namespace(bed: &Bed) {
         "{}",
         running.process.output()
     );
-    let log = running.process.output();
-    assert!(log.contains("the kind cannot be listed in the whole cluster"), "{log}");
-    assert!(log.contains("the kind cannot be listed"), "the other kinds are forbidden there too: {log}");
+    let (log, narrowed) =
+        (&running.process, "kind cannot be listed in the whole cluster, watching the own namespace");
+    assert!(log.has_logged(narrowed, &[("kind", "GitRepository")]), "{}", log.output());
+    assert!(log.has_logged(KIND_FORBIDDEN, &[]), "the other kinds are forbidden there too: {}", log.output());
     let missing =
         "GitRepository cannot be listed outside of namespace flux-system; grant the ClusterRole flux-recv";
     let ready = running.admin_page(bed, "/readyz");
@@ -496,9 +499,13 @@ pub fn a_kind_that_cannot_be_listed_is_never_called_known(bed: &Bed) {
             let line = format!("flux_recv_inventory_{metric}{{kind=\"{kind}\"}} {value}\n");
             assert!(metrics.contains(&line), "{account}: no {line}in {metrics}");
         }
-        let log = running.process.output();
-        assert!(!log.contains("all objects are known"), "{log}");
-        assert!(!log.lines().any(|line| line.contains("objects are known kind=GitRepository")), "{log}");
+        let log = &running.process;
+        assert!(
+            !log.has_logged("inventory complete; matching deliveries as they arrive", &[]),
+            "{}",
+            log.output()
+        );
+        assert!(!log.has_logged("kind listed", &[("kind", "GitRepository")]), "{}", log.output());
         let record = bed
             .block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
         assert!(record.expect("a page").contains(missing));
@@ -526,7 +533,7 @@ pub fn a_forbidden_namespace_does_not_stop_the_others(bed: &Bed) {
     assert_eq!(running.push("github", url, "main").0, 202, "{}", running.process.output());
     bed.merge(&git_path("flux-system", "partly"), &json!({"spec": {"ref": {"branch": "next"}}}));
     wait_for("the changed branch", PATIENCE, || (running.push("github", url, "next").0 == 202).then_some(()));
-    assert!(running.process.output().contains("the kind cannot be listed"), "{}", running.process.output());
+    assert!(running.process.has_logged(KIND_FORBIDDEN, &[]), "{}", running.process.output());
 }
 
 pub fn namespaces_limit_what_is_watched(bed: &Bed) {
@@ -552,7 +559,11 @@ pub fn a_stale_token_is_read_again(bed: &Bed) {
     let mut running = FluxRecv::start_in(folder, kubeconfig.clone(), &[]);
     let (status, answer) = running.push("github", url, "main");
     assert_eq!((status, &answer["outcome"]), (202, &json!("queued")));
-    wait_for("a 401 in the log", PATIENCE, || running.process.output().contains("401").then_some(()));
+    let refused = [("why", "*401*")];
+    wait_for("a 401 in the log", PATIENCE, || {
+        let mut lines = running.process.log_lines().into_iter();
+        lines.any(|line| line.is(line.message(), &refused)).then_some(())
+    });
     let before = requests(bed);
     std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
     running.wait_until_synced();

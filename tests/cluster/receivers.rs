@@ -539,7 +539,7 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
         ],
     );
     wait_for("the Receivers", PATIENCE, || {
-        running.process.output().contains("Receivers updated").then_some(())
+        running.process.has_logged("Receivers updated", &[]).then_some(())
     });
 
     let design =
@@ -733,7 +733,7 @@ pub fn a_role_that_names_its_secrets_is_enough(bed: &Bed) {
     wait_for("the Receiver to be served", PATIENCE, || (post(&computed_path("named")) == 202).then_some(()));
     assert_eq!(post(&computed_path("closed")), 404);
     assert!(
-        running.process.output().contains("the Receiver is not served receiver=Receiver/apps/closed"),
+        running.process.has_logged("Receiver is not served", &[("receiver", "Receiver/apps/closed")]),
         "{}",
         running.process.output()
     );

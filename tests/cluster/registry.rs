@@ -148,16 +148,18 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
         let deleted = client.delete(format!("{base}/v2/fleet/app/manifests/{digest}")).send().await;
         assert_eq!(deleted.expect("an answer").status().as_u16(), 202);
     });
-    wait_for("the deletion", PATIENCE, || running.process.output().contains("deletion of ").then_some(()));
+    wait_for("the deletion", PATIENCE, || {
+        let mut lines = running.process.log_lines().into_iter();
+        lines.any(|line| line.field("detail").contains("deletion of ")).then_some(())
+    });
     assert_eq!((asked("other-tag"), asked("other")), (None, None));
-    let log = running.process.output();
-    let answers: Vec<&str> = log.lines().filter(|line| line.contains("delivery: ")).collect();
+    let mut answers = running.process.log_lines();
+    answers.retain(|line| !line.field("micros").is_empty());
     assert!(
-        answers.iter().all(|line| line.contains("status=202") || line.contains("status=200")),
+        answers.iter().all(|line| ["200", "202"].contains(&line.field("status").as_str())),
         "{answers:#?}"
     );
-    let slowest =
-        answers.iter().filter_map(|line| line.split("micros=").nth(1)?.trim().parse::<u64>().ok()).max();
+    let slowest = answers.iter().filter_map(|line| line.field("micros").parse::<u64>().ok()).max();
     println!(
         "  {} notifications of a real registry, the slowest answered after {} µs",
         answers.len(),

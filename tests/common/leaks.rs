@@ -31,10 +31,7 @@ pub fn find(output: &str, folder: &Path) -> Option<String> {
         if let Some(signature) = words.into_iter().find(|word| signatures.contains(*word)) {
             return Some(format!("{signature} in: {line}"));
         }
-        if !line.contains("serving endpoint=")
-            && !line.contains("\"message\":\"serving\"")
-            && holds_a_hook_path(line)
-        {
+        if !line.contains("\"message\":\"serving endpoint\"") && holds_a_hook_path(line) {
             return Some(format!("a hook path in: {line}"));
         }
     }

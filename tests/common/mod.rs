@@ -1,6 +1,7 @@
 //! What both suites share.
 
 pub mod leaks;
+pub mod log;
 
 use std::path::Path;
 

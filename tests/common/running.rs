@@ -5,6 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::leaks;
+use super::log::{self, LogLine};
 
 /// A flux-recv that serves from a folder of its own, and ends with the test.
 pub struct FluxRecv {
@@ -52,7 +53,10 @@ pub fn flux_recv() -> Command {
         }
     }
     // Whoever tests the journal names a folder.
-    command.env("FLUX_RECV_JOURNAL", "none").env("FLUX_RECV_ADMIN_LISTEN", "127.0.0.1:0");
+    command
+        .env("FLUX_RECV_LOG_FORMAT", "json")
+        .env("FLUX_RECV_JOURNAL", "none")
+        .env("FLUX_RECV_ADMIN_LISTEN", "127.0.0.1:0");
     command.env("FLUX_RECV_DEBUG_LISTEN", "127.0.0.1:0").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
     // What glibc keeps of freed memory is left out where memory is measured; the image's allocator is
     // told to give it back as well.
@@ -117,12 +121,8 @@ impl FluxRecv {
         let mut running = FluxRecv { base, admin, folder, child };
         let started = Instant::now();
         running.base = loop {
-            if let Some(address) = running
-                .log()
-                .lines()
-                .find_map(|line| line.split("INFO  listening address=").nth(1).map(str::to_owned))
-            {
-                break format!("http://{address}");
+            if let Some(base) = running.base_of("listening") {
+                break base;
             }
             assert!(
                 running.child.try_wait().expect("a status").is_none(),
@@ -136,10 +136,15 @@ impl FluxRecv {
             );
             std::thread::sleep(Duration::from_millis(20));
         };
-        let log = running.log();
-        let admin = log.lines().find_map(|line| line.split("probes and metrics address=").nth(1));
-        running.admin = format!("http://{}", admin.expect("the admin listener comes first"));
+        running.admin =
+            running.base_of("serving probes and metrics").expect("the admin listener comes first");
         running
+    }
+
+    /// The URL of the listener that this message is about.
+    fn base_of(&self, message: &str) -> Option<String> {
+        let line = self.log_lines().into_iter().find(|line| line.message() == message)?;
+        Some(format!("http://{}", line.field("address")))
     }
 
     /// What the listener for operators that has the path answers.
@@ -150,11 +155,9 @@ impl FluxRecv {
         (response.status().as_u16(), response.text().await.expect("a body"))
     }
 
-    /// Where the pages with details are; on the other operators' listener in older binaries.
+    /// Where the pages with details are.
     fn debug(&self) -> String {
-        let log = self.log();
-        let address = log.lines().find_map(|line| line.split("config and deliveries address=").nth(1));
-        address.map_or_else(|| self.admin.clone(), |address| format!("http://{address}"))
+        self.base_of("serving config and deliveries").unwrap_or_else(|| self.admin.clone())
     }
 
     /// The value of a metric, by its name with labels.
@@ -182,13 +185,9 @@ impl FluxRecv {
 
     /// The path of an endpoint, as the startup line tells it.
     pub fn path(&self, endpoint: &str) -> String {
-        let log = self.log();
-        let line = log
-            .lines()
-            .rfind(|line| line.contains(&format!("serving endpoint={endpoint} ")))
-            .expect("a startup line");
-        let path = line.split("path=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        path.expect("a path").to_owned()
+        let lines = self.log_lines();
+        let line = lines.iter().rfind(|line| line.is("serving endpoint", &[("endpoint", endpoint)]));
+        line.expect("a startup line").field("path")
     }
 
     /// Ends it as `kill -9` does, and gives its folder to the next one.
@@ -205,20 +204,31 @@ impl FluxRecv {
         flux_recv().arg(command).arg("--config").arg(config).args(rest).output().expect("flux-recv runs")
     }
 
+    pub fn log_lines(&self) -> Vec<LogLine> {
+        log::parse(&self.log())
+    }
+
+    /// Counts the lines with this message and these fields; see [`LogLine::is`].
+    pub fn logged(&self, message: &str, fields: &[(&str, &str)]) -> usize {
+        self.log_lines().iter().filter(|line| line.is(message, fields)).count()
+    }
+
     /// Waits for a line of the log.
-    pub fn wait_for_log(&self, text: &str) {
+    pub fn wait_for_log(&self, message: &str, fields: &[(&str, &str)]) {
         let started = Instant::now();
-        while !self.log().contains(text) {
-            assert!(started.elapsed() < Duration::from_secs(20), "no {text:?} in: {}", self.log());
+        while self.logged(message, fields) == 0 {
+            let is_late = started.elapsed() > Duration::from_secs(20);
+            assert!(!is_late, "no {message:?} {fields:?} in: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Waits until the log says this so often, and lets others work meanwhile.
-    pub async fn wait_for_logs(&self, text: &str, times: usize, limit: Duration) {
+    /// Waits until the log has so many of these lines, and lets others work meanwhile.
+    pub async fn wait_for_logs(&self, message: &str, fields: &[(&str, &str)], times: usize, limit: Duration) {
         let started = Instant::now();
-        while self.log().matches(text).count() < times {
-            assert!(started.elapsed() < limit, "not {times} times {text:?} in: {}", self.log());
+        while self.logged(message, fields) < times {
+            let is_late = started.elapsed() > limit;
+            assert!(!is_late, "not {times} times {message:?} {fields:?} in: {}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

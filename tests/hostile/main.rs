@@ -9,6 +9,8 @@ mod double;
 mod filters;
 #[path = "../common/leaks.rs"]
 mod leaks;
+#[path = "../common/log.rs"]
+mod log;
 mod objects;
 mod payloads;
 mod receivers;

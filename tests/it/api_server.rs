@@ -139,13 +139,19 @@ fn start(double: Double) -> Bed {
     Bed { double, running }
 }
 
+const INVENTORY_COMPLETE: &str = "inventory complete; matching deliveries as they arrive";
+const REQUEST_FAILED: &str = "reconciliation request failed, retrying";
+const CONTINUING_WITHOUT: &str = "kind cannot be listed; continuing without it";
+const QUEUED_MATCHED: &str = "queued delivery matched";
+const APP: [(&str, &str); 1] = [("object", "GitRepository/apps/app")];
+
 impl Bed {
     async fn push(&self) -> String {
         self.push_to("https://github.com/org/app").await
     }
 
     async fn push_to(&self, repository: &str) -> String {
-        self.wait_for_log("all objects are known").await;
+        self.wait_for_log(INVENTORY_COMPLETE, &[]).await;
         self.push_now(repository)
     }
 
@@ -167,8 +173,8 @@ impl Bed {
     }
 
     /// Lets the double answer while waiting.
-    async fn wait_for_log(&self, text: &str) {
-        self.running.wait_for_logs(text, 1, Duration::from_secs(60)).await;
+    async fn wait_for_log(&self, message: &str, fields: &[(&str, &str)]) {
+        self.running.wait_for_logs(message, fields, 1, Duration::from_secs(60)).await;
     }
 
     fn reload(&self, config: &str) {
@@ -195,18 +201,13 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
         Scripted(401, None),
     ]));
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
+    bed.wait_for_log("reconciliation requested", &APP).await;
     let patches = bed.patches();
     assert_eq!(patches.len(), 6);
     assert!(patches[1] - patches[0] >= Duration::from_secs(2), "{:?}", patches[1] - patches[0]);
-    let log = bed.running.log();
-    assert!(
-        log.contains(
-            "reconciliation request failed, retrying object=GitRepository/apps/app why=\"429 Too plain for JSON\""
-        ),
-        "{log}"
-    );
-    assert!(log.contains("address, CA and credentials of the API server were read again"), "{log}");
+    let failed = [APP[0], ("why", "429 Too plain for JSON")];
+    assert_eq!(bed.running.logged(REQUEST_FAILED, &failed), 1, "{}", bed.running.log());
+    assert!(bed.running.logged("API server address and credentials reloaded", &[]) > 0);
 }
 
 /// An API server that has just started may say so for a moment; later the pauses are long.
@@ -214,9 +215,9 @@ async fn what_may_pass_is_tried_again_and_retry_after_is_kept() {
 async fn what_someone_has_to_mend_is_said_and_tried_again() {
     let bed = start(script(&[Scripted(403, None), Scripted(422, None)]));
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("reconciliation request failed, retrying object=GitRepository/apps/app why=\"403").await;
-    bed.wait_for_log("reconciliation request failed, retrying object=GitRepository/apps/app why=\"422").await;
-    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
+    bed.wait_for_log(REQUEST_FAILED, &[APP[0], ("why", "*403*")]).await;
+    bed.wait_for_log(REQUEST_FAILED, &[APP[0], ("why", "*422*")]).await;
+    bed.wait_for_log("reconciliation requested", &APP).await;
     assert_eq!(bed.patches().len(), 3);
 }
 
@@ -230,20 +231,17 @@ async fn objects_that_cannot_be_read_hide_only_themselves() {
     ];
     let bed = start(Double { extra, ..Double::default() });
     assert!(bed.push().await.contains("\"targets\":[\"GitRepository/apps/app\"]"));
-    let log = bed.running.log();
     for name in ["strange", "empty", "nonsense"] {
-        assert!(
-            log.contains(&format!("the object cannot be matched object=GitRepository/apps/{name}")),
-            "{name}: {log}"
-        );
+        let object = format!("GitRepository/apps/{name}");
+        assert_eq!(bed.running.logged("object cannot be matched", &[("object", &object)]), 1, "{name}");
     }
-    bed.wait_for_log("the kind is not served by the cluster; looking again every 60 s kind=Bucket").await;
+    bed.wait_for_log("kind is not served by the cluster, retrying", &[("kind", "Bucket")]).await;
 }
 
 #[actix_web::test]
 async fn a_broken_kind_does_not_hold_back_the_others() {
     let bed = start(Double { broken_kind: Some("buckets"), ..Double::default() });
-    bed.wait_for_log("the kind cannot be listed; continuing without it kind=Bucket").await;
+    bed.wait_for_log(CONTINUING_WITHOUT, &[("kind", "Bucket")]).await;
     assert!(bed.push().await.contains("\"targets\":[\"GitRepository/apps/app\"]"));
 }
 
@@ -251,8 +249,8 @@ async fn a_broken_kind_does_not_hold_back_the_others() {
 async fn a_patch_that_hangs_is_ended_and_sent_again() {
     let bed = start(script(&[Scripted(NEVER, None)]));
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("why=\"no answer within 10 s\"").await;
-    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
+    bed.wait_for_log(REQUEST_FAILED, &[APP[0], ("why", "no answer within 10 s")]).await;
+    bed.wait_for_log("reconciliation requested", &APP).await;
     assert_eq!(bed.patches().len(), 2);
 }
 
@@ -269,7 +267,7 @@ async fn watches_that_end_at_once_are_opened_with_growing_pauses() {
 #[actix_web::test]
 async fn an_expired_version_is_listed_anew() {
     let bed = start(Double { watches: Watches::Expired, ..Double::default() });
-    bed.wait_for_log("watch interrupted, retrying").await;
+    bed.wait_for_log("watch interrupted, retrying", &[]).await;
     let started = Instant::now();
     while bed.double.lists.load(Ordering::Relaxed) < 2 {
         assert!(started.elapsed() < Duration::from_secs(10));
@@ -290,11 +288,11 @@ async fn an_expired_version_is_listed_anew() {
 async fn a_served_version_that_goes_away_is_found_under_its_new_one() {
     let bed = start(Double { version: Mutex::new("v1beta2"), ..Double::default() });
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
+    bed.wait_for_log("reconciliation requested", &APP).await;
     *bed.double.version.lock().expect("a lock") = "v1";
     assert!(bed.push().await.starts_with("202 "));
-    bed.running.wait_for_logs("INFO  reconciliation requested", 2, Duration::from_secs(20)).await;
-    assert!(bed.running.log().contains("404"), "{}", bed.running.log());
+    bed.running.wait_for_logs("reconciliation requested", &APP, 2, Duration::from_secs(20)).await;
+    assert!(bed.running.logged(REQUEST_FAILED, &[APP[0], ("why", "*404*")]) > 0, "{}", bed.running.log());
 }
 
 /// Incident 30: an API server that answers, but with errors, for longer than the others wait.
@@ -303,12 +301,12 @@ async fn deliveries_wait_for_a_broken_kind_of_their_own() {
     let bed = start(Double { lists_fail: AtomicBool::new(true), ..Double::default() });
     let early = bed.push_now("https://github.com/org/app");
     assert!(early.contains("\"outcome\":\"queued\""), "{early}");
-    bed.wait_for_log("continuing without it kind=GitRepository").await;
+    bed.wait_for_log(CONTINUING_WITHOUT, &[("kind", "GitRepository")]).await;
     let late = bed.push_now("https://github.com/org/app");
     assert!(late.contains("\"outcome\":\"queued\""), "{late}");
     assert_eq!(bed.patches().len(), 0);
     bed.double.lists_fail.store(false, Ordering::Relaxed);
-    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
+    bed.wait_for_log("reconciliation requested", &APP).await;
 }
 
 /// What only filters read of objects is kept only where one does.
@@ -316,7 +314,7 @@ async fn deliveries_wait_for_a_broken_kind_of_their_own() {
 async fn the_first_filter_over_objects_has_them_listed_again_and_its_deliveries_wait_for_that() {
     let bed = start(Double::default());
     assert!(bed.push().await.starts_with("202 "));
-    bed.wait_for_log("INFO  reconciliation requested object=GitRepository/apps/app").await;
+    bed.wait_for_log("reconciliation requested", &APP).await;
     bed.double.lists_are_slow.store(true, Ordering::Relaxed);
     // The second filter holds of an object of which nothing is known.
     let filtered = "fluxRecvVersion: 1
@@ -331,17 +329,24 @@ endpoints:
   keyPath: plain.key
 ";
     bed.reload(filtered);
-    bed.wait_for_log("the config was reloaded").await;
+    bed.wait_for_log("config reloaded", &[]).await;
     let app = "https://github.com/org/app";
     for endpoint in ["github", "others"] {
         let early = bed.push_now_to(endpoint, app);
         assert!(early.contains("\"outcome\":\"queued\""), "{endpoint}: {early}");
     }
     let patches = bed.patches().len();
-    bed.wait_for_log("queued delivery: push to github.com/org/app main: requesting").await;
-    bed.wait_for_log("no object passed the filters of `resources` (1 object references this").await;
-    let log = bed.running.log();
-    assert!(!log.contains("failed to evaluate"), "{log}");
+    bed.wait_for_log(
+        QUEUED_MATCHED,
+        &[("outcome", "accepted"), ("detail", "*push to github.com/org/app main*")],
+    )
+    .await;
+    bed.wait_for_log(
+        QUEUED_MATCHED,
+        &[("detail", "*no object passed the filters of `resources` (1 object references this*")],
+    )
+    .await;
+    assert_eq!(bed.running.logged("filter failed to evaluate and does not match", &[]), 0);
     assert_eq!(bed.double.lists.load(Ordering::Relaxed), 2);
     let started = Instant::now();
     while bed.patches().len() == patches {
@@ -354,7 +359,7 @@ endpoints:
 
     // The same kind again: filters read what is there.
     bed.reload(&filtered.replace("\"a\"", "\"b\""));
-    bed.running.wait_for_logs("the config was reloaded", 2, Duration::from_secs(20)).await;
+    bed.running.wait_for_logs("config reloaded", &[], 2, Duration::from_secs(20)).await;
     let other = bed.push_now(app);
     assert!(
         other.contains("no object passed the filters of `resources` (1 object references this"),
@@ -377,11 +382,15 @@ endpoints:
   keyPath: plain.key
 ";
     bed.reload(config);
-    bed.wait_for_log("the kind cannot be listed; deliveries about it wait kind=GitRepository").await;
+    bed.wait_for_log("kind cannot be listed; its deliveries wait", &[("kind", "GitRepository")]).await;
     let app = "https://github.com/org/app";
     assert!(bed.push_now_to("plain", app).contains("\"targets\":[\"GitRepository/apps/app\"]"));
     let waits = bed.push_now(app);
     assert!(waits.contains("\"outcome\":\"queued\""), "{waits}");
     bed.double.lists_fail.store(false, Ordering::Relaxed);
-    bed.wait_for_log("queued delivery: push to github.com/org/app main: requesting").await;
+    bed.wait_for_log(
+        QUEUED_MATCHED,
+        &[("outcome", "accepted"), ("detail", "*push to github.com/org/app main*")],
+    )
+    .await;
 }

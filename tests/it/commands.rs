@@ -149,14 +149,17 @@ const QUEUED: &str = "202 {\"event\":\"push to github.com/org/app main\",\"outco
 #[test]
 fn sigterm_before_the_sync_waits_for_it_and_says_what_is_lost_without_a_journal() {
     let mut running = start_without_api_server(without_api_server(), &["--journal", "none"]);
-    assert!(running.log().contains("no journal: pending reconcile requests are lost when the process ends"));
+    assert_eq!(
+        running.logged("no journal: pending reconcile requests are lost when the process ends", &[]),
+        1
+    );
     let sent = send_a_push(&running);
     assert!(sent.starts_with(QUEUED), "{sent}");
     let started = std::time::Instant::now();
     assert_eq!(running.terminate(), Some(1));
     assert!(started.elapsed() >= std::time::Duration::from_millis(1500), "the drain is used");
-    let lost = "lost, since the objects of the cluster never became known: push to github.com/org/app main";
-    assert!(running.log().contains(lost), "{}", running.log());
+    let lost = [("delivery", "push to github.com/org/app main")];
+    assert_eq!(running.logged("delivery lost: the inventory never became complete", &lost), 1);
 }
 
 #[test]
@@ -165,10 +168,11 @@ fn the_journal_keeps_what_came_before_the_sync() {
     let sent = send_a_push(&running);
     assert!(sent.starts_with(QUEUED), "{sent}");
     assert_eq!(running.terminate(), Some(0));
-    let log = running.log();
-    assert!(log.contains("left in the journal for the next start: 1 deliveries and 0 objects"), "{log}");
+    let left = "pending reconcile requests stay in the journal for the next start";
+    assert_eq!(running.logged(left, &[("deliveries", "1"), ("targets", "0")]), 1, "{}", running.log());
     let running = start_without_api_server(running.into_folder(), &[]);
-    assert!(running.log().contains("left by an earlier process: these come first objects=0 deliveries=1"));
+    let resumed = "resuming pending reconcile requests of an earlier process";
+    assert_eq!(running.logged(resumed, &[("objects", "0"), ("deliveries", "1")]), 1);
 }
 
 #[test]
@@ -274,11 +278,8 @@ fn sigterm_ends_with_success_and_json_logs_are_json() {
     let objects = project().join("example/objects");
     let mut running = FluxRecv::in_folder(folder, &["--manifests", &objects.display().to_string()]);
     assert_eq!(running.terminate(), Some(0), "{}", running.log());
-    assert!(
-        running.log().contains("draining pending reconcile requests signal=SIGTERM"),
-        "{}",
-        running.log()
-    );
+    let drains = "shutting down: draining pending reconcile requests";
+    assert_eq!(running.logged(drains, &[("signal", "SIGTERM")]), 1, "{}", running.log());
 
     let folder = super::running::folder(CONFIG);
     let output = flux_recv()
@@ -300,11 +301,17 @@ fn startup_tells_each_endpoint_and_what_is_different() {
     let objects = project().join("example/objects").display().to_string();
     let running = FluxRecv::in_folder(folder, &["--manifests", &objects]);
     let log = running.log();
-    assert!(log.contains("serving endpoint=gitlab source=GitLab key="), "{log}");
-    assert!(
-        log.contains("differs from flux-recv for Flux v1 (gitlab, bb): events that are of no interest are answered with 200 now"),
+    assert_eq!(
+        running.logged("serving endpoint", &[("endpoint", "gitlab"), ("source", "GitLab")]),
+        1,
         "{log}"
     );
-    assert!(log.contains("Flux v1 (bb): deliveries have to be signed now"), "{log}");
-    assert!(log.contains("ends in a line break; at the sender paste the key without it"), "{log}");
+    for note in [
+        "*(gitlab, bb): events that are of no interest are answered with 200 now*",
+        "*(bb): deliveries have to be signed now*",
+    ] {
+        assert_eq!(running.logged("config note", &[("note", note)]), 1, "{note}: {log}");
+    }
+    let warning = [("warning", "*ends in a line break; at the sender paste the key without it*")];
+    assert_eq!(running.logged("config warning", &warning), 1, "{log}");
 }

@@ -54,6 +54,8 @@ fn targets(answer: &Answer) -> Vec<String> {
         .collect()
 }
 
+const FILTER_FAILED: &str = "filter failed to evaluate and does not match";
+
 #[tokio::test]
 async fn a_filter_decides_before_anything_is_matched() {
     let config = "fluxRecvVersion: 1\nendpoints:\n\
@@ -72,7 +74,7 @@ async fn a_filter_decides_before_anything_is_matched() {
 
     let answer = send(&running, "broken", &push(json!({"secret-word": "xyzzy"})), &[]).await;
     assert_eq!(answer.status, 200);
-    running.wait_for_log("a filter failed to evaluate");
+    running.wait_for_log(FILTER_FAILED, &[("endpoint", "broken")]);
     assert_eq!(running.metric("flux_recv_filter_failures_total{endpoint=\"broken\"}").await, Some(1.0));
     assert_eq!(running.metric("flux_recv_filter_failures_total{endpoint=\"github\"}").await, Some(0.0));
     assert!(!running.log().contains("xyzzy"));
@@ -80,7 +82,7 @@ async fn a_filter_decides_before_anything_is_matched() {
     let long = push(json!({"filler": "x".repeat(3 << 20)}));
     let answer = send(&running, "github", &long, &[]).await;
     assert_eq!(answer.status, 200, "more than filters read");
-    running.wait_for_log("filters read `req` of up to 3145728");
+    running.wait_for_log(FILTER_FAILED, &[("why", "*filters read `req` of up to 3145728*")]);
     assert_eq!(
         send(&running, "heads", &long, &[("X-Team", "a")]).await.status,
         202,
@@ -98,7 +100,7 @@ async fn a_filter_of_a_resource_picks_objects() {
     let running = FluxRecv::with_objects(config, OBJECTS);
     let answer = send(&running, "github", &push(json!({})), &[]).await;
     assert_eq!(targets(&answer), ["GitRepository/apps/app", "GitRepository/team-a/app"], "{}", answer.body);
-    running.wait_for_log("there is no `annotations`");
+    running.wait_for_log(FILTER_FAILED, &[("why", "*there is no `annotations`*")]);
 }
 
 #[tokio::test]

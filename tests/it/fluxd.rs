@@ -149,7 +149,8 @@ fn a_fluxd_that_does_not_take_it_is_told_to_the_sender() {
     let sent = running.command(&["send", "--to", &running.base, "--endpoint", "hub", "--image", "org/app:1"]);
     assert!(stdout(&sent).starts_with("503 {\"outcome\":\"unavailable\""), "{}", stdout(&sent));
     assert!(received.recv_timeout(Duration::from_secs(5)).is_ok());
-    assert!(running.log().contains("fluxd answers with status 500"), "{}", running.log());
+    let why = [("why", "*answers with status 500*")];
+    assert_eq!(running.logged("Flux v1 rejected an event", &why), 1, "{}", running.log());
 }
 
 #[test]

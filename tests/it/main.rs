@@ -26,4 +26,4 @@ mod shutdown;
 mod sns;
 mod web;
 
-use common::leaks;
+use common::{leaks, log};

@@ -116,7 +116,7 @@ async fn a_second_signal_skips_the_delay() {
     let running = start();
     let began = Instant::now();
     running.signal("-TERM");
-    running.wait_for_log("still accepting deliveries");
+    running.wait_for_log("shutting down: not ready, still accepting deliveries", &[]);
     assert_eq!(running.ask("/readyz").await.0, 503);
     let signature = hub_signature(&test_key("github"), &push());
     let request = client().post(format!("{}{}", running.base, running.path("github"))).body(push());
@@ -127,6 +127,6 @@ async fn a_second_signal_skips_the_delay() {
         (202, &"close".parse().expect("a value"))
     );
     running.signal("-TERM");
-    running.wait_for_log("draining pending reconcile requests");
+    running.wait_for_log("shutting down: draining pending reconcile requests", &[]);
     assert!(began.elapsed() < Duration::from_millis(1400));
 }

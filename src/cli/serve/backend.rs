@@ -92,7 +92,7 @@ impl Backend {
         if !left.pending.is_empty() || !left.deliveries.is_empty() {
             log::info!(
                 objects = left.pending.len(), deliveries = left.deliveries.len();
-                "left by an earlier process: these come first"
+                "resuming pending reconcile requests of an earlier process"
             );
         }
         let must_catch_up = match left.origin {
@@ -101,7 +101,7 @@ impl Backend {
             JournalOrigin::Corrupt | JournalOrigin::KeptAfterAbsence => true,
         };
         if must_catch_up && left.origin == JournalOrigin::Kept {
-            log::warn!("nobody was there for longer than --catch-up-after; every object is requested once");
+            log::warn!("flux-recv was away for longer than --catch-up-after; requesting every object once");
             // Before the first sign of life, so that a crash in between does not forget it.
             journal.write_later([JournalChange::WasAbsent]);
         }

@@ -34,11 +34,11 @@ pub(super) fn put_in_force(
             Conflict::Path(holder) => (endpoint, "path", holder),
             Conflict::Name(holder) => (endpoint, "name", holder),
             Conflict::OtherPath(holder) => {
-                log::warn!(endpoint:% = endpoint.name, holder:% = holder.name; "the path in the status of the Receiver belongs to another endpoint");
+                log::warn!(endpoint:% = endpoint.name, holder:% = holder.name; "the hook path in the status of the Receiver belongs to another endpoint");
                 continue;
             }
         };
-        log::error!(endpoint:% = endpoint.name, other:% = holder.name; "another endpoint has its {what}, so the Receiver is not served");
+        log::error!(endpoint:% = endpoint.name, conflict = what, holder:% = holder.name; "Receiver is not served: another endpoint has its path or name");
     }
     forget_what_is_gone(service, &before, &now);
     let named: HashSet<&str> = now

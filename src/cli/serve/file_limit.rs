@@ -18,7 +18,7 @@ pub(super) fn fit(max_connections: usize) -> usize {
     if fitting < max_connections {
         log::warn!(
             limit = available, wanted, connections = fitting;
-            "the limit of open files is low, so fewer connections are accepted; raise it (ulimit -n)"
+            "the limit of open files is low, accepting fewer connections; raise it with ulimit -n"
         );
     }
     fitting

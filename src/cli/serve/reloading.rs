@@ -50,7 +50,7 @@ impl ReloadTask {
             match loaded {
                 Ok(config) => put_in_force(config, &service, self.watches.as_deref()),
                 Err(mistakes) => {
-                    mistakes.lines().for_each(|mistake| log::error!("{mistake}"));
+                    mistakes.lines().for_each(|mistake| log::error!(mistake:%; "config mistake"));
                     log::error!("config reload failed; keeping the previous config");
                 }
             }
@@ -66,11 +66,11 @@ async fn on_sighup(mut sighup: Signal, asked: Arc<Notify>) {
 
 fn put_in_force(config: Config, service: &Service, watches: Option<&Watches>) {
     for warning in &config.warnings {
-        log::warn!("{warning}");
+        log::warn!(warning:%; "config warning");
     }
     let endpoints = config.endpoints.iter().count();
     change::put_in_force(service, watches, config.endpoints.needs(), |registry| {
         registry.replace(serving(config, &service.metrics))
     });
-    log::info!(endpoints; "the config was reloaded");
+    log::info!(endpoints; "config reloaded");
 }

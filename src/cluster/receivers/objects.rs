@@ -83,7 +83,7 @@ impl ReceiverObject {
     /// The Receiver; none, and the reason in the log, if it cannot be read.
     pub(super) fn read_or_log(self) -> Option<FluxReceiver> {
         let name = format!("Receiver/{}/{}", self.metadata.namespace, self.metadata.name);
-        self.read().map_err(|why| log::error!(receiver:% = name, why:%; "the Receiver is not served")).ok()
+        self.read().map_err(|why| log::error!(receiver:% = name, why:%; "Receiver is not served")).ok()
     }
 }
 

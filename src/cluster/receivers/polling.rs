@@ -162,7 +162,7 @@ async fn look(connection: &ApiConnection, name: &NamespacedName) -> ReceiverChan
     match tokio::time::timeout(ANSWER_TIMEOUT, list).await {
         Ok(Ok(found)) => ReceiverChange::Secret(name.clone(), found),
         Ok(Err(interruption)) => {
-            log::warn!(what = format!("Secret {}", name.1), scope:%, why:% = interruption.why; "cannot be read");
+            log::warn!(secret:% = name.1, scope:%, why:% = interruption.why; "Secret cannot be read");
             ReceiverChange::UnreadableSecret(name.clone())
         }
         Err(_) => ReceiverChange::UnreadableSecret(name.clone()),

@@ -77,7 +77,7 @@ fn start<W: Future<Output = ()> + Send + 'static>(
 ) -> AbortHandle {
     let running = tokio::spawn(async move {
         while AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
-            log::error!("a watch of Receivers ended in a panic and is started again; please report this");
+            log::error!("watch of Receivers panicked, restarting; please report this");
             drop(tell.send(cannot()));
             tokio::time::sleep(MAX_RETRY_DELAY).await;
         }
@@ -182,7 +182,7 @@ async fn keep<T: Watchable>(
                 watch = open();
             }
             Some(403 | 404) if answered_failures == MAX_TRANSIENT_REFUSALS => {
-                log::warn!(what, scope:%, why:%; "may not be listed and watched; kustomization/components/receivers gives the right");
+                log::warn!(what, scope:%, why:%; "cannot be listed and watched; kustomization/components/receivers grants the right");
             }
             Some(403 | 404) => {}
             _ if failures == 1 || answered_failures == MAX_TRANSIENT_REFUSALS => {

@@ -35,7 +35,7 @@ impl ReceiverWeights {
             if self.refused.len() < MAX_RECEIVERS && self.refused.insert(name.clone()) {
                 log::error!(
                     receiver:% = format!("{}/{}", name.0, name.1), bytes = weight;
-                    "the Receiver is not served: those of its namespace, or all together, take too much memory"
+                    "Receiver is not served: the memory for Receivers of its namespace or of the cluster is used up"
                 );
             }
             if let Some(before) = before {
