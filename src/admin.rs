@@ -10,12 +10,13 @@ use std::time::Duration;
 use actix_web::{App, HttpResponse, web};
 use serde_json::{Value, json};
 
-use crate::endpoint::{Endpoint, Serving};
+use crate::endpoint::Endpoint;
+use crate::endpoint::registry::Serving;
 use crate::expression::Expression;
 use crate::filter::Globs;
 use crate::journal::Journal;
 use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
-use crate::server::Service;
+use crate::service::Service;
 
 /// What the admin listener tells about.
 pub struct AdminState {
@@ -111,13 +112,13 @@ fn globs(globs: &Option<Globs>) -> &[String] {
 }
 
 fn describe_endpoint(endpoint: &Endpoint) -> Value {
-    let (own, accepted) =
-        endpoint.key_names.split_first().map_or((None, &[][..]), |(own, rest)| (Some(own), rest));
+    let mut key_names = endpoint.key_names().map(ToString::to_string);
+    let (own, accepted) = (key_names.next(), key_names.collect::<Vec<_>>());
     json!({
         "name": *endpoint.name,
         "source": endpoint.provider.name,
-        "keyPath": own.map(|own| own.to_string()),
-        "acceptKeyPaths": accepted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "keyPath": own,
+        "acceptKeyPaths": accepted,
         "registryHost": endpoint.registry_hosts,
         "gitHosts": endpoint.git_hosts,
         "namespaces": endpoint.selection.namespaces,
@@ -127,7 +128,7 @@ fn describe_endpoint(endpoint: &Endpoint) -> Value {
         "images": globs(&endpoint.filter.images),
         "paths": globs(&endpoint.filter.paths),
         "filter": endpoint.filter.condition.as_ref().map(Expression::text),
-        "provesItsSender": endpoint.proves_the_sender(),
+        "provesItsSender": endpoint.is_authenticated(),
         "maxBody": endpoint.max_body,
         "maxPerMinute": endpoint.limit.as_ref().map(|limit| limit.per_minute()),
     })

@@ -6,7 +6,7 @@ mod convert;
 mod demo;
 mod keygen;
 mod send;
-mod serve;
+pub(crate) mod serve;
 mod urls;
 
 use std::io::{ErrorKind, Write};
@@ -35,13 +35,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the URL of each endpoint, and what to choose in the sender's settings.
+    /// Print the URL of each endpoint, and what to choose in the provider's settings.
     Urls(urls::UrlsArgs),
     /// Check the config, the keys and the rights in the cluster.
     Check(check::CheckArgs),
     /// Write a new key to a file.
     Keygen(keygen::KeygenArgs),
-    /// Sign a payload as an endpoint's sender would, and post it to a running flux-recv.
+    /// Sign a payload as an endpoint's provider would, and post it to a running flux-recv.
     Send(Box<send::SendArgs>),
     /// Watch real, signed webhooks become reconcile requests, without a cluster.
     Demo(demo::DemoArgs),

@@ -3,14 +3,15 @@
 pub mod access;
 pub mod annotate;
 pub mod connection;
-mod extent;
 mod gap;
 pub mod inventory;
-mod knowledge;
+mod kind_state;
+mod kind_states;
 pub mod list_scanner;
 pub mod receivers;
 mod resources;
 mod watch;
+mod watch_driver;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,21 +1,23 @@
-//! The `fluxRecvVersion: 1` file: YAML as written → [`Endpoints`] that cannot be wrong.
+//! The `fluxRecvVersion: 1` file: YAML as written → [`Endpoints`] that can be served.
 //!
-//! All mistakes of a file are reported together, each with the endpoint, the field and the mend.
+//! All mistakes of a file are reported together, each with the endpoint, the field and the fix.
 
 mod auth;
+mod authentication;
 mod differences;
 mod entry;
 mod expression;
+mod files;
 mod filter;
 mod keys;
 mod names;
 mod oidc;
-mod proof;
 mod section;
 mod selection;
 mod suggestion;
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -24,18 +26,21 @@ use serde_yaml::Value;
 use url::Url;
 
 use self::entry::EndpointEntry;
+use self::files::FileReader;
+pub use self::files::content_digest;
+use self::keys::KeyFiles;
 use self::section::Section;
-use crate::endpoint::Endpoints;
+use crate::endpoint::registry::Endpoints;
 use crate::expression::LINE_PREFIX;
 
 /// A config that can be served.
 pub struct Config {
-    /// Flux v1's API, if deliveries are handed to it instead of the Kubernetes API.
+    /// The API of Flux v1, if events are forwarded to it.
     pub api: Option<Url>,
     pub endpoints: Endpoints,
-    /// Whose word about the address of a sender is taken.
+    /// Proxies whose `X-Forwarded-For` header is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// What the operator should know, though it stops nothing.
+    /// Problems that stop nothing.
     pub warnings: Vec<String>,
     /// How serving differs from flux-recv for Flux v1, as far as it concerns this file.
     pub notes: Vec<String>,
@@ -65,55 +70,51 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// What the command line says about every endpoint.
+/// Options of the command line that hold for every endpoint.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules {
     /// Whether objects outside of an endpoint's own namespaces have to consent.
     pub require_opt_in: bool,
 }
 
+/// A config as it was loaded, and the files that were read for it.
+pub struct LoadedConfig {
+    /// The config, or all mistakes at once.
+    pub config: Result<Config, Mistakes>,
+    /// The config file and the key files that it names, whether they could be read or not.
+    pub files: Vec<PathBuf>,
+    /// The content that was read; see [`content_digest`].
+    pub digest: [u8; 32],
+}
+
 /// Reads a config file and the keys that it names.
-///
-/// # Errors
-/// All mistakes at once.
-pub fn load(file: &Path, rules: Rules) -> Result<Config, Mistakes> {
-    let give_up = |mistake: String| Mistakes { file: file.to_owned(), list: vec![mistake] };
-    let text = std::fs::read_to_string(file)
-        .map_err(|err| give_up(format!("cannot be read: {err}; name another file with --config")))?;
-    let folder = file.parent().unwrap_or(Path::new(""));
-    parse(&text, folder, rules).map_err(|list| Mistakes { file: file.to_owned(), list })
+pub fn load(file: &Path, rules: Rules) -> LoadedConfig {
+    let mut reader = FileReader::default();
+    let config = match reader.read(file).and_then(text) {
+        Ok(text) => parse(&text, KeyFiles::new(file.parent().unwrap_or(Path::new("")), &mut reader), rules),
+        Err(err) => Err(vec![format!("cannot be read: {err}; name another file with --config")]),
+    };
+    let config = config.map_err(|list| Mistakes { file: file.to_owned(), list });
+    let (files, digest) = reader.into_parts();
+    LoadedConfig { config, files, digest }
 }
 
-/// The files that a config consists of, whether it is good or not: itself and the keys it names.
-pub fn files(file: &Path) -> Vec<PathBuf> {
-    let mut files = vec![file.to_owned()];
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let value = serde_yaml::from_str::<Value>(&text).unwrap_or_default();
-    let endpoints = value.get("endpoints").and_then(Value::as_sequence).into_iter().flatten();
-    for field in endpoints
-        .flat_map(|entry| ["keyPath", "acceptKeyPaths", "pathKeyPath"].map(|field| entry.get(field)))
-        .flatten()
-    {
-        let one = field.as_str().into_iter();
-        let several = field.as_sequence().into_iter().flatten().filter_map(Value::as_str);
-        files.extend(one.chain(several).map(|key_path| keys::file(folder, key_path)));
-    }
-    files
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))
 }
 
-/// Reads the text of a config; keys are looked up from `folder`.
-fn parse(text: &str, folder: &Path, rules: Rules) -> Result<Config, Vec<String>> {
+/// Reads the text of a config.
+fn parse(text: &str, mut keys: KeyFiles<'_>, rules: Rules) -> Result<Config, Vec<String>> {
     let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is not valid YAML: {err}")])?;
     let mut mistakes = Vec::new();
-    let config = read(value, folder, rules, &mut mistakes);
+    let config = read(value, &mut keys, rules, &mut mistakes);
     match mistakes.is_empty() {
         true => Ok(config),
         false => Err(mistakes),
     }
 }
 
-fn read(value: Value, folder: &Path, rules: Rules, mistakes: &mut Vec<String>) -> Config {
+fn read(value: Value, keys: &mut KeyFiles<'_>, rules: Rules, mistakes: &mut Vec<String>) -> Config {
     let mut config = Config {
         api: None,
         endpoints: Endpoints::default(),
@@ -135,7 +136,7 @@ fn read(value: Value, folder: &Path, rules: Rules, mistakes: &mut Vec<String>) -
     let written: Vec<Option<EndpointEntry>> = entries
         .into_iter()
         .enumerate()
-        .map(|(at, value)| EndpointEntry::read(value, at + 1, folder, mistakes))
+        .map(|(at, value)| EndpointEntry::read(value, at + 1, keys, mistakes))
         .collect();
     let names = names::assign(&written);
     for (entry, name) in written.into_iter().zip(names) {

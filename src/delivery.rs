@@ -29,7 +29,7 @@ pub enum Header<'a> {
     Absent,
     /// It is there once.
     Once(&'a [u8]),
-    /// It is there more than once, which no sender of ours does: one half of a pair of proxies
+    /// It is there more than once, which no provider of ours does: one half of a pair of proxies
     /// might read the first and the other the last.
     Repeated,
 }
@@ -71,7 +71,7 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// Headers as a list, for senders and tests.
+/// Headers as a list, for providers and tests.
 impl Headers for Vec<(String, String)> {
     fn visit<'h>(&'h self, name: &str, visit: &mut dyn FnMut(&'h [u8])) {
         for (header, value) in self {

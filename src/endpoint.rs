@@ -1,59 +1,52 @@
-//! What a hook path stands for.
+//! An endpoint: what is configured for one hook path.
 
 pub mod byte_count;
 pub mod limit;
+pub mod registry;
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
-
-use ipnet::IpNet;
-use tokio::sync::watch;
+use std::sync::Arc;
 
 use self::byte_count::ByteCount;
 use self::limit::RateLimit;
-
 use crate::filter::Filter;
-use crate::flux::needs::InventoryNeeds;
 use crate::flux::selection::Selection;
 use crate::provider::{Hints, Provider};
-use crate::verify::{Credentials, Proof};
+use crate::verify::key::Key;
+use crate::verify::{Authentication, Credentials};
 
-/// One entry of the config that cannot be wrong any more. The one place that holds keys.
+/// An entry of the config, or a Receiver, that can be served. Built once; the one holder of keys.
 pub struct Endpoint {
-    /// How it is called in logs, metrics and pages.
+    /// The name in logs, metrics and pages.
     pub name: Arc<str>,
     pub provider: &'static Provider,
-    /// Where its key was read from.
+    /// The file that its key was read from.
     pub key_file: PathBuf,
-    /// What deliveries are checked against.
+    /// The keys and other requirements that deliveries are verified against.
     pub credentials: Credentials,
-    /// The registry's hosts, for senders that do not name theirs.
+    /// The registry's hosts, for providers that do not name theirs.
     pub registry_hosts: Vec<String>,
     /// Other hosts of the Git forge, without ports.
     pub git_hosts: Vec<String>,
-    /// Which objects it may ask for.
+    /// The objects that it may request.
     pub selection: Selection,
-    /// What it wants to hear of.
+    /// The events that it accepts.
     pub filter: Filter,
-    /// The files of its keys as the config names them: its own, then the accepted ones.
-    pub key_names: Vec<Arc<str>>,
     /// The longest body, in bytes, where it differs from the usual limit.
     pub max_body: Option<usize>,
-    /// How many deliveries it takes, if there is a limit.
+    /// The limit of deliveries per minute, if there is one.
     pub limit: Option<RateLimit>,
     /// Bytes of its small bodies that are being read or handled.
     pub small_bodies: ByteCount,
     /// The same of its large ones.
     pub large_bodies: ByteCount,
-    /// Whether authentic deliveries are to be left alone.
+    /// Whether verified deliveries are to be left alone.
     pub suspended: bool,
     /// Whether a delivery need not be a POST.
     pub takes_any_method: bool,
     /// Whether a delivery counts whatever its body is.
     pub takes_any_body: bool,
-    /// What it was made of.
+    /// Where it is configured.
     pub origin: EndpointOrigin,
     /// The last segment of its path. A secret.
     digest: String,
@@ -62,18 +55,36 @@ pub struct Endpoint {
     more_digests: Vec<String>,
 }
 
-/// What an endpoint was made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where an endpoint is configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum EndpointOrigin {
     /// An entry of the config.
+    #[default]
     Config,
     /// A Receiver. Of two that claim one path, the older one has it.
     Receiver {
-        /// When it was made, in RFC 3339.
+        /// The creation timestamp, in RFC 3339.
         created: String,
         /// Its identity over time.
         uid: String,
     },
+}
+
+/// What an endpoint may have beside its provider and its keys.
+#[derive(Default)]
+pub struct EndpointOptions {
+    pub registry_hosts: Vec<String>,
+    pub git_hosts: Vec<String>,
+    pub selection: Selection,
+    pub filter: Filter,
+    pub max_body: Option<usize>,
+    pub max_per_minute: Option<u32>,
+    pub suspended: bool,
+    pub takes_any_method: bool,
+    pub takes_any_body: bool,
+    pub origin: EndpointOrigin,
+    /// The last segments of further paths; earlier ones rank higher.
+    pub more_digests: Vec<String>,
 }
 
 impl EndpointOrigin {
@@ -86,47 +97,54 @@ impl EndpointOrigin {
     }
 }
 
-/// What hook paths start with.
+/// The beginning of hook paths.
 pub const HOOK_PREFIX: &str = "/hook/";
 
 impl Endpoint {
-    /// Puts an endpoint together; `digest` makes its path.
+    /// Creates an endpoint; `digest` makes its path.
     pub fn new(
         name: String,
         provider: &'static Provider,
         key_file: PathBuf,
         credentials: Credentials,
         digest: String,
+        options: EndpointOptions,
     ) -> Endpoint {
+        let mut more_digests = options.more_digests;
+        more_digests.retain(|other| *other != digest);
         Endpoint {
             name: name.into(),
             provider,
             key_file,
             credentials,
-            registry_hosts: Vec::new(),
-            git_hosts: Vec::new(),
-            selection: Selection::default(),
-            filter: Filter::default(),
-            key_names: Vec::new(),
-            max_body: None,
-            limit: None,
+            registry_hosts: options.registry_hosts,
+            git_hosts: options.git_hosts,
+            selection: options.selection,
+            filter: options.filter,
+            max_body: options.max_body,
+            limit: options.max_per_minute.map(RateLimit::new),
             small_bodies: ByteCount::default(),
             large_bodies: ByteCount::default(),
-            suspended: false,
-            takes_any_method: false,
-            takes_any_body: false,
-            origin: EndpointOrigin::Config,
+            suspended: options.suspended,
+            takes_any_method: options.takes_any_method,
+            takes_any_body: options.takes_any_body,
+            origin: options.origin,
             digest,
-            more_digests: Vec::new(),
+            more_digests,
         }
     }
 
-    /// The same, served at another path as well; earlier ones rank higher.
-    pub fn also_at(mut self, digest: String) -> Endpoint {
-        if digest != self.digest && !self.more_digests.contains(&digest) {
-            self.more_digests.push(digest);
+    /// Serves it at the path of a key before as well, with the lowest rank.
+    pub fn with_former_path(mut self, digest: &str) -> Endpoint {
+        if digest != self.digest && !self.more_digests.iter().any(|other| other == digest) {
+            self.more_digests.push(digest.to_owned());
         }
         self
+    }
+
+    /// Returns the names of its keys: its own, then the accepted ones.
+    pub fn key_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.credentials.keys.iter().map(Key::name)
     }
 
     /// The last segment of its path. A secret.
@@ -134,7 +152,7 @@ impl Endpoint {
         &self.digest
     }
 
-    /// The path that the sender posts to. A secret: for the startup line and the commands that
+    /// The path that the provider posts to. A secret: for the startup line and the commands that
     /// print it.
     pub fn path(&self) -> String {
         format!("{HOOK_PREFIX}{}", self.digest)
@@ -146,301 +164,16 @@ impl Endpoint {
     }
 
     /// Whether a delivery has to prove more than that it knows the path.
-    pub fn proves_the_sender(&self) -> bool {
-        !matches!(self.provider.proof, Proof::PathOnly) && !self.credentials.unsigned
+    pub fn is_authenticated(&self) -> bool {
+        !matches!(self.provider.authentication, Authentication::PathOnly) && !self.credentials.unsigned
     }
 
     /// Whether a delivery has to hold the key or something made with it.
     pub fn proves_by_key(&self) -> bool {
-        self.proves_the_sender()
-            && !matches!(self.provider.proof, Proof::GoogleIdentity | Proof::OpenId | Proof::Sns)
-    }
-}
-
-/// All endpoints, by their paths.
-#[derive(Default)]
-pub struct Endpoints {
-    list: Vec<Arc<Endpoint>>,
-    by_digest: HashMap<String, usize>,
-    by_name: HashMap<Arc<str>, usize>,
-}
-
-/// The endpoint that stands in the way of another.
-pub enum Conflict {
-    /// It has the same path.
-    Path(Arc<Endpoint>),
-    /// It has the same name.
-    Name(Arc<Endpoint>),
-    /// It has one of the other paths; the endpoint is served at its own.
-    OtherPath(Arc<Endpoint>),
-}
-
-impl Conflict {
-    /// Returns the endpoint that has the path or the name.
-    fn holder(&self) -> &Arc<Endpoint> {
-        match self {
-            Conflict::Path(holder) | Conflict::Name(holder) | Conflict::OtherPath(holder) => holder,
-        }
-    }
-}
-
-impl Endpoints {
-    /// Adds an endpoint.
-    ///
-    /// # Errors
-    /// When another endpoint has this path or this name.
-    pub fn add(&mut self, endpoint: Arc<Endpoint>) -> Result<(), Conflict> {
-        if let Some(at) = self.by_digest.get(&endpoint.digest) {
-            return Err(Conflict::Path(Arc::clone(&self.list[*at])));
-        }
-        if let Some(other) = self.named(&endpoint.name) {
-            return Err(Conflict::Name(Arc::clone(other)));
-        }
-        self.by_digest.insert(endpoint.digest.clone(), self.list.len());
-        self.by_name.insert(Arc::clone(&endpoint.name), self.list.len());
-        self.list.push(endpoint);
-        Ok(())
-    }
-
-    /// Serves endpoints at their other paths too, where these are free. Comes when all are added: whoever
-    /// may write the status of a Receiver must not be able to take the path of another endpoint. Gives
-    /// those that had to give way, each with the one that has the path.
-    fn add_more_paths(&mut self) -> Vec<(Arc<Endpoint>, Arc<Endpoint>)> {
-        let mut by_age: Vec<usize> = (0..self.list.len()).collect();
-        by_age.sort_by(|left, right| self.list[*left].origin.rank().cmp(&self.list[*right].origin.rank()));
-        let most = self.list.iter().map(|endpoint| endpoint.more_digests.len()).max().unwrap_or_default();
-        let mut gave_way = Vec::new();
-        for rank in 0..most {
-            for at in &by_age {
-                let Some(digest) = self.list[*at].more_digests.get(rank) else { continue };
-                let holder = *self.by_digest.entry(digest.clone()).or_insert(*at);
-                if holder != *at {
-                    gave_way.push((Arc::clone(&self.list[*at]), Arc::clone(&self.list[holder])));
-                }
-            }
-        }
-        gave_way
-    }
-
-    /// The endpoint at this path, which has to be exact.
-    pub fn at_path(&self, path: &str) -> Option<&Arc<Endpoint>> {
-        let at = self.by_digest.get(path.strip_prefix(HOOK_PREFIX)?)?;
-        self.list.get(*at)
-    }
-
-    /// The endpoint of this name.
-    pub fn named(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        self.by_name.get(name).and_then(|at| self.list.get(*at))
-    }
-
-    /// What has to be known of a cluster.
-    pub fn needs(&self) -> InventoryNeeds {
-        InventoryNeeds::from_selections(self.iter().map(|endpoint| &endpoint.selection))
-    }
-
-    /// In the order of the config.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.list.iter()
-    }
-}
-
-/// What the config says about serving, as it is in force.
-#[derive(Default)]
-pub struct Serving {
-    pub endpoints: Endpoints,
-    /// Whose word about the address of a sender is taken.
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-/// What is in force now; can be replaced while deliveries are being taken. Endpoints come out of the
-/// config and out of Flux's Receivers; each of the two can be replaced without the other.
-pub struct EndpointRegistry {
-    serving: RwLock<Arc<Serving>>,
-    parts: Mutex<EndpointParts>,
-    /// Whether the Receivers are known, or nobody asks for them.
-    receivers_known: watch::Sender<bool>,
-}
-
-#[derive(Default)]
-struct EndpointParts {
-    from_config_media_type: Vec<Arc<Endpoint>>,
-    trusted_proxies: Vec<IpNet>,
-    of_receivers: Vec<Arc<Endpoint>>,
-    /// The conflicts that were reported, by both names.
-    reported: HashSet<(Arc<str>, Arc<str>)>,
-}
-
-impl EndpointRegistry {
-    /// Puts a config in force.
-    pub fn new(serving: Serving) -> EndpointRegistry {
-        let registry = EndpointRegistry {
-            serving: RwLock::default(),
-            parts: Mutex::default(),
-            receivers_known: watch::Sender::new(true),
-        };
-        registry.replace(serving);
-        registry
-    }
-
-    /// What is in force; stays whole for whoever holds it.
-    pub fn get(&self) -> Arc<Serving> {
-        Arc::clone(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Puts another config in force; gives the Receivers that cannot be served, since another endpoint
-    /// is in their way, each once for as long as that is so.
-    pub fn replace(&self, serving: Serving) -> Vec<(Arc<Endpoint>, Conflict)> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.from_config_media_type = serving.endpoints.list;
-        parts.trusted_proxies = serving.trusted_proxies;
-        self.put(&mut parts)
-    }
-
-    /// Puts other Receivers in force; gives those that cannot be served, each once for as long as that
-    /// is so: a tenant can change a Receiver as often as they like.
-    pub fn replace_receivers(&self, endpoints: Vec<Arc<Endpoint>>) -> Vec<(Arc<Endpoint>, Conflict)> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.of_receivers = endpoints;
-        let conflicts = self.put(&mut parts);
-        self.receivers_known.send_replace(true);
-        conflicts
-    }
-
-    /// From now on there may be endpoints that are not known yet, until
-    /// [`EndpointRegistry::replace_receivers`].
-    pub fn expect_receivers(&self) {
-        self.receivers_known.send_replace(false);
-    }
-
-    /// Whether all endpoints are known.
-    pub fn knows_all(&self) -> bool {
-        *self.receivers_known.borrow()
-    }
-
-    /// Waits until all endpoints are known, but no longer than this; says whether they are.
-    pub async fn all_known(&self, limit: Duration) -> bool {
-        let mut known = self.receivers_known.subscribe();
-        tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
-    }
-
-    fn put(&self, parts: &mut EndpointParts) -> Vec<(Arc<Endpoint>, Conflict)> {
-        let mut endpoints = Endpoints::default();
-        let mut conflicts = Vec::new();
-        // The config comes first: what it says does not depend on what the cluster holds.
-        let mut receivers: Vec<&Arc<Endpoint>> = parts.of_receivers.iter().collect();
-        receivers.sort_by(|left, right| left.origin.rank().cmp(&right.origin.rank()));
-        for endpoint in parts.from_config_media_type.iter().chain(receivers) {
-            if let Err(conflict) = endpoints.add(Arc::clone(endpoint)) {
-                conflicts.push((Arc::clone(endpoint), conflict));
-            }
-        }
-        for (endpoint, holder) in endpoints.add_more_paths() {
-            conflicts.push((endpoint, Conflict::OtherPath(holder)));
-        }
-        let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
-        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
-        let names = |(endpoint, conflict): &(Arc<Endpoint>, Conflict)| {
-            (Arc::clone(&endpoint.name), Arc::clone(&conflict.holder().name))
-        };
-        let before = std::mem::replace(&mut parts.reported, conflicts.iter().map(names).collect());
-        conflicts.retain(|conflict| !before.contains(&names(conflict)));
-        conflicts
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::verify::Requirement;
-
-    fn made(name: &str, digest: &str) -> Endpoint {
-        let provider = Provider::named("GitHub").expect("a sender");
-        let credentials = Credentials { keys: Vec::new(), expects: Requirement::KeyAlone, unsigned: false };
-        Endpoint::new(name.to_owned(), provider, PathBuf::new(), credentials, digest.to_owned())
-    }
-
-    fn endpoint(name: &str, digest: &str) -> Arc<Endpoint> {
-        Arc::new(made(name, digest))
-    }
-
-    fn config(endpoints: &[Arc<Endpoint>]) -> Serving {
-        let mut serving = Serving::default();
-        for endpoint in endpoints {
-            assert!(serving.endpoints.add(Arc::clone(endpoint)).is_ok());
-        }
-        serving
-    }
-
-    #[test]
-    fn the_config_wins_and_what_is_in_its_way_is_told_of_whichever_came_first() {
-        let registry = EndpointRegistry::new(config(&[endpoint("a", "1")]));
-        let receivers = vec![endpoint("a", "2"), endpoint("b", "1"), endpoint("c", "3")];
-        let conflicts = registry.replace_receivers(receivers);
-        assert!(
-            matches!(&conflicts[..], [(a, Conflict::Name(_)), (b, Conflict::Path(_))] if &*a.name == "a" && &*b.name == "b")
-        );
-        assert!(registry.get().endpoints.at_path("/hook/3").is_some());
-
-        let conflicts = registry.replace(config(&[endpoint("d", "3")]));
-        assert!(matches!(&conflicts[..], [(c, Conflict::Path(d))] if &*c.name == "c" && &*d.name == "d"));
-        let serving = registry.get();
-        let at = |path| serving.endpoints.at_path(path).map(|endpoint| endpoint.name.to_string());
-        assert_eq!(
-            [at("/hook/1"), at("/hook/2"), at("/hook/3")].map(Option::unwrap_or_default),
-            ["b", "a", "d"]
-        );
-    }
-
-    fn receiver(name: &str, digest: &str, created: &str, more: &[&str]) -> Arc<Endpoint> {
-        let mut endpoint = made(name, digest);
-        endpoint.origin = EndpointOrigin::Receiver { created: created.to_owned(), uid: name.to_owned() };
-        Arc::new(more.iter().fold(endpoint, |endpoint, digest| endpoint.also_at((*digest).to_owned())))
-    }
-
-    #[test]
-    fn a_second_path_takes_nobody_elses() {
-        let forged = receiver("a", "1", "2026-01-01T00:00:00Z", &["2"]);
-        let registry = EndpointRegistry::new(Serving::default());
-        registry.replace_receivers(vec![forged, receiver("b", "2", "2026-02-02T00:00:00Z", &[])]);
-        let serving = registry.get();
-        assert_eq!(serving.endpoints.at_path("/hook/2").map(|endpoint| &*endpoint.name), Some("b"));
-        assert_eq!(serving.endpoints.at_path("/hook/1").map(|endpoint| &*endpoint.name), Some("a"));
-    }
-
-    // The attack: a younger Receiver whose name and namespace make the same digest took the path.
-    #[test]
-    fn the_older_receiver_has_the_path_whatever_they_are_called() {
-        for (older, younger) in [("a", "z"), ("z", "a")] {
-            let registry = EndpointRegistry::new(Serving::default());
-            let conflicts = registry.replace_receivers(vec![
-                receiver(younger, "1", "2026-02-02T00:00:00Z", &[]),
-                receiver(older, "1", "2026-01-01T00:00:00Z", &[]),
-            ]);
-            assert_eq!(&*registry.get().endpoints.at_path("/hook/1").expect("an endpoint").name, older);
-            assert!(matches!(&conflicts[..], [(lost, Conflict::Path(_))] if *lost.name == *younger));
-            let changed = vec![
-                receiver(younger, "1", "2026-02-02T00:00:00Z", &["2"]),
-                receiver(older, "1", "2026-01-01T00:00:00Z", &[]),
-            ];
-            assert!(registry.replace_receivers(changed).is_empty(), "the same conflict is told of once");
-        }
-    }
-
-    // The attack: a path that a rotation left behind was taken by writing a status.
-    #[test]
-    fn a_status_takes_no_path_of_an_older_receiver() {
-        let registry = EndpointRegistry::new(Serving::default());
-        let conflicts = registry.replace_receivers(vec![
-            receiver("attacker", "3", "2026-02-02T00:00:00Z", &["old"]),
-            receiver("victim", "1", "2026-01-01T00:00:00Z", &["old"]),
-            receiver("before", "2", "2025-01-01T00:00:00Z", &["other", "rotated"]),
-            receiver("status", "4", "2026-03-03T00:00:00Z", &["rotated"]),
-        ]);
-        let serving = registry.get();
-        let at = |path: &str| serving.endpoints.at_path(path).map(|endpoint| endpoint.name.to_string());
-        assert_eq!(at("/hook/old").as_deref(), Some("victim"));
-        assert_eq!(at("/hook/rotated").as_deref(), Some("status"), "a status ranks before a rotated token");
-        assert!(conflicts.iter().any(|(lost, conflict)| &*lost.name == "attacker"
-            && matches!(conflict, Conflict::OtherPath(holder) if &*holder.name == "victim")));
+        self.is_authenticated()
+            && !matches!(
+                self.provider.authentication,
+                Authentication::GoogleIdentity | Authentication::OpenId | Authentication::Sns
+            )
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Providers make these values, matching reads them; neither knows the other.
 
+mod changed_files;
 mod commit_ids;
 pub mod git_ref;
 pub mod image;
@@ -10,12 +11,13 @@ pub mod semver;
 
 use serde::{Deserialize, Serialize};
 
+pub use changed_files::ChangedFiles;
 pub use commit_ids::CommitIds;
 use git_ref::GitRef;
 use image::ImageName;
 use repository_url::RepositoryUrl;
 
-/// One thing that happened at the sender.
+/// One thing that happened at the provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// Refs of a Git repository changed.
@@ -26,9 +28,9 @@ pub enum Event {
     Chart(ChartEvent),
     /// Objects in a bucket changed.
     Bucket(BucketEvent),
-    /// The sender does not say what: everything that the endpoint lists may be concerned.
+    /// The provider does not say what: everything that the endpoint lists may be concerned.
     Anything {
-        /// What the sender calls it, for people.
+        /// What the provider calls it, for people.
         what: String,
     },
 }
@@ -49,9 +51,9 @@ pub enum Subject {
 /// A change in a Git repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitEvent {
-    /// Every URL that the sender gives for the repository, or that follows from what it gives.
+    /// Every URL that the provider gives for the repository, or that follows from what it gives.
     pub repository: Vec<RepositoryUrl>,
-    /// The SSH URL as the sender writes it, if it gives one: what Flux v1 is told.
+    /// The SSH URL as the provider writes it, if it gives one: what Flux v1 is told.
     pub ssh_url: Option<String>,
     /// What changed in it.
     pub changes: GitChanges,
@@ -62,7 +64,7 @@ pub struct GitEvent {
 pub enum GitChanges {
     /// These refs, and no others.
     Refs(Vec<RefChange>),
-    /// The sender does not say, or has cut its list short: any ref may have changed.
+    /// The provider does not say, or has cut its list short: any ref may have changed.
     Unknown,
 }
 
@@ -73,10 +75,14 @@ pub struct RefChange {
     pub name: GitRef,
     /// Whether the ref is gone now.
     pub deleted: bool,
-    /// Commit IDs that the change brings, as far as the sender lists them.
+    /// Commit IDs that the change brings, as far as the provider lists them.
     pub commits: CommitIds,
-    /// The commit that the ref points to now, if the sender says; never a tag object.
+    /// The commit that the ref points to now, if the provider says; never a tag object.
     pub head: Option<String>,
+    /// The files that its commits change. They are read before a delivery waits, so the journal does not
+    /// hold them.
+    #[serde(skip)]
+    pub files: ChangedFiles,
 }
 
 /// A change in an image registry.
@@ -84,13 +90,13 @@ pub struct RefChange {
 pub struct ImageEvent {
     /// Every name under which the repository may be known (a registry can have several hosts).
     pub names: Vec<ImageName>,
-    /// The repository as the sender writes it, without tag: what Flux v1 is told.
+    /// The repository as the provider writes it, without tag: what Flux v1 is told.
     pub written: String,
-    /// The tags concerned; empty when the sender names none.
+    /// The tags concerned; empty when the provider names none.
     pub tags: Vec<String>,
-    /// The manifest's digest (`sha256:…`), if the sender names it.
+    /// The manifest's digest (`sha256:…`), if the provider names it.
     pub digest: Option<String>,
-    /// What was pushed, as far as the sender says.
+    /// What was pushed, as far as the provider says.
     pub media: Media,
     /// Whether the tag or manifest is gone now.
     pub deleted: bool,
@@ -103,7 +109,7 @@ pub enum Media {
     Chart,
     /// A container image: no `HelmChart` cares.
     Image,
-    /// The sender does not say.
+    /// The provider does not say.
     Unknown,
 }
 
@@ -123,7 +129,7 @@ impl Media {
 /// A change in a Helm repository served over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChartEvent {
-    /// How the repository's URL ends, as lower-case path segments: senders do not know the host.
+    /// How the repository's URL ends, as lower-case path segments: providers do not know the host.
     pub url_tail: Vec<String>,
 }
 
@@ -133,7 +139,7 @@ pub struct BucketEvent {
     pub name: String,
     /// The service that holds it.
     pub service: BucketService,
-    /// The service's host, with its port if it has one, where the sender gives it.
+    /// The service's host, with its port if it has one, where the provider gives it.
     pub endpoint: Option<String>,
     /// The decoded keys of the objects that changed; empty when unknown.
     pub keys: Vec<String>,
@@ -149,6 +155,16 @@ pub enum BucketService {
 }
 
 impl Event {
+    /// Whether one of the files that it changes is wanted; none if it does not say which it changes.
+    pub fn changes_a_file(&self, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
+        let Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) = self else { return None };
+        let mut changes_one = false;
+        for change in refs {
+            changes_one |= change.files.change_one(change.commits.listed()?, &is_wanted)?;
+        }
+        Some(changes_one)
+    }
+
     /// The event in one line, for answers, logs and tables. Holds no secrets.
     pub fn summary(&self) -> String {
         match self {
@@ -237,6 +253,12 @@ fn shortened(names: impl ExactSizeIterator<Item = String>, separator: &str) -> S
 }
 
 impl RefChange {
+    /// A ref that was created or moved, and nothing more is known.
+    pub fn new(name: GitRef) -> RefChange {
+        let (commits, files) = (CommitIds::default(), ChangedFiles::Unknown);
+        RefChange { name, deleted: false, commits, head: None, files }
+    }
+
     fn summary(&self) -> String {
         if self.deleted {
             return format!("{} (deleted)", self.name.short());

@@ -16,7 +16,7 @@ pub struct Facts(Option<Box<FactSources>>);
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct FactSources {
-    /// What the sender calls the event.
+    /// What the provider calls the event.
     name: String,
     request: LazyVariable,
     headers: LazyVariable,

@@ -9,13 +9,13 @@ use crate::facts::Facts;
 /// What an endpoint wants to hear of; empty parts want everything.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// The sender's own names of events.
+    /// The provider's own names of events.
     pub events: Option<Globs>,
     /// Git refs: full names, or branches by their short names.
     pub refs: Option<Globs>,
     /// Images by their names with host, without tag.
     pub images: Option<Globs>,
-    /// Files of which one has to have changed, where the sender says which have.
+    /// Files of which one has to have changed, where the provider says which have.
     pub paths: Option<Globs>,
     /// What has to hold of an event.
     pub condition: Option<Expression>,
@@ -84,21 +84,30 @@ fn compile<'p>(
 }
 
 impl Filter {
-    /// Whether an event of this name is wanted.
-    pub fn wants_event(&self, name: &str) -> bool {
+    /// Whether the endpoint accepts events of this type.
+    pub fn accepts_type(&self, name: &str) -> bool {
         self.events.as_ref().is_none_or(|events| events.holds(name))
     }
 
-    /// Whether a file is wanted.
-    pub fn wants_file(&self, file: &str) -> bool {
-        self.paths.as_ref().is_none_or(|paths| paths.holds(file))
-    }
-
-    /// Leaves of the events what is wanted.
+    /// Leaves of the events what the endpoint accepts.
     ///
     /// # Errors
-    /// When nothing is left; says why.
+    /// When nothing is left; returns the reason.
     pub fn narrow(&self, events: Vec<Event>) -> Result<Vec<Event>, String> {
+        let events = self.narrow_names(events)?;
+        let Some(paths) = &self.paths else { return Ok(events) };
+        // Where a push does not say which files it changes, any of them may be meant.
+        let is_elsewhere = |event: &Event| event.changes_a_file(|file| paths.holds(file)) == Some(false);
+        match events.iter().all(is_elsewhere) {
+            true => {
+                let summary = events.first().map(Event::summary).unwrap_or_default();
+                Err(format!("{summary}: none of the endpoint's `paths` has changed"))
+            }
+            false => Ok(events),
+        }
+    }
+
+    fn narrow_names(&self, events: Vec<Event>) -> Result<Vec<Event>, String> {
         if self.refs.is_none() && self.images.is_none() {
             return Ok(events);
         }
@@ -112,7 +121,7 @@ impl Filter {
 
     fn narrow_one(&self, event: Event) -> Option<Event> {
         match (event, &self.refs, &self.images) {
-            // Where the sender does not list its refs, any of them may be meant.
+            // Where the provider does not list its refs, any of them may be meant.
             (
                 Event::Git(GitEvent { changes: GitChanges::Refs(mut refs), repository, ssh_url }),
                 Some(wanted),
@@ -168,22 +177,17 @@ fn is_wanted(wanted: &Globs, change: &RefChange) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Media;
     use crate::event::git_ref::GitRef;
     use crate::event::image::ImageReference;
     use crate::event::repository_url::RepositoryUrl;
-    use crate::event::{CommitIds, Media};
 
     fn texts(patterns: &[&str]) -> Vec<String> {
         patterns.iter().map(|pattern| (*pattern).to_owned()).collect()
     }
 
     fn push(names: &[GitRef]) -> Event {
-        let refs = names.iter().map(|name| RefChange {
-            name: name.clone(),
-            deleted: false,
-            commits: CommitIds::default(),
-            head: None,
-        });
+        let refs = names.iter().cloned().map(RefChange::new);
         let repository = vec![RepositoryUrl::parse("https://github.com/org/app").expect("a URL")];
         Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Refs(refs.collect()) })
     }
@@ -222,7 +226,7 @@ mod tests {
         assert_eq!(left(&filter, vec![image("ghcr.io/org/app")]), "push of ghcr.io/org/app");
     }
 
-    /// A list that the sender has cut short may hold what is wanted.
+    /// A list that the provider has cut short may hold what is wanted.
     #[test]
     fn unknown_refs_are_wanted() {
         let refs = Globs::from_paths(texts(&["main"])).expect("patterns");
@@ -249,12 +253,12 @@ mod tests {
             .expect("patterns");
         let filter = Filter { events: Some(events), ..Filter::default() };
         for wanted in ["push", "PUSH", "push.x", "release.published", "s3:ObjectCreated:Put"] {
-            assert!(filter.wants_event(wanted), "{wanted}");
+            assert!(filter.accepts_type(wanted), "{wanted}");
         }
         for other in ["", "release", "release.deleted", "pushed", "s3:ObjectRemoved:Delete"] {
-            assert!(!filter.wants_event(other), "{other}");
+            assert!(!filter.accepts_type(other), "{other}");
         }
-        assert!(Filter::default().wants_event("anything"));
+        assert!(Filter::default().accepts_type("anything"));
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Secret {
     }
 }
 
-/// A type of Receiver, and the sender that it stands for.
+/// A type of Receiver, and the provider that it stands for.
 struct Type {
     name: &'static str,
     source: &'static str,
@@ -173,7 +173,7 @@ struct Type {
     proves_nothing: bool,
     /// Whether it looks at `events`.
     has_events: bool,
-    /// Whether it reads the body, so that the body has to be what the sender would send.
+    /// Whether it reads the body, so that the body has to be what the provider would send.
     reads_body: bool,
 }
 

@@ -63,7 +63,7 @@ struct CommitState {
 #[error("the journal cannot be written")]
 pub struct NotDurable;
 
-/// How long a commit may take; senders wait for it.
+/// How long a commit may take; providers wait for it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// No commit is on its way.

@@ -17,7 +17,7 @@ pub(crate) mod facts;
 pub(crate) mod filter;
 pub(crate) mod flux;
 pub(crate) mod flux_receiver;
-pub(crate) mod fluxd;
+pub(crate) mod flux_v1;
 pub(crate) mod follow_through;
 pub(crate) mod history;
 pub(crate) mod journal;
@@ -32,6 +32,7 @@ pub(crate) mod queue;
 pub(crate) mod receive;
 pub(crate) mod reload;
 pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod telemetry;
 pub(crate) mod verify;
 
@@ -39,14 +40,16 @@ pub(crate) mod verify;
 /// is private, so that the compiler reports what nobody uses.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::cli::serve::offline_service;
     pub use crate::cluster::list_scanner::ListScanner;
     pub use crate::delivery::Delivery;
-    pub use crate::endpoint::{Endpoint, EndpointRegistry, Serving};
+    pub use crate::endpoint::Endpoint;
+    pub use crate::endpoint::registry::{EndpointRegistry, Serving};
     pub use crate::event::git_ref::GitRef;
     pub use crate::event::image::{ImageName, ImageReference};
     pub use crate::event::repository_url::RepositoryUrl;
     pub use crate::event::semver::{Constraint, version_of_tag};
-    pub use crate::event::{CommitIds, Event, GitChanges, GitEvent, RefChange, Subject};
+    pub use crate::event::{Event, GitChanges, GitEvent, RefChange, Subject};
     pub use crate::expression::{Budget, Expression, Variable, Variables};
     pub use crate::facts::{Facts, RESOURCE_VARIABLES};
     pub use crate::flux::selection::Selection;
@@ -54,20 +57,21 @@ pub mod internals {
     pub use crate::journal::Journal;
     pub use crate::journal::contents::Contents;
     pub use crate::json_items::JsonItems;
-    pub use crate::matching::{Inventory, Object};
+    pub use crate::matching::{Inventory, KindCoverage, Object};
     pub use crate::metrics::Metrics;
     pub use crate::offline::{DryRun, add_manifests};
     pub use crate::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
     pub use crate::queue::{Pace, Queue};
     pub use crate::receive::{FluxObjects, Receiver, Sink};
+    pub use crate::service::{Limits, Service};
     pub use crate::verify::auth::Auth;
     pub use crate::verify::fetch::{Fetch, FetchError};
     pub use crate::verify::key::Key;
     pub use crate::verify::sign::sign;
-    pub use crate::verify::{Credentials, GoogleAccount, Proof, Requirement, VerifyContext, verify};
+    pub use crate::verify::{Authentication, Credentials, GoogleAccount, Requirement, VerifyContext, verify};
 
     pub mod config {
-        pub use crate::config::{Rules, files, load};
+        pub use crate::config::{Rules, load};
     }
     pub mod listener {
         pub use crate::listener::{
@@ -78,6 +82,6 @@ pub mod internals {
         pub use crate::matching::find;
     }
     pub mod server {
-        pub use crate::server::{Limits, Service, start};
+        pub use crate::server::start;
     }
 }

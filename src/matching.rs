@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use self::pattern::CompileBudget;
 pub use forge_hosts::{OtherHost, at_other_hosts};
-pub use inventory::{Inventory, Object, Unlistable, ignored_field};
+pub use inventory::{Inventory, KindCoverage, Object, Unlistable, ignored_field};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable};
@@ -136,8 +136,8 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
         });
     }
     let inclusions = inclusions(inventory, &following, selection);
-    let is_asked = |kind| events.iter().any(|event| asks_for_kind(event, selection, kind));
-    let unlistable = inventory.unlistable().filter(|unlistable| is_asked(unlistable.kind)).collect();
+    let is_wanted = |kind| events.iter().any(|event| asks_for_kind(event, selection, kind));
+    let unlistable = inventory.unlistable().filter(|unlistable| is_wanted(unlistable.kind)).collect();
     Candidates { following, elsewhere, inclusions, unlistable }
 }
 
@@ -151,7 +151,8 @@ fn inclusions<'e>(
     if !inventory.has_includers() {
         return found;
     }
-    let is_source = |object: &Arc<Object>| object.target.kind == Kind::GitRepository && object.can_be_asked();
+    let is_source =
+        |object: &Arc<Object>| object.target.kind == Kind::GitRepository && object.can_be_requested();
     let mut seen = BTreeSet::new();
     for TargetMatch { object, event, .. } in following.iter().filter(|following| is_source(&following.object))
     {
@@ -167,7 +168,8 @@ fn inclusions<'e>(
             };
             let included = Arc::clone(included);
             let closes_circle = way.iter().any(|(object, _)| object.target == includer.target);
-            let is_admitted = includer.can_be_asked() && selection.admits(&includer.target, &includer.marks);
+            let is_admitted =
+                includer.can_be_requested() && selection.admits(&includer.target, &includer.marks);
             if closes_circle || !is_admitted {
                 continue;
             }
@@ -320,7 +322,7 @@ pub fn all_of(inventory: &Inventory, subjects: &[Subject], selection: &Selection
     }
     let wanted = inventory.objects().filter(|object| {
         kinds.contains(&object.target.kind)
-            && object.can_be_asked()
+            && object.can_be_requested()
             && selection.admits(&object.target, &object.marks)
     });
     wanted.map(|object| object.target.clone()).collect()
@@ -329,8 +331,9 @@ pub fn all_of(inventory: &Inventory, subjects: &[Subject], selection: &Selection
 /// Whether the inventory holds all that it takes to say which objects of the selection these events
 /// concern.
 pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) -> bool {
-    let is_known =
-        |kind| inventory.knows(kind) && (inventory.knows_details(kind) || !selection.reads_objects_of(kind));
+    let is_known = |kind| {
+        inventory.is_known(kind) && (inventory.has_filter_fields(kind) || !selection.reads_objects_of(kind))
+    };
     events.iter().all(|event| match concerns_all_listed(event, selection) {
         true => selection.kinds().all(is_known),
         false => kinds_asked_by(event).iter().copied().all(is_known),

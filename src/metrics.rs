@@ -1,6 +1,6 @@
 //! What flux-recv counts, in OpenMetrics names.
 //!
-//! Labels come from closed sets: endpoints and key files of the config, senders, outcomes, kinds.
+//! Labels come from closed sets: endpoints and key files of the config, providers, outcomes, kinds.
 //! <https://prometheus.io/docs/specs/om/open_metrics_spec/>
 
 use std::sync::Arc;
@@ -96,7 +96,7 @@ pub const FOLLOW_RESULTS: [&str; 6] =
 /// The endpoint of deliveries to no endpoint.
 const UNMATCHED_LABEL: &str = "unmatched";
 
-/// From half a millisecond to what the slowest sender waits.
+/// From half a millisecond to what the slowest provider waits.
 const ANSWER_BUCKETS_SECONDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 10.0];
 /// From an idle API server to one that is being upgraded.
 const PATCH_BUCKETS_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
@@ -113,7 +113,7 @@ pub struct EndpointLabelSet<'e> {
     /// rest with its first event.
     pub is_one_of_many: bool,
     /// The names of its keys.
-    pub keys: &'e [Arc<str>],
+    pub keys: Vec<Arc<str>>,
 }
 
 impl EndpointLabelSet<'_> {
@@ -177,13 +177,13 @@ impl Metrics {
         );
         registry.register_with_unit(
             "last_delivery_timestamp",
-            "When the last authentic delivery came; the start of the process if none has come since",
+            "When the last verified delivery came; the start of the process if none has come since",
             Unit::Seconds,
             self.last_delivery.clone(),
         );
         registry.register(
             "key_uses",
-            "Authentic deliveries, by the key file that proved them",
+            "Verified deliveries, by the key file that verified them",
             self.keys.clone(),
         );
         registry.register_with_unit(
@@ -357,7 +357,7 @@ impl Metrics {
     }
 
     /// A delivery was verified, with this key if it was a key that verified it.
-    pub fn authentic(&self, endpoint: &Arc<str>, key: Option<&Arc<str>>) {
+    pub fn verified(&self, endpoint: &Arc<str>, key: Option<&Arc<str>>) {
         // One that a reload has removed meanwhile stays forgotten.
         if let Some(last) = self.last_delivery.get(&EndpointLabels { endpoint: Arc::clone(endpoint) }) {
             last.set(now());
@@ -511,7 +511,7 @@ mod tests {
             source: "GitHub",
             outcomes: &["accepted"],
             is_one_of_many: false,
-            keys: &[],
+            keys: Vec::new(),
         });
         metrics.delivery(&endpoint, "GitHub", "accepted", Duration::from_micros(70));
         metrics.unknown_path();

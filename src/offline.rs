@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::flux::details::{self, FilterFields};
 use crate::flux::selection::{ALLOW_ANNOTATION, SelectionMarks};
 use crate::flux::{KINDS, Kind, Spec, Target};
-use crate::matching::{Inventory, Object};
+use crate::matching::{Inventory, KindCoverage, Object};
 use crate::queue::{WriteError, Writer};
 
 /// Writes nothing; what would be patched is in the log.
@@ -56,7 +56,9 @@ pub fn load(folder: &Path) -> anyhow::Result<Inventory> {
 /// An inventory that holds nothing because there is nothing: manifests are all that there is.
 pub fn known_to_be_empty() -> Inventory {
     let mut inventory = Inventory::default();
-    KINDS.iter().for_each(|info| inventory.know(info.kind));
+    for info in &KINDS {
+        inventory.set_coverage(info.kind, KindCoverage::complete());
+    }
     inventory
 }
 

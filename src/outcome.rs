@@ -33,11 +33,11 @@ pub enum Outcome {
         /// What happened, in a line.
         event: BoundedText,
     },
-    /// The sender only wanted to know whether someone is here.
+    /// The provider only wanted to know whether someone is here.
     Pong,
-    /// The sender's subscription was confirmed.
+    /// The provider's subscription was confirmed.
     Confirmed,
-    /// The sender asked whether it may send CloudEvents.
+    /// The provider asked whether it may send CloudEvents.
     Handshake {
         /// Who asks, by its own word.
         origin: BoundedText,
@@ -59,7 +59,7 @@ pub enum Outcome {
     WrongMethod,
     /// The delivery did not prove itself.
     Refused {
-        /// For the log only: the sender is told nothing.
+        /// For the log only: the provider is told nothing.
         why: BoundedText,
     },
     /// Authentic, but its payload cannot be read.
@@ -83,12 +83,12 @@ pub enum Outcome {
     },
     /// Not now; nothing was kept.
     Unavailable {
-        /// Why; a sender that has not proved itself is not told.
+        /// Why; a provider that has not proved itself is not told.
         why: BoundedText,
         /// When it makes sense to send again.
         retry_after: Duration,
         /// Whether the delivery had proved itself.
-        proved: bool,
+        is_verified: bool,
     },
 }
 
@@ -121,6 +121,10 @@ pub const OUTCOME_LABELS: [&str; 16] = [
 ];
 
 impl Outcome {
+    pub fn ignored(reason: impl Into<BoundedText>) -> Outcome {
+        Outcome::Ignored { reason: reason.into() }
+    }
+
     /// The outcome's name, one of a closed set.
     pub fn label(&self) -> &'static str {
         match self {
@@ -199,7 +203,7 @@ impl Outcome {
         }
     }
 
-    /// What the sender is told, as JSON; nothing where it has not proved itself.
+    /// What the provider is told, as JSON; nothing where it has not proved itself.
     pub fn answer(&self) -> Option<String> {
         let bare = Answer { outcome: self.label(), ..Answer::default() };
         let answer = match self {
@@ -222,8 +226,8 @@ impl Outcome {
             },
             Outcome::Unreadable { why } => Answer { reason: Some(why), ..bare },
             Outcome::TooLarge { limit } => Answer { limit: Some(*limit), ..bare },
-            Outcome::Unavailable { why, proved, .. } => {
-                Answer { reason: Some(if *proved { why } else { "cannot be checked now" }), ..bare }
+            Outcome::Unavailable { why, is_verified, .. } => {
+                Answer { reason: Some(if *is_verified { why } else { "cannot be checked now" }), ..bare }
             }
             Outcome::Pong | Outcome::Confirmed | Outcome::Encoded | Outcome::TooMany { .. } => bare,
             Outcome::UnknownPath
@@ -321,7 +325,7 @@ impl Outcome {
             | Outcome::TooLarge { .. }
             | Outcome::Encoded
             | Outcome::Incomplete => true,
-            Outcome::Unavailable { proved, .. } => !proved,
+            Outcome::Unavailable { is_verified, .. } => !is_verified,
             _ => false,
         }
     }
@@ -347,7 +351,7 @@ fn shortened<T>(all: &[T], name: impl Fn(&T) -> String) -> String {
     }
 }
 
-/// What a sender is told.
+/// What a provider is told.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'o> {

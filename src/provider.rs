@@ -1,23 +1,18 @@
-//! Who sends webhooks: one file per sender, and the table of all.
+//! Who sends webhooks: one file per provider, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge`, `cloud_event`, `aws`, `batch`, `pubsub`, `changed_files` and `testing`
-//! are no senders: they are shared.)
+//! and its row into the table below. (`forge`, `cloud_event`, `aws`, `batch`, `pubsub` and `testing`
+//! are no providers: they are shared.)
 
 mod acr;
 mod artifactory;
-mod aws;
 mod azure_devops;
-mod batch;
 mod bitbucket_cloud;
 mod bitbucket_server;
 mod cdevents;
-mod changed_files;
-mod cloud_event;
 mod distribution;
 mod dockerhub;
 mod event_bridge;
-mod forge;
 mod forgejo;
 mod gcs;
 mod generic;
@@ -31,8 +26,8 @@ mod google_container_registry;
 mod harbor;
 mod minio;
 mod nexus;
-mod pubsub;
 mod quay;
+mod shared;
 mod sns;
 mod standard_webhooks;
 mod zot;
@@ -42,18 +37,16 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-pub use self::changed_files::changes_a_file;
-
 use crate::bounded_text::BoundedText;
-use crate::event::git_ref::{GitRef, is_zero_object_id};
-use crate::event::image::{ImageName, ImageReference};
+use crate::event::git_ref::GitRef;
+use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
-use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange, Subject};
+use crate::event::{Event, Subject};
 use crate::json_items;
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Unreadable, Verified};
 
-/// All senders, in the order in which they are shown.
-pub const PROVIDERS: [&Provider; 26] = [
+/// All providers, in the order in which they are shown.
+pub const PROVIDERS: &[&Provider] = &[
     &github::PROVIDER,
     &gitlab::PROVIDER,
     &bitbucket_cloud::PROVIDER,
@@ -82,17 +75,17 @@ pub const PROVIDERS: [&Provider; 26] = [
     &generic_oidc::PROVIDER,
 ];
 
-/// A kind of sender: how it proves itself, and how to read what it sends.
+/// A kind of provider: how it proves itself, and how to read what it sends.
 pub struct Provider {
     /// Its name, as in `source:` of the config.
     pub name: &'static str,
     /// What flux-recv acts on, in a few words.
     pub sends: &'static str,
     /// How its deliveries prove themselves.
-    pub proof: Proof,
-    /// Reads an authentic delivery.
+    pub authentication: Authentication,
+    /// Reads a verified delivery.
     pub parse: fn(&Verified<'_>, &Hints<'_>) -> Result<Parsed, Unreadable>,
-    /// Writes a delivery as the sender would, for `flux-recv send` and `flux-recv demo`.
+    /// Writes a delivery as the provider would, for `flux-recv send` and `flux-recv demo`.
     pub compose: fn(&Sample) -> Result<UnsignedDelivery, CannotCompose>,
     /// The header that names the event, if one does.
     pub event_header: Option<EventHeader>,
@@ -107,15 +100,15 @@ pub struct Provider {
     pub takes_cloud_events: bool,
     /// Whether the payload lacks the registry's host, so that the endpoint has to name it.
     pub needs_registry_host: bool,
-    /// Whether an endpoint may say `unsigned: true`: the sender signed nothing until lately.
+    /// Whether an endpoint may say `unsigned: true`: the provider signed nothing until lately.
     pub may_come_unsigned: bool,
     /// What its deliveries can be about.
     pub subjects: &'static [Subject],
-    /// What to choose in the sender's own settings.
+    /// What to choose in the provider's own settings.
     pub settings: ProviderSettings,
 }
 
-/// What to choose in a sender's own settings page.
+/// What to choose in a provider's own settings page.
 pub struct ProviderSettings {
     /// Where the page is.
     pub page: &'static str,
@@ -138,7 +131,7 @@ pub struct Hints<'a> {
     pub resume_at: usize,
 }
 
-/// What an authentic delivery says.
+/// What a verified delivery says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     Events(Vec<Event>),
@@ -149,9 +142,9 @@ pub enum Parsed {
         /// Where the next one begins.
         resume_at: usize,
     },
-    /// The sender tests the connection.
+    /// The provider tests the connection.
     Ping,
-    /// The sender goes on only when this address was asked for.
+    /// The provider goes on only when this address was asked for.
     Confirm(String),
     /// Nothing that could concern a Flux object; the reason is for the answer.
     Ignored(String),
@@ -186,9 +179,9 @@ pub struct UnsignedDelivery {
     pub body: String,
 }
 
-/// The sender has no such delivery.
+/// The provider has no such delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this sender {0}")]
+#[error("this provider {0}")]
 pub struct CannotCompose(&'static str);
 
 /// The header that names the event.
@@ -209,12 +202,31 @@ impl EventHeader {
 }
 
 impl Provider {
+    /// A provider that says nothing about itself: its deliveries concern whatever the endpoint lists.
+    const BASE: Provider = Provider {
+        name: "",
+        sends: "",
+        // The endpoint has to say how deliveries are authenticated.
+        authentication: Authentication::Chosen,
+        parse: generic::parse,
+        compose: generic::compose,
+        event_header: None,
+        event_fields: &[],
+        request: None,
+        lists_changed_files: false,
+        takes_cloud_events: false,
+        needs_registry_host: false,
+        may_come_unsigned: false,
+        subjects: &[Subject::Listed],
+        settings: ProviderSettings { page: "", content_type: None, secret: "", events: "" },
+    };
+
     /// The provider of this name.
     pub fn named(name: &str) -> Option<&'static Provider> {
-        PROVIDERS.into_iter().find(|provider| provider.name == name)
+        PROVIDERS.iter().copied().find(|provider| provider.name == name)
     }
 
-    /// Which senders bring the events of a service that is none itself.
+    /// Which providers bring the events of a service that is none itself.
     pub fn carriers_of(service: &str) -> Option<&'static str> {
         match service.to_ascii_lowercase().as_str() {
             "ecr" | "codecommit" | "s3" => Some("`EventBridge` or `SNS`"),
@@ -225,7 +237,7 @@ impl Provider {
         }
     }
 
-    /// Reads an authentic delivery. A Git repository in it is also known at the other hosts of its forge.
+    /// Reads a verified delivery. A Git repository in it is also known at the other hosts of its forge.
     ///
     /// # Errors
     /// When the delivery is not what this provider sends.
@@ -234,7 +246,7 @@ impl Provider {
         if let Parsed::Events(events) | Parsed::Part { events, .. } = &mut parsed {
             for event in events {
                 if let Event::Git(event) = event {
-                    add_git_hosts(&mut event.repository, hints);
+                    shared::add_git_hosts(&mut event.repository, hints);
                 }
             }
         }
@@ -246,8 +258,8 @@ impl Provider {
         self.event_header.is_some() || !self.event_fields.is_empty()
     }
 
-    /// What the sender calls the event, with its action behind a dot: `release.published`.
-    pub fn event_name(&self, delivery: &Verified<'_>) -> String {
+    /// What the provider calls the event, with its action behind a dot: `release.published`.
+    pub fn event_type(&self, delivery: &Verified<'_>) -> String {
         let header = self.event_header.and_then(|header| header.value(delivery));
         let mut parts: Vec<String> = header.map(str::to_owned).into_iter().collect();
         if !self.event_fields.is_empty()
@@ -278,7 +290,7 @@ impl UnsignedDelivery {
 }
 
 impl Sample {
-    /// The image, for senders that know nothing else.
+    /// The image, for providers that know nothing else.
     fn only_image(&self) -> Result<&ImageReference, CannotCompose> {
         match self {
             Sample::Image { reference } => Ok(reference),
@@ -287,7 +299,7 @@ impl Sample {
         }
     }
 
-    /// Repository, ref and commit, for senders that know nothing else.
+    /// Repository, ref and commit, for providers that know nothing else.
     fn only_push(&self) -> Result<(&RepositoryUrl, &GitRef, &str), CannotCompose> {
         match self {
             Sample::Push { repository, name, commit } => Ok((repository, name, commit)),
@@ -301,8 +313,6 @@ const SENDS_NO_PUSHES: CannotCompose = CannotCompose("knows images, not Git repo
 const SENDS_NO_IMAGES: CannotCompose = CannotCompose("knows Git repositories, not images: give --repo");
 const SENDS_NO_PING: CannotCompose = CannotCompose("has no test delivery of its own: give --repo or --image");
 
-// What the files of this module share.
-
 impl Parsed {
     fn ignored(reason: impl Into<String>) -> Parsed {
         Parsed::Ignored(reason.into())
@@ -312,139 +322,3 @@ impl Parsed {
         Parsed::Ignored(format!("event type `{event}` is not handled"))
     }
 }
-
-/// The header that names the event; a delivery without it cannot be read.
-fn required_header<'a>(delivery: &Verified<'a>, name: &str) -> Result<&'a str, Unreadable> {
-    delivery.header(name).ok_or_else(|| Unreadable(format!("the header {name} is missing")))
-}
-
-/// URLs of one repository that are read; providers give five at most, and each is compared with each host of
-/// `gitHosts`. Before Bitbucket Server 6 there are two for each host.
-const MAX_REPOSITORY_URLS: usize = 32;
-
-/// A Git event about whatever URLs of the list can be read.
-fn git_event<'u>(
-    urls: impl IntoIterator<Item = Option<&'u str>>,
-    ssh_url: Option<&str>,
-    changes: GitChanges,
-) -> Result<Parsed, Unreadable> {
-    let ssh_url = ssh_url.map(str::to_owned);
-    let mut repository: Vec<RepositoryUrl> = Vec::new();
-    for url in urls.into_iter().flatten().filter_map(|url| RepositoryUrl::parse(url).ok()) {
-        if repository.len() < MAX_REPOSITORY_URLS && !repository.contains(&url) {
-            repository.push(url);
-        }
-    }
-    if repository.is_empty() {
-        return Err(Unreadable::payload("the repository has no URL that can be read"));
-    }
-    Ok(Parsed::Events(vec![Event::Git(GitEvent { repository, ssh_url, changes })]))
-}
-
-/// One ref, as push events write it: its full name and the object it points to afterwards, which for
-/// a tag may be a tag object rather than the commit `head`, and their list of commits.
-fn pushed_ref<'c>(
-    name: &str,
-    after: Option<&'c str>,
-    deleted: bool,
-    head: Option<&'c str>,
-    list: Option<&RawValue>,
-) -> Result<RefChange, Unreadable> {
-    let name = GitRef::from_full_name(name)
-        .ok_or_else(|| Unreadable::payload(format_args!("ref: `{name}` is not a full ref name")))?;
-    let deleted = deleted || after.is_some_and(is_zero_object_id);
-    let after = after.filter(|after| !is_zero_object_id(after));
-    let named: CommitIds = after.into_iter().chain(head).collect();
-    let branch_head = after.filter(|_| name.as_branch().is_some());
-    let head = head.or(branch_head).filter(|_| !deleted).map(str::to_owned);
-    let commits = match list {
-        Some(list) => named.with_list(list.get()),
-        None => named,
-    };
-    Ok(RefChange { name, deleted, commits, head })
-}
-
-/// The refs of a pull request whose head has moved: `base` is what stands before `/head`. The other one, the
-/// trial merge, moves with it.
-fn pull_request_refs(base: &str, head: Option<&str>) -> Vec<RefChange> {
-    let refs = [("head", head), ("merge", None)].into_iter().filter_map(|(end, head)| {
-        let name = GitRef::from_full_name(&format!("{base}/{end}"))?;
-        let commits = head.into_iter().collect();
-        Some(RefChange { name, deleted: false, commits, head: head.map(str::to_owned) })
-    });
-    refs.collect()
-}
-
-/// An image as a sender writes it, in a registry with a known host.
-fn image_event(written: &str) -> Result<ImageEvent, Unreadable> {
-    let reference = ImageReference::parse(written).map_err(Unreadable::payload)?;
-    Ok(ImageEvent {
-        names: vec![reference.name],
-        written: written_without_tag(written),
-        tags: reference.tag.into_iter().collect(),
-        digest: reference.digest,
-        media: Media::Unknown,
-        deleted: false,
-    })
-}
-
-/// A change of a tag or a manifest in a registry that does not say what kind of artifact it is; none
-/// if no name of the repository is known.
-fn artifact_event(
-    names: Vec<ImageName>,
-    tag: Option<String>,
-    digest: Option<String>,
-    deleted: bool,
-) -> Option<Event> {
-    Some(Event::Image(ImageEvent {
-        written: names.first()?.to_string(),
-        names,
-        tags: tag.filter(|tag| !tag.is_empty()).into_iter().collect(),
-        digest: digest.filter(|digest| !digest.is_empty()),
-        media: Media::Unknown,
-        deleted,
-    }))
-}
-
-/// The host of a URL, with its port if one is written that is not the scheme's own.
-fn host_of(url: &str) -> Option<String> {
-    let url = url::Url::parse(url).ok()?;
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-}
-
-/// The same repository under the hosts that the endpoint lists as well.
-fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, path: &str) {
-    for host in hints.registry_hosts {
-        if let Ok(name) = ImageName::in_registry(host, path)
-            && !names.contains(&name)
-        {
-            names.push(name);
-        }
-    }
-}
-
-/// The same for a Git repository.
-fn add_git_hosts(urls: &mut Vec<RepositoryUrl>, hints: &Hints<'_>) {
-    for at in 0..urls.len() {
-        for host in hints.git_hosts {
-            // Also at the host that the payload names: ports are not compared at hosts that are listed.
-            let url = urls[at].at_host(host);
-            if !urls.contains(&url) {
-                urls.push(url);
-            }
-        }
-    }
-}
-
-fn written_without_tag(written: &str) -> String {
-    let name = written.split('@').next().unwrap_or(written);
-    let last_segment = name.rfind('/').map_or(0, |slash| slash + 1);
-    match name[last_segment..].find(':') {
-        Some(colon) => name[..last_segment + colon].to_owned(),
-        None => name.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod testing;

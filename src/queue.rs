@@ -46,7 +46,7 @@ pub enum WriteError {
     /// The API server does not know the object; the watch decides whether it is gone.
     #[error("the API server does not find it")]
     NotFound,
-    /// The API server calls the request invalid; someone has to mend the object first.
+    /// The API server calls the request invalid; someone has to correct the object first.
     #[error("{0}")]
     Rejected(String),
 }
@@ -92,7 +92,7 @@ impl Default for Pace {
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// The longest pause after failures that may pass by themselves.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// The longest pause while someone has to grant a right or mend an object.
+/// The longest pause while someone has to grant a right or correct an object.
 const MAX_BLOCKED_RETRY_DELAY: Duration = Duration::from_secs(300);
 
 /// A delivery that matches no more objects than this asks all of them at once.
@@ -134,7 +134,7 @@ impl PendingCommits {
     ///
     /// # Errors
     /// When the journal cannot be written. The objects may be asked all the same.
-    pub async fn kept(self) -> Result<(), NotDurable> {
+    pub async fn durable(self) -> Result<(), NotDurable> {
         for commit in self.commits {
             commit.done().await?;
         }

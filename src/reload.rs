@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use crate::config::{self, Config, Rules};
+use crate::config::{self, Config, LoadedConfig, Mistakes, Rules};
 
-/// Notices that the files of a config have changed.
+/// Notices that the files of a config have changed, and loads it again.
 pub struct ConfigWatcher {
     file: PathBuf,
     rules: Rules,
-    /// What the files held when they were read last.
+    /// The files that the config consists of, and what they held when they were read last.
+    files: Vec<PathBuf>,
     seen: [u8; 32],
     touched: Arc<Notify>,
     watcher: Option<RecommendedWatcher>,
@@ -30,12 +30,15 @@ pub struct ConfigWatcher {
 /// A change of several files comes as several events.
 const SETTLE_DELAY: Duration = Duration::from_millis(300);
 
-/// How often the content is looked at without an event.
+/// The time between two looks at the content without an event.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 impl ConfigWatcher {
-    /// Watches the files of a config that is about to be loaded.
-    pub fn new(file: &Path, rules: Rules) -> ConfigWatcher {
+    /// Loads a config, and watches its files from then on.
+    ///
+    /// # Errors
+    /// All mistakes of the config.
+    pub fn load(file: &Path, rules: Rules) -> Result<(ConfigWatcher, Config), Mistakes> {
         let touched = Arc::new(Notify::new());
         let tell = Arc::clone(&touched);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -46,26 +49,20 @@ impl ConfigWatcher {
         let watcher = watcher
             .map_err(|err| log::warn!(why:% = err, interval_s = CHECK_INTERVAL.as_secs(); "cannot watch for changes; polling the config"))
             .ok();
-        let mut changes = ConfigWatcher {
-            file: file.to_owned(),
-            rules,
-            seen: [0; 32],
-            touched,
-            watcher,
-            watched: BTreeSet::new(),
-        };
-        changes.seen = changes.content();
+        let LoadedConfig { config, files, digest } = config::load(file, rules);
+        let (file, watched) = (file.to_owned(), BTreeSet::new());
+        let mut changes = ConfigWatcher { file, rules, files, seen: digest, touched, watcher, watched };
         changes.watch_folders();
-        changes
+        config.map(|config| (changes, config))
     }
 
-    /// Waits until the content has changed, or `now` asks for a look all the same; loads it.
+    /// Waits until the content has changed, or `now` requests a reload all the same; loads it.
     ///
     /// # Errors
     /// All mistakes of the new content; it is not tried again before it changes.
-    pub async fn next(&mut self, now: &Notify) -> Result<Config, config::Mistakes> {
+    pub async fn next(&mut self, now: &Notify) -> Result<Config, Mistakes> {
         loop {
-            let asked = tokio::select! {
+            let is_requested = tokio::select! {
                 () = now.notified() => true,
                 () = self.touched.notified() => {
                     tokio::time::sleep(SETTLE_DELAY).await;
@@ -73,40 +70,24 @@ impl ConfigWatcher {
                 }
                 () = tokio::time::sleep(CHECK_INTERVAL) => false,
             };
-            let content = self.content();
-            if content == self.seen && !asked {
+            if config::content_digest(&self.files) == self.seen && !is_requested {
                 continue;
             }
             let loaded = config::load(&self.file, self.rules);
+            (self.files, self.seen) = (loaded.files, loaded.digest);
             self.watch_folders();
-            self.seen = self.content();
             // What changed while it was being read may be half of the one and half of the other.
-            if self.seen != content {
-                self.seen = [0; 32];
+            if config::content_digest(&self.files) != self.seen {
                 self.touched.notify_one();
                 continue;
             }
-            return loaded;
+            return loaded.config;
         }
-    }
-
-    fn content(&self) -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        for file in config::files(&self.file) {
-            match std::fs::read(file) {
-                Ok(bytes) => {
-                    hasher.update((bytes.len() as u64).to_le_bytes());
-                    hasher.update(&bytes);
-                }
-                Err(_) => hasher.update(b"unreadable"),
-            }
-        }
-        hasher.finalize().into()
     }
 
     fn watch_folders(&mut self) {
         let Some(watcher) = &mut self.watcher else { return };
-        for file in config::files(&self.file) {
+        for file in &self.files {
             let folder = match file.parent() {
                 Some(folder) if folder != Path::new("") => folder.to_owned(),
                 _ => PathBuf::from("."),

@@ -3,13 +3,12 @@
 
 mod answer;
 mod body;
+mod client_address;
 mod log_throttle;
-mod sender;
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::HeaderMap;
@@ -20,74 +19,12 @@ use self::answer::{answer, plain};
 use self::body::BodyMemory;
 use self::log_throttle::LogThrottle;
 use crate::delivery::{Delivery, Headers};
-use crate::endpoint::{Endpoint, EndpointRegistry, HOOK_PREFIX};
-use crate::history::{DeliveryRecord, History};
-use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
-use crate::metrics::Metrics;
+use crate::endpoint::{Endpoint, HOOK_PREFIX};
+use crate::history::DeliveryRecord;
+use crate::listener::{self, ConnectionCounters, ListenerOptions, RunningServer};
 use crate::outcome::Outcome;
-use crate::receive::{Receipt, Receiver};
-
-/// What a listener serves.
-pub struct Service {
-    /// The endpoints, which a reload replaces.
-    pub registry: EndpointRegistry,
-    pub receiver: Receiver,
-    /// Remembers the last of them.
-    pub history: Arc<History>,
-    pub metrics: Arc<Metrics>,
-    /// Bounds of what is taken.
-    pub limits: Limits,
-    /// Whether the process is about to stop accepting deliveries.
-    pub shutting_down: AtomicBool,
-}
-
-impl Service {
-    /// From now on probes say that the process is not ready, and each answer ends its connection, so that
-    /// the next delivery goes to another instance.
-    pub fn shut_down(&self) {
-        self.shutting_down.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether [`Service::shut_down`] was called.
-    pub fn is_shutting_down(&self) -> bool {
-        self.shutting_down.load(Ordering::Relaxed)
-    }
-}
-
-/// Bounds of what the listener takes from strangers.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The longest body, in bytes.
-    pub body: usize,
-    /// All bodies of up to 64 KiB that are being read or handled, in bytes.
-    pub small_bodies: usize,
-    /// The same for longer ones.
-    pub large_bodies: usize,
-    /// How long a body of up to 64 KiB may take to arrive.
-    pub small_body_time: Duration,
-    /// How long a longer one may take.
-    pub body_time: Duration,
-    /// Connections at a time.
-    pub max_connections: usize,
-    /// How long a client may take otherwise.
-    pub deadlines: Deadlines,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let deadlines = Deadlines::DEFAULT;
-        Limits {
-            // GitHub sends up to 25 MB, but a push of a hundred commits has some 100 KiB.
-            body: 8 * 1024 * 1024,
-            small_bodies: 4 * 1024 * 1024,
-            large_bodies: 32 * 1024 * 1024,
-            small_body_time: Duration::from_secs(10),
-            body_time: deadlines.body,
-            max_connections: 1024,
-            deadlines,
-        }
-    }
-}
+use crate::receive::Receipt;
+use crate::service::Service;
 
 /// More would not help: the work per delivery is some 20 µs.
 const MAX_WORKERS: usize = 4;
@@ -184,7 +121,7 @@ async fn respond(
     let entry = DeliveryRecord {
         id,
         received: jiff::Timestamp::now(),
-        from: sender::address(request, &serving.trusted_proxies),
+        from: client_address::resolve(request, &serving.trusted_proxies),
         key: taken.key,
         outcome: taken.outcome,
         matched: None,
@@ -196,13 +133,13 @@ async fn respond(
     response
 }
 
-/// How long a delivery waits for its endpoint to become known; senders wait longer.
+/// How long a delivery waits for its endpoint to become known; providers wait longer.
 const RECEIVERS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// There may be such an endpoint, but the cluster has not told yet.
 fn not_known_yet() -> Outcome {
     let why = "the Receivers of the cluster are not known yet".into();
-    Outcome::Unavailable { why, retry_after: RECEIVERS_TIMEOUT, proved: false }
+    Outcome::Unavailable { why, retry_after: RECEIVERS_TIMEOUT, is_verified: false }
 }
 
 /// Who asks whether it may send CloudEvents, if this is such a question.

@@ -1,6 +1,6 @@
 //! How a delivery proves who sent it.
 //!
-//! A proof is data: a provider says which of the schemes of this room it uses, and each scheme is
+//! A authentication is data: a provider says which of the schemes of this room it uses, and each scheme is
 //! written once, over the raw bytes as received. [`verify`] is the only maker of [`Verified`], and
 //! only a [`Verified`] can be parsed.
 
@@ -42,7 +42,7 @@ use crate::delivery::Delivery;
 
 /// A way to prove oneself.
 #[derive(Debug, Clone, Copy)]
-pub enum Proof {
+pub enum Authentication {
     /// A keyed hash over what was sent.
     Hmac(Hmac),
     /// The key itself, in this header.
@@ -59,11 +59,11 @@ pub enum Proof {
     OpenId,
     /// The signature in a message of Amazon SNS, of a configured topic.
     Sns,
-    /// The key itself or a keyed hash under it, in one header, as the sender is set (Artifactory).
+    /// The key itself or a keyed hash under it, in one header, as the provider is set (Artifactory).
     TokenOrHmac(Hmac),
     /// A Standard Webhooks signature.
     StandardWebhooks,
-    /// What the endpoint says: the sender signs nothing of its own, but may add a header.
+    /// What the endpoint says: the provider signs nothing of its own, but may add a header.
     Chosen,
     /// Nothing: who knows the path is believed.
     PathOnly,
@@ -72,7 +72,7 @@ pub enum Proof {
 /// What a delivery to an endpoint is checked against.
 pub struct Credentials {
     /// The endpoint's keys: its own, which also makes its path, then those that are as good while a
-    /// key is being changed at the sender. None where nothing rests on a key.
+    /// key is being changed at the provider. None where nothing rests on a key.
     pub keys: Vec<Key>,
     /// What the delivery has to show beside a key, or in place of one.
     pub expects: Requirement,
@@ -80,18 +80,18 @@ pub struct Credentials {
     pub unsigned: bool,
 }
 
-/// What a delivery has to show that its sender's proof leaves open.
+/// What a delivery has to show that its provider's authentication leaves open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requirement {
     /// Nothing but the hook path and the key.
     KeyAlone,
-    /// The key in this header, for [`Proof::Chosen`].
+    /// The key in this header, for [`Authentication::Chosen`].
     Header(Auth),
-    /// A token of this account, for [`Proof::GoogleIdentity`].
+    /// A token of this account, for [`Authentication::GoogleIdentity`].
     Google(GoogleAccount),
-    /// A token of one of these issuers, for [`Proof::OpenId`].
+    /// A token of one of these issuers, for [`Authentication::OpenId`].
     Issuers(Vec<Issuer>),
-    /// A message of one of these topics, for [`Proof::Sns`].
+    /// A message of one of these topics, for [`Authentication::Sns`].
     Topics(Vec<String>),
 }
 
@@ -166,9 +166,8 @@ impl VerifyContext {
 pub struct Verified<'a> {
     delivery: Delivery<'a>,
     payload: Option<Cow<'a, str>>,
-    /// Which of the endpoint's keys has verified it, counted from the endpoint's own; none where it was
-    /// something else than a key.
-    pub key: Option<usize>,
+    /// The name of the key that verified it; none where something else than a key did.
+    pub key: Option<Arc<str>>,
     /// The claims of the token that has proved it, if one has.
     pub claims: Option<serde_json::Value>,
 }
@@ -176,81 +175,89 @@ pub struct Verified<'a> {
 /// Why a delivery is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no proof, or it is not for this delivery. The reason is for the log only.
-    Unproved(String),
-    /// Whether the proof is good cannot be found out just now.
+    /// There is no authentication, or it is not for this delivery. The reason is for the log only.
+    Unauthenticated(String),
+    /// Whether the authentication is good cannot be found out just now.
     CannotCheck(String),
 }
 
 impl Refusal {
-    fn unproved(why: impl Into<String>) -> Refusal {
-        Refusal::Unproved(why.into())
+    fn unauthenticated(why: impl Into<String>) -> Refusal {
+        Refusal::Unauthenticated(why.into())
     }
 }
 
 /// Checks that the delivery comes from who holds the endpoint's key.
 ///
 /// # Errors
-/// See [`Refusal`]; a missing, empty, repeated or malformed proof is a refusal.
+/// See [`Refusal`]; a missing, empty, repeated or malformed authentication is a refusal.
 pub async fn verify<'a>(
     delivery: Delivery<'a>,
-    proof: Proof,
+    authentication: Authentication,
     credentials: &Credentials,
     tools: &VerifyContext,
 ) -> Result<Verified<'a>, Refusal> {
-    let key = match proof {
-        Proof::Hmac(scheme) => hmac::check(&delivery, &scheme, credentials)?,
-        Proof::Token { header } => Some(first_good(credentials, |key| token::check(&delivery, header, key))?),
-        Proof::GitLab => {
-            let now = (tools.now)();
-            Some(first_good(credentials, |key| standard_webhooks::check_or_token(&delivery, key, now))?)
+    let key = match authentication {
+        Authentication::Hmac(scheme) => hmac::check(&delivery, &scheme, credentials)?,
+        Authentication::Token { header } => {
+            Some(first_matching_key(credentials, |key| token::check(&delivery, header, key))?)
         }
-        Proof::GoogleIdentity => {
+        Authentication::GitLab => {
+            let now = (tools.now)();
+            Some(first_matching_key(credentials, |key| {
+                standard_webhooks::check_or_token(&delivery, key, now)
+            })?)
+        }
+        Authentication::GoogleIdentity => {
             google::check(&delivery, credentials.google_account(), tools).await?;
             None
         }
-        Proof::OpenId => {
+        Authentication::OpenId => {
             let claims = oidc::check(&delivery, credentials.issuers(), tools).await?;
             return Ok(Verified { claims: Some(claims), ..Verified::new(delivery, None) });
         }
-        Proof::Sns => {
+        Authentication::Sns => {
             sns::check(&delivery, credentials.topics(), tools).await?;
             None
         }
-        Proof::TokenOrHmac(scheme) => Some(first_good(credentials, |key| {
+        Authentication::TokenOrHmac(scheme) => Some(first_matching_key(credentials, |key| {
             token::check(&delivery, scheme.headers[0], key)
                 .or_else(|_| hmac::check_key(&delivery, &scheme, key))
         })?),
-        Proof::StandardWebhooks => {
+        Authentication::StandardWebhooks => {
             let now = (tools.now)();
-            Some(first_good(credentials, |key| standard_webhooks::check(&delivery, key, now))?)
+            Some(first_matching_key(credentials, |key| standard_webhooks::check(&delivery, key, now))?)
         }
-        Proof::Chosen => match credentials.header() {
-            Some(auth) => Some(first_good(credentials, |key| auth::check(&delivery, auth, key))?),
+        Authentication::Chosen => match credentials.header() {
+            Some(auth) => Some(first_matching_key(credentials, |key| auth::check(&delivery, auth, key))?),
             None if credentials.unsigned => None,
-            None => return Err(Refusal::unproved("the endpoint expects a proof and does not say which")),
+            None => {
+                return Err(Refusal::unauthenticated(
+                    "the endpoint expects a authentication and does not say which",
+                ));
+            }
         },
-        Proof::PathOnly => None,
+        Authentication::PathOnly => None,
     };
     Ok(Verified::new(delivery, key))
 }
 
-/// Which key passes; if none does, what is wrong for the endpoint's own.
-fn first_good(
+/// Returns the name of the first key that passes; if none does, what is wrong for the endpoint's own.
+fn first_matching_key(
     credentials: &Credentials,
     check: impl Fn(&Key) -> Result<(), Refusal>,
-) -> Result<usize, Refusal> {
+) -> Result<Arc<str>, Refusal> {
     let mut why = None;
-    for (at, key) in credentials.keys.iter().enumerate() {
+    for key in &credentials.keys {
         match check(key) {
-            Ok(()) => return Ok(at),
+            Ok(()) => return Ok(Arc::clone(key.name())),
             Err(refusal) => why = why.or(Some(refusal)),
         }
     }
-    Err(why.unwrap_or_else(|| Refusal::unproved("the endpoint has no key")))
+    Err(why.unwrap_or_else(|| Refusal::unauthenticated("the endpoint has no key")))
 }
 
-/// Why an authentic payload cannot be read.
+/// Why a verified payload cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub String);
@@ -265,7 +272,7 @@ impl Unreadable {
 impl<'a> Verified<'a> {
     /// Bytes that are no UTF-8 become the replacement character: they mostly stand in fields that
     /// nobody reads.
-    fn new(delivery: Delivery<'a>, key: Option<usize>) -> Verified<'a> {
+    fn new(delivery: Delivery<'a>, key: Option<Arc<str>>) -> Verified<'a> {
         let payload = delivery.payload().map(|payload| match payload {
             Cow::Borrowed(bytes) => text(bytes),
             Cow::Owned(bytes) => Cow::Owned(text(&bytes).into_owned()),
@@ -360,7 +367,7 @@ pub(crate) mod testing {
     use super::{Delivery, Verified};
 
     /// Takes a delivery for authentic, for tests of what comes after.
-    pub(crate) fn believe(delivery: Delivery<'_>) -> Verified<'_> {
+    pub(crate) fn assume_verified(delivery: Delivery<'_>) -> Verified<'_> {
         Verified::new(delivery, None)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 const GROUPS: [(&str, &[&str]); 2] = [
@@ -65,6 +66,10 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
         }
     }
     let query = request.query_string();
+    let total = if path.ends_with("/gitrepositories") { double.objects } else { 0 };
+    if query.contains("sendInitialEvents=true") {
+        return stream(total);
+    }
     if query.contains("watch=true") {
         return HttpResponse::Ok()
             .streaming(futures::stream::pending::<Result<web::Bytes, std::io::Error>>());
@@ -73,7 +78,6 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         pair.and_then(|value| value.parse::<usize>().ok())
     };
-    let total = if path.ends_with("/gitrepositories") { double.objects } else { 0 };
     let (limit, from) = (parameter("limit").unwrap_or(total), parameter("continue").unwrap_or(0));
     let to = total.min(from + limit);
     let next = if to < total { to.to_string() } else { String::new() };
@@ -81,6 +85,16 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
     HttpResponse::Ok().json(json!({
         "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "7", "continue": next}, "items": items,
     }))
+}
+
+/// The list at the head of a watch, as the real API server sends it.
+fn stream(objects: usize) -> HttpResponse {
+    let added = (0..objects).map(|at| json!({"type": "ADDED", "object": object(at)}));
+    let metadata = json!({"resourceVersion": "7", "annotations": {"k8s.io/initial-events-end": "true"}});
+    let end = json!({"type": "BOOKMARK", "object": {"metadata": metadata}});
+    let lines =
+        added.chain([end]).map(|event| Ok::<_, std::io::Error>(web::Bytes::from(format!("{event}\n"))));
+    HttpResponse::Ok().streaming(futures::stream::iter(lines).chain(futures::stream::pending()))
 }
 
 pub fn serve(port: &str, objects: &str) {

@@ -7,7 +7,7 @@ use flux_recv::internals::Facts;
 use flux_recv::internals::GitRef;
 use flux_recv::internals::RepositoryUrl;
 use flux_recv::internals::Selection;
-use flux_recv::internals::{CommitIds, Event, GitChanges, GitEvent, RefChange};
+use flux_recv::internals::{Event, GitChanges, GitEvent, RefChange};
 use flux_recv::internals::{Inventory, Object, matching};
 use flux_recv::internals::{Kind, Spec, Target};
 use serde_json::json;
@@ -20,7 +20,7 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 const REPOSITORIES: usize = 1000;
 
-/// The same sender twice, the second time with a filter that reads the whole body.
+/// The same provider twice, the second time with a filter that reads the whole body.
 const WITH_FILTER: &str = "
 fluxRecvVersion: 1
 endpoints:
@@ -166,7 +166,7 @@ fn inventory(objects: usize) -> Inventory {
 
 fn event(repository: usize) -> Event {
     let name = GitRef::branch("main");
-    let change = RefChange { name, deleted: false, commits: CommitIds::default(), head: None };
+    let change = RefChange::new(name);
     let repository = vec![RepositoryUrl::parse(&url(repository)).expect("a URL")];
     Event::Git(GitEvent { repository, ssh_url: None, changes: GitChanges::Refs(vec![change]) })
 }

@@ -26,8 +26,10 @@ fuzz_target!(|text: &str| {
     }
     let file = FOLDER.path().join("fluxrecv.yaml");
     std::fs::write(&file, text).expect("a file");
-    assert!(!config::files(&file).is_empty());
-    match config::load(&file, config::Rules::default()) {
+
+    let loaded = config::load(&file, config::Rules::default());
+    assert!(!loaded.files.is_empty());
+    match loaded.config {
         Ok(config) => assert!(config.endpoints.iter().count() > 0),
         Err(mistakes) => assert!(mistakes.to_string().lines().all(is_of_a_mistake)),
     }

@@ -14,7 +14,7 @@ use flux_recv::internals::Delivery;
 use flux_recv::internals::Event;
 use flux_recv::internals::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
 use flux_recv::internals::Key;
-use flux_recv::internals::{Credentials, Proof, VerifyContext, verify};
+use flux_recv::internals::{Credentials, Authentication, VerifyContext, verify};
 use libfuzzer_sys::fuzz_target;
 
 use no_fetch::NoFetch;
@@ -31,10 +31,10 @@ fuzz_target!(|input: &[u8]| {
     {
         headers.push(((*name).to_owned(), value.to_owned()));
     }
-    let credentials = Credentials::from_key(Key::new(b"fuzz-key".to_vec()).expect("a key"));
+    let credentials = Credentials::from_key(Key::new("test.key", b"fuzz-key".to_vec()).expect("a key"));
     let tools = VerifyContext::new(Arc::new(NoFetch), SystemTime::now);
     let delivery = Delivery { headers: &headers, body };
-    let verified = futures::executor::block_on(verify(delivery, Proof::PathOnly, &credentials, &tools));
+    let verified = futures::executor::block_on(verify(delivery, Authentication::PathOnly, &credentials, &tools));
     let Ok(verified) = verified else { panic!("the path is proof enough here") };
     let hosts = ["registry.example.com:5000".to_owned()];
     let git_hosts = ["git.example.com".to_owned()];

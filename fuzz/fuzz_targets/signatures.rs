@@ -13,7 +13,7 @@ use flux_recv::internals::PROVIDERS;
 use flux_recv::internals::Auth;
 use flux_recv::internals::Key;
 use flux_recv::internals::sign;
-use flux_recv::internals::{Credentials, Requirement, GoogleAccount, Proof, VerifyContext, verify};
+use flux_recv::internals::{Credentials, Requirement, GoogleAccount, Authentication, VerifyContext, verify};
 use libfuzzer_sys::fuzz_target;
 
 use no_fetch::NoFetch;
@@ -42,14 +42,14 @@ fuzz_target!(|input: &[u8]| {
     let account = GoogleAccount { audience: "fuzz".to_owned(), email: "fuzz@example.com".to_owned() };
     for text in ["fuzz-key-that-nobody-guesses-0123456789", "whsec_ZnV6ei1rZXktdGhhdC1ub2JvZHktZ3Vlc3Nlcw=="]
     {
-        let key = Key::new(text.as_bytes().to_vec()).expect("a key");
+        let key = Key::new("test.key", text.as_bytes().to_vec()).expect("a key");
         let (account, bearer) = (Requirement::Google(account.clone()), Requirement::Header(Auth::Bearer));
         let mut credentials = Credentials::from_key(key);
         let fetch = Arc::new(NoFetch);
         let tools = VerifyContext::new(fetch, SystemTime::now);
-        for provider in PROVIDERS.into_iter().filter(|provider| !matches!(provider.proof, Proof::PathOnly)) {
-            credentials.expects = match provider.proof {
-                Proof::GoogleIdentity => account.clone(),
+        for provider in PROVIDERS.iter().filter(|provider| !matches!(provider.authentication, Authentication::PathOnly)) {
+            credentials.expects = match provider.authentication {
+                Authentication::GoogleIdentity => account.clone(),
                 _ => bearer.clone(),
             };
             for line in lines.lines().take(4) {
@@ -58,14 +58,14 @@ fuzz_target!(|input: &[u8]| {
                     names.map(|name| (name.to_owned(), line.to_owned())).collect();
                 let delivery = Delivery { headers: &headers, body };
                 let result =
-                    futures::executor::block_on(verify(delivery, provider.proof, &credentials, &tools));
+                    futures::executor::block_on(verify(delivery, provider.authentication, &credentials, &tools));
                 let real =
-                    sign(&delivery, provider.proof, &credentials, SystemTime::now()).unwrap_or_default();
+                    sign(&delivery, provider.authentication, &credentials, SystemTime::now()).unwrap_or_default();
                 // More than one space behind a scheme is as good.
                 let written = line.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
                 let is_real = real.iter().any(|(_, value)| written.contains(&value.to_lowercase()));
                 // Artifactory may send the key itself.
-                let is_key = matches!(provider.proof, Proof::TokenOrHmac(_)) && line.trim() == text;
+                let is_key = matches!(provider.authentication, Authentication::TokenOrHmac(_)) && line.trim() == text;
                 assert!(result.is_err() || is_real || is_key, "{} believed {line:?}", provider.name);
             }
         }

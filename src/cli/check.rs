@@ -37,7 +37,7 @@ pub(super) struct CheckArgs {
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config, Rules::default())?;
+    let config = config::load(&args.config.config, Rules::default()).config?;
     say(&describe_config(&config))?;
     let in_order = match &config.api {
         _ if args.no_cluster => true,
@@ -72,11 +72,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn describe_config(config: &Config) -> String {
     let mut text = "endpoints:\n".to_owned();
     for endpoint in config.endpoints.iter() {
-        let proof = match endpoint.proves_the_sender() {
+        let authentication = match endpoint.is_authenticated() {
             true => "deliveries are authenticated",
             false => "protected by the secret path alone",
         };
-        text.push_str(&format!("  {} ({}): {proof}\n", endpoint.name, endpoint.provider.name));
+        text.push_str(&format!("  {} ({}): {authentication}\n", endpoint.name, endpoint.provider.name));
     }
     for warning in &config.warnings {
         text.push_str(&format!("warning: {warning}\n"));

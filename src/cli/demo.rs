@@ -16,7 +16,8 @@ use super::{keygen, runtime, say, serve};
 use crate::config::{self, Rules};
 use crate::listener;
 use crate::offline::{add_manifests, known_to_be_empty};
-use crate::server::{self, Limits, Service};
+use crate::server;
+use crate::service::{Limits, Service};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -37,7 +38,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("flux-recv-demo-").tempdir()?;
     let config_file = write_config(folder.path())?;
-    let config = config::load(&config_file, Rules::default())?;
+    let config = config::load(&config_file, Rules::default()).config?;
     let mut inventory = known_to_be_empty();
     add_manifests(&mut inventory, DEMO_OBJECTS_YAML).context("example/objects/objects.yaml")?;
 
@@ -47,7 +48,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     }
     runtime()?.block_on(async {
         let limits = Limits { body: MAX_ANSWER_BYTES, ..Limits::default() };
-        let service = serve::offline_service(config, inventory, limits).await;
+        let service = serve::offline_service(config, inventory, limits, serve::verify_context()).await;
         let listener = listener::bind("127.0.0.1:0")?;
         let base = format!("http://{}", listener::local_address(&listener)?);
         let running = server::start(listener, Arc::clone(&service))?;

@@ -1,4 +1,4 @@
-//! `flux-recv send`: a delivery as the endpoint's sender would post it.
+//! `flux-recv send`: a delivery as the endpoint's provider would post it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ pub(super) struct SendArgs {
     /// The scheme and host that flux-recv is reached at
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "FLUX_RECV_BASE")]
     to: String,
-    /// `push`, `ping`, or with --body the sender's own name of the event.
+    /// `push`, `ping`, or with --body the provider's own name of the event.
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
     /// Any URL of the repository that was pushed to.
@@ -48,7 +48,7 @@ pub(super) struct SendArgs {
 }
 
 pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config, Rules::default())?;
+    let config = config::load(&args.config.config, Rules::default()).config?;
     let Some(endpoint) = config.endpoints.named(&args.endpoint) else {
         let names: Vec<&str> = config.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
         bail!("no endpoint is called `{}`; there are {}", args.endpoint, names.join(", "));
@@ -117,7 +117,8 @@ pub(super) async fn post(
 ) -> anyhow::Result<(u16, String)> {
     let UnsignedDelivery { headers, mut body } = composed;
     let delivery = Delivery { headers: &headers, body: body.as_bytes() };
-    let proof = sign(&delivery, endpoint.provider.proof, &endpoint.credentials, SystemTime::now())?;
+    let authentication =
+        sign(&delivery, endpoint.provider.authentication, &endpoint.credentials, SystemTime::now())?;
     if tampering == Tampering::Forged {
         body.push(' ');
     }
@@ -128,7 +129,7 @@ pub(super) async fn post(
     }
     let client = client.build()?;
     let mut request = client.post(url).body(body);
-    for (name, value) in headers.iter().chain(&proof) {
+    for (name, value) in headers.iter().chain(&authentication) {
         request = request.header(name, value);
     }
     // The URL holds the secret path, which an error must not repeat.

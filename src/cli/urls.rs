@@ -19,7 +19,7 @@ pub(super) struct UrlsArgs {
 }
 
 pub(super) fn run(args: &UrlsArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config, Rules::default())?;
+    let config = config::load(&args.config.config, Rules::default()).config?;
     let described: Vec<String> =
         config.endpoints.iter().map(|endpoint| describe(endpoint, &args.base)).collect();
     say(&described.join("\n"))?;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::connection::ApiConnection;
 use super::describe;
-use super::extent::Extent;
+use super::kind_states::KindStates;
 use super::resources::Resources;
 use crate::flux::{REQUESTED_AT, Target};
 use crate::matching::Inventory;
@@ -27,7 +27,7 @@ pub struct Annotator {
     pub(super) connection: ApiConnection,
     pub(super) resources: Arc<Resources>,
     pub(super) inventory: Arc<RwLock<Inventory>>,
-    pub(super) extent: Arc<Extent>,
+    pub(super) states: Arc<KindStates>,
 }
 
 /// What the API server, or something before it, may ask for at most.
@@ -71,7 +71,7 @@ impl Annotator {
 
     /// A slip of the API server, unless the watches have found the kind gone for long.
     fn not_served(&self, target: &Target, why: &str) -> WriteError {
-        match self.extent.lacks_the_kind_of(target) {
+        match self.states.is_kind_gone(target) {
             true => WriteError::NotFound,
             false => temporary(why),
         }
@@ -141,7 +141,7 @@ impl Writer for Annotator {
 
     fn is_gone(&self, target: &Target) -> bool {
         let held = self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target);
-        !held && self.extent.would_know(target)
+        !held && self.states.would_know(target)
     }
 }
 

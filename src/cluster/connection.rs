@@ -1,6 +1,7 @@
 //! How the API server is reached, and with which credentials.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub struct ApiConnection {
 struct SharedConnection {
     options: ClusterOptions,
     client: RwLock<(Client, Instant)>,
+    /// The API server has refused a list as a stream, or was silent in one.
+    lists_in_pages: AtomicBool,
 }
 
 /// The API server has to take a connection within this time.
@@ -46,8 +49,22 @@ impl ApiConnection {
     pub async fn open(options: ClusterOptions) -> anyhow::Result<ApiConnection> {
         let client = connect(&options).await?;
         Ok(ApiConnection {
-            shared: Arc::new(SharedConnection { options, client: RwLock::new((client, Instant::now())) }),
+            shared: Arc::new(SharedConnection {
+                options,
+                client: RwLock::new((client, Instant::now())),
+                lists_in_pages: AtomicBool::new(false),
+            }),
         })
+    }
+
+    /// Whether lists may be requested as streams.
+    pub(super) fn streams_lists(&self) -> bool {
+        !self.shared.lists_in_pages.load(Ordering::Relaxed)
+    }
+
+    /// From now on lists are requested in pages.
+    pub(super) fn list_in_pages(&self) {
+        self.shared.lists_in_pages.store(true, Ordering::Relaxed);
     }
 
     /// Returns a client over the shared connection pool.

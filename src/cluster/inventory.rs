@@ -1,24 +1,25 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use kube::Api;
 use kube::api::{DynamicObject, ListParams};
-use kube::core::ApiResource;
-use kube::{Api, Client};
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::AbortHandle;
 
 use super::annotate::Annotator;
 use super::connection::ApiConnection;
-use super::extent::Extent;
 use super::gap::{Gap, MissedChanges};
-use super::knowledge::Knowledge;
+use super::kind_state::KindChange;
+use super::kind_states::KindStates;
+use super::lock;
 use super::resources::Resources;
-use super::watch::{Scope, Watch, WatchEvent, WatchedObject};
-use super::{describe, lock, status_code};
-use crate::backoff::growing_pause;
+use super::watch::{Scope, WatchEvent, WatchedObject};
+use super::watch_driver::{
+    Interruption, REFUSED_RETRY_INTERVAL, Verdict, WatchDriver, WatchSource, WatchedResource, spawn_watch,
+};
 use crate::flux::needs::InventoryNeeds;
 use crate::flux::{Kind, Spec, Target};
 use crate::follow_through::FollowThrough;
@@ -30,14 +31,12 @@ pub struct Watches {
     connection: ApiConnection,
     resources: Arc<Resources>,
     inventory: Arc<RwLock<Inventory>>,
-    scopes: Vec<Scope>,
-    extent: Arc<Extent>,
+    states: Arc<KindStates>,
     follow_through: FollowThrough,
     metrics: Arc<Metrics>,
-    knowledge: Knowledge,
-    /// What is watched or about to be.
+    /// The kinds that are watched or about to be, and those whose objects filters read.
     needs: Mutex<InventoryNeeds>,
-    /// The kinds that were listed before filters read their objects.
+    /// The kinds that have to be listed again, since filters read their objects from now on.
     outdated: Mutex<BTreeSet<Kind>>,
     more_needs: Notify,
     /// Objects of which it was logged that something in them cannot be used.
@@ -45,41 +44,14 @@ pub struct Watches {
     missed: MissedChanges,
 }
 
-/// When to look again for what is missing or forbidden.
-const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether the states of all kinds are known.
+const KNOWN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// When to ask again after the API server did not answer; varied so that replicas spread.
-const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
-
-/// A "forbidden" or "no such kind" may be a slip of an API server that has just started, so often;
-/// the pauses after it double.
-const MAX_TRANSIENT_REFUSALS: u32 = 3;
-const FIRST_REFUSAL_DELAY: Duration = Duration::from_secs(2);
-
-/// How long a list may be silent, and a question about what is served may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// So many failures in a row with an API server that does answer mean that one kind is broken; the
-/// others do not wait for it any longer.
-const MAX_ANSWERED_FAILURES: u32 = 5;
-
-/// So many times in a row without an answer, the address and CA of the API server are read again.
-const FAILURES_BEFORE_RELOAD: u32 = 3;
-
-/// Why a watch ended.
-#[derive(Debug, PartialEq, Eq)]
-enum WatchEnd {
-    Forbidden,
-    NotServed,
-    Unauthorized,
-    /// No answer came so often that the address or its CA may have changed.
-    Unreachable,
-    Silent,
-}
+/// The answer to the question whether the whole cluster may be listed has to come in this time.
+const PERMISSION_CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Watches {
-    /// Watches of a cluster, in these namespaces or everywhere; nothing is asked until
+    /// Creates the watches of a cluster, in these namespaces or everywhere. Nothing is requested until
     /// [`Watches::run`].
     pub fn new(
         connection: ApiConnection,
@@ -93,11 +65,9 @@ impl Watches {
         let watches = Watches {
             connection,
             resources: Arc::default(),
-            extent: Arc::new(Extent::new(scopes.clone())),
-            scopes,
-            follow_through,
-            knowledge: Knowledge::new(Arc::clone(&inventory), Arc::clone(&metrics)),
+            states: Arc::new(KindStates::new(scopes, Arc::clone(&inventory), Arc::clone(&metrics))),
             inventory,
+            follow_through,
             metrics,
             needs: Mutex::default(),
             outdated: Mutex::default(),
@@ -109,365 +79,263 @@ impl Watches {
         Arc::new(watches)
     }
 
-    /// Watches this as well. What is watched once stays so until the process ends. From here on
-    /// deliveries wait for what of it is not known yet.
+    /// Watches this as well, until the process ends. From here on deliveries wait for what of it is not
+    /// known yet.
     pub fn also_watch(&self, more: InventoryNeeds) {
         let mut needs = lock(&self.needs);
         for kind in more.kinds.into_iter().filter(|kind| needs.kinds.insert(*kind)) {
-            self.scopes.iter().for_each(|scope| self.knowledge.expect(kind, scope));
+            self.states.add(kind);
         }
         for kind in more.read_by_filters.into_iter().filter(|kind| needs.read_by_filters.insert(*kind)) {
-            self.scopes.iter().for_each(|scope| self.knowledge.unknow_details(kind, scope));
+            self.states.need_filter_fields(kind);
             lock(&self.outdated).insert(kind);
         }
         drop(needs);
         self.more_needs.notify_one();
     }
 
-    /// The writer that asks objects of this cluster.
+    /// Returns the writer that patches objects of this cluster.
     pub fn annotator(&self) -> Annotator {
         Annotator {
             connection: self.connection.clone(),
             resources: Arc::clone(&self.resources),
             inventory: Arc::clone(&self.inventory),
-            extent: Arc::clone(&self.extent),
+            states: Arc::clone(&self.states),
         }
     }
 
-    /// Waits for objects that were made or changed while their watch was interrupted.
+    /// Waits for objects that were created or changed while their watch was interrupted.
     pub async fn missed_changes(&self) -> BTreeSet<Target> {
         self.missed.take().await
     }
 
-    /// Watches all kinds; never ends. A watch that panics is started again, and so is one that has to
-    /// list once more what filters read.
+    /// Watches all kinds; never ends. A kind whose objects filters come to read is listed again.
     pub async fn run(self: Arc<Watches>) {
-        let mut tasks = JoinSet::new();
-        let mut running: HashMap<Id, KindWatch> = HashMap::new();
-        let start = |tasks: &mut JoinSet<()>, kind: Kind, scope: Scope, after: Duration| {
-            let (watches, of) = (Arc::clone(&self), scope.clone());
-            let task = tasks.spawn(async move {
-                tokio::time::sleep(after).await;
-                watches.keep(kind, of).await;
-            });
-            (task.id(), KindWatch { kind, scope, task })
-        };
+        let mut running: BTreeMap<Kind, Vec<AbortHandle>> = BTreeMap::new();
         loop {
-            let outdated = std::mem::take(&mut *lock(&self.outdated));
-            let to_end = running.values().filter(|watch| outdated.contains(&watch.kind));
-            to_end.for_each(|watch| watch.task.abort());
+            for kind in std::mem::take(&mut *lock(&self.outdated)) {
+                running.remove(&kind).into_iter().flatten().for_each(|watch| watch.abort());
+            }
             let wanted = lock(&self.needs).kinds.clone();
             for kind in wanted {
-                if !running.values().any(|watch| watch.kind == kind) {
-                    let scopes = self.scopes.iter().cloned();
-                    running.extend(scopes.map(|scope| start(&mut tasks, kind, scope, Duration::ZERO)));
-                }
+                running.entry(kind).or_insert_with(|| self.start(kind));
             }
-            let ended = tokio::select! {
-                () = self.more_needs.notified() => continue,
-                Some(ended) = tasks.join_next_with_id() => ended,
-            };
-            let Err(err) = ended else { continue };
-            let Some(KindWatch { kind, scope, .. }) = running.remove(&err.id()) else { continue };
-            let mut pause = Duration::ZERO;
-            if err.is_panic() {
-                log::error!(kind:%, scope:%; "watch panicked, restarting; please report this");
-                pause = MAX_RETRY_DELAY;
-            }
-            running.extend([start(&mut tasks, kind, scope, pause)]);
+            self.more_needs.notified().await;
         }
     }
 
-    /// Waits until it is known of every kind which objects there are, or that nobody may know. Longer
-    /// than [`Watches::synced`], which does not wait for what is broken.
+    /// Starts a watch of the kind for each scope.
+    fn start(self: &Arc<Watches>, kind: Kind) -> Vec<AbortHandle> {
+        let start = |scope: &Scope| {
+            let (watches, of_watch) = (Arc::clone(self), scope.clone());
+            spawn_watch(
+                kind.to_string(),
+                scope.clone(),
+                || {},
+                move || {
+                    let (watches, scope) = (Arc::clone(&watches), of_watch.clone());
+                    async move { watches.watch(kind, scope).await }
+                },
+            )
+        };
+        self.states.scopes().iter().map(start).collect()
+    }
+
+    /// Waits until events of every kind can be matched. Longer than [`Watches::synced`], which does not
+    /// wait for what is broken.
     pub async fn all_known(&self) {
         while !self.is_all_known() {
-            tokio::time::sleep(FIRST_REFUSAL_DELAY).await;
+            tokio::time::sleep(KNOWN_CHECK_INTERVAL).await;
         }
     }
 
     /// Whether [`Watches::all_known`] would end at once.
     pub fn is_all_known(&self) -> bool {
-        self.knowledge.is_all_known()
+        self.states.is_all_known()
     }
 
-    /// Tells whenever more is known than before.
+    /// Is notified whenever events can be matched that could not be before.
     pub fn became_known(&self) -> Arc<Notify> {
-        self.knowledge.became_known()
+        self.states.became_known()
     }
 
-    /// The kinds of which objects may exist that cannot be listed.
+    /// Returns the kinds of which objects may exist that cannot be listed.
     pub fn unlistable_kinds(&self) -> BTreeSet<Kind> {
-        self.knowledge.unlistable_kinds()
+        self.states.unlistable_kinds()
     }
 
-    /// Waits until every kind is known, missing, forbidden or broken.
+    /// Waits until every kind is listed, absent, forbidden or broken.
     pub async fn synced(&self) {
-        self.knowledge.all_settled().await;
+        self.states.all_settled().await;
     }
 
-    async fn keep(&self, kind: Kind, scope: Scope) {
-        let mut trouble = WatchFailures::default();
+    /// Watches a kind in a scope; never ends.
+    async fn watch(&self, kind: Kind, scope: Scope) {
+        let mut driver = WatchDriver::new(&self.connection, self.source(kind, &scope));
+        let mut reader = ListReader::new(kind, scope.clone(), None);
         loop {
-            let client = self.connection.client();
-            let resource = match self.discover(&client, kind).await {
-                Ok(Some(resource)) => resource,
-                Ok(None) => {
-                    trouble.missing += 1;
-                    self.not_served(kind, &scope, trouble.missing).await;
+            let Interruption { verdict, failure } = match driver.next().await {
+                Ok(event) => {
+                    self.take(&mut reader, event);
                     continue;
                 }
-                Err(failure) => {
-                    trouble.failures += 1;
-                    trouble.answered_failures += u32::from(failure.code.is_some());
-                    self.after_failed_discovery(kind, &scope, &failure, &trouble).await;
-                    continue;
-                }
+                Err(interruption) => interruption,
             };
-            (trouble.missing, trouble.failures) = (0, 0);
-            let ended = self.watch(kind, &client, &resource, &scope, &scope, &mut trouble).await;
-            match ended {
-                WatchEnd::Forbidden if trouble.forbidden < self.slips(kind, &scope) => {
-                    tokio::time::sleep(FIRST_REFUSAL_DELAY * 2_u32.saturating_pow(trouble.forbidden)).await;
-                    trouble.forbidden += 1;
+            match verdict {
+                Verdict::Transient => {}
+                // What is missing then is told in a moment.
+                Verdict::Broken if failure.code == Some(403) => {}
+                Verdict::Broken => self.broken(kind, &scope, failure.code == Some(404)),
+                Verdict::Forbidden if scope == Scope::Cluster => {
+                    self.watch_own_namespace(kind).await;
+                    driver = WatchDriver::new(&self.connection, self.source(kind, &scope));
                 }
-                WatchEnd::Forbidden if scope == Scope::Cluster => {
-                    self.keep_own_namespace(kind, &client, &resource).await;
-                    trouble = WatchFailures::default();
-                }
-                WatchEnd::Forbidden => self.forbidden(kind, &scope, &scope).await,
-                // Read again, since either may have been exchanged.
-                WatchEnd::Unreachable => self.connection.reload_credentials().await,
-                WatchEnd::NotServed | WatchEnd::Unauthorized | WatchEnd::Silent => {
-                    trouble.answered_failures += 1;
-                    self.settle_if_broken(kind, &scope, trouble.answered_failures);
-                    if ended == WatchEnd::Unauthorized {
-                        self.connection.reload_credentials().await;
-                    }
-                    tokio::time::sleep(FIRST_RETRY_DELAY).await;
-                }
+                Verdict::Forbidden => self.forbidden(kind, &scope, &scope),
+                Verdict::Absent { is_confirmed } => self.absent(kind, &scope, is_confirmed),
             }
         }
     }
 
-    /// How often "forbidden" may be a slip: what was listed before mostly comes back when an API
-    /// server that has just started knows its roles.
-    fn slips(&self, kind: Kind, scope: &Scope) -> u32 {
-        if self.extent.was_listed(kind, scope) { MAX_TRANSIENT_REFUSALS + 1 } else { MAX_TRANSIENT_REFUSALS }
+    fn source(&self, kind: Kind, scope: &Scope) -> WatchSource {
+        let resource = WatchedResource::Discovered(kind, Arc::clone(&self.resources));
+        WatchSource { kind: kind.to_string(), resource, scope: scope.clone(), name: None }
     }
 
-    async fn discover(&self, client: &Client, kind: Kind) -> Result<Option<ApiResource>, Failure> {
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.resources.discover(client, kind)).await {
-            Ok(found) => found.map_err(|err| Failure { code: status_code(&err), why: describe(&err) }),
-            Err(_) => {
-                Err(Failure { code: None, why: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()) })
-            }
-        }
-    }
-
-    async fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
-        log::warn!(
-            kind:%, scope:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
-            "kind cannot be listed; grant the ClusterRole flux-recv (`flux-recv check` names the missing rights)"
-        );
-        self.knowledge.forbidden(kind, stands_for, stands_for.place());
-        tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
-    }
-
-    /// Watches the own namespace until the whole cluster may be listed. What was known of the rest
-    /// stays: a right that is missing for a moment must not look like deletions.
-    async fn keep_own_namespace(&self, kind: Kind, client: &Client, resource: &ApiResource) {
-        let own = Scope::Namespace(client.default_namespace().to_owned());
+    /// Watches the own namespace until the whole cluster can be listed. What was known of the rest stays:
+    /// a right that is missing for a moment must not look like deletions.
+    async fn watch_own_namespace(&self, kind: Kind) {
+        let namespace = self.connection.client().default_namespace().to_owned();
+        let own = Scope::Namespace(namespace.clone());
         log::warn!(
             kind:%, scope:% = own, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
             "kind cannot be listed in the whole cluster, watching the own namespace"
         );
-        let mut trouble = WatchFailures::default();
+        let mut driver = WatchDriver::new(&self.connection, self.source(kind, &own)).without_slips();
+        let mut reader = ListReader::new(kind, Scope::Cluster, Some(namespace));
+        let watch = async {
+            loop {
+                match driver.next().await {
+                    Ok(event) => self.take(&mut reader, event),
+                    Err(Interruption { verdict: Verdict::Transient | Verdict::Broken, .. }) => {}
+                    Err(Interruption { verdict: Verdict::Forbidden, .. }) => {
+                        self.forbidden(kind, &own, &Scope::Cluster);
+                    }
+                    Err(_) => return,
+                }
+            }
+        };
         tokio::select! {
-            () = self.until_the_cluster_may_be_listed(client, resource) => {
+            () = self.until_the_cluster_can_be_listed(kind) => {
                 log::info!(kind:%; "kind can be listed in the whole cluster again");
             }
-            ended = self.watch(kind, client, resource, &own, &Scope::Cluster, &mut trouble) => match ended {
-                WatchEnd::Forbidden => self.forbidden(kind, &own, &Scope::Cluster).await,
-                _ => tokio::time::sleep(FIRST_RETRY_DELAY).await,
-            }
+            () = watch => {}
         }
     }
 
-    async fn until_the_cluster_may_be_listed(&self, client: &Client, resource: &ApiResource) {
-        let everywhere: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+    async fn until_the_cluster_can_be_listed(&self, kind: Kind) {
         loop {
             tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
+            let Some(resource) = self.resources.get(kind) else { continue };
+            let everywhere: Api<DynamicObject> = Api::all_with(self.connection.client(), &resource);
             let first = ListParams::default().limit(1);
-            if let Ok(Ok(_)) = tokio::time::timeout(ANSWER_TIMEOUT, everywhere.list_metadata(&first)).await {
+            let listed = everywhere.list_metadata(&first);
+            if let Ok(Ok(_)) = tokio::time::timeout(PERMISSION_CHECK_TIMEOUT, listed).await {
                 return;
             }
         }
     }
 
-    /// The first few "no such kind" may be slips; then it is a fact, and a minute later the objects
-    /// went with the kind.
-    async fn not_served(&self, kind: Kind, scope: &Scope, times: u32) {
-        if times <= MAX_TRANSIENT_REFUSALS {
-            tokio::time::sleep(FIRST_REFUSAL_DELAY * 2_u32.saturating_pow(times - 1)).await;
-            if times > 1 {
-                self.knowledge.settled(kind, scope);
-            }
+    fn forbidden(&self, kind: Kind, scope: &Scope, stands_for: &Scope) {
+        log::warn!(
+            kind:%, scope:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
+            "kind cannot be listed; grant the ClusterRole flux-recv (`flux-recv check` names the missing rights)"
+        );
+        self.states.apply(kind, stands_for, KindChange::Forbidden { place: stands_for.place() });
+    }
+
+    /// A minute after the first final answer the objects are gone with their kind.
+    fn absent(&self, kind: Kind, scope: &Scope, is_confirmed: bool) {
+        if is_confirmed {
+            self.write().retain(kind, |target| !scope.covers(target));
+            self.count(kind);
+        } else {
+            log::warn!(kind:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs(); "kind is not served by the cluster, retrying");
+        }
+        self.states.apply(kind, scope, KindChange::Absent { is_confirmed });
+    }
+
+    fn broken(&self, kind: Kind, scope: &Scope, is_absent: bool) {
+        let before = self.states.get(kind, scope);
+        self.states.apply(kind, scope, KindChange::Broken);
+        if is_absent {
             return;
         }
-        if times == MAX_TRANSIENT_REFUSALS + 1 {
-            log::warn!(kind:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs(); "kind is not served by the cluster, retrying");
-        } else {
-            self.write().retain(kind, |target| !scope.covers(target));
-            self.extent.absent(kind, scope);
-            self.count(kind);
-        }
-        self.knowledge.known(kind, scope, true);
-        tokio::time::sleep(REFUSED_RETRY_INTERVAL).await;
-    }
-
-    async fn after_failed_discovery(
-        &self,
-        kind: Kind,
-        scope: &Scope,
-        failure: &Failure,
-        trouble: &WatchFailures,
-    ) {
-        if failure.code == Some(401) {
-            self.connection.reload_credentials().await;
-        }
-        let pause = trouble.pause();
-        log::warn!(kind:%, why:% = failure.why, retry_in_s = pause.as_secs(); "API discovery failed, retrying");
-        self.settle_if_broken(kind, scope, trouble.answered_failures);
-        tokio::time::sleep(pause).await;
-    }
-
-    /// Watches a kind in `scope` until the way of watching it has to change; `stands_for` is the
-    /// scope that is known then.
-    async fn watch(
-        &self,
-        kind: Kind,
-        client: &Client,
-        resource: &ApiResource,
-        scope: &Scope,
-        stands_for: &Scope,
-        trouble: &mut WatchFailures,
-    ) -> WatchEnd {
-        let mut watch = Watch::new(client.clone(), resource, scope);
-        let mut listed = HashSet::new();
-        let mut gap = Gap::default();
-        // Of the list, from its beginning: filters may come to read the kind in its middle.
-        let mut with_details = false;
-        loop {
-            let seen = match watch.is_listing() {
-                true => match tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await {
-                    Ok(seen) => seen,
-                    Err(_) => {
-                        log::warn!(kind:%, scope:%, after_s = ANSWER_TIMEOUT.as_secs(); "list timed out, retrying");
-                        return WatchEnd::Silent;
-                    }
-                },
-                // Once it stands, a watch may be silent; the client has a limit of its own for that.
-                false => watch.next().await,
-            };
-            match seen {
-                Ok(seen) => {
-                    match seen {
-                        // A new list or watch only begins with this; it may fail like the one before.
-                        WatchEvent::Opened(unwatched) => gap.opened(unwatched, Instant::now()),
-                        WatchEvent::Listing => {
-                            with_details = self.keeps_details(kind);
-                            // Deliveries wait for the first list, unless they were told that there is no such kind.
-                            let nobody_waits = !self.knowledge.is_awaited(kind, stands_for);
-                            gap.listing(self.extent.was_listed(kind, scope) || nobody_waits);
-                            // A kind that was missing or forbidden is there now.
-                            if !self.extent.was_listed(kind, scope) {
-                                self.knowledge.unknow(kind, stands_for);
-                            }
-                        }
-                        _ => *trouble = WatchFailures::default(),
-                    }
-                    if self.apply(kind, scope, seen, &mut listed, &gap) {
-                        self.extent.listed(kind, scope);
-                        // The own namespace stands for the cluster only once that is sure to be forbidden.
-                        if scope == stands_for {
-                            self.knowledge.allowed(kind, stands_for);
-                            self.knowledge.known(kind, stands_for, with_details);
-                        } else {
-                            let place = format!("outside of namespace {scope}");
-                            self.knowledge.forbidden(kind, stands_for, place);
-                        }
-                    }
-                }
-                Err(interruption) => {
-                    match interruption.code {
-                        Some(401) => return WatchEnd::Unauthorized,
-                        Some(403) => return WatchEnd::Forbidden,
-                        Some(404) => return WatchEnd::NotServed,
-                        code => trouble.answered_failures += u32::from(code.is_some()),
-                    }
-                    trouble.failures += 1;
-                    if trouble.failures == 1 {
-                        log::warn!(kind:%, scope:%, why:% = interruption.why; "watch interrupted, retrying");
-                    }
-                    if interruption.code.is_none() && trouble.failures.is_multiple_of(FAILURES_BEFORE_RELOAD)
-                    {
-                        return WatchEnd::Unreachable;
-                    }
-                    self.settle_if_broken(kind, stands_for, trouble.answered_failures);
-                    tokio::time::sleep(trouble.pause()).await;
-                }
-            }
+        if !before.is_settled() {
+            log::error!(kind:%, scope:%; "kind cannot be listed; continuing without it");
+        } else if before.is_awaited() {
+            log::warn!(kind:%, scope:%; "kind cannot be listed; its deliveries wait");
         }
     }
 
-    /// Applies what was seen; says whether it ended a list. What a list does not hold any more is gone.
-    fn apply(
-        &self,
-        kind: Kind,
-        scope: &Scope,
-        seen: WatchEvent<WatchedObject>,
-        listed: &mut HashSet<Target>,
-        gap: &Gap,
-    ) -> bool {
-        let mut is_complete = false;
-        match seen {
-            WatchEvent::Opened(_) | WatchEvent::Unchanged => {}
-            WatchEvent::Listing => listed.clear(),
+    /// Applies an event to the inventory, and to the state of the kind.
+    fn take(&self, reader: &mut ListReader, event: WatchEvent<WatchedObject>) {
+        let kind = reader.kind;
+        match event {
+            WatchEvent::Opened(unwatched) => reader.gap.opened(unwatched, Instant::now()),
+            WatchEvent::Listing => self.list_began(reader),
             WatchEvent::Listed(object) => {
                 let target = object.target(kind);
-                self.put(&target, object, gap);
-                listed.insert(target);
+                self.put(&target, object, &reader.gap);
+                reader.listed.insert(target);
                 // A list is counted when it is complete.
-                return false;
+                return;
             }
-            WatchEvent::Complete => {
-                let listed = std::mem::take(listed);
-                self.write().retain(kind, |target| !scope.covers(target) || listed.contains(target));
-                is_complete = true;
-            }
-            WatchEvent::Changed(object) => self.put(&object.target(kind), object, gap),
+            WatchEvent::Complete => self.list_ended(reader),
+            WatchEvent::Changed(object) => self.put(&object.target(kind), object, &reader.gap),
             WatchEvent::Gone(object) => {
                 let target = object.target(kind);
                 self.follow_through.forget(&target);
                 lock(&self.faulty).remove(&target);
                 self.write().remove(&target);
             }
+            WatchEvent::Unchanged => {}
         }
         self.metrics.inventory_seen(kind);
         self.count(kind);
-        is_complete
     }
 
-    fn count(&self, kind: Kind) {
+    fn list_began(&self, reader: &mut ListReader) {
+        let ListReader { kind, scope, namespace, listed, gap, has_filter_fields } = reader;
+        gap.listing(self.states.get(*kind, scope).may_have_missed_changes(namespace.as_deref()));
+        self.states.apply(*kind, scope, KindChange::ListBegan { namespace: namespace.clone() });
+        *has_filter_fields = self.keeps_filter_fields(*kind);
+        listed.clear();
+    }
+
+    /// What the list does not hold is gone.
+    fn list_ended(&self, reader: &mut ListReader) {
+        let (listed, covered) = (std::mem::take(&mut reader.listed), reader.covered());
+        let ListReader { kind, scope, namespace, has_filter_fields, .. } = &*reader;
+        self.write().retain(*kind, |target| !covered.covers(target) || listed.contains(target));
+        let objects = self.count(*kind);
+        if namespace.is_none() && !self.states.get(*kind, scope).is_known() {
+            log::info!(kind:%, scope:%, objects; "kind listed");
+        }
+        let ended =
+            KindChange::ListEnded { namespace: namespace.clone(), has_filter_fields: *has_filter_fields };
+        self.states.apply(*kind, scope, ended);
+    }
+
+    fn count(&self, kind: Kind) -> usize {
         let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
         self.metrics.inventory(kind, objects);
+        objects
     }
 
     /// An object that cannot be read hides only itself; it is still there.
     fn put(&self, target: &Target, mut object: WatchedObject, gap: &Gap) {
         let progress = object.progress();
-        let details = self.keeps_details(target.kind).then(|| object.details());
+        let details = self.keeps_filter_fields(target.kind).then(|| object.details());
         let marks = object.take_marks();
         let spec = Spec::read(target.kind, object.spec.as_deref());
         let ignored = spec.as_ref().ok().and_then(ignored_field);
@@ -498,19 +366,7 @@ impl Watches {
         inventory.put(object);
     }
 
-    fn settle_if_broken(&self, kind: Kind, scope: &Scope, answered_failures: u32) {
-        if answered_failures < MAX_ANSWERED_FAILURES {
-            return;
-        }
-        if !self.knowledge.is_settled(kind, scope) {
-            log::error!(kind:%, scope:%; "kind cannot be listed; continuing without it");
-            self.knowledge.settled(kind, scope);
-        } else if answered_failures == MAX_ANSWERED_FAILURES && self.knowledge.is_awaited(kind, scope) {
-            log::error!(kind:%, scope:%; "kind cannot be listed; its deliveries wait");
-        }
-    }
-
-    fn keeps_details(&self, kind: Kind) -> bool {
+    fn keeps_filter_fields(&self, kind: Kind) -> bool {
         lock(&self.needs).read_by_filters.contains(&kind)
     }
 
@@ -519,33 +375,28 @@ impl Watches {
     }
 }
 
-/// A watch of one kind in one scope.
-struct KindWatch {
+/// What is remembered between the events of one watch.
+struct ListReader {
     kind: Kind,
+    /// The scope whose state changes.
     scope: Scope,
-    task: AbortHandle,
+    /// The namespace that is watched in place of that scope.
+    namespace: Option<String>,
+    listed: HashSet<Target>,
+    gap: Gap,
+    /// The list holds what filters read, from its beginning: filters may come to read the kind in its
+    /// middle.
+    has_filter_fields: bool,
 }
 
-/// What has gone wrong with a kind since it was last listed.
-#[derive(Default)]
-struct WatchFailures {
-    /// Failures of any kind.
-    failures: u32,
-    /// Failures with an API server that did answer.
-    answered_failures: u32,
-    missing: u32,
-    forbidden: u32,
-}
-
-impl WatchFailures {
-    /// How long to wait after the last failure.
-    fn pause(&self) -> Duration {
-        growing_pause(FIRST_RETRY_DELAY, MAX_RETRY_DELAY, self.failures.saturating_sub(1))
+impl ListReader {
+    fn new(kind: Kind, scope: Scope, namespace: Option<String>) -> ListReader {
+        let (listed, gap) = (HashSet::new(), Gap::default());
+        ListReader { kind, scope, namespace, listed, gap, has_filter_fields: false }
     }
-}
 
-/// Why the API server did not say what it serves.
-struct Failure {
-    code: Option<u16>,
-    why: String,
+    /// The scope that is really watched.
+    fn covered(&self) -> Scope {
+        self.namespace.clone().map_or_else(|| self.scope.clone(), Scope::Namespace)
+    }
 }

@@ -294,7 +294,7 @@ impl ReceiversState {
                         digest_before = Some(last.digest().to_owned());
                     }
                     if let Some(digest) = &digest_before {
-                        endpoint = endpoint.also_at(digest.clone());
+                        endpoint = endpoint.with_former_path(digest);
                     }
                     Some(Arc::new(endpoint))
                 }

@@ -1,5 +1,6 @@
-//! One watch: a list in pages, then what changes, and a list again when the server has forgotten
-//! where it was.
+//! One watch: a list, then what changes, and a list again when the server has forgotten where it was.
+//!
+//! The list comes as a stream at the head of the watch where the API server offers that, else in pages.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::connection::ApiConnection;
 use super::list_scanner::{ListScanner, MAX_OBJECT_BYTES};
 use super::{describe, status_code};
 use crate::backoff::growing_pause;
@@ -240,6 +242,8 @@ struct PageMetadata {
     resource_version: String,
     #[serde(default)]
     r#continue: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 /// A watch of one kind in one scope. After an error [`Watch::next`] goes on where it makes sense; it
@@ -249,7 +253,11 @@ pub(super) struct Watch<T> {
     url: String,
     /// Only objects of this name.
     name: Option<String>,
+    /// The list may come as a stream.
+    connection: Option<ApiConnection>,
     state: StreamState,
+    /// The watch stands since the end of its list, and nobody was told.
+    is_newly_open: bool,
     short_watches: u32,
     /// Since when nobody watches: since the list began, or since the last watch may have ended.
     unwatched_since: Option<Instant>,
@@ -263,6 +271,11 @@ enum StreamState {
         page: ArrivingPage,
         /// The version of the first page, which all pages show.
         version: String,
+    },
+    /// The list arrives at the head of a watch.
+    Streaming {
+        events: WatchLines,
+        since: Instant,
     },
     /// Everything up to this version is known.
     Current {
@@ -310,35 +323,40 @@ struct Bookmark {
     metadata: PageMetadata,
 }
 
-/// Why a watch was interrupted.
+/// A request about a watch failed, or the watch ended before its time.
 #[derive(Debug)]
-pub(super) struct Interruption {
+pub(super) struct WatchFailure {
     /// The status code, if the API server has answered.
     pub(super) code: Option<u16>,
     pub(super) why: String,
+    /// The API server was silent in the middle of an answer.
+    pub(super) is_silence: bool,
 }
 
-impl From<kube::Error> for Interruption {
-    fn from(err: kube::Error) -> Interruption {
-        Interruption { code: status_code(&err), why: describe(&err) }
+impl From<kube::Error> for WatchFailure {
+    fn from(err: kube::Error) -> WatchFailure {
+        WatchFailure { code: status_code(&err), why: describe(&err), is_silence: false }
     }
 }
+
+/// The annotation of the bookmark that ends a list at the head of a watch.
+const LIST_END_ANNOTATION: &str = "k8s.io/initial-events-end";
 
 /// The version to go on from is too old, the server says.
 const GONE_STATUS: u16 = 410;
 
 impl<T: Watchable> Watch<T> {
     pub(super) fn new(client: Client, resource: &ApiResource, scope: &Scope) -> Watch<T> {
-        let url = DynamicObject::url_path(resource, scope.namespace());
-        let of = std::marker::PhantomData;
         Watch {
             client,
-            url,
+            url: DynamicObject::url_path(resource, scope.namespace()),
             name: None,
+            connection: None,
             state: StreamState::Outdated,
+            is_newly_open: false,
             short_watches: 0,
             unwatched_since: None,
-            of,
+            of: std::marker::PhantomData,
         }
     }
 
@@ -348,18 +366,35 @@ impl<T: Watchable> Watch<T> {
         Watch { name: Some(format!("metadata.name={name}")), ..self }
     }
 
-    /// Whether an answer is due: a list has to come in time, a watch may be silent.
-    pub(super) fn is_listing(&self) -> bool {
-        matches!(self.state, StreamState::Outdated | StreamState::Listing { .. })
+    /// Lists as a stream, unless the API server of this connection does not offer it.
+    pub(super) fn with_streaming_list(self, connection: &ApiConnection) -> Watch<T> {
+        Watch { connection: Some(connection.clone()), ..self }
     }
 
-    pub(super) async fn next(&mut self) -> Result<WatchEvent<T>, Interruption> {
+    /// Whether an answer is due: a list has to come in time, a watch may be silent.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(
+            self.state,
+            StreamState::Outdated | StreamState::Listing { .. } | StreamState::Streaming { .. }
+        )
+    }
+
+    pub(super) async fn next(&mut self) -> Result<WatchEvent<T>, WatchFailure> {
         loop {
             match &mut self.state {
                 StreamState::Outdated => {
                     self.unwatched_since.get_or_insert_with(Instant::now);
-                    self.list("", String::new()).await?;
+                    self.begin_list().await?;
                     return Ok(WatchEvent::Listing);
+                }
+                StreamState::Streaming { events, .. } => match events.next_line().await {
+                    Ok(Some(line)) => return self.take_listed(&line),
+                    Ok(None) => return Err(self.begin_anew(WatchFailure::because("the list ended early"))),
+                    Err(failure) => return Err(self.begin_anew(failure)),
+                },
+                StreamState::Watching { .. } if self.is_newly_open => {
+                    self.is_newly_open = false;
+                    return Ok(self.opened());
                 }
                 StreamState::Listing { page, version } => match page.next_object().await {
                     Ok(Some(object)) => match serde_json::from_slice(&object) {
@@ -384,12 +419,11 @@ impl<T: Watchable> Watch<T> {
                 StreamState::Current { version } => {
                     let version = version.clone();
                     self.open(version).await?;
-                    let since = self.unwatched_since.take();
-                    return Ok(WatchEvent::Opened(since.map_or(Duration::ZERO, |since| since.elapsed())));
+                    return Ok(self.opened());
                 }
                 StreamState::Watching { version, events, since } => {
                     let line = tokio::time::timeout(MAX_SILENCE, events.next_line()).await;
-                    match line.unwrap_or_else(|_| Err(Interruption::because("the watch was silent"))) {
+                    match line.unwrap_or_else(|_| Err(WatchFailure::because("the watch was silent"))) {
                         Ok(Some(line)) => return self.take(&line),
                         ended => {
                             let now = Instant::now();
@@ -409,14 +443,48 @@ impl<T: Watchable> Watch<T> {
         }
     }
 
+    fn opened(&mut self) -> WatchEvent<T> {
+        let since = self.unwatched_since.take();
+        WatchEvent::Opened(since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
     /// A list that fails in the middle begins anew.
-    fn begin_anew(&mut self, interruption: Interruption) -> Interruption {
+    fn begin_anew(&mut self, interruption: WatchFailure) -> WatchFailure {
         self.state = StreamState::Outdated;
         interruption
     }
 
-    /// Asks for a page.
-    async fn list(&mut self, next_page: &str, version: String) -> Result<(), Interruption> {
+    async fn begin_list(&mut self) -> Result<(), WatchFailure> {
+        let connection = self.connection.as_ref().filter(|connection| connection.streams_lists());
+        let Some(connection) = connection.cloned() else { return self.list("", String::new()).await };
+        match self.stream().await {
+            Err(failure) if failure.refuses_to_stream() => {
+                connection.list_in_pages();
+                self.list("", String::new()).await
+            }
+            streamed => streamed,
+        }
+    }
+
+    /// Requests a watch that begins with all objects.
+    async fn stream(&mut self) -> Result<(), WatchFailure> {
+        let parameters = self.watch_parameters().initial_events();
+        let request = Request::new(self.url.as_str()).watch(&parameters, "").map_err(invalid_request)?;
+        let since = Instant::now();
+        let chunks = send(&self.client, request.map(Body::from)).await?;
+        self.state = StreamState::Streaming { events: WatchLines::new(chunks), since };
+        Ok(())
+    }
+
+    fn watch_parameters(&self) -> WatchParams {
+        match &self.name {
+            Some(name) => WatchParams::default().fields(name),
+            None => WatchParams::default(),
+        }
+    }
+
+    /// Requests a page of the list.
+    async fn list(&mut self, next_page: &str, version: String) -> Result<(), WatchFailure> {
         self.state = StreamState::Outdated;
         let mut parameters = ListParams::default().limit(PAGE_SIZE);
         if let Some(name) = &self.name {
@@ -425,28 +493,25 @@ impl<T: Watchable> Watch<T> {
         if !next_page.is_empty() {
             parameters = parameters.continue_token(next_page);
         }
-        let request = Request::new(self.url.as_str()).list(&parameters).map_err(unaskable)?;
+        let request = Request::new(self.url.as_str()).list(&parameters).map_err(invalid_request)?;
         let chunks = send(&self.client, request.map(Body::from)).await?;
         let page = ArrivingPage { chunks, chunk: Vec::new(), read: 0, scanner: ListScanner::default() };
         self.state = StreamState::Listing { page, version };
         Ok(())
     }
 
-    async fn open(&mut self, version: String) -> Result<(), Interruption> {
+    async fn open(&mut self, version: String) -> Result<(), WatchFailure> {
         if self.short_watches > 0 {
             let pause = growing_pause(FIRST_REOPEN_DELAY, MAX_REOPEN_DELAY, self.short_watches - 1);
             tokio::time::sleep(pause).await;
         }
-        let parameters = match &self.name {
-            Some(name) => WatchParams::default().fields(name),
-            None => WatchParams::default(),
-        };
-        let request = Request::new(self.url.as_str()).watch(&parameters, &version).map_err(unaskable)?;
+        let parameters = self.watch_parameters();
+        let request =
+            Request::new(self.url.as_str()).watch(&parameters, &version).map_err(invalid_request)?;
         let since = Instant::now();
         match send(&self.client, request.map(Body::from)).await {
             Ok(chunks) => {
-                let events =
-                    WatchLines { chunks, rest: Vec::new(), whole: VecDeque::new(), is_broken: false };
+                let events = WatchLines::new(chunks);
                 self.state = StreamState::Watching { version, events, since };
                 Ok(())
             }
@@ -460,7 +525,38 @@ impl<T: Watchable> Watch<T> {
         }
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<WatchEvent<T>, Interruption> {
+    /// Takes an event of a list that is streamed.
+    fn take_listed(&mut self, line: &[u8]) -> Result<WatchEvent<T>, WatchFailure> {
+        let event: EventLine<'_> = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            Err(err) => return Err(self.begin_anew(err.into())),
+        };
+        let text = event.object.get();
+        let event = match &*event.what {
+            "ADDED" | "MODIFIED" => serde_json::from_str(text).map(WatchEvent::Listed),
+            "DELETED" => serde_json::from_str(text).map(WatchEvent::Gone),
+            "BOOKMARK" => serde_json::from_str::<Bookmark>(text).map(|bookmark| self.take_bookmark(bookmark)),
+            _ => return Err(self.begin_anew(WatchFailure::from_status(0, text.as_bytes()))),
+        };
+        event.map_err(|err| self.begin_anew(err.into()))
+    }
+
+    /// Ends a list that is streamed where the bookmark says so.
+    fn take_bookmark(&mut self, bookmark: Bookmark) -> WatchEvent<T> {
+        let metadata = bookmark.metadata;
+        if !metadata.annotations.contains_key(LIST_END_ANNOTATION) {
+            return WatchEvent::Unchanged;
+        }
+        if let StreamState::Streaming { events, since } =
+            std::mem::replace(&mut self.state, StreamState::Outdated)
+        {
+            self.state = StreamState::Watching { version: metadata.resource_version, events, since };
+            self.is_newly_open = true;
+        }
+        WatchEvent::Complete
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<WatchEvent<T>, WatchFailure> {
         let event: EventLine<'_> = match serde_json::from_slice(line) {
             Ok(event) => event,
             Err(err) => return Err(self.begin_anew(err.into())),
@@ -478,7 +574,7 @@ impl<T: Watchable> Watch<T> {
             _ => {
                 // Whatever it is, going on from this version would bring it again.
                 self.short_watches = self.short_watches.saturating_add(1);
-                return Err(self.begin_anew(Interruption::from_status(0, event.object.get().as_bytes())));
+                return Err(self.begin_anew(WatchFailure::from_status(0, event.object.get().as_bytes())));
             }
         };
         let (now_at, seen) = match seen {
@@ -496,10 +592,10 @@ impl<T: Watchable> Watch<T> {
 
 impl ArrivingPage {
     /// The next object; none at the end of the page.
-    async fn next_object(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
+    async fn next_object(&mut self) -> Result<Option<Vec<u8>>, WatchFailure> {
         loop {
             let mut input = &self.chunk[self.read..];
-            let object = self.scanner.next_object(&mut input).map_err(Interruption::because)?;
+            let object = self.scanner.next_object(&mut input).map_err(WatchFailure::because)?;
             self.read = self.chunk.len() - input.len();
             if object.is_some() {
                 return Ok(object);
@@ -512,15 +608,19 @@ impl ArrivingPage {
     }
 
     /// What the page says about the list.
-    fn end(&mut self) -> Result<PageMetadata, Interruption> {
+    fn end(&mut self) -> Result<PageMetadata, WatchFailure> {
         let around = std::mem::take(&mut self.scanner).into_around();
         Ok(serde_json::from_slice::<ListPage>(&around)?.metadata)
     }
 }
 
 impl WatchLines {
+    fn new(chunks: Chunks) -> WatchLines {
+        WatchLines { chunks, rest: Vec::new(), whole: VecDeque::new(), is_broken: false }
+    }
+
     /// The next line; none when the server has ended the watch.
-    async fn next_line(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
+    async fn next_line(&mut self) -> Result<Option<Vec<u8>>, WatchFailure> {
         loop {
             if let Some(line) = self.whole.pop_front() {
                 if !line.trim_ascii().is_empty() {
@@ -542,14 +642,14 @@ impl WatchLines {
             }
             self.rest.extend_from_slice(last);
             if self.rest.len() > MAX_OBJECT_BYTES {
-                return Err(Interruption::because("the API server sends an event that is too long"));
+                return Err(WatchFailure::because("the API server sends an event that is too long"));
             }
         }
     }
 }
 
 /// Sends a request; an answer that is no success is an interruption.
-async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, Interruption> {
+async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, WatchFailure> {
     let response = client.send(request).await?;
     let status = response.status();
     let mut chunks: Chunks = Box::pin(BodyDataStream::new(response.into_body()));
@@ -562,31 +662,51 @@ async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, I
     {
         body.extend_from_slice(&chunk);
     }
-    Err(Interruption::from_status(status.as_u16(), &body))
+    Err(WatchFailure::from_status(status.as_u16(), &body))
 }
 
-impl Interruption {
-    fn because(why: impl fmt::Display) -> Interruption {
-        Interruption { code: None, why: why.to_string() }
+impl WatchFailure {
+    pub(super) fn because(why: impl fmt::Display) -> WatchFailure {
+        WatchFailure { code: None, why: why.to_string(), is_silence: false }
+    }
+
+    pub(super) fn silent(limit: Duration) -> WatchFailure {
+        let why = format!("no answer within {} s", limit.as_secs());
+        WatchFailure { is_silence: true, ..WatchFailure::because(why) }
+    }
+
+    pub(super) fn not_served() -> WatchFailure {
+        WatchFailure { code: Some(404), ..WatchFailure::because("the API server knows no such kind") }
+    }
+
+    /// Whether the log should have it at once: missing rights and kinds are told when they are no slips.
+    pub(super) fn is_unexpected(&self) -> bool {
+        !matches!(self.code, Some(403 | 404))
+    }
+
+    /// Whether the API server does not stream lists: it takes no watch that begins with one.
+    /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>
+    fn refuses_to_stream(&self) -> bool {
+        matches!(self.code, Some(400 | 422))
     }
 
     /// What the API server says in the body of an error, with this code if it names none.
-    fn from_status(code: u16, body: &[u8]) -> Interruption {
+    fn from_status(code: u16, body: &[u8]) -> WatchFailure {
         let described = serde_json::from_slice::<ApiStatus>(body).ok().filter(|status| status.code != 0);
         let (code, why) = match described {
             Some(ApiStatus { code, reason, message, .. }) => (code, format!("{code} {reason}: {message}")),
             None => (code, format!("{code} {}", String::from_utf8_lossy(&body[..body.len().min(200)]))),
         };
-        Interruption { code: (code != 0).then_some(code), why }
+        WatchFailure { code: (code != 0).then_some(code), why, is_silence: false }
     }
 }
 
-impl From<serde_json::Error> for Interruption {
-    fn from(err: serde_json::Error) -> Interruption {
-        Interruption::because(err)
+impl From<serde_json::Error> for WatchFailure {
+    fn from(err: serde_json::Error) -> WatchFailure {
+        WatchFailure::because(err)
     }
 }
 
-fn unaskable(err: kube::core::request::Error) -> Interruption {
-    Interruption::because(err)
+fn invalid_request(err: kube::core::request::Error) -> WatchFailure {
+    WatchFailure::because(err)
 }

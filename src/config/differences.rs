@@ -1,6 +1,7 @@
 //! How serving differs from flux-recv for Flux v1, for config files that could have been written for it.
 
-use crate::endpoint::{Endpoint, Endpoints};
+use crate::endpoint::Endpoint;
+use crate::endpoint::registry::Endpoints;
 
 /// Whom a difference concerns, and what it is.
 struct Difference {

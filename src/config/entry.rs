@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_yaml::Value;
 
+use super::keys::KeyFiles;
 use super::section::Section;
-use super::{Config, Rules, filter, keys, proof, selection, suggestion};
-use crate::endpoint::limit::RateLimit;
-use crate::endpoint::{Conflict, Endpoint};
+use super::{Config, Rules, authentication, filter, keys, selection, suggestion};
+use crate::endpoint::registry::Conflict;
+use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::event::Subject;
 use crate::event::repository_url::RepositoryUrl;
 use crate::filter::Filter;
@@ -26,7 +27,7 @@ pub(super) struct EndpointEntry {
     pub(super) key_path: String,
     key_file: PathBuf,
     key: Key,
-    accepted: Vec<(String, PathBuf, Key)>,
+    accepted: Vec<(PathBuf, Key)>,
     pub(super) name: Option<String>,
     pub(super) registry_hosts: Vec<String>,
     git_hosts: Vec<String>,
@@ -48,7 +49,7 @@ impl EndpointEntry {
     pub(super) fn read(
         value: Value,
         number: usize,
-        folder: &Path,
+        keys: &mut KeyFiles<'_>,
         mistakes: &mut Vec<String>,
     ) -> Option<EndpointEntry> {
         let key_path = value.get("keyPath").and_then(Value::as_str).map(|key_path| format!(" ({key_path})"));
@@ -65,23 +66,21 @@ impl EndpointEntry {
         let says_resources = entry.has("resources");
         let selection = selection::read(&mut entry);
         let filter = filter::read(&mut entry);
-        let proof = proof::read(&mut entry);
-        let unsigned = proof.unsigned;
+        let authentication = authentication::read(&mut entry);
+        let unsigned = authentication.unsigned;
         let max_body = entry.bytes("maxBody", MAX_BODY_BYTES);
         let max_per_minute = entry.count("maxPerMinute");
         let suspended = entry.flag("suspend");
         let accept_key_paths = entry.texts("acceptKeyPaths");
         entry.finish();
         let provider = source.and_then(|source| find_provider(&mut entry, &source));
-        let key =
-            key_path.as_deref().and_then(|key_path| keys::read(&mut entry, "keyPath", folder, key_path));
+        let key = key_path.as_deref().and_then(|key_path| keys.read(&mut entry, "keyPath", key_path));
         let path_key = path_key_path
-            .and_then(|key_path| keys::read(&mut entry, "pathKeyPath", folder, &key_path))
+            .and_then(|key_path| keys.read(&mut entry, "pathKeyPath", &key_path))
             .map(|(_, key)| key);
         let mut accepted = Vec::new();
         for key_path in accept_key_paths {
-            let key = keys::read(&mut entry, "acceptKeyPaths", folder, &key_path);
-            accepted.extend(key.map(|(file, key)| (key_path, file, key)));
+            accepted.extend(keys.read(&mut entry, "acceptKeyPaths", &key_path));
         }
         let git_hosts = read_git_hosts(&mut entry, provider, &git_hosts);
         if let Some(provider) = provider {
@@ -109,8 +108,9 @@ impl EndpointEntry {
                 );
             }
         }
-        let expects =
-            provider.map(|provider| proof::check(&mut entry, provider, proof, !accepted.is_empty()));
+        let expects = provider.map(|provider| {
+            authentication::check(&mut entry, provider, authentication, !accepted.is_empty())
+        });
         let (key_file, key) = key?;
         Some(EndpointEntry {
             place,
@@ -138,7 +138,6 @@ impl EndpointEntry {
         let EndpointEntry {
             place,
             provider,
-            key_path,
             key_file,
             key,
             accepted,
@@ -158,14 +157,12 @@ impl EndpointEntry {
         config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
         let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
         let digest = path_key.as_ref().unwrap_or(&key).digest(salt);
-        let mut key_names: Vec<Arc<str>> = vec![key_path.into()];
-        let mut all_keys = vec![key];
-        for (written, file, key) in accepted {
+        let mut keys = vec![key];
+        for (file, key) in accepted {
             config.warnings.extend(keys::weakness(&name, &file, &key));
-            key_names.push(written.into());
-            all_keys.push(key);
+            keys.push(key);
         }
-        let credentials = Credentials { keys: all_keys, expects, unsigned };
+        let credentials = Credentials { keys, expects, unsigned };
         let selection = match rules.require_opt_in {
             true => {
                 let own_namespaces = selection.namespaces.clone();
@@ -173,15 +170,17 @@ impl EndpointEntry {
             }
             false => selection,
         };
-        let mut endpoint = Endpoint::new(name, provider, key_file, credentials, digest);
-        endpoint.registry_hosts = registry_hosts;
-        endpoint.git_hosts = git_hosts;
-        endpoint.selection = selection;
-        endpoint.filter = filter;
-        endpoint.key_names = key_names;
-        endpoint.max_body = max_body;
-        endpoint.suspended = suspended;
-        endpoint.limit = max_per_minute.map(RateLimit::new);
+        let options = EndpointOptions {
+            registry_hosts,
+            git_hosts,
+            selection,
+            filter,
+            max_body,
+            max_per_minute,
+            suspended,
+            ..EndpointOptions::default()
+        };
+        let endpoint = Endpoint::new(name, provider, key_file, credentials, digest, options);
         mistakes.extend(config.endpoints.add(Arc::new(endpoint)).err().map(|conflict| match conflict {
             Conflict::Path(other) | Conflict::OtherPath(other) => format!(
                 "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
@@ -228,12 +227,12 @@ fn read_git_hosts(entry: &mut Section<'_>, provider: Option<&Provider>, written:
 fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provider> {
     let found = Provider::named(source);
     if found.is_none() {
-        let known = PROVIDERS.map(|provider| provider.name);
-        let mend = match Provider::carriers_of(source) {
+        let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
+        let fix = match Provider::carriers_of(source) {
             Some(carriers) => format!("its events come through {carriers}"),
-            None => suggestion::mend(source, &known),
+            None => suggestion::fix(source, &known),
         };
-        entry.mistake("source", &format!("`{source}` is unknown; {mend}"));
+        entry.mistake("source", &format!("`{source}` is unknown; {fix}"));
     }
     found
 }
@@ -250,7 +249,7 @@ fn warnings(
     let mut warnings: Vec<String> = keys::weakness(name, key_file, key).into_iter().collect();
     if key.ends_in_newline() {
         warnings.push(format!(
-            "endpoint {name}: the key in {file} ends in a line break; at the sender paste the key without it (with it \
+            "endpoint {name}: the key in {file} ends in a line break; at the provider paste the key without it (with it \
              works too)"
         ));
     }

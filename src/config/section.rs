@@ -157,8 +157,8 @@ impl<'m> Section<'m> {
     pub(super) fn finish(&mut self) {
         for (field, _) in std::mem::take(&mut self.fields) {
             let written = field.as_str().map_or_else(|| format!("{field:?}"), str::to_owned);
-            let mend = suggestion::mend(&written, &self.known);
-            self.mistake(&written, &format!("is an unknown field; {mend}"));
+            let fix = suggestion::fix(&written, &self.known);
+            self.mistake(&written, &format!("is an unknown field; {fix}"));
         }
     }
 }

@@ -54,8 +54,8 @@ fn find_kind(fields: &mut Section<'_>, kind: &str) -> Option<Kind> {
     let found = Kind::named(kind);
     if found.is_none() {
         let known: Vec<&str> = KINDS.iter().map(|info| info.name).collect();
-        let mend = suggestion::mend(kind, &known);
-        fields.mistake("kind", &format!("`{kind}` is not a kind that flux-recv handles; {mend}"));
+        let fix = suggestion::fix(kind, &known);
+        fields.mistake("kind", &format!("`{kind}` is not a kind that flux-recv handles; {fix}"));
     }
     found
 }

@@ -3,8 +3,8 @@
 /// How alike two names have to be for one to be a slip of the other (Jaro-Winkler).
 const MIN_SIMILARITY: f64 = 0.8;
 
-/// The mend for an unknown name: the nearest known one, or all of them.
-pub(super) fn mend(written: &str, known: &[&str]) -> String {
+/// Returns the fix for an unknown name: the nearest known one, or all of them.
+pub(super) fn fix(written: &str, known: &[&str]) -> String {
     let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &written.to_lowercase());
     let nearest = known
         .iter()

@@ -1,13 +1,15 @@
 use std::path::Path;
 
+use super::files::FileReader;
+use super::keys::KeyFiles;
 use super::{Config, Mistakes, Rules};
 
 fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
-    super::parse(text, folder, Rules::default())
+    super::parse(text, KeyFiles::new(folder, &mut FileReader::default()), Rules::default())
 }
 
 fn load(file: &Path) -> Result<Config, Mistakes> {
-    super::load(file, Rules::default())
+    super::load(file, Rules::default()).config
 }
 
 /// A folder with keys of 24 bytes, each another one.
@@ -142,7 +144,7 @@ endpoints:
             "endpoint 5 (empty.key/): keyPath: cannot read DIR/empty.key/: No such file or directory (os error 2); `flux-recv keygen FILE` makes a key",
             "endpoint 6 (a.key): source: is missing",
             "endpoint 7: keyPath: must be a string; put it in quotes",
-            "endpoint 8 (a.key): unsigned: is only for senders that cannot sign, or could not until lately (BitbucketCloud); remove it",
+            "endpoint 8 (a.key): unsigned: is only for providers that cannot sign, or could not until lately (BitbucketCloud); remove it",
             "endpoint 9 (a.key): gcr: is only for GoogleContainerRegistry and GCS; remove it",
             "endpoint 10: is not a mapping; write `field: value` lines",
             "endpoint 9 (a.key): keyPath: the key is that of endpoint `a`, so both would have one path; make a key of its own with `flux-recv keygen`, or set `pathSalt` on one of them",
@@ -241,7 +243,7 @@ endpoints:
             "endpoint 2 (b.key): oidc: 3: variables: 1: expression: cannot be read: mismatched input 'end' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n    | 1 +\n    |    ^",
             "endpoint 2 (b.key): oidc: 3: validations: 1: expression: `claim` is not declared; known are claims, vars\n    | claim.a == 'b'\n    | ^",
             "endpoint 3 (c.key): topicArn: is missing; name the topic, without it anyone's topic could post here",
-            "endpoint 4 (d.key): auth: is only for senders that cannot sign, and SNS proves itself in its own way; remove it",
+            "endpoint 4 (d.key): auth: is only for providers that cannot sign, and SNS proves itself in its own way; remove it",
             "endpoint 4 (d.key): topicArn: `my-topic` is not the ARN of a topic; write it like arn:aws:sns:REGION:ACCOUNT:NAME",
             "endpoint 5 (e.key): oidc: is only for generic-oidc; remove it",
             "endpoint 5 (e.key): topicArn: is only for SNS; remove it",
@@ -269,10 +271,10 @@ endpoints:
         &[
             "endpoint 1 (a.key): auth: is missing; ACR cannot sign, so say which header holds the key (`auth: bearer`, `auth: basic`, `auth: {header: NAME}`), or `unsigned: true` to believe whoever knows the URL",
             "endpoint 2 (b.key): unsigned: contradicts `auth`; remove one of them",
-            "endpoint 3 (c.key): auth: is only for senders that cannot sign, and GitHub proves itself in its own way; remove it",
+            "endpoint 3 (c.key): auth: is only for providers that cannot sign, and GitHub proves itself in its own way; remove it",
             "endpoint 4 (d.key): auth: is not one of `bearer`, `basic`, `{basic: USER}` and `{header: NAME}`",
             "endpoint 5 (e.key): auth: header: `X Y` is not the name of a header",
-            "endpoint 6 (f.key): acceptKeyPaths: is only for senders that sign with the key; here it makes only the URL, remove it",
+            "endpoint 6 (f.key): acceptKeyPaths: is only for providers that sign with the key; here it makes only the URL, remove it",
         ],
     );
 }

@@ -1,6 +1,6 @@
 //! The commit IDs that a push brings.
 //!
-//! A push can have thousands, and hardly any object is pinned to one: where the sender lists commits
+//! A push can have thousands, and hardly any object is pinned to one: where the provider lists commits
 //! as most do, the list stays as it is written until somebody asks.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::json_items::JsonItems;
 
-/// Commit IDs, as far as the sender lists them. Kept elsewhere as a list of IDs and nothing else: what
+/// Commit IDs, as far as the provider lists them. Kept elsewhere as a list of IDs and nothing else: what
 /// people write into commits stays out of the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommitIds {
@@ -42,6 +42,11 @@ impl CommitIds {
         };
         !id.is_empty()
             && (self.named().any(|other| other == id) || self.listed.as_deref().is_some_and(is_listed))
+    }
+
+    /// The list of commits as the provider writes it, if it lists them.
+    pub(super) fn listed(&self) -> Option<&str> {
+        self.listed.as_deref()
     }
 
     fn named(&self) -> impl Iterator<Item = &str> {

@@ -29,7 +29,7 @@ impl GitRef {
         is_name.then(|| GitRef(name.to_owned()))
     }
 
-    /// Reads what senders call `ref` and `ref_type` (`branch` or `tag`): some write the short name,
+    /// Reads what providers call `ref` and `ref_type` (`branch` or `tag`): some write the short name,
     /// some the full one.
     pub fn from_name_and_type(name: &str, ref_type: &str) -> Option<GitRef> {
         match (GitRef::from_full_name(name), ref_type) {

@@ -74,7 +74,7 @@ fn functions_of_the_libraries_are_there() {
     }
 }
 
-/// No values in errors: they are the sender's words.
+/// No values in errors: they are the provider's words.
 #[test]
 fn errors_say_what_is_wrong_and_no_values() {
     let req = json!({"ref": "secret-value", "n": 1});

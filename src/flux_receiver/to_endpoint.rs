@@ -1,11 +1,10 @@
 //! A Receiver and its Secret → an endpoint at the same path, which asks for the same objects.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::listed::{self, ResourceList};
 use super::{DEFAULT_AUDIENCE, FluxReceiver, OidcProvider, Secret, Type};
-use crate::endpoint::{Endpoint, EndpointOrigin, HOOK_PREFIX};
+use crate::endpoint::{Endpoint, EndpointOptions, EndpointOrigin, HOOK_PREFIX};
 use crate::expression::Expression;
 use crate::filter::{Filter, Globs};
 use crate::flux::selection::{ResourceSelector, Selection};
@@ -44,7 +43,7 @@ pub fn endpoint(
 ) -> Result<ReceiverEndpoint, String> {
     let spec = &receiver.spec;
     let receiver_type = Type::named(&spec.r#type)?;
-    let provider = Provider::named(receiver_type.source).expect("the table of types names senders");
+    let provider = Provider::named(receiver_type.source).expect("the table of types names providers");
     let keys = keys(receiver, secret)?;
     let expects = expects(receiver, receiver_type, secret, rules)?;
     let ResourceList { resources, left_out } = listed::read(receiver, rules.cross_namespace_refs)?;
@@ -52,27 +51,26 @@ pub fn endpoint(
     let digest = keys.first().map_or_else(|| digest_of(&[], &salt), |key| key.digest(&salt));
     let credentials = Credentials { keys, expects, unsigned: receiver_type.proves_nothing };
     let name = receiver.endpoint_name();
-    let mut endpoint =
-        Endpoint::new(name, provider, PathBuf::from(receiver.secret_name()), credentials, digest);
-    endpoint.selection = selection(receiver, rules, resources);
-    endpoint.suspended = spec.suspend;
-    endpoint.takes_any_method = true;
-    endpoint.takes_any_body = !receiver_type.reads_body;
-    if !endpoint.credentials.keys.is_empty() {
-        endpoint.key_names = vec![Arc::from(receiver.secret_name())];
-    }
+    let mut filter = Filter::default();
     if receiver_type.has_events && !spec.events.is_empty() {
         let events = spec.events.iter().map(|event| globset::escape(event)).collect();
-        let events = Globs::from_events(events).map_err(|err| format!("spec.events: {err}"))?;
-        endpoint.filter = Filter { events: Some(events), ..Filter::default() };
+        filter.events = Some(Globs::from_events(events).map_err(|err| format!("spec.events: {err}"))?);
     }
-    endpoint.origin =
-        EndpointOrigin::Receiver { created: receiver.created.clone(), uid: receiver.uid.clone() };
     // A changed token changes the path only when notification-controller says so in the status.
-    let of_status = receiver.webhook_path.as_deref().and_then(|path| path.strip_prefix(HOOK_PREFIX));
-    if let Some(of_status) = of_status.filter(|of_status| !of_status.is_empty()) {
-        endpoint = endpoint.also_at(of_status.to_owned());
-    }
+    let from_status = receiver.webhook_path.as_deref().and_then(|path| path.strip_prefix(HOOK_PREFIX));
+    let from_status = from_status.filter(|digest| !digest.is_empty()).map(str::to_owned);
+    let options = EndpointOptions {
+        selection: selection(receiver, rules, resources),
+        filter,
+        suspended: spec.suspend,
+        takes_any_method: true,
+        takes_any_body: !receiver_type.reads_body,
+        origin: EndpointOrigin::Receiver { created: receiver.created.clone(), uid: receiver.uid.clone() },
+        more_digests: from_status.into_iter().collect(),
+        ..EndpointOptions::default()
+    };
+    let key_file = PathBuf::from(receiver.secret_name());
+    let endpoint = Endpoint::new(name, provider, key_file, credentials, digest, options);
     Ok(ReceiverEndpoint { endpoint, without_effect: left_out })
 }
 
@@ -87,7 +85,8 @@ fn keys(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Vec<Key>, St
     let name = receiver.secret_name();
     let secret = secret.ok_or_else(|| format!("spec.secretRef: {name} is not there, or may not be read"))?;
     let token = secret.token.as_ref().ok_or_else(|| format!("spec.secretRef: {name} has no key `token`"))?;
-    let key = Key::new(token.to_vec()).map_err(|err| format!("spec.secretRef: `token` of {name} {err}"))?;
+    let key = Key::new(receiver.secret_name().as_str(), token.to_vec())
+        .map_err(|err| format!("spec.secretRef: `token` of {name} {err}"))?;
     Ok(vec![key])
 }
 

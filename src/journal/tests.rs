@@ -148,7 +148,7 @@ async fn that_something_was_missed_is_remembered_until_someone_has_caught_up() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_refused_with_the_mend() {
+fn a_folder_that_cannot_be_made_is_refused_with_the_fix() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let why = refused(&file.path().join("folder"));
     assert!(why.contains("cannot be written") && why.contains("--journal none"), "{why}");

@@ -1,6 +1,6 @@
 //! The Flux objects that exist, indexed by what events ask for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -24,11 +24,7 @@ pub struct Inventory {
     free: Vec<ObjectId>,
     ids: HashMap<Target, ObjectId>,
     counts: HashMap<Kind, usize>,
-    known: HashSet<Kind>,
-    /// The kinds of which some or all objects may not be listed, with where.
-    unlistable: BTreeMap<Kind, Vec<String>>,
-    /// The kinds whose objects filters read and that were listed before they did.
-    without_details: HashSet<Kind>,
+    coverage: BTreeMap<Kind, KindCoverage>,
     git: InventoryIndex<RepositoryKey>,
     images: InventoryIndex<ImageName>,
     /// OCI HelmRepositories by `host[/path]`.
@@ -43,6 +39,24 @@ pub struct Inventory {
 }
 
 type ObjectId = u32;
+
+/// How much of a kind the inventory holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KindCoverage {
+    /// It holds all objects that exist, as far as anyone can tell.
+    pub is_known: bool,
+    /// All objects that it holds have what filters read.
+    pub has_filter_fields: bool,
+    /// Where objects cannot be listed, in words: `in the whole cluster`.
+    pub unlistable: Vec<String>,
+}
+
+impl KindCoverage {
+    /// Everything there is.
+    pub fn complete() -> KindCoverage {
+        KindCoverage { is_known: true, has_filter_fields: true, unlistable: Vec::new() }
+    }
+}
 
 /// A kind of which objects may exist that nobody here can see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,7 +283,7 @@ impl Object {
     }
 
     /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
-    pub(super) fn can_be_asked(&self) -> bool {
+    pub(super) fn can_be_requested(&self) -> bool {
         !self.suspended && self.is_reconciled()
     }
 
@@ -298,48 +312,29 @@ impl Inventory {
         self.objects[id as usize] = Some(Arc::new(object));
     }
 
-    /// From now on this is all there is of the kind, but for what is put and removed.
-    pub fn know(&mut self, kind: Kind) {
-        self.known.insert(kind);
-    }
-
-    /// From now on there may be more of the kind than is known.
-    pub fn unknow(&mut self, kind: Kind) {
-        self.known.remove(&kind);
-    }
-
-    /// Sets where objects of the kind may not be listed: `in the whole cluster`; nowhere if there are none.
-    pub fn set_unlistable(&mut self, kind: Kind, places: Vec<String>) {
-        if places.is_empty() {
-            self.unlistable.remove(&kind);
-        } else {
-            self.unlistable.insert(kind, places);
-        }
+    /// Sets how much of the kind is there; says whether events can be matched now that could not be before.
+    pub fn set_coverage(&mut self, kind: Kind, coverage: KindCoverage) -> bool {
+        let is_more = (coverage.is_known && !self.is_known(kind))
+            || (coverage.has_filter_fields && !self.has_filter_fields(kind));
+        self.coverage.insert(kind, coverage);
+        is_more
     }
 
     /// Returns the kinds of which objects may exist that cannot be listed, each with where.
     pub fn unlistable(&self) -> impl Iterator<Item = Unlistable> {
-        self.unlistable.iter().map(|(kind, places)| Unlistable { kind: *kind, places: places.join(" and ") })
+        let forbidden = self.coverage.iter().filter(|(_, coverage)| !coverage.unlistable.is_empty());
+        forbidden
+            .map(|(kind, coverage)| Unlistable { kind: *kind, places: coverage.unlistable.join(" and ") })
     }
 
-    /// Whether the kind is known whole.
-    pub fn knows(&self, kind: Kind) -> bool {
-        self.known.contains(&kind)
+    /// Whether all objects of the kind are there, as far as anyone can tell.
+    pub fn is_known(&self, kind: Kind) -> bool {
+        self.coverage.get(&kind).is_some_and(|coverage| coverage.is_known)
     }
 
-    /// From now on there may be objects of the kind without what filters read.
-    pub fn unknow_details(&mut self, kind: Kind) {
-        self.without_details.insert(kind);
-    }
-
-    /// From now on all objects of the kind have what filters read, or nobody may know it.
-    pub fn know_details(&mut self, kind: Kind) {
-        self.without_details.remove(&kind);
-    }
-
-    /// Whether filters can read all objects of the kind that are known.
-    pub fn knows_details(&self, kind: Kind) -> bool {
-        !self.without_details.contains(&kind)
+    /// Whether filters can read all objects of the kind.
+    pub fn has_filter_fields(&self, kind: Kind) -> bool {
+        self.coverage.get(&kind).is_some_and(|coverage| coverage.has_filter_fields)
     }
 
     pub fn remove(&mut self, target: &Target) {

@@ -2,13 +2,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Inventory, MatchResult, Object};
+use super::{Inventory, KindCoverage, MatchResult, Object};
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
 use crate::event::{
-    BucketEvent, BucketService, ChartEvent, CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media,
-    RefChange,
+    BucketEvent, BucketService, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange,
 };
 use crate::expression::Expression;
 use crate::facts::{self, Facts};
@@ -32,7 +31,7 @@ fn object(kind: Kind, name: &str, spec: Value) -> Object {
 }
 
 fn push(urls: &[&str], name: GitRef) -> Event {
-    change(urls, RefChange { name, deleted: false, commits: CommitIds::default(), head: None })
+    change(urls, RefChange::new(name))
 }
 
 fn change(urls: &[&str], change: RefChange) -> Event {
@@ -123,8 +122,7 @@ fn a_push_finds_who_follows_the_ref() {
 #[test]
 fn a_deletion_concerns_ranges_only() {
     let inventory = followers();
-    let deleted =
-        |name| change(&[URL], RefChange { name, deleted: true, commits: CommitIds::default(), head: None });
+    let deleted = |name| change(&[URL], RefChange { deleted: true, ..RefChange::new(name) });
     check(&inventory, deleted(GitRef::branch("main")), &[]);
     check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "range"]);
 }
@@ -134,10 +132,7 @@ fn a_pinned_commit_is_asked_for_when_it_comes() {
     let inventory = followers();
     let brings = |commit: &str| {
         let name = GitRef::branch("main");
-        change(
-            &[URL],
-            RefChange { name, deleted: false, commits: ["beef", commit].into_iter().collect(), head: None },
-        )
+        change(&[URL], RefChange { commits: ["beef", commit].into_iter().collect(), ..RefChange::new(name) })
     };
     check(&inventory, brings("c0ffee"), &["commit", "main", "name"]);
     check(&inventory, brings("c0ffe"), &["main", "name"]);
@@ -214,7 +209,7 @@ fn anything_and_all_mean_what_is_listed_and_nothing_without_a_list() {
         (Kind::Bucket, "one/c", json!({"bucketName": "c", "endpoint": "s3.example.com"})),
         (Kind::HelmRepository, "one/d", json!({"url": "oci://ghcr.io/org", "type": "oci"})),
     ]);
-    inventory.know(Kind::GitRepository);
+    inventory.set_coverage(Kind::GitRepository, KindCoverage::complete());
     let anything = || vec![Event::Anything { what: "a call".to_owned() }];
     let everything = listing(vec![resource(Kind::GitRepository, None), resource(Kind::HelmRepository, None)]);
     let matched = find(&inventory, &anything(), &everything);
@@ -520,10 +515,11 @@ fn filters_decide_object_by_object() {
 #[test]
 fn a_filter_lets_no_object_through_of_which_it_knows_nothing() {
     let mut inventory = Inventory::default();
-    inventory.know(Kind::GitRepository);
+    inventory.set_coverage(Kind::GitRepository, KindCoverage::complete());
     let spec = json!({"url": "https://github.com/org/app", "ref": {"branch": "main"}});
     inventory.put(object(Kind::GitRepository, "a", spec));
-    inventory.unknow_details(Kind::GitRepository);
+    let without = KindCoverage { has_filter_fields: false, ..KindCoverage::complete() };
+    inventory.set_coverage(Kind::GitRepository, without);
     let events = [push(&["https://github.com/org/app"], GitRef::branch("main"))];
     let facts = Facts::named("push".to_owned()).with_request(Ok("{}".to_owned()));
     let selection = |filter: &str| {

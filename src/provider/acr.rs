@@ -4,26 +4,19 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
-    artifact_event,
-};
+use super::shared::{add_registry_hosts, artifact_event};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "ACR",
     sends: "pushes and deletions of images and charts",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
-    event_header: None,
     event_fields: &["/action"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images, Subject::Charts],
     settings: ProviderSettings {
@@ -32,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "push, delete (and chart_push, chart_delete for `az acr helm`)",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -97,7 +91,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     fn webhook(action: &str, target: Value) -> Value {

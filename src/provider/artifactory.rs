@@ -4,31 +4,23 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
-    artifact_event,
-};
+use super::shared::{add_registry_hosts, artifact_event};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
-use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Artifactory",
     sends: "docker and OCI images, helm repositories",
-    proof: Proof::TokenOrHmac(Hmac {
+    authentication: Authentication::TokenOrHmac(Hmac {
         headers: &["X-JFrog-Event-Auth"],
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Body,
     }),
     parse,
     compose,
-    event_header: None,
     event_fields: &["/domain", "/event_type"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],
     settings: ProviderSettings {
         page: "Administration → General → Webhooks → New Webhook",
@@ -36,6 +28,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret token; better with `Use secret for payload signing`",
         events: "Docker: Tag was pushed, Tag was deleted, Tag was promoted; for helm repositories Artifact: Deployed, Deleted",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -133,10 +126,10 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
     use crate::delivery::Delivery;
-    use crate::verify::testing::believe;
+    use crate::verify::testing::assume_verified;
 
     fn pushed() -> Value {
         json!({
@@ -150,7 +143,7 @@ mod tests {
     fn images_are_known_under_every_address() {
         let body = pushed().to_string();
         let headers: Vec<(String, String)> = Vec::new();
-        let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
+        let verified = assume_verified(Delivery { headers: &headers, body: body.as_bytes() });
         let hosts = ["registry.example.com".to_owned()];
         let Ok(Parsed::Events(events)) =
             parse(&verified, &Hints { registry_hosts: &hosts, ..Hints::default() })

@@ -4,26 +4,19 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::batch::BoundedList;
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, git_event,
-    pull_request_refs, pushed_ref,
-};
+use super::shared::batch::BoundedList;
+use super::shared::{git_event, pull_request_refs, pushed_ref};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{GitChanges, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "AzureDevOps",
     sends: "pushes of branches and tags, pull requests",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
-    event_header: None,
     event_fields: &["/eventType"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],
     settings: ProviderSettings {
@@ -32,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "Code pushed; Resource details to send: All; for objects that track a pull request also Pull request created and updated",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -126,7 +120,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
     #[test]

@@ -4,19 +4,19 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::batch::BoundedList;
+use super::shared::batch::BoundedList;
+use super::shared::{git_event, required_header};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    git_event, required_header,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange, Subject};
-use crate::verify::{Encoding, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketCloud",
     sends: "pushes of branches and tags",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Hub-Signature"],
         encoding: Encoding::Prefixed,
         signed: HmacInput::Body,
@@ -24,11 +24,6 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:push" }),
-    event_fields: &[],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git],
     settings: ProviderSettings {
@@ -37,6 +32,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret",
         events: "Repository push",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -109,7 +105,7 @@ impl RefPair {
         let head = target.clone().find_map(|target| target.hash.clone());
         let listed = target.chain(self.commits.iter().flat_map(|commits| &commits.items));
         let commits = listed.filter_map(|commit| commit.hash.as_deref()).collect();
-        Some(RefChange { name, deleted, commits, head })
+        Some(RefChange { deleted, commits, head, ..RefChange::new(name) })
     }
 }
 
@@ -134,7 +130,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
     const PUSH_EVENT: (&str, &str) = ("X-Event-Key", "repo:push");

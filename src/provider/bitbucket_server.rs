@@ -4,19 +4,20 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::batch::BoundedList;
+use super::shared::batch::BoundedList;
+use super::shared::{git_event, pushed_ref, required_header};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
-    UnsignedDelivery, git_event, pushed_ref, required_header,
+    UnsignedDelivery,
 };
 use crate::event::GitChanges;
 use crate::event::Subject;
-use crate::verify::{Encoding, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketServer",
     sends: "pushes of branches and tags, mirror synchronisation",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,
         signed: HmacInput::Body,
@@ -24,12 +25,6 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:refs_changed" }),
-    event_fields: &[],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git],
     settings: ProviderSettings {
         page: "repository → Repository settings → Webhooks → Create webhook",
@@ -37,6 +32,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret",
         events: "Repository: Push; on a mirror: Mirror synchronized",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -162,7 +158,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     const REFS_CHANGED_EVENT: (&str, &str) = ("X-Event-Key", "repo:refs_changed");

@@ -8,29 +8,26 @@ use packageurl::PackageUrl;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::shared::{artifact_event, cloud_event};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    artifact_event, cloud_event,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
 use crate::event::repository_url::RepositoryUrl;
-use crate::event::{CommitIds, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange, Subject};
+use crate::event::{Event, GitChanges, GitEvent, ImageEvent, Media, RefChange, Subject};
 use crate::json_items::has_too_many_values;
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "CDEvents",
     sends: "merged changes, branches, repositories, artifacts with a package URL",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
     event_header: Some(EventHeader { names: &["ce-type"], usual: "dev.cdevents.change.merged.0.3.0" }),
     event_fields: &["/type"],
-    request: None,
-    lists_changed_files: false,
     takes_cloud_events: true,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Git, Subject::Images],
     settings: ProviderSettings {
@@ -39,6 +36,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "change.merged, branch.created, repository.modified, artifact.published and what else there is",
     },
+    ..Provider::BASE
 };
 
 /// The part of an event that is read once the SDK has found it valid.
@@ -118,12 +116,7 @@ fn one(data: &str) -> Result<Parsed, Unreadable> {
     Ok(match subject {
         "artifact" => artifact(&id, predicate == "deleted"),
         "branch" => {
-            let change = RefChange {
-                name: GitRef::branch(&id),
-                deleted: predicate == "deleted",
-                commits: CommitIds::default(),
-                head: None,
-            };
+            let change = RefChange { deleted: predicate == "deleted", ..RefChange::new(GitRef::branch(&id)) };
             push(content, GitChanges::Refs(vec![change]))
         }
         // Neither says which branch it was.
@@ -270,7 +263,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::testing::{self, check};
+    use super::super::shared::testing::{self, check};
     use super::*;
 
     fn event(kind: &str, version: &str, subject: Value) -> Value {

@@ -5,26 +5,18 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
-    artifact_event, batch, host_of,
-};
+use super::shared::{add_registry_hosts, artifact_event, batch, host_of};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "distribution",
     sends: "pushes and deletions of images, charts and other artifacts",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
-    event_header: None,
-    event_fields: &[],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images],
     settings: ProviderSettings {
@@ -33,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "push and delete; `ignore: {actions: [pull]}` spares the rest",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -134,7 +127,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{check, check_composed_delivery_comes_back};
     use super::*;
 
     fn push(media_type: &str, tag: Option<&str>) -> Value {
@@ -187,7 +180,7 @@ mod tests {
         );
         for body in [json!({"events": [bad]}), json!({}), json!("x"), json!({"events": [7]})] {
             let parsed = (PROVIDER.parse)(
-                &crate::verify::testing::believe(crate::delivery::Delivery {
+                &crate::verify::testing::assume_verified(crate::delivery::Delivery {
                     headers: &Vec::<(String, String)>::new(),
                     body: body.to_string().as_bytes(),
                 }),

@@ -4,25 +4,17 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, image_event,
-};
+use super::shared::image_event;
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "DockerHub",
     sends: "image and chart pushes",
-    proof: Proof::PathOnly,
+    authentication: Authentication::PathOnly,
     parse,
     compose,
-    event_header: None,
-    event_fields: &[],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Images],
     settings: ProviderSettings {
         page: "repository → Webhooks",
@@ -30,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: Docker Hub cannot sign, so keep the URL secret",
         events: "every push",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -73,7 +66,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
     #[test]

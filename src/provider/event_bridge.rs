@@ -5,22 +5,18 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, aws};
+use super::shared::aws;
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::Subject;
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "EventBridge",
     sends: "images and charts in ECR, pushes to CodeCommit, objects in S3",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
-    event_header: None,
     event_fields: &["/detail-type", "/detail/action-type"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Images, Subject::Git, Subject::Buckets],
     settings: ProviderSettings {
@@ -29,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "the pattern {\"source\": [\"aws.ecr\", \"aws.codecommit\", \"aws.s3\"]} or one of them, without an input transformer",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -81,7 +78,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check};
+    use super::super::shared::testing::{self, check};
     use super::*;
     use crate::event::image::ImageReference;
 

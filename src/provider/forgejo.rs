@@ -1,17 +1,17 @@
 //! Forgejo, which adds headers of its own to Gitea's.
 //! <https://forgejo.org/docs/latest/user/webhooks/>
 
+use super::shared::forge;
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, forge,
-    gitea,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, gitea,
 };
 use crate::event::Subject;
-use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Forgejo",
     sends: "pushes of branches and tags, pull requests, releases, container packages",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Forgejo-Signature", "X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Payload,
@@ -23,11 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
         usual: "push",
     }),
     event_fields: &["/action"],
-    request: None,
     lists_changed_files: true,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],
     settings: ProviderSettings {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Forgejo",
@@ -35,6 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret",
         events: "Push, Create and Delete events; for container images also Package; for objects that track a pull request also Pull Request and Pull Request Synchronized",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -49,7 +46,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{check, check_composed_delivery_comes_back};
     use super::*;
 
     #[test]

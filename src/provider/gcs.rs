@@ -6,23 +6,19 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, pubsub};
+use super::shared::pubsub;
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GCS",
     sends: "changes of objects in buckets",
-    proof: Proof::GoogleIdentity,
+    authentication: Authentication::GoogleIdentity,
     parse,
     compose,
-    event_header: None,
     event_fields: &["/message/attributes/eventType"],
     request: Some(pubsub::request),
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Buckets],
     settings: ProviderSettings {
         page: "gcloud storage buckets notifications create gs://BUCKET --topic=TOPIC; then Pub/Sub → TOPIC → Create subscription → Delivery type: Push",
@@ -30,6 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none; tick Enable authentication, choose the account of pubsub.email and the audience of pubsub.audience",
         events: "OBJECT_FINALIZE and OBJECT_DELETE",
     },
+    ..Provider::BASE
 };
 
 /// An object, as the service describes it.
@@ -112,7 +109,7 @@ fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::testing::{self, check};
+    use super::super::shared::testing::{self, check};
     use super::*;
 
     fn notification(kind: &str) -> Value {

@@ -2,29 +2,24 @@
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic>
 
 use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
-use crate::event::{Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::event::Event;
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic",
     sends: "anything: all of `resources` is asked",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
-    event_header: None,
-    event_fields: &[],
-    request: None,
-    lists_changed_files: false,
     takes_cloud_events: true,
-    needs_registry_host: false,
     may_come_unsigned: true,
-    subjects: &[Subject::Listed],
     settings: ProviderSettings {
-        page: "wherever the sender takes a URL",
+        page: "wherever the provider takes a URL",
         content_type: None,
         secret: "none: keep the URL secret",
         events: "whatever should make Flux look",
     },
+    ..Provider::BASE
 };
 
 /// The body may be anything, or nothing.
@@ -40,7 +35,7 @@ pub(super) fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::check;
+    use super::super::shared::testing::check;
     use super::*;
 
     #[test]

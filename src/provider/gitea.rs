@@ -4,18 +4,19 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::shared::{add_registry_hosts, forge};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
-    UnsignedDelivery, add_registry_hosts, forge,
+    UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gitea",
     sends: "pushes of branches and tags, pull requests, releases, container packages",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Payload,
@@ -24,11 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(EventHeader { names: &["X-Gitea-Event", "X-Gitea-Event-Type"], usual: "push" }),
     event_fields: &["/action"],
-    request: None,
     lists_changed_files: true,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],
     settings: ProviderSettings {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Gitea",
@@ -36,6 +33,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret",
         events: "Push, Create and Delete events; for container images also Package; for objects that track a pull request also Pull Request and Pull Request Synchronized",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -140,7 +138,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     const PUSH_EVENT: (&str, &str) = ("X-Gitea-Event", "push");

@@ -4,18 +4,18 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::shared::{forge, required_header};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, forge,
-    required_header,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Encoding, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitHub",
     sends: "pushes of branches and tags, pull requests, releases, GHCR images",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,
         signed: HmacInput::Body,
@@ -24,11 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(EventHeader { names: &["X-GitHub-Event"], usual: "push" }),
     event_fields: &["/action"],
-    request: None,
     lists_changed_files: true,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Images],
     settings: ProviderSettings {
         page: "repository or organisation → Settings → Webhooks → Add webhook",
@@ -36,6 +32,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret",
         events: "Just the push event; for GHCR images also Packages (or Registry packages); for objects that track a pull request also Pull requests",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -139,7 +136,7 @@ fn package(event: PackageEvent) -> Result<Parsed, Unreadable> {
 fn image_name(package: &Package) -> Result<String, Unreadable> {
     let url = package.package_version.as_ref().and_then(|version| version.package_url.as_deref());
     if let Some(url) = url.filter(|url| url.split('/').next().is_some_and(|host| host.contains('.'))) {
-        return Ok(super::written_without_tag(url));
+        return Ok(super::shared::written_without_tag(url));
     }
     let owner = match (&package.owner, &package.namespace) {
         (Some(owner), _) => owner.login.as_str(),
@@ -182,7 +179,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
     const PUSH_EVENT: (&str, &str) = ("X-GitHub-Event", "push");

@@ -5,27 +5,23 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::shared::{git_event, pull_request_refs, pushed_ref, required_header};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    git_event, pull_request_refs, pushed_ref, required_header,
 };
 use crate::event::git_ref::GitRef;
-use crate::event::{CommitIds, GitChanges, RefChange, Subject};
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::event::{ChangedFiles, GitChanges, RefChange, Subject};
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitLab",
     sends: "pushes of branches and tags, merge requests, releases, system hooks",
-    proof: Proof::GitLab,
+    authentication: Authentication::GitLab,
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gitlab-Event"], usual: "Push Hook" }),
     event_fields: &["/event_name"],
-    request: None,
     lists_changed_files: true,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git],
     settings: ProviderSettings {
         page: "project or group → Settings → Webhooks → Add new webhook",
@@ -33,6 +29,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret token; a signing token (`whsec_…`) works too, put it into the key file as shown",
         events: "Push events, Tag push events; for objects that track a merge request also Merge request events",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -68,6 +65,9 @@ struct Push<'a> {
     checkout_sha: Option<String>,
     #[serde(borrow)]
     commits: Option<&'a RawValue>,
+    before: Option<String>,
+    /// The number of commits, of which it lists twenty.
+    total_commits_count: Option<u64>,
     project: Project,
 }
 
@@ -92,7 +92,9 @@ impl Project {
 /// `after` of an annotated tag is the tag object, `checkout_sha` the commit.
 fn push(push: &Push<'_>) -> Result<Parsed, Unreadable> {
     let (after, head) = (push.after.as_deref(), push.checkout_sha.as_deref());
-    push.project.event(pushed_ref(&push.name, after, false, head, push.commits)?)
+    let files = ChangedFiles::from_push(push.before.as_deref(), false, push.total_commits_count);
+    let change = pushed_ref(&push.name, after, false, head, push.commits)?;
+    push.project.event(RefChange { files, ..change })
 }
 
 #[derive(Deserialize)]
@@ -104,12 +106,7 @@ struct Release {
 
 fn release(release: &Release) -> Result<Parsed, Unreadable> {
     match release.action.as_deref() {
-        None | Some("create") => release.project.event(RefChange {
-            name: GitRef::tag(&release.tag),
-            deleted: false,
-            commits: CommitIds::default(),
-            head: None,
-        }),
+        None | Some("create") => release.project.event(RefChange::new(GitRef::tag(&release.tag))),
         Some(action) => Ok(Parsed::ignored(format!("release action `{action}` moves no tag"))),
     }
 }
@@ -172,7 +169,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
     const PUSH_EVENT: (&str, &str) = ("X-Gitlab-Event", "Push Hook");

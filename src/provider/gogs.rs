@@ -1,17 +1,17 @@
 //! Gogs, the ancestor of Gitea and Forgejo.
 //! <https://gogs.io/docs/features/webhook>
 
+use super::shared::forge;
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, forge,
-    gitea,
+    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, gitea,
 };
 use crate::event::Subject;
-use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gogs",
     sends: "pushes of branches and tags, pull requests, releases",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Gogs-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Payload,
@@ -20,12 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(EventHeader { names: &["X-Gogs-Event"], usual: "push" }),
     event_fields: &["/action"],
-    request: None,
     // It cuts the list of commits short and does not say so.
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git],
     settings: ProviderSettings {
         page: "repository → Settings → Webhooks → Add a new webhook → Gogs",
@@ -33,6 +28,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret",
         events: "Push, Create, Delete, Release; for objects that track a pull request also Pull Request",
     },
+    ..Provider::BASE
 };
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
@@ -47,7 +43,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{check, check_composed_delivery_comes_back};
     use super::*;
 
     // Incident 5: Gogs payloads with nulls where lists were expected.

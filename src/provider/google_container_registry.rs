@@ -6,26 +6,19 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, image_event, pubsub,
-};
+use super::shared::{image_event, pubsub};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::json_items::has_too_many_values;
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GoogleContainerRegistry",
     sends: "image and chart pushes and deletions",
-    proof: Proof::GoogleIdentity,
+    authentication: Authentication::GoogleIdentity,
     parse,
     compose,
-    event_header: None,
-    event_fields: &[],
     request: Some(request),
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Images],
     settings: ProviderSettings {
         page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
@@ -33,6 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none; tick Enable authentication, choose the account of gcr.email and the audience of gcr.audience",
         events: "everything on the topic `gcr`",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -104,7 +98,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back};
     use super::*;
 
     fn wrapped(data: &Value) -> Value {

@@ -5,28 +5,20 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::batch;
-use super::{
-    CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, add_registry_hosts,
-    image_event,
-};
+use super::shared::batch;
+use super::shared::{add_registry_hosts, image_event};
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::{Event, ImageEvent, Media, Subject};
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Harbor",
     sends: "image and chart pushes and deletions",
-    proof: Proof::Token { header: "Authorization" },
+    authentication: Authentication::Token { header: "Authorization" },
     parse,
     compose,
-    event_header: None,
     event_fields: &["/type"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Images],
     settings: ProviderSettings {
         page: "project → Webhooks → New Webhook",
@@ -34,6 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Auth Header (the key as it is, without Bearer before it)",
         events: "Artifact pushed; with semver ranges also Artifact deleted",
     },
+    ..Provider::BASE
 };
 
 /// Read first: the data of other events have other shapes.
@@ -164,7 +157,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     fn body(event_type: &str, tag: &str) -> Value {

@@ -5,23 +5,19 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::batch;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, host_of};
+use super::shared::batch;
+use super::shared::host_of;
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "MinIO",
     sends: "changes of objects in buckets",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
-    event_header: None,
     event_fields: &["/EventName"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
     may_come_unsigned: true,
     subjects: &[Subject::Buckets],
     settings: ProviderSettings {
@@ -30,6 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "put and delete",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -114,7 +111,7 @@ fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{self, check};
+    use super::super::shared::testing::{self, check};
     use super::*;
 
     #[test]

@@ -4,18 +4,18 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::shared::{add_registry_hosts, required_header};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    add_registry_hosts, required_header,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
-use crate::verify::{Encoding, Hash, Hmac, HmacInput, Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Nexus",
     sends: "docker components, helm repositories",
-    proof: Proof::Hmac(Hmac {
+    authentication: Authentication::Hmac(Hmac {
         headers: &["X-Nexus-Webhook-Signature"],
         encoding: Encoding::Hex(Hash::Sha1),
         signed: HmacInput::Body,
@@ -24,11 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     event_header: Some(EventHeader { names: &["X-Nexus-Webhook-ID"], usual: "rm:repository:component" }),
     event_fields: &["/action"],
-    request: None,
-    lists_changed_files: false,
-    takes_cloud_events: false,
     needs_registry_host: true,
-    may_come_unsigned: false,
     subjects: &[Subject::Images, Subject::Charts],
     settings: ProviderSettings {
         page: "Administration → System → Capabilities → Create capability → Webhook: Repository",
@@ -36,6 +32,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "Secret Key",
         events: "component",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -128,7 +125,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     const COMPONENT_EVENT: (&str, &str) = ("X-Nexus-Webhook-ID", "rm:repository:component");

@@ -4,25 +4,21 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, aws};
+use super::shared::aws;
+use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, Subject};
 use crate::verify::sns_address;
-use crate::verify::{Proof, Unreadable, Verified};
+use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "SNS",
     sends: "pushes to CodeCommit, objects in S3, images in ECR; of other messages all of `resources` is asked",
-    proof: Proof::Sns,
+    authentication: Authentication::Sns,
     parse,
     compose,
     // The header says it as well, but is not signed.
-    event_header: None,
     event_fields: &["/Type", "/Subject"],
     request: Some(request),
-    lists_changed_files: false,
-    takes_cloud_events: false,
-    needs_registry_host: false,
-    may_come_unsigned: false,
     subjects: &[Subject::Git, Subject::Buckets, Subject::Images],
     settings: ProviderSettings {
         page: "SNS → Topics → the topic of `topicArn` → Create subscription, protocol HTTPS, without raw message delivery",
@@ -30,6 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: messages are signed by Amazon, and the subscription is confirmed by itself",
         events: "whatever publishes to the topic",
     },
+    ..Provider::BASE
 };
 
 #[derive(Deserialize)]
@@ -80,7 +77,7 @@ fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::testing::{self, check};
+    use super::super::shared::testing::{self, check};
     use super::*;
 
     fn message(message: &Value) -> Value {

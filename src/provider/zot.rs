@@ -4,24 +4,22 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::shared::{add_registry_hosts, artifact_event, cloud_event};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    add_registry_hosts, artifact_event, cloud_event,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
-use crate::verify::{Proof, Unreadable, Verified, from_json};
+use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "zot",
     sends: "pushes and deletions of images, charts and other artifacts",
-    proof: Proof::Chosen,
+    authentication: Authentication::Chosen,
     parse,
     compose,
     event_header: Some(EventHeader { names: &["ce-type"], usual: UPDATED_TYPE }),
     event_fields: &["/type"],
-    request: None,
-    lists_changed_files: false,
     takes_cloud_events: true,
     needs_registry_host: true,
     may_come_unsigned: true,
@@ -32,6 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
         secret: "none: keep the URL secret",
         events: "all are sent; flux-recv acts on image.updated and image.deleted",
     },
+    ..Provider::BASE
 };
 
 const UPDATED_TYPE: &str = "zotregistry.image.updated";
@@ -87,7 +86,7 @@ fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
+    use super::super::shared::testing::{self, check, check_composed_delivery_comes_back, check_with_hosts};
     use super::*;
 
     #[test]

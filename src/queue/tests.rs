@@ -219,10 +219,10 @@ async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
     let (journal, left) = open();
     let queue = Queue::new(fast(), journal.clone(), &left, Metrics::new());
     tokio::spawn(queue.clone().run(Arc::new(Script::default()) as Arc<dyn Writer>));
-    assert_eq!(queue.want(&[target("app")]).kept().await, Ok(()));
+    assert_eq!(queue.want(&[target("app")]).durable().await, Ok(()));
     rest(&queue).await;
     queue.settle();
-    assert_eq!(queue.want(&[target("app")]).kept().await, Ok(()));
+    assert_eq!(queue.want(&[target("app")]).durable().await, Ok(()));
     journal.close().await;
     let (_, left) = open();
     assert!(left.pending.contains_key(&target("app")));

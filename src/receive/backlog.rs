@@ -78,8 +78,8 @@ impl QueuedEvents {
         self.id.clone().unwrap_or_else(|| DeliveryId::from_earlier_process(&self.endpoint))
     }
 
-    /// What is to be found out about it.
-    pub(super) fn question(&self, inventory: &Arc<RwLock<Inventory>>) -> FilterTask {
+    /// Returns what is to be evaluated.
+    pub(super) fn task(&self, inventory: &Arc<RwLock<Inventory>>) -> FilterTask {
         FilterTask {
             events: self.events.clone(),
             facts: self.facts.clone(),
@@ -93,7 +93,7 @@ impl QueuedEvents {
 /// One endpoint takes at most this part of the backlog.
 const ENDPOINT_SHARE_DIVISOR: usize = 4;
 
-/// A first sync takes seconds; in that time no sender posts more.
+/// A first sync takes seconds; in that time no provider posts more.
 const MAX_WAITING_DELIVERIES: usize = 4096;
 /// What the waiting deliveries may take, together, in bytes. In the journal they take half of it.
 const MAX_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
@@ -139,7 +139,7 @@ impl Backlog {
         {
             return BacklogAnswer::Full;
         }
-        let event = super::summary(&delivery.events).into();
+        let event = super::summary::summary(&delivery.events).into();
         let number = self.journal.new_delivery_number();
         // Within the lock, so that the journal sees it come before it sees it go.
         let commit = self.journal.write(vec![JournalChange::Keep(number, bytes)]);
@@ -211,7 +211,7 @@ impl Backlog {
 
     /// What waits, in a line each.
     pub(super) fn summaries(&self) -> Vec<String> {
-        self.lock().waiting.iter().map(|(_, waiting)| super::summary(&waiting.events)).collect()
+        self.lock().waiting.iter().map(|(_, waiting)| super::summary::summary(&waiting.events)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BacklogState> {

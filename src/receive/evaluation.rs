@@ -1,4 +1,4 @@
-//! Which objects a delivery concerns, once the filters of its endpoint have been asked.
+//! Evaluates the filters of an endpoint, and matches what they let through.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,7 +9,7 @@ use crate::filter;
 use crate::flux::selection::Selection;
 use crate::matching::{self, Inventory, MatchResult};
 
-/// What is to be found out.
+/// What is to be evaluated.
 pub(super) struct FilterTask {
     pub(super) events: Vec<Event>,
     pub(super) facts: Facts,
@@ -20,15 +20,29 @@ pub(super) struct FilterTask {
     pub(super) inventory: Option<Arc<RwLock<Inventory>>>,
 }
 
-/// What was found out.
+/// The result of an evaluation.
 pub(super) struct Evaluation {
     /// The events of which the condition holds.
     pub(super) events: Vec<Event>,
     pub(super) facts: Facts,
-    /// What matches, and whether these are all, or why no event is left.
-    pub(super) result: Result<(MatchResult, bool), String>,
+    /// What matches, or why no event is left.
+    pub(super) result: Result<Found, String>,
     /// Why a filter came to no result, the first time.
     pub(super) failure: Option<String>,
+}
+
+/// The objects that match, as far as they are known.
+pub(super) struct Found {
+    pub(super) matched: MatchResult,
+    /// No other object can match.
+    pub(super) is_complete: bool,
+}
+
+impl Found {
+    /// Leaves matching to whoever gets the events.
+    pub(super) fn everything() -> Found {
+        Found { matched: MatchResult::default(), is_complete: true }
+    }
 }
 
 impl FilterTask {
@@ -44,37 +58,37 @@ impl FilterTask {
                 }
             }
         }
-        let (found, is_all) = match &inventory {
+        let found = match &inventory {
             Some(inventory) => find(inventory, &events, &selection, &facts),
-            None => (MatchResult::default(), true),
+            None => Found::everything(),
         };
-        // Before all objects are known, filters are asked again.
-        if is_all {
-            failure = failure.or_else(|| describe_failure(&found));
+        // Before all objects are known, filters are evaluated again.
+        if found.is_complete {
+            failure = failure.or_else(|| describe_failure(&found.matched));
         }
-        Evaluation { events, facts, result: Ok((found, is_all)), failure }
+        Evaluation { events, facts, result: Ok(found), failure }
     }
 }
 
-/// The objects that are known to match, and whether these are all.
+/// Finds the objects that match, among those that are known.
 pub(super) fn find(
     inventory: &RwLock<Inventory>,
     events: &[Event],
     selection: &Selection,
     facts: &Facts,
-) -> (MatchResult, bool) {
-    let (candidates, is_all) = {
+) -> Found {
+    let (candidates, is_complete) = {
         let inventory = inventory.read().unwrap_or_else(PoisonError::into_inner);
         let candidates = matching::candidates(&inventory, events, selection);
         (candidates, matching::can_tell(&inventory, events, selection))
     };
-    (candidates.decide(events, selection, facts), is_all)
+    Found { matched: candidates.decide(events, selection, facts), is_complete }
 }
 
 /// Why filters came to no result, in a line.
-fn describe_failure(found: &MatchResult) -> Option<String> {
-    let (target, why) = found.failed.as_ref()?;
-    let others = match found.failures - 1 {
+fn describe_failure(matched: &MatchResult) -> Option<String> {
+    let (target, why) = matched.failed.as_ref()?;
+    let others = match matched.failures - 1 {
         0 => String::new(),
         more => format!(" (and {more} more times)"),
     };

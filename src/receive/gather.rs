@@ -24,7 +24,7 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
         headers |= expression.names("headers");
         claims |= expression.names("claims");
     }
-    let name = if event { endpoint.provider.event_name(delivery) } else { String::new() };
+    let name = if event { endpoint.provider.event_type(delivery) } else { String::new() };
     let mut facts = Facts::named(name);
     if request {
         facts = facts.with_request(body(endpoint, delivery));

@@ -9,11 +9,11 @@ use actix_web::{HttpMessage, HttpRequest};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::Limits;
 use crate::endpoint::Endpoint;
 use crate::endpoint::byte_count::ByteCount;
 use crate::listener::Connection;
 use crate::outcome::Outcome;
+use crate::service::Limits;
 
 /// A body, and its share of the memory that all bodies may take together.
 pub(super) struct Body<'b> {
@@ -96,7 +96,7 @@ pub(super) async fn read<'b>(
         };
         if !share.grow_to(capacity) {
             let why = "too many bodies at once".into();
-            return Err(Outcome::Unavailable { why, retry_after: BODY_RETRY_AFTER, proved: false });
+            return Err(Outcome::Unavailable { why, retry_after: BODY_RETRY_AFTER, is_verified: false });
         }
         received = received.with(chunk, announced.unwrap_or(capacity));
     }

@@ -1,4 +1,4 @@
-//! Proofs that the endpoint chooses, for senders that sign nothing but can add a header.
+//! Proofs that the endpoint chooses, for providers that sign nothing but can add a header.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -59,7 +59,8 @@ pub(super) fn check(delivery: &Delivery<'_>, auth: &Auth, key: &Key) -> Result<(
             token::compare(token.as_bytes(), key).ok_or_else(not_the_key)
         }
         Auth::Basic { user } => {
-            let malformed = || Refusal::unproved("the header Authorization holds no user and password");
+            let malformed =
+                || Refusal::unauthenticated("the header Authorization holds no user and password");
             let pair = STANDARD.decode(credentials(delivery, "Basic")?).map_err(|_| malformed())?;
             let colon = pair.iter().position(|byte| *byte == b':').ok_or_else(malformed)?;
             let (name, password) = (&pair[..colon], &pair[colon + 1..]);
@@ -72,16 +73,16 @@ pub(super) fn check(delivery: &Delivery<'_>, auth: &Auth, key: &Key) -> Result<(
 }
 
 fn not_the_key() -> Refusal {
-    Refusal::unproved("the header Authorization does not hold the key")
+    Refusal::unauthenticated("the header Authorization does not hold the key")
 }
 
 /// What stands behind the scheme, whose name has no case (RFC 9110, section 11.1).
 pub(super) fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&'a str, Refusal> {
     let value = match delivery.header(AUTHORIZATION_HEADER) {
         Header::Once(value) => value,
-        Header::Absent => return Err(Refusal::unproved("the header Authorization is missing")),
+        Header::Absent => return Err(Refusal::unauthenticated("the header Authorization is missing")),
         Header::Repeated => {
-            return Err(Refusal::unproved("the header Authorization is there more than once"));
+            return Err(Refusal::unauthenticated("the header Authorization is there more than once"));
         }
     };
     std::str::from_utf8(value)
@@ -91,7 +92,7 @@ pub(super) fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&
         .map(|(_, credentials)| credentials.trim())
         .filter(|credentials| !credentials.is_empty())
         .ok_or_else(|| {
-            Refusal::unproved(format!("the header Authorization does not have the scheme {scheme}"))
+            Refusal::unauthenticated(format!("the header Authorization does not have the scheme {scheme}"))
         })
 }
 
@@ -101,7 +102,7 @@ mod tests {
 
     fn good(auth: &Auth, header: (&str, &str)) -> bool {
         let headers = vec![(header.0.to_owned(), header.1.to_owned())];
-        let key = Key::new(b"test-key".to_vec()).expect("a key");
+        let key = Key::new("test.key", b"test-key".to_vec()).expect("a key");
         check(&Delivery { headers: &headers, body: b"" }, auth, &key).is_ok()
     }
 

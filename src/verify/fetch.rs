@@ -48,7 +48,7 @@ pub struct HttpFetch {
     client_for_tenants: OnceLock<Result<reqwest::Client, FetchError>>,
 }
 
-/// Longer than Google's key server ever takes, short enough for a sender that waits ten seconds.
+/// Longer than Google's key server ever takes, short enough for a provider that waits ten seconds.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Key sets have a few KiB.

@@ -24,7 +24,7 @@ pub(super) async fn check(
     account: Option<&GoogleAccount>,
     tools: &VerifyContext,
 ) -> Result<(), Refusal> {
-    let account = account.ok_or_else(|| Refusal::unproved("the endpoint names no account"))?;
+    let account = account.ok_or_else(|| Refusal::unauthenticated("the endpoint names no account"))?;
     let token = auth::credentials(delivery, "Bearer")?;
     let wanted = ExpectedClaims {
         keys: KeySetSource::At(GOOGLE_KEYS_URL),
@@ -33,10 +33,10 @@ pub(super) async fn check(
     };
     let claims = token_claims::check(token, wanted, &tools.keys).await?;
     if claims["email_verified"] != true {
-        return Err(Refusal::unproved("the token's email is not verified"));
+        return Err(Refusal::unauthenticated("the token's email is not verified"));
     }
     if claims["email"].as_str() != Some(account.email.as_str()) {
-        return Err(Refusal::unproved("the token is another account's than gcr.email"));
+        return Err(Refusal::unauthenticated("the token is another account's than gcr.email"));
     }
     Ok(())
 }

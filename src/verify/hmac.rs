@@ -1,6 +1,7 @@
 //! Keyed hashes (RFC 2104) over what was sent.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use ::hmac::{Hmac as Mac, KeyInit, Mac as _};
 use sha1::Sha1;
@@ -54,7 +55,7 @@ pub(super) fn check(
     delivery: &Delivery<'_>,
     scheme: &Hmac,
     credentials: &Credentials,
-) -> Result<Option<usize>, Refusal> {
+) -> Result<Option<Arc<str>>, Refusal> {
     if credentials.unsigned && first_present(delivery, scheme.headers)?.is_none() {
         return Ok(None);
     }
@@ -70,20 +71,20 @@ fn check_keys<'k>(
     delivery: &Delivery<'_>,
     scheme: &Hmac,
     mut keys: impl Iterator<Item = &'k Key>,
-) -> Result<usize, Refusal> {
+) -> Result<Arc<str>, Refusal> {
     let (header, value) = first_present(delivery, scheme.headers)?
-        .ok_or_else(|| Refusal::unproved(format!("the header {} is missing", scheme.headers[0])))?;
-    let malformed = || Refusal::unproved(format!("the header {header} holds no signature"));
+        .ok_or_else(|| Refusal::unauthenticated(format!("the header {} is missing", scheme.headers[0])))?;
+    let malformed = || Refusal::unauthenticated(format!("the header {header} holds no signature"));
     let (hash, signature) = decode(value, scheme.encoding).ok_or_else(malformed)?;
     let message = match scheme.signed {
         HmacInput::Body => Cow::Borrowed(delivery.body),
-        HmacInput::Payload => {
-            delivery.payload().ok_or_else(|| Refusal::unproved("the form has no field `payload` to check"))?
-        }
+        HmacInput::Payload => delivery
+            .payload()
+            .ok_or_else(|| Refusal::unauthenticated("the form has no field `payload` to check"))?,
     };
-    let signer = keys.position(|key| is_signature_of(hash, key, &message, &signature));
-    signer.ok_or_else(|| {
-        Refusal::unproved(format!("the signature in {header} is not that of this body under the key"))
+    let signer = keys.find(|key| is_signature_of(hash, key, &message, &signature));
+    signer.map(|key| Arc::clone(key.name())).ok_or_else(|| {
+        Refusal::unauthenticated(format!("the signature in {header} is not that of this body under the key"))
     })
 }
 
@@ -132,7 +133,7 @@ fn first_present<'a, 'h>(
             Header::Absent => {}
             Header::Once(value) => return Ok(Some((header, value))),
             Header::Repeated => {
-                return Err(Refusal::unproved(format!("the header {header} is there more than once")));
+                return Err(Refusal::unauthenticated(format!("the header {header} is there more than once")));
             }
         }
     }
@@ -178,7 +179,7 @@ mod tests {
     fn good(scheme: Hmac, unsigned: bool, headers: &[(&str, &str)], body: &str, key: &str) -> bool {
         let headers: Vec<(String, String)> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let key = Key::new(key.as_bytes().to_vec()).expect("a key");
+        let key = Key::new("test.key", key.as_bytes().to_vec()).expect("a key");
         let credentials = Credentials { unsigned, ..Credentials::from_key(key) };
         check(&Delivery { headers: &headers, body: body.as_bytes() }, &scheme, &credentials).is_ok()
     }

@@ -103,7 +103,7 @@ impl KeySets {
         match (cache.keys.as_ref().and_then(|keys| pick(keys, key_id)), refreshed) {
             (Some(key), _) => Ok(key.clone()),
             (None, Ok(())) => {
-                Err(Refusal::unproved("the token is signed with a key that is not its issuer's"))
+                Err(Refusal::unauthenticated("the token is signed with a key that is not its issuer's"))
             }
             (None, Err(why)) => Err(Refusal::CannotCheck(format!("the issuer's keys cannot be had: {why}"))),
         }
@@ -144,7 +144,7 @@ impl KeySet {
             cache.last_try = Some(Instant::now());
             cache.failure = Some("they are being fetched".to_owned());
         }
-        // On its own: a sender that hangs up takes the future of its delivery with it.
+        // On its own: a provider that hangs up takes the future of its delivery with it.
         let (fetch, cache) = (Arc::clone(fetch), Arc::clone(&self.cache));
         let (trust, address) = match source {
             KeySetSource::At(address) => (None, address.to_owned()),

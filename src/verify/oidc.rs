@@ -45,11 +45,10 @@ pub(super) async fn check(
 ) -> Result<Value, Refusal> {
     let token = auth::credentials(delivery, "Bearer")?;
     let named = token_claims::unverified_issuer(token)
-        .ok_or_else(|| Refusal::unproved("the token's issuer cannot be read"))?;
-    let issuer = issuers
-        .iter()
-        .find(|issuer| issuer.url == named)
-        .ok_or_else(|| Refusal::unproved("the token is of an issuer that the endpoint does not list"))?;
+        .ok_or_else(|| Refusal::unauthenticated("the token's issuer cannot be read"))?;
+    let issuer = issuers.iter().find(|issuer| issuer.url == named).ok_or_else(|| {
+        Refusal::unauthenticated("the token is of an issuer that the endpoint does not list")
+    })?;
     let wanted = ExpectedClaims {
         keys: KeySetSource::IssuedBy(&issuer.url, issuer.trust),
         issuers: &[&issuer.url],
@@ -63,7 +62,8 @@ pub(super) async fn check(
 fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
     let (claims, budget) = (Variable::from_json(claims), Budget::for_token());
     let mut values: Vec<(&str, Variable)> = Vec::new();
-    let failed = |what: &str, why: String| Refusal::unproved(format!("{what} comes to no result: {why}"));
+    let failed =
+        |what: &str, why: String| Refusal::unauthenticated(format!("{what} comes to no result: {why}"));
     for (name, expression) in &issuer.variables {
         let vars = Variable::from_fields(&values);
         let variables = Variables::default().with("claims", &claims).with("vars", &vars);
@@ -81,6 +81,8 @@ fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
     }
     match unmet.is_empty() && !issuer.validations.is_empty() {
         true => Ok(()),
-        false => Err(Refusal::unproved(format!("the token's claims are not enough: {}", unmet.join("; ")))),
+        false => {
+            Err(Refusal::unauthenticated(format!("the token's claims are not enough: {}", unmet.join("; "))))
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! The sender's side of each proof, for `flux-recv send`, `flux-recv demo` and the tests.
+//! The provider's side of each authentication, for `flux-recv send`, `flux-recv demo` and the tests.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::hmac::{Encoding, Hash, Hmac, HmacInput, mac};
-use super::{Credentials, Proof, standard_webhooks};
+use super::{Authentication, Credentials, standard_webhooks};
 use crate::delivery::Delivery;
 
 /// Why a delivery cannot be signed here.
@@ -26,36 +26,36 @@ pub enum CannotSign {
     KeyIsNotText,
 }
 
-/// The headers that prove a delivery, as its sender would add them.
+/// The headers that prove a delivery, as its provider would add them.
 ///
 /// # Errors
 /// See [`CannotSign`].
 pub fn sign(
     delivery: &Delivery<'_>,
-    proof: Proof,
+    authentication: Authentication,
     credentials: &Credentials,
     now: SystemTime,
 ) -> Result<Vec<(String, String)>, CannotSign> {
     let own_key = credentials.own_key().ok_or(CannotSign::NoKey)?;
     let key = own_key.without_newline();
     let key_text = || std::str::from_utf8(key).map(str::to_owned).map_err(|_| CannotSign::KeyIsNotText);
-    Ok(match proof {
-        Proof::PathOnly => Vec::new(),
-        Proof::Chosen => match credentials.header() {
+    Ok(match authentication {
+        Authentication::PathOnly => Vec::new(),
+        Authentication::Chosen => match credentials.header() {
             Some(auth) => vec![auth.header(&key_text()?)],
             None => Vec::new(),
         },
-        Proof::TokenOrHmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
-        Proof::StandardWebhooks => {
+        Authentication::TokenOrHmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
+        Authentication::StandardWebhooks => {
             let signing_key = standard_webhooks::signing_key(own_key);
             standard_webhook_headers(delivery, signing_key.as_deref().unwrap_or(key), now)
         }
-        Proof::GoogleIdentity => return Err(CannotSign::OnlyGoogle),
-        Proof::OpenId => return Err(CannotSign::OnlyIssuer),
-        Proof::Sns => return Err(CannotSign::OnlyAmazon),
-        Proof::Token { header } => vec![(header.to_owned(), key_text()?)],
-        Proof::Hmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
-        Proof::GitLab => match standard_webhooks::signing_key(own_key) {
+        Authentication::GoogleIdentity => return Err(CannotSign::OnlyGoogle),
+        Authentication::OpenId => return Err(CannotSign::OnlyIssuer),
+        Authentication::Sns => return Err(CannotSign::OnlyAmazon),
+        Authentication::Token { header } => vec![(header.to_owned(), key_text()?)],
+        Authentication::Hmac(scheme) => vec![hmac_header(delivery, &scheme, key)],
+        Authentication::GitLab => match standard_webhooks::signing_key(own_key) {
             None => vec![("X-Gitlab-Token".to_owned(), key_text()?)],
             Some(signing_key) => standard_webhook_headers(delivery, &signing_key, now),
         },

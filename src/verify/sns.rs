@@ -73,42 +73,44 @@ pub(super) async fn check(
     tools: &VerifyContext,
 ) -> Result<(), Refusal> {
     if delivery.text("x-amz-sns-rawdelivery").is_some() {
-        return Err(Refusal::unproved(
+        return Err(Refusal::unauthenticated(
             "the subscription delivers raw messages, which nobody signs; turn raw message delivery off",
         ));
     }
     // The very text that is read afterwards: of a form that would be one of its fields.
     let payload = delivery.payload().unwrap_or_default();
     let message: SnsMessage = serde_json::from_slice(&payload)
-        .map_err(|_| Refusal::unproved("the body is not a signed message of SNS"))?;
+        .map_err(|_| Refusal::unauthenticated("the body is not a signed message of SNS"))?;
     if !topics.contains(&message.topic_arn) {
-        return Err(Refusal::unproved("the message is of a topic that the endpoint does not list"));
+        return Err(Refusal::unauthenticated("the message is of a topic that the endpoint does not list"));
     }
     if !matches!(
         message.r#type.as_str(),
         "Notification" | "SubscriptionConfirmation" | "UnsubscribeConfirmation"
     ) {
-        return Err(Refusal::unproved("the message is of a type that SNS does not send"));
+        return Err(Refusal::unauthenticated("the message is of a type that SNS does not send"));
     }
     if message.has_line_breaks() {
-        return Err(Refusal::unproved("a field of the message has a line break, which SNS does not write"));
+        return Err(Refusal::unauthenticated(
+            "a field of the message has a line break, which SNS does not write",
+        ));
     }
     let certificate_url = certificate_url(&message.signing_cert_url, &message.topic_arn)
-        .ok_or_else(|| Refusal::unproved("the certificate is not where SNS keeps its own"))?;
+        .ok_or_else(|| Refusal::unauthenticated("the certificate is not where SNS keeps its own"))?;
     let signature = STANDARD
         .decode(&message.signature)
-        .map_err(|_| Refusal::unproved("the field Signature holds no signature"))?;
+        .map_err(|_| Refusal::unauthenticated("the field Signature holds no signature"))?;
     let algorithm = match message.signature_version.as_str() {
         "1" => SnsSignatureVersion::Sha1,
         "2" => SnsSignatureVersion::Sha256,
-        _ => return Err(Refusal::unproved("the signature is of a version that is not known")),
+        _ => return Err(Refusal::unauthenticated("the signature is of a version that is not known")),
     };
     let slot = tools.certificates.slot(&certificate_url)?;
     let certificate = tools.certificates.get(&slot, &certificate_url).await?;
     let parsed = EndEntityCert::try_from(&certificate)
         .map_err(|_| Refusal::CannotCheck("the certificate of SNS cannot be read".to_owned()))?;
     parsed.verify_signature(&algorithm, message.signed_text().as_bytes(), &signature).map_err(|_| {
-        Refusal::unproved("the signature is not that of this message under the certificate of SNS")
+        Refusal::unauthenticated("the signature is not that of this message under the certificate of SNS")
     })?;
     let _ = slot.certificate.set(certificate);
     Ok(())
@@ -196,7 +198,7 @@ impl Certificates {
         if failed.is_some_and(|failed| failed.elapsed() < CERTIFICATE_RETRY_DELAY) {
             return Err(cannot("its address brought none a moment ago"));
         }
-        // Stands until the fetch is through, also for a sender that hangs up.
+        // Stands until the fetch is through, also for a provider that hangs up.
         *failed = Some(Instant::now());
         let pem = self.fetch.get(url).await.map_err(|err| cannot(&err.to_string()))?;
         let certificate = CertificateDer::from_pem_slice(&pem)

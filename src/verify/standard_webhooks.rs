@@ -11,7 +11,7 @@ use super::key::Key;
 use super::{Refusal, token};
 use crate::delivery::{Delivery, Header};
 
-/// How far the sender's clock and the delivery's age may be off; the specification's figure.
+/// How far the provider's clock and the delivery's age may be off; the specification's figure.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// What a signing token starts with.
@@ -57,7 +57,7 @@ fn check_signature(
 ) -> Result<(), Refusal> {
     let part = |part: &str| {
         let name = format!("{prefix}-{part}");
-        delivery.text(&name).ok_or_else(|| Refusal::unproved(format!("the header {name} is missing")))
+        delivery.text(&name).ok_or_else(|| Refusal::unauthenticated(format!("the header {name} is missing")))
     };
     let (id, timestamp, signatures) = (part("id")?, part("timestamp")?, part("signature")?);
     check_age(timestamp, now)?;
@@ -72,7 +72,7 @@ fn check_signature(
         .any(|signature| macs_equal(&signature, &expected));
     match good {
         true => Ok(()),
-        false => Err(Refusal::unproved(format!(
+        false => Err(Refusal::unauthenticated(format!(
             "no signature in {prefix}-signature is that of this body under the key"
         ))),
     }
@@ -99,10 +99,10 @@ fn check_age(timestamp: &str, now: SystemTime) -> Result<(), Refusal> {
         .parse()
         .ok()
         .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .ok_or_else(|| Refusal::unproved("the timestamp is not a time in seconds"))?;
+        .ok_or_else(|| Refusal::unauthenticated("the timestamp is not a time in seconds"))?;
     let off = now.duration_since(sent).unwrap_or_else(|err| err.duration());
     if off > MAX_CLOCK_SKEW {
-        return Err(Refusal::unproved(format!(
+        return Err(Refusal::unauthenticated(format!(
             "webhook-timestamp is {} s off; do both clocks run right?",
             off.as_secs()
         )));
@@ -141,7 +141,7 @@ mod tests {
     fn good(case: Case) -> bool {
         let headers: Vec<(String, String)> =
             case.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let key = Key::new(case.key.as_bytes().to_vec()).expect("a key");
+        let key = Key::new("test.key", case.key.as_bytes().to_vec()).expect("a key");
         let delivery = Delivery { headers: &headers, body: case.body.as_bytes() };
         check_or_token(&delivery, &key, UNIX_EPOCH + Duration::from_secs(case.now)).is_ok()
     }

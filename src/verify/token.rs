@@ -11,13 +11,14 @@ use crate::delivery::{Delivery, Header};
 pub(super) fn check(delivery: &Delivery<'_>, header: &str, key: &Key) -> Result<(), Refusal> {
     let token = match delivery.header(header) {
         Header::Once(token) if !token.is_empty() => token,
-        Header::Once(_) => return Err(Refusal::unproved(format!("the header {header} is empty"))),
-        Header::Absent => return Err(Refusal::unproved(format!("the header {header} is missing"))),
+        Header::Once(_) => return Err(Refusal::unauthenticated(format!("the header {header} is empty"))),
+        Header::Absent => return Err(Refusal::unauthenticated(format!("the header {header} is missing"))),
         Header::Repeated => {
-            return Err(Refusal::unproved(format!("the header {header} is there more than once")));
+            return Err(Refusal::unauthenticated(format!("the header {header} is there more than once")));
         }
     };
-    compare(token, key).ok_or_else(|| Refusal::unproved(format!("the header {header} does not hold the key")))
+    compare(token, key)
+        .ok_or_else(|| Refusal::unauthenticated(format!("the header {header} does not hold the key")))
 }
 
 /// Whether this is the key, in any of its forms.
@@ -38,7 +39,7 @@ mod tests {
     fn check_token(token: Option<&str>, key: &str) -> bool {
         let headers: Vec<(String, String)> =
             token.map(|token| ("X-Token".to_owned(), token.to_owned())).into_iter().collect();
-        let key = Key::new(key.as_bytes().to_vec()).expect("a key");
+        let key = Key::new("test.key", key.as_bytes().to_vec()).expect("a key");
         check(&Delivery { headers: &headers, body: b"" }, "x-token", &key).is_ok()
     }
 

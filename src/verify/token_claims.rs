@@ -22,9 +22,10 @@ const LEEWAY_SECONDS: u64 = 60;
 
 /// Checks a token; gives its claims. Errors name what is wrong by its kind and never quote the token.
 pub(super) async fn check(token: &str, wanted: ExpectedClaims<'_>, keys: &KeySets) -> Result<Value, Refusal> {
-    let header = decode_header(token).map_err(|_| Refusal::unproved("the token's header cannot be read"))?;
+    let header =
+        decode_header(token).map_err(|_| Refusal::unauthenticated("the token's header cannot be read"))?;
     if !jwt::is_asymmetric(header.alg) {
-        return Err(Refusal::unproved("the token is not signed with a private key"));
+        return Err(Refusal::unauthenticated("the token is not signed with a private key"));
     }
     let key = keys.find(wanted.keys, header.kid.as_deref()).await?;
     let key = DecodingKey::from_jwk(&key)
@@ -48,7 +49,7 @@ fn claims(
     let decoded = decode::<Value>(token, key, &validation);
     decoded
         .map(|token| token.claims)
-        .map_err(|err| Refusal::unproved(format!("the token is not good: {:?}", err.kind())))
+        .map_err(|err| Refusal::unauthenticated(format!("the token is not good: {:?}", err.kind())))
 }
 
 /// What a token says of itself before anything is proved: only good to find out whom to ask.

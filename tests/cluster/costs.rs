@@ -101,7 +101,7 @@ async fn post_many(hook: &str, body: &str, signature: &str) -> Vec<u16> {
     });
     let mut all = Vec::new();
     for sender in senders.collect::<Vec<_>>() {
-        all.extend(sender.await.expect("a sender"));
+        all.extend(sender.await.expect("a provider"));
     }
     all
 }

@@ -36,7 +36,7 @@ struct Accepted {
 /// How often each status was answered; 0 is no answer.
 type Statuses = HashMap<u16, usize>;
 
-/// Senders that post until they are stopped.
+/// Providers that post until they are stopped.
 struct Load {
     stop: Arc<AtomicBool>,
     senders: Vec<tokio::task::JoinHandle<(Vec<Accepted>, Statuses)>>,
@@ -73,12 +73,12 @@ impl Load {
         Load { stop: Arc::clone(&stop), senders: senders.collect() }
     }
 
-    /// Stops the senders; gives what was accepted, and what was answered.
+    /// Stops the providers; gives what was accepted, and what was answered.
     fn stop(self, bed: &Bed) -> (Vec<Accepted>, Statuses) {
         self.stop.store(true, Ordering::Relaxed);
         let (mut all, mut statuses) = (Vec::new(), HashMap::new());
         for sender in self.senders {
-            let (accepted, answered) = bed.block_on(sender).expect("a sender");
+            let (accepted, answered) = bed.block_on(sender).expect("a provider");
             all.extend(accepted);
             answered.into_iter().for_each(|(status, count)| *statuses.entry(status).or_default() += count);
         }
@@ -313,11 +313,7 @@ pub fn fault_the_disk_is_full(bed: &Bed) {
     let filler = disk.fill();
     let load = Load::over(bed, &running, REPOSITORIES + 1);
     wait_for("the journal to notice", PATIENCE, || {
-        running
-            .process
-            .output()
-            .contains("the journal cannot be written; deliveries are answered with 503")
-            .then_some(())
+        running.process.has_logged("journal cannot be written; answering 503 until it can", &[]).then_some(())
     });
     std::thread::sleep(Duration::from_secs(2));
     std::fs::remove_file(filler).expect("the filler goes");

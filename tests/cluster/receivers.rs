@@ -361,7 +361,7 @@ fn requests_to_both(issuer: &Issuer) -> Vec<Request> {
             &[("Ce-Type", "dev.cdevents.change.merged.0.2.0".to_owned())],
             &json!({"a": 1}),
         )
-        .differs("A payload that is JSON, but not of the sender's form"),
+        .differs("A payload that is JSON, but not of the provider's form"),
         github("filtered", "for the label `web`", "push", TOKEN, &push),
         github("filtered", "for no label", "push", TOKEN, &json!({"repository": {"name": "nobody"}})),
         github_form,
@@ -640,11 +640,8 @@ pub fn receivers_and_their_secrets_are_followed(bed: &Bed) {
     });
     assert_eq!(post(&first, "another-token"), 401);
     wait_for("a line about the other", PATIENCE, || {
-        running
-            .process
-            .output()
-            .contains("the Receiver is not served receiver=Receiver/apps/broken")
-            .then_some(())
+        let broken = [("receiver", "Receiver/apps/broken")];
+        running.process.has_logged("Receiver is not served", &broken).then_some(())
     });
     wait_until_idle(bed, &running);
     let path_of_object = "/apis/source.toolkit.fluxcd.io/v1/namespaces/apps/gitrepositories/followed";

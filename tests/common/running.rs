@@ -16,7 +16,7 @@ pub struct FluxRecv {
     child: Child,
 }
 
-/// A sender that signs and one that cannot.
+/// A provider that signs and one that cannot.
 pub const CONFIG: &str = "fluxRecvVersion: 1
 endpoints:
 - {source: GitHub, keyPath: github.key}

@@ -15,11 +15,14 @@ pub struct Double {
     pub kinds: Vec<ListedKind>,
     /// The Secret of this name, as JSON; the answer never comes where there is none.
     pub secret: Option<fn(&str) -> Option<serde_json::Value>>,
+    /// It lists in pages, as API servers before streaming lists do.
+    pub lists_in_pages: bool,
     /// The kind, in the plural, whose list never comes.
     pub hangs: Option<(&'static str, &'static str)>,
 }
 
 /// The objects of one kind, and how often the watch says that the first one has changed.
+#[derive(Clone, Copy)]
 pub struct ListedKind {
     pub group: &'static str,
     pub plural: &'static str,
@@ -86,9 +89,16 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
         return HttpResponse::NotFound().finish();
     };
     let object = kind.object;
+    let changed = format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", object(0));
+    let changes = vec![web::Bytes::from(changed); kind.changes];
+    if query.contains("sendInitialEvents=true") {
+        return match double.lists_in_pages {
+            true => HttpResponse::UnprocessableEntity().body("sendInitialEvents is forbidden"),
+            false => stream((0..kind.objects).map(object), changes),
+        };
+    }
     if query.contains("watch=true") {
-        let line = format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", object(0));
-        return unending(vec![web::Bytes::from(line); kind.changes]);
+        return unending(changes);
     }
     let parameter = |name: &str| {
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -98,6 +108,16 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
     let to = kind.objects.min(from + limit);
     let next = if to < kind.objects { to.to_string() } else { String::new() };
     page((from..to).map(object), &next)
+}
+
+/// A list at the head of a watch, as the real API server sends it.
+fn stream(objects: impl Iterator<Item = String> + 'static, changes: Vec<web::Bytes>) -> HttpResponse {
+    let lines = objects.map(|object| format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n"));
+    let end = "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":\"7\",\
+               \"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n";
+    let all = lines.map(web::Bytes::from).chain([web::Bytes::from(end)]).chain(changes);
+    let all = futures::stream::iter(all.map(Ok::<_, std::io::Error>));
+    HttpResponse::Ok().streaming(all.chain(futures::stream::pending()))
 }
 
 fn unending(lines: Vec<web::Bytes>) -> HttpResponse {

@@ -69,13 +69,16 @@ async fn a_thousand_objects_of_a_megabyte_are_listed_one_by_one() {
         object: large,
         changes: 3,
     };
-    let running = start(kind);
-    let before = memory(&running);
-    running.wait_for_logs(INVENTORY_COMPLETE, &[], 1, Duration::from_secs(120)).await;
-    let grown = growth(&running, before);
-    assert!(grown < 32 * MIB, "{} MiB", grown / MIB);
-    let (_, page) = running.ask("/metrics").await;
-    assert!(page.contains("flux_recv_inventory_objects{kind=\"GitRepository\"} 1000"), "{page}");
+    for lists_in_pages in [false, true] {
+        let double = Double { lists_in_pages, ..Double::new(kind) };
+        let running = double.start(CONFIG, &["--min-interval", "0"]);
+        let before = memory(&running);
+        running.wait_for_logs(INVENTORY_COMPLETE, &[], 1, Duration::from_secs(120)).await;
+        let grown = growth(&running, before);
+        assert!(grown < 32 * MIB, "{} MiB, in pages: {lists_in_pages}", grown / MIB);
+        let (_, page) = running.ask("/metrics").await;
+        assert!(page.contains("flux_recv_inventory_objects{kind=\"GitRepository\"} 1000"), "{page}");
+    }
 }
 
 /// A range of 900 KB.

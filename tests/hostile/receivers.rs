@@ -56,7 +56,7 @@ pub async fn wait_until_served(running: &FluxRecv, at: usize) {
 
 #[actix_web::test]
 async fn five_thousand_receivers_are_served_and_take_little_memory() {
-    let double = Double { kinds: vec![receivers(RECEIVERS)], secret: Some(secret), hangs: None };
+    let double = Double { kinds: vec![receivers(RECEIVERS)], secret: Some(secret), ..Double::default() };
     let running = double.start(CONFIG, &["--receivers"]);
     let before = memory(&running);
     // The last one is among those that are looked at in turns.
@@ -86,7 +86,7 @@ fn with_a_heavy_one(at: usize) -> String {
 #[actix_web::test]
 async fn filters_of_one_receiver_take_no_multiple_of_its_length() {
     let kind = ListedKind { object: with_a_heavy_one, ..receivers(3) };
-    let double = Double { kinds: vec![kind], secret: Some(secret), hangs: None };
+    let double = Double { kinds: vec![kind], secret: Some(secret), ..Double::default() };
     let running = double.start(CONFIG, &["--receivers"]);
     let before = memory(&running);
     wait_until_served(&running, 2).await;
@@ -109,7 +109,7 @@ async fn secrets_that_hang_keep_no_other_receiver_out() {
         let at: usize = name.trim_start_matches('s').parse().ok()?;
         if at.is_multiple_of(20) { secret(name) } else { None }
     };
-    let double = Double { kinds: vec![receivers(100)], secret: Some(most_hang), hangs: None };
+    let double = Double { kinds: vec![receivers(100)], secret: Some(most_hang), ..Double::default() };
     let running = double.start(CONFIG, &["--receivers"]);
     // The first ones by name have a watch each, the last ones are read in turns: more than 30 of them hang.
     for at in [0, 20, 80] {

@@ -84,6 +84,7 @@ async fn all_attacks_together_fit_into_the_container() {
         ],
         secret: Some(secret),
         hangs: Some((group, "ocirepositories")),
+        ..Double::default()
     };
     let max_megabytes = if is_release() { 110 } else { 160 };
     let running = double.start(&config(), &["--receivers", "--min-interval", "0"]);

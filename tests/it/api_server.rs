@@ -79,6 +79,10 @@ async fn answer(request: HttpRequest, double: web::Data<Double>) -> HttpResponse
         return HttpResponse::Ok().json(json!({"kind": "APIResourceList", "groupVersion": format!("source.toolkit.fluxcd.io/{served}"), "resources": resources}));
     }
     if path.ends_with("/gitrepositories") {
+        // As an API server without streaming lists does; a real one that has them is in the cluster suite.
+        if request.query_string().contains("sendInitialEvents") {
+            return HttpResponse::UnprocessableEntity().body("sendInitialEvents is forbidden");
+        }
         if request.query_string().contains("watch=true") {
             double.watched.fetch_add(1, Ordering::Relaxed);
             return match double.watches {

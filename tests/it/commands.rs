@@ -88,7 +88,7 @@ fn send_signs_and_tells_the_answer() {
     let pointless = send(&["--endpoint", "hub", "--repo", "https://github.com/org/app"]);
     assert_eq!(
         stderr(&pointless).trim(),
-        "error: this sender knows images, not Git repositories: give --image"
+        "error: this provider knows images, not Git repositories: give --image"
     );
 }
 
@@ -312,6 +312,6 @@ fn startup_tells_each_endpoint_and_what_is_different() {
     ] {
         assert_eq!(running.logged("config note", &[("note", note)]), 1, "{note}: {log}");
     }
-    let warning = [("warning", "*ends in a line break; at the sender paste the key without it*")];
+    let warning = [("warning", "*ends in a line break; at the provider paste the key without it*")];
     assert_eq!(running.logged("config warning", &warning), 1, "{log}");
 }

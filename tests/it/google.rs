@@ -6,20 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use flux_recv::internals::Contents;
-use flux_recv::internals::Inventory;
-use flux_recv::internals::Journal;
-use flux_recv::internals::KINDS;
-use flux_recv::internals::Metrics;
-use flux_recv::internals::VerifyContext;
-use flux_recv::internals::config;
 use flux_recv::internals::listener::{self, RunningServer};
-use flux_recv::internals::server::{self, Limits, Service};
-use flux_recv::internals::{DryRun, add_manifests};
-use flux_recv::internals::{EndpointRegistry, Serving};
-use flux_recv::internals::{Fetch, FetchError};
-use flux_recv::internals::{FluxObjects, Receiver, Sink};
-use flux_recv::internals::{Pace, Queue};
+use flux_recv::internals::{
+    Fetch, FetchError, Inventory, KINDS, KindCoverage, Limits, Service, VerifyContext, add_manifests, config,
+    offline_service, server,
+};
 use futures::future::BoxFuture;
 use ring::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
@@ -109,30 +100,15 @@ pub struct InProcess {
 
 pub async fn serve(config: &str, objects: &str, fetch: Arc<dyn Fetch>) -> InProcess {
     let folder = super::running::folder(config);
-    let config =
-        config::load(&folder.path().join("fluxrecv.yaml"), config::Rules::default()).expect("a config");
+    let file = folder.path().join("fluxrecv.yaml");
+    let config = config::load(&file, config::Rules::default()).config.expect("a config");
     let mut inventory = Inventory::default();
-    KINDS.iter().for_each(|info| inventory.know(info.kind));
+    for info in &KINDS {
+        inventory.set_coverage(info.kind, KindCoverage::complete());
+    }
     add_manifests(&mut inventory, objects).expect("objects");
-    let inventory = Arc::new(std::sync::RwLock::new(inventory));
-    let (metrics, journal, nothing) = (Metrics::new(), Journal::none(), Contents::default());
-    let queue = Queue::new(Pace::default(), journal.clone(), &nothing, Arc::clone(&metrics));
-    tokio::spawn(queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
-    let tools = VerifyContext::new(fetch, SystemTime::now);
-    let objects = FluxObjects::new(inventory, queue, journal, &nothing, Arc::clone(&metrics));
-    let receiver = Receiver::new(tools, Sink::Flux(objects), Arc::clone(&metrics));
-    receiver.match_what_can_be().await;
-    let serving = Serving { endpoints: config.endpoints, trusted_proxies: Vec::new() };
-    let registry = EndpointRegistry::new(serving);
-    let limits = Limits::default();
-    let service = Arc::new(Service {
-        registry,
-        receiver,
-        history: Arc::default(),
-        metrics,
-        limits,
-        shutting_down: false.into(),
-    });
+    let verify_context = VerifyContext::new(fetch, SystemTime::now);
+    let service = offline_service(config, inventory, Limits::default(), verify_context).await;
     let listener = listener::bind("127.0.0.1:0").expect("a port");
     let base = format!("http://{}", listener::local_address(&listener).expect("an address"));
     let running = server::start(listener, Arc::clone(&service)).expect("a server");
@@ -236,7 +212,7 @@ async fn made_up_key_ids_do_not_hammer_google() {
 
 // Incident 15.
 #[tokio::test]
-async fn without_googles_keys_nothing_is_accepted_and_the_sender_may_come_again() {
+async fn without_googles_keys_nothing_is_accepted_and_the_provider_may_come_again() {
     for answer in [Err("timed out".to_owned()), Ok(json!({"error": "invalid_token"})), Ok(json!([]))] {
         let receiver = serve(&config_text(), "", Arc::new(KeyServer::bad(answer.clone()))).await;
         let bearer = Some(format!("Bearer {}", good_token()));

@@ -1,4 +1,4 @@
-//! What strangers and senders get at the HTTP port.
+//! What strangers and providers get at the HTTP port.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

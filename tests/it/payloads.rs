@@ -1,4 +1,4 @@
-//! Captured payloads of the senders, where a workspace keeps them: each gets the right answer, and
+//! Captured payloads of the providers, where a workspace keeps them: each gets the right answer, and
 //! its forged, truncated, unsigned and bit-flipped twins get 401 or 400 and ask for nothing.
 //!
 //! The captures are under several licences, so none is part of the project; the folder is
@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use flux_recv::internals::Authentication;
 use flux_recv::internals::Delivery;
 use flux_recv::internals::Endpoint;
 use flux_recv::internals::Key;
-use flux_recv::internals::Proof;
 use flux_recv::internals::Subject;
 use flux_recv::internals::sign;
 use flux_recv::internals::{Credentials, Requirement};
@@ -22,7 +22,7 @@ use super::sns::{self, TOPIC};
 use super::web::with;
 
 /// Folder of the captures, and the endpoint that gets them.
-const SENDERS: &[(&str, &str)] = &[
+const PROVIDER_NAMES: &[(&str, &str)] = &[
     ("github", "github"),
     ("ghcr", "github"),
     ("gitlab", "gitlab"),
@@ -52,7 +52,7 @@ const SENDERS: &[(&str, &str)] = &[
     ("generic-hmac", "generic-hmac"),
 ];
 
-/// For senders that do not say what they are about.
+/// For providers that do not say what they are about.
 const LISTED: &str = "resources: [{kind: Bucket, name: minio}]";
 
 fn config() -> String {
@@ -93,9 +93,9 @@ fn folder() -> Option<PathBuf> {
 }
 
 /// Headers as captured, without those that prove something: those are made anew.
-fn captures(folder: &Path, sender: &str) -> Vec<Capture> {
+fn captures(folder: &Path, provider: &str) -> Vec<Capture> {
     let mut captures = Vec::new();
-    for entry in std::fs::read_dir(folder.join(sender)).expect("a folder") {
+    for entry in std::fs::read_dir(folder.join(provider)).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
@@ -113,7 +113,7 @@ fn captures(folder: &Path, sender: &str) -> Vec<Capture> {
             .filter(|(name, _)| !is_proof(name))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        let name = format!("{sender}/{}", path.file_stem().expect("a name").to_string_lossy());
+        let name = format!("{provider}/{}", path.file_stem().expect("a name").to_string_lossy());
         captures.push(Capture { name, headers, body: std::fs::read(&path).expect("a body") });
     }
     captures.sort_by(|left, right| left.name.cmp(&right.name));
@@ -148,28 +148,29 @@ fn add_event_header(endpoint: &Endpoint, name: &str, headers: &mut Vec<(String, 
     }
 }
 
-fn proof(
+fn authentication(
     endpoint: &Endpoint,
     headers: &[(String, String)],
     body: &[u8],
     credentials: &Credentials,
 ) -> Vec<(String, String)> {
-    if matches!(endpoint.provider.proof, Proof::GoogleIdentity) {
+    if matches!(endpoint.provider.authentication, Authentication::GoogleIdentity) {
         return vec![("Authorization".to_owned(), format!("Bearer {}", good_token()))];
     }
     let headers = headers.to_vec();
     let delivery = Delivery { headers: &headers, body };
-    sign(&delivery, endpoint.provider.proof, credentials, SystemTime::now()).expect("a proof")
+    sign(&delivery, endpoint.provider.authentication, credentials, SystemTime::now())
+        .expect("a authentication")
 }
 
 async fn post(
     url: &str,
     headers: &[(String, String)],
-    proof: &[(String, String)],
+    authentication: &[(String, String)],
     body: Vec<u8>,
 ) -> (u16, Value) {
     let mut request = client().post(url).body(body);
-    for (name, value) in headers.iter().chain(proof) {
+    for (name, value) in headers.iter().chain(authentication) {
         request = request.header(name, value);
     }
     let response = request.send().await.expect("an answer");
@@ -196,20 +197,23 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
     };
     let folders =
         std::fs::read_dir(&folder).expect("a folder").flatten().filter(|entry| entry.path().is_dir());
-    for sender in folders.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
-        assert!(SENDERS.iter().any(|(known, _)| *known == sender), "nobody takes the captures of {sender}");
+    for provider in folders.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+        assert!(
+            PROVIDER_NAMES.iter().any(|(known, _)| *known == provider),
+            "nobody takes the captures of {provider}"
+        );
     }
     let web = sns::web().with("https://www.googleapis.com/oauth2/v3/certs", key_set().to_string()).put_up();
     let receiver = serve(&config(), OBJECTS, web).await;
     let stranger = |expects: &Requirement| Credentials {
         expects: expects.clone(),
-        ..Credentials::from_key(Key::new(b"a-key-that-nobody-knows".to_vec()).expect("a key"))
+        ..Credentials::from_key(Key::new("test.key", b"a-key-that-nobody-knows".to_vec()).expect("a key"))
     };
     let (mut lines, mut table) = (Vec::new(), Vec::new());
-    for (sender, endpoint) in SENDERS {
+    for (provider, endpoint) in PROVIDER_NAMES {
         let serving = receiver.service.registry.get();
         let mut counts = Counts::default();
-        for Capture { name, mut headers, body } in captures(&folder, sender) {
+        for Capture { name, mut headers, body } in captures(&folder, provider) {
             let endpoint = if is_handed_to_sns(&name) { "sns" } else { endpoint };
             let endpoint = serving.endpoints.named(endpoint).expect("an endpoint");
             let url = format!("{}{}", receiver.base, endpoint.path());
@@ -220,7 +224,7 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
                 (status, answer) = post(&url, &headers, &[], message.to_string().into_bytes()).await;
                 counts.refused += check_twins_of_a_message(&url, &name, &headers, &message).await;
             } else {
-                let good = proof(endpoint, &headers, &body, &endpoint.credentials);
+                let good = authentication(endpoint, &headers, &body, &endpoint.credentials);
                 (status, answer) = post(&url, &headers, &good, body.clone()).await;
                 let stranger = stranger(&endpoint.credentials.expects);
                 counts.refused += check_twins(endpoint, &url, &name, &headers, &good, &body, &stranger).await;
@@ -233,7 +237,7 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
             lines.push(line(&name, status, &answer));
         }
         let Counts { accepted, ignored, unreadable, refused } = counts;
-        table.push(format!("| {sender} | {accepted} | {ignored} | {unreadable} | {refused} |"));
+        table.push(format!("| {provider} | {accepted} | {ignored} | {unreadable} | {refused} |"));
     }
     println!(
         "| captures of | read | ignored | unreadable | twins refused |\n| --- | --- | --- | --- | --- |\n{}",
@@ -251,7 +255,7 @@ async fn captures_get_the_right_answer_and_their_twins_get_none() {
     }
 }
 
-/// What became of the captures of a sender, and how many of their twins were refused.
+/// What became of the captures of a provider, and how many of their twins were refused.
 #[derive(Default)]
 struct Counts {
     accepted: usize,
@@ -260,7 +264,7 @@ struct Counts {
     refused: usize,
 }
 
-/// The proof of a message of SNS stands in it.
+/// The authentication of a message of SNS stands in it.
 async fn check_twins_of_a_message(
     url: &str,
     name: &str,
@@ -292,8 +296,10 @@ async fn check_twins(
     stranger: &Credentials,
 ) -> usize {
     let mut refused = 2;
-    let signs_the_body =
-        matches!(endpoint.provider.proof, Proof::Hmac(_) | Proof::TokenOrHmac(_) | Proof::StandardWebhooks);
+    let signs_the_body = matches!(
+        endpoint.provider.authentication,
+        Authentication::Hmac(_) | Authentication::TokenOrHmac(_) | Authentication::StandardWebhooks
+    );
     let reads_the_body = !endpoint.provider.subjects.contains(&Subject::Listed);
     let is_unread = |status: u16, answer: &Value| {
         status == 400 || is_ignored_by_its_header(status, answer) || (!reads_the_body && status == 202)
@@ -304,7 +310,7 @@ async fn check_twins(
     flipped[first] ^= 1;
 
     // Cut and signed anew: authentic, and unreadable.
-    let signed_half = proof(endpoint, headers, &half, &endpoint.credentials);
+    let signed_half = authentication(endpoint, headers, &half, &endpoint.credentials);
     let (status, answer) = post(url, headers, &signed_half, half.clone()).await;
     assert!(is_unread(status, &answer), "{name} truncated: {status} {answer}");
 
@@ -317,12 +323,12 @@ async fn check_twins(
         assert_eq!(post(url, headers, good, half).await.0, 401, "{name} truncated on its way");
         refused += 1;
     }
-    if endpoint.proves_the_sender() {
+    if endpoint.is_authenticated() {
         let (status, answer) = post(url, headers, &[], body.to_vec()).await;
         assert_eq!((status, answer), (401, Value::Null), "{name} unsigned");
-        let forged = match endpoint.provider.proof {
-            Proof::GoogleIdentity => vec![("Authorization".to_owned(), format!("{}x", good[0].1))],
-            _ => proof(endpoint, headers, body, stranger),
+        let forged = match endpoint.provider.authentication {
+            Authentication::GoogleIdentity => vec![("Authorization".to_owned(), format!("{}x", good[0].1))],
+            _ => authentication(endpoint, headers, body, stranger),
         };
         let (status, answer) = post(url, headers, &forged, body.to_vec()).await;
         assert_eq!((status, answer), (401, Value::Null), "{name} forged");

@@ -164,7 +164,7 @@ fn table(head: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_table_of_senders_is_the_table_of_providers() {
+fn the_table_of_providers_is_the_table_of_providers() {
     let written: Vec<(String, String)> = table("| `source` |")
         .into_iter()
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))

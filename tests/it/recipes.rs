@@ -1,4 +1,4 @@
-//! The recipes for senders are followed: each entry is served, and each delivery that can be made here
+//! The recipes for providers are followed: each entry is served, and each delivery that can be made here
 //! is sent.
 
 use flux_recv::internals::PROVIDERS;
@@ -28,7 +28,7 @@ fn recipes() -> Vec<Recipe> {
 }
 
 #[test]
-fn every_sender_has_a_recipe_in_the_order_of_the_table() {
+fn every_provider_has_a_recipe_in_the_order_of_the_table() {
     let readme = std::fs::read_to_string(project().join("README.md")).expect("README");
     let rows = readme.lines().skip_while(|line| !line.starts_with("| `source`")).skip(2);
     let rows: Vec<String> = rows

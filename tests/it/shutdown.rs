@@ -77,7 +77,7 @@ async fn a_rollout_refuses_no_delivery() {
                 (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&refused), url.clone());
             tokio::spawn(async move {
                 let signature = hub_signature(&test_key("github"), &push());
-                // Half of the senders keep their connections.
+                // Half of the providers keep their connections.
                 let kept = client();
                 while !stop.load(Ordering::Relaxed) {
                     let client = if number % 2 == 0 { kept.clone() } else { client() };

@@ -213,7 +213,7 @@ async fn a_subscription_is_confirmed_for_the_configured_topic_only() {
 }
 
 #[tokio::test]
-async fn without_the_certificate_nothing_is_believed_and_the_sender_may_come_again() {
+async fn without_the_certificate_nothing_is_believed_and_the_provider_may_come_again() {
     let receiver =
         serve(&config(), OBJECTS, Web::default().with(CERTIFICATE_URL, "no certificate").put_up()).await;
     assert_eq!(post(&receiver, "sns", &signed(push()).to_string(), false).await.0, 503);

@@ -13,7 +13,7 @@ pub(super) struct DemoStep {
     pub(super) endpoint: &'static str,
     /// What it is about, for the table.
     pub(super) what: &'static str,
-    /// Writes it as the sender would.
+    /// Writes it as the provider would.
     pub(super) delivery: Write,
     /// What happens to it on its way.
     pub(super) tampering: Tampering,

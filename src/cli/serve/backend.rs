@@ -11,7 +11,7 @@ use crate::cluster::connection::ApiConnection;
 use crate::cluster::inventory::Watches;
 use crate::cluster::receivers::{ReceiverRules, Receivers};
 use crate::config::Config;
-use crate::fluxd::Fluxd;
+use crate::flux_v1::FluxV1Client;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
 use crate::journal::Journal;
@@ -79,7 +79,7 @@ impl Backend {
     ) -> anyhow::Result<Backend> {
         if let Some(api) = &config.api {
             let offline = Backend::offline(Inventory::default(), history, metrics);
-            return Ok(Backend { sink: Sink::FluxV1(Box::new(Fluxd::new(api)?)), ..offline });
+            return Ok(Backend { sink: Sink::FluxV1(Box::new(FluxV1Client::new(api)?)), ..offline });
         }
         if let Some(folder) = &args.manifests {
             return Ok(Backend::offline(offline::load(folder)?, history, metrics));

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{announce_endpoint, shown};
+use super::announce::announce_endpoint;
+use super::application::shown;
 use crate::cluster::inventory::Watches;
-use crate::endpoint::{Conflict, Endpoint, EndpointRegistry, Serving};
+use crate::endpoint::Endpoint;
+use crate::endpoint::registry::{Conflict, EndpointRegistry, Serving};
 use crate::flux::needs::InventoryNeeds;
-use crate::server::Service;
+use crate::service::Service;
 
 /// Puts what `replace` brings in force; `needs` is what it takes to match by it. `replace` gives the
 /// Receivers that cannot be served.

@@ -6,7 +6,7 @@ use super::change;
 use crate::cluster::inventory::Watches;
 use crate::endpoint::Endpoint;
 use crate::flux::needs::InventoryNeeds;
-use crate::server::Service;
+use crate::service::Service;
 
 /// What is done with the endpoints of all Receivers, whenever one of them has changed. Objects of those that
 /// came late are requested once.
@@ -23,7 +23,9 @@ pub(super) fn put_in_force(
         log::info!(receivers; "Receivers updated");
         if !came_late.is_empty() {
             let (service, watches) = (Arc::clone(&service), watches.clone());
-            tokio::spawn(async move { super::catch_up_late(&service, watches.as_deref(), &came_late).await });
+            tokio::spawn(async move {
+                super::background::catch_up_late(&service, watches.as_deref(), &came_late).await
+            });
         }
     }
 }

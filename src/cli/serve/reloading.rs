@@ -7,11 +7,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use url::Url;
 
-use super::{change, serving};
+use super::application::serving;
+use super::change;
 use crate::cluster::inventory::Watches;
 use crate::config::Config;
 use crate::reload::ConfigWatcher;
-use crate::server::Service;
+use crate::service::Service;
 
 /// What is reloaded, and what cannot be.
 pub(super) struct ReloadTask {

@@ -25,7 +25,7 @@ const MAX_LOOKS: usize = 16;
 const MAX_UNCERTAIN_LOOKS: usize = MAX_LOOKS - 4;
 
 /// How long one look may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The Secrets that are looked at in turns.
 pub(super) struct Polling {
@@ -159,7 +159,7 @@ async fn look(connection: &ApiConnection, name: &NamespacedName) -> ReceiverChan
             }
         }
     };
-    match tokio::time::timeout(ANSWER_TIMEOUT, list).await {
+    match tokio::time::timeout(LOOK_TIMEOUT, list).await {
         Ok(Ok(found)) => ReceiverChange::Secret(name.clone(), found),
         Ok(Err(interruption)) => {
             log::warn!(secret:% = name.1, scope:%, why:% = interruption.why; "Secret cannot be read");

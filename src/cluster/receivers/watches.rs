@@ -1,19 +1,17 @@
 //! Watches that tell of Receivers and Secrets.
 
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
-use futures::FutureExt;
-use kube::core::ApiResource;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
 use super::super::connection::ApiConnection;
-use super::super::watch::{Scope, Watch, WatchEvent, Watchable};
+use super::super::watch::{Scope, WatchEvent, Watchable};
+use super::super::watch_driver::{
+    Interruption, Verdict, WatchDriver, WatchSource, WatchedResource, spawn_watch,
+};
 use super::NamespacedName;
 use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
-use crate::backoff::growing_pause;
 use crate::flux_receiver::{FluxReceiver, Secret};
 
 /// What a watch has found.
@@ -29,27 +27,17 @@ pub(super) enum ReceiverChange {
     UnreadableSecret(NamespacedName),
 }
 
-const FIRST_RETRY_DELAY: Duration = Duration::from_secs(2);
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
-
-/// So many refusals or errors of an API server that answers are no slip of one that has just started.
-/// One Secret that cannot be read must not hold back the Receivers that name others.
-const MAX_TRANSIENT_REFUSALS: u32 = 3;
-
-/// How long a list may be silent.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Tells of all Receivers in a scope from now on.
 pub(super) fn watch_receivers(
     connection: &ApiConnection,
     scope: &Scope,
     tell: &UnboundedSender<ReceiverChange>,
 ) {
-    let (connection, scope, of_panic, tell) =
-        (connection.clone(), scope.clone(), scope.clone(), tell.clone());
-    let cannot = move || ReceiverChange::Listed(of_panic.clone(), None);
-    start(tell.clone(), cannot, move || {
-        let (connection, scope, tell) = (connection.clone(), scope.clone(), tell.clone());
+    let (connection, of_watch, tell) = (connection.clone(), scope.clone(), tell.clone());
+    let (of_panic, tell_panic) = (scope.clone(), tell.clone());
+    let on_panic = move || drop(tell_panic.send(ReceiverChange::Listed(of_panic.clone(), None)));
+    spawn_watch("Receiver".to_owned(), scope.clone(), on_panic, move || {
+        let (connection, scope, tell) = (connection.clone(), of_watch.clone(), tell.clone());
         async move { receivers_of(&connection, scope, &tell).await }
     });
 }
@@ -60,29 +48,13 @@ pub(super) fn watch_secret(
     name: &NamespacedName,
     tell: &UnboundedSender<ReceiverChange>,
 ) -> AbortHandle {
-    let (connection, name, of_panic, tell) = (connection.clone(), name.clone(), name.clone(), tell.clone());
-    let cannot = move || ReceiverChange::UnreadableSecret(of_panic.clone());
-    start(tell.clone(), cannot, move || {
-        let (connection, name, tell) = (connection.clone(), name.clone(), tell.clone());
+    let (connection, of_watch, tell) = (connection.clone(), name.clone(), tell.clone());
+    let (of_panic, tell_panic) = (name.clone(), tell.clone());
+    let on_panic = move || drop(tell_panic.send(ReceiverChange::UnreadableSecret(of_panic.clone())));
+    spawn_watch(format!("Secret {}", name.1), Scope::Namespace(name.0.clone()), on_panic, move || {
+        let (connection, name, tell) = (connection.clone(), of_watch.clone(), tell.clone());
         async move { secret_of(&connection, name, &tell).await }
     })
-}
-
-/// Starts a watch, and starts it again after a panic, which counts like an answer that says nothing:
-/// the others do not wait for it.
-fn start<W: Future<Output = ()> + Send + 'static>(
-    tell: UnboundedSender<ReceiverChange>,
-    cannot: impl Fn() -> ReceiverChange + Send + 'static,
-    watch: impl Fn() -> W + Send + 'static,
-) -> AbortHandle {
-    let running = tokio::spawn(async move {
-        while AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
-            log::error!("watch of Receivers panicked, restarting; please report this");
-            drop(tell.send(cannot()));
-            tokio::time::sleep(MAX_RETRY_DELAY).await;
-        }
-    });
-    running.abort_handle()
 }
 
 /// Tells of all Receivers in a scope; never ends.
@@ -107,7 +79,9 @@ async fn receivers_of(connection: &ApiConnection, scope: Scope, tell: &Unbounded
         }
         Some(WatchEvent::Gone(object)) => vec![ReceiverChange::ReceiverGone(object.name())],
     };
-    keep(connection, "Receivers", &receivers(), &scope, None, tell, see).await;
+    let resource = WatchedResource::Fixed(receivers());
+    let source = WatchSource { kind: "Receiver".to_owned(), resource, scope: scope.clone(), name: None };
+    follow(connection, source, tell, see).await;
 }
 
 /// Tells of one Secret; never ends.
@@ -128,69 +102,37 @@ async fn secret_of(connection: &ApiConnection, name: NamespacedName, tell: &Unbo
         None => vec![ReceiverChange::UnreadableSecret(name.clone())],
         Some(WatchEvent::Complete | WatchEvent::Gone(_)) => vec![ReceiverChange::Secret(name.clone(), None)],
     };
-    let what = format!("Secret {}", name.1);
-    keep(connection, &what, &secrets(), &scope, Some(&secret_name), tell, see).await;
+    let source = WatchSource {
+        kind: format!("Secret {secret_name}"),
+        resource: WatchedResource::Fixed(secrets()),
+        scope,
+        name: Some(secret_name),
+    };
+    follow(connection, source, tell, see).await;
 }
 
-/// Watches and goes on after whatever interrupts it. `see` is given none when the answers are errors for
-/// good; that is looked at again all the same.
-async fn keep<T: Watchable>(
+/// Follows a watch; never ends. `see` is given none when it fails for longer than others should wait.
+async fn follow<T: Watchable>(
     connection: &ApiConnection,
-    what: &str,
-    resource: &ApiResource,
-    scope: &Scope,
-    name: Option<&str>,
+    source: WatchSource,
     tell: &UnboundedSender<ReceiverChange>,
     mut see: impl FnMut(Option<WatchEvent<T>>) -> Vec<ReceiverChange>,
 ) {
-    let open = || {
-        let watch = Watch::new(connection.client(), resource, scope);
-        match name {
-            Some(name) => watch.with_name(name),
-            None => watch,
-        }
-    };
-    let (mut watch, mut failures, mut answered_failures) = (open(), 0_u32, 0_u32);
+    let (kind, scope) = (source.kind.clone(), source.scope.clone());
+    let mut driver = WatchDriver::new(connection, source);
+    let mut is_refused = false;
     loop {
-        let next = match watch.is_listing() {
-            true => tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await.ok(),
-            false => Some(watch.next().await),
-        };
-        let interruption = match next {
-            Some(Ok(seen)) => {
-                // A list that may be had says nothing about the watch behind it.
-                if matches!(seen, WatchEvent::Unchanged | WatchEvent::Changed(_) | WatchEvent::Gone(_)) {
-                    (failures, answered_failures) = (0, 0);
+        let changes = match driver.next().await {
+            Ok(event) => see(Some(event)),
+            Err(Interruption { verdict: Verdict::Transient, .. }) => Vec::new(),
+            Err(Interruption { verdict, failure }) => {
+                if verdict != Verdict::Broken && !is_refused {
+                    is_refused = true;
+                    log::warn!(kind, scope:%, why:% = failure.why; "cannot be listed and watched; kustomization/components/receivers grants the right");
                 }
-                see(Some(seen)).into_iter().for_each(|change| drop(tell.send(change)));
-                continue;
+                see(None)
             }
-            Some(Err(interruption)) => Some(interruption),
-            None => None,
         };
-        failures = failures.saturating_add(1);
-        let code = interruption.as_ref().and_then(|interruption| interruption.code);
-        let why = interruption.map_or_else(|| "no answer".to_owned(), |interruption| interruption.why);
-        answered_failures = answered_failures.saturating_add(u32::from(code.is_some()));
-        // A name that no object can have is asked for in vain.
-        if answered_failures == MAX_TRANSIENT_REFUSALS || (code == Some(400) && answered_failures == 1) {
-            see(None).into_iter().for_each(|change| drop(tell.send(change)));
-        }
-        match code {
-            Some(401) => {
-                connection.reload_credentials().await;
-                watch = open();
-            }
-            Some(403 | 404) if answered_failures == MAX_TRANSIENT_REFUSALS => {
-                log::warn!(what, scope:%, why:%; "cannot be listed and watched; kustomization/components/receivers grants the right");
-            }
-            Some(403 | 404) => {}
-            _ if failures == 1 || answered_failures == MAX_TRANSIENT_REFUSALS => {
-                log::warn!(what, scope:%, why:%; "watch interrupted, retrying")
-            }
-            _ => {}
-        }
-        let pause = growing_pause(FIRST_RETRY_DELAY, MAX_RETRY_DELAY, failures - 1);
-        tokio::time::sleep(pause).await;
+        changes.into_iter().for_each(|change| drop(tell.send(change)));
     }
 }

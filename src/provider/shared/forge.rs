@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{CannotCompose, Parsed, Sample, git_event, pull_request_refs, pushed_ref};
 use crate::event::git_ref::GitRef;
-use crate::event::{CommitIds, GitChanges, RefChange};
+use crate::event::{ChangedFiles, GitChanges, RefChange};
 use crate::verify::{Unreadable, Verified};
 
 /// Reads an event by its name; `None` if it is not one of these.
-pub(super) fn parse(event: &str, delivery: &Verified<'_>) -> Option<Result<Parsed, Unreadable>> {
+pub(in crate::provider) fn parse(event: &str, delivery: &Verified<'_>) -> Option<Result<Parsed, Unreadable>> {
     Some(match event {
         "push" => delivery.json().and_then(push),
         "create" => delivery.json().and_then(|event| created_or_deleted(event, false)),
@@ -71,6 +71,12 @@ struct Push<'a> {
     #[serde(borrow)]
     commits: Option<&'a RawValue>,
     #[serde(borrow)]
+    before: Option<Text<'a>>,
+    #[serde(default)]
+    forced: bool,
+    /// The number of commits at Gitea, which lists only some of them.
+    total_commits: Option<u64>,
+    #[serde(borrow)]
     repository: Repository<'a>,
 }
 
@@ -89,7 +95,10 @@ impl Commit<'_> {
 fn push(push: Push<'_>) -> Result<Parsed, Unreadable> {
     let after = push.after.as_ref().map(Text::as_str);
     let head = push.head_commit.as_ref().and_then(Commit::id);
-    push.repository.event(pushed_ref(&push.name, after, push.deleted, head, push.commits)?)
+    let before = push.before.as_ref().map(Text::as_str);
+    let files = ChangedFiles::from_push(before, push.forced, push.total_commits);
+    let change = pushed_ref(&push.name, after, push.deleted, head, push.commits)?;
+    push.repository.event(RefChange { files, ..change })
 }
 
 /// GitHub sends a push as well; for a deleted branch Gitea sends nothing but this.
@@ -107,10 +116,9 @@ fn created_or_deleted(event: CreatedOrDeleted<'_>, deleted: bool) -> Result<Pars
     let name = event.name.and_then(|name| GitRef::from_name_and_type(&name, &event.ref_type));
     match name {
         Some(name) => event.repository.event(RefChange {
-            name,
             deleted,
             commits: event.sha.iter().map(String::as_str).collect(),
-            head: None,
+            ..RefChange::new(name)
         }),
         None => {
             Ok(Parsed::ignored(format!("a {} was created or deleted, not a branch or tag", event.ref_type)))
@@ -136,7 +144,7 @@ fn release(event: ReleaseEvent<'_>) -> Result<Parsed, Unreadable> {
         return Ok(Parsed::ignored(format!("release action `{}` moves no tag", event.action)));
     }
     let name = GitRef::tag(&event.release.tag_name);
-    event.repository.event(RefChange { name, deleted: false, commits: CommitIds::default(), head: None })
+    event.repository.event(RefChange::new(name))
 }
 
 #[derive(Deserialize)]
@@ -172,7 +180,7 @@ fn pull_request(event: PullRequestEvent<'_>) -> Result<Parsed, Unreadable> {
 }
 
 /// The body of a push, as all of them write it.
-pub(super) fn push_body(change: &Sample) -> Result<Value, CannotCompose> {
+pub(in crate::provider) fn push_body(change: &Sample) -> Result<Value, CannotCompose> {
     let (repository, name, commit) = change.only_push()?;
     Ok(json!({
         "ref": name.as_str(),

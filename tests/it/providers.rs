@@ -1,7 +1,7 @@
-//! Senders that prove themselves as the endpoint says, and deliveries that name nothing.
+//! Providers that prove themselves as the endpoint says, and deliveries that name nothing.
 
+use flux_recv::internals::Authentication;
 use flux_recv::internals::PROVIDERS;
-use flux_recv::internals::Proof;
 
 use super::common::leaks;
 use super::http::{post, push, push_signed};
@@ -76,15 +76,21 @@ async fn a_call_asks_for_what_the_endpoint_lists() {
     );
 }
 
-/// `send` composes and signs for every sender; the twin under another key gets nothing.
+/// `send` composes and signs for every provider; the twin under another key gets nothing.
 #[test]
-fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
+fn every_provider_is_sent_for_and_its_forged_twin_is_refused() {
     // Only Google, Amazon and issuers of tokens can sign for the others.
-    let is_ours = |proof: Proof| !matches!(proof, Proof::GoogleIdentity | Proof::Sns | Proof::OpenId);
-    let named: Vec<_> = PROVIDERS.into_iter().filter(|provider| is_ours(provider.proof)).collect();
+    let is_ours = |authentication: Authentication| {
+        !matches!(
+            authentication,
+            Authentication::GoogleIdentity | Authentication::Sns | Authentication::OpenId
+        )
+    };
+    let named: Vec<_> = PROVIDERS.iter().filter(|provider| is_ours(provider.authentication)).collect();
     let mut config = "fluxRecvVersion: 1\nendpoints:\n".to_owned();
     for provider in &named {
-        let auth = if matches!(provider.proof, Proof::Chosen) { "auth: bearer, " } else { "" };
+        let auth =
+            if matches!(provider.authentication, Authentication::Chosen) { "auth: bearer, " } else { "" };
         let name = provider.name;
         config.push_str(&format!(
             "- {{source: {name}, {auth}{LISTED}, match: all, name: {name}, keyPath: {name}.key}}\n"
@@ -114,7 +120,7 @@ fn every_sender_is_sent_for_and_its_forged_twin_is_refused() {
             if stdout(&output).is_empty() {
                 output = send(["--image", "1.dkr.ecr.eu-west-1.amazonaws.com/org/app:v1"]);
             }
-            let expect = match is_forged && !matches!(provider.proof, Proof::PathOnly) {
+            let expect = match is_forged && !matches!(provider.authentication, Authentication::PathOnly) {
                 true => "401 ",
                 false => "202 ",
             };
@@ -167,7 +173,7 @@ async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
     assert!(config.contains(r#""refs":["main","refs/tags/v*"]"#), "{config}");
 }
 
-/// CloudEvents senders that ask before they send.
+/// CloudEvents providers that ask before they send.
 /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection>
 #[tokio::test]
 async fn cloud_events_may_come_after_a_handshake() {

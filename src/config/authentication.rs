@@ -7,7 +7,7 @@ use super::section::Section;
 use super::{auth, oidc};
 use crate::provider::Provider;
 use crate::verify::auth::Auth;
-use crate::verify::{GoogleAccount, Proof, Requirement};
+use crate::verify::{Authentication, GoogleAccount, Requirement};
 
 /// The fields about proofs, as far as they are good by themselves.
 pub(super) struct AuthFields {
@@ -17,7 +17,7 @@ pub(super) struct AuthFields {
     account: Option<(&'static str, Value)>,
     issuers: Option<Vec<Value>>,
     topics: Vec<String>,
-    /// Whether a delivery without any proof is good enough.
+    /// Whether a delivery without any authentication is good enough.
     pub(super) unsigned: bool,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> AuthFields {
     }
 }
 
-/// What the sender has to show, if what is written fits the sender and each other.
+/// What the provider has to show, if what is written fits the provider and each other.
 pub(super) fn check(
     entry: &mut Section<'_>,
     provider: &Provider,
@@ -47,34 +47,39 @@ pub(super) fn check(
     accepts_more_keys: bool,
 ) -> Requirement {
     let AuthFields { says_auth, auth, account, issuers, topics, unsigned } = written;
-    let holds_no_key = match provider.proof {
-        Proof::PathOnly | Proof::GoogleIdentity | Proof::OpenId | Proof::Sns => true,
-        Proof::Chosen => unsigned,
+    let holds_no_key = match provider.authentication {
+        Authentication::PathOnly
+        | Authentication::GoogleIdentity
+        | Authentication::OpenId
+        | Authentication::Sns => true,
+        Authentication::Chosen => unsigned,
         _ => false,
     };
     if accepts_more_keys && holds_no_key {
         entry.mistake(
             "acceptKeyPaths",
-            "is only for senders that sign with the key; here it makes only the URL, remove it",
+            "is only for providers that sign with the key; here it makes only the URL, remove it",
         );
     }
     check_auth(entry, provider, says_auth, unsigned);
     let for_others = |entry: &mut Section<'_>, field: &str, whose: &str| {
         entry.mistake(field, &format!("is only for {whose}; remove it"));
     };
-    if let Some((field, _)) = account.as_ref().filter(|_| !matches!(provider.proof, Proof::GoogleIdentity)) {
+    if let Some((field, _)) =
+        account.as_ref().filter(|_| !matches!(provider.authentication, Authentication::GoogleIdentity))
+    {
         for_others(entry, field, "GoogleContainerRegistry and GCS");
     }
-    if issuers.is_some() && !matches!(provider.proof, Proof::OpenId) {
+    if issuers.is_some() && !matches!(provider.authentication, Authentication::OpenId) {
         for_others(entry, "oidc", "generic-oidc");
     }
-    if !topics.is_empty() && !matches!(provider.proof, Proof::Sns) {
+    if !topics.is_empty() && !matches!(provider.authentication, Authentication::Sns) {
         for_others(entry, "topicArn", "SNS");
     }
-    match provider.proof {
-        Proof::GoogleIdentity => google_account(entry, account).map(Requirement::Google),
-        Proof::OpenId => Some(Requirement::Issuers(oidc::issuers(entry, issuers))),
-        Proof::Sns => Some(Requirement::Topics(checked_topics(entry, topics))),
+    match provider.authentication {
+        Authentication::GoogleIdentity => google_account(entry, account).map(Requirement::Google),
+        Authentication::OpenId => Some(Requirement::Issuers(oidc::issuers(entry, issuers))),
+        Authentication::Sns => Some(Requirement::Topics(checked_topics(entry, topics))),
         _ => auth.map(Requirement::Header),
     }
     .unwrap_or(Requirement::KeyAlone)
@@ -99,11 +104,11 @@ fn checked_topics(entry: &mut Section<'_>, topics: Vec<String>) -> Vec<String> {
 }
 
 fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, unsigned: bool) {
-    let is_chosen = matches!(provider.proof, Proof::Chosen);
+    let is_chosen = matches!(provider.authentication, Authentication::Chosen);
     match (is_chosen, says_auth, unsigned) {
         (false, true, _) => {
             let why = format!(
-                "is only for senders that cannot sign, and {} proves itself in its own way; remove it",
+                "is only for providers that cannot sign, and {} proves itself in its own way; remove it",
                 provider.name
             );
             entry.mistake("auth", &why);
@@ -119,7 +124,7 @@ fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, uns
         ),
         (false, false, true) if !provider.may_come_unsigned => entry.mistake(
             "unsigned",
-            "is only for senders that cannot sign, or could not until lately (BitbucketCloud); remove it",
+            "is only for providers that cannot sign, or could not until lately (BitbucketCloud); remove it",
         ),
         _ => {}
     }

@@ -1,14 +1,14 @@
-//! Who sent a request, for the log.
+//! Finds the address of the client of a request, for the log.
 
 use std::net::IpAddr;
 
 use actix_web::HttpRequest;
 use ipnet::IpNet;
 
-/// The address of the sender: the peer, or what trusted proxies say about theirs. The last address
+/// Returns the address of the client: the peer, or what trusted proxies say about theirs. The last address
 /// of `X-Forwarded-For` was added by the peer, the one before it by the one before, and so on; what
 /// a proxy that is not trusted says is anyone's word.
-pub(super) fn address(request: &HttpRequest, trusted: &[IpNet]) -> Option<IpAddr> {
+pub(super) fn resolve(request: &HttpRequest, trusted: &[IpNet]) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let values = request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
@@ -16,22 +16,22 @@ pub(super) fn address(request: &HttpRequest, trusted: &[IpNet]) -> Option<IpAddr
 }
 
 fn before_proxies(peer: IpAddr, hops: &[&str], trusted: &[IpNet]) -> IpAddr {
-    let mut sender = peer;
+    let mut client = peer;
     for hop in hops.iter().rev() {
-        if !trusted.iter().any(|network| network.contains(&sender)) {
+        if !trusted.iter().any(|network| network.contains(&client)) {
             break;
         }
         let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
-        sender = address.to_canonical();
+        client = address.to_canonical();
     }
-    sender
+    client
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sender(peer: &str, hops: &[&str], trusted: &[&str]) -> String {
+    fn client(peer: &str, hops: &[&str], trusted: &[&str]) -> String {
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().expect("a network")).collect();
         before_proxies(peer.parse().expect("an address"), hops, &trusted).to_string()
     }
@@ -39,10 +39,10 @@ mod tests {
     #[test]
     fn only_trusted_proxies_are_believed() {
         let hops = ["6.6.6.6", " 1.2.3.4", "10.0.0.7"];
-        assert_eq!(sender("10.0.0.1", &hops, &[]), "10.0.0.1");
-        assert_eq!(sender("10.0.0.1", &hops, &["10.0.0.0/8"]), "1.2.3.4");
-        assert_eq!(sender("9.9.9.9", &hops, &["10.0.0.0/8"]), "9.9.9.9");
-        assert_eq!(sender("10.0.0.1", &["unknown"], &["10.0.0.0/8"]), "10.0.0.1");
-        assert_eq!(sender("10.0.0.1", &["10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &hops, &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &hops, &["10.0.0.0/8"]), "1.2.3.4");
+        assert_eq!(client("9.9.9.9", &hops, &["10.0.0.0/8"]), "9.9.9.9");
+        assert_eq!(client("10.0.0.1", &["unknown"], &["10.0.0.0/8"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["10.0.0.2"], &["10.0.0.0/8"]), "10.0.0.2");
     }
 }

@@ -1,4 +1,4 @@
-//! The `api:` mode: hands events to fluxd, the daemon of Flux v1, as flux-recv always did.
+//! The `api:` mode: forwards events to fluxd, the daemon of Flux v1.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use url::Url;
 use crate::event::{Event, GitChanges, GitEvent};
 use crate::receive::Notify;
 
-/// Client of the API of fluxd, the daemon of Flux v1.
-pub struct Fluxd {
+/// A client of the API of fluxd.
+pub struct FluxV1Client {
     client: reqwest::Client,
     notify: Url,
 }
@@ -18,34 +18,34 @@ pub struct Fluxd {
 /// How long fluxd may take, as before.
 const FLUX_V1_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Fluxd {
+impl FluxV1Client {
     /// The API at this address, such as `http://localhost:3030/api/flux`.
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub fn new(api: &Url) -> anyhow::Result<Fluxd> {
+    pub fn new(api: &Url) -> anyhow::Result<FluxV1Client> {
         let mut notify = api.clone();
         notify.set_path(&format!("{}/v11/notify", api.path().trim_end_matches('/')));
         let client = reqwest::Client::builder().timeout(FLUX_V1_TIMEOUT).no_proxy().build()?;
-        Ok(Fluxd { client, notify })
+        Ok(FluxV1Client { client, notify })
     }
 
-    async fn post(&self, change: &Value) -> Result<(), String> {
+    async fn post(&self, change: &Value) -> anyhow::Result<()> {
         let request = self
             .client
             .post(self.notify.clone())
             .header("Accept", "application/json")
             .body(change.to_string());
-        let response = request.send().await.map_err(|err| err.without_url().to_string())?;
+        let response = request.send().await.map_err(reqwest::Error::without_url)?;
         match response.status().as_u16() {
             200 | 201 | 202 | 204 => Ok(()),
-            status => Err(format!("fluxd answers with status {status}")),
+            status => anyhow::bail!("fluxd answers with status {status}"),
         }
     }
 }
 
-impl Notify for Fluxd {
-    fn notify<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<bool, String>> {
+impl Notify for FluxV1Client {
+    fn notify<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, anyhow::Result<bool>> {
         Box::pin(async move {
             let changes = changes(event);
             for change in &changes {

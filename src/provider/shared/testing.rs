@@ -2,22 +2,22 @@
 
 use serde_json::Value;
 
-use super::{CannotCompose, Hints, Parsed, Provider, Sample};
+use super::super::{CannotCompose, Hints, Parsed, Provider, Sample};
 use crate::delivery::Delivery;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
 use crate::event::{Event, GitChanges, GitEvent};
-use crate::verify::testing::believe;
+use crate::verify::testing::assume_verified;
 
-/// Reads an authentic delivery and compares what it says, in a line.
+/// Reads a verified delivery and compares what it says, in a line.
 #[track_caller]
-pub(super) fn check(provider: &Provider, headers: &[(&str, &str)], body: &Value, expect: &str) {
+pub(in crate::provider) fn check(provider: &Provider, headers: &[(&str, &str)], body: &Value, expect: &str) {
     check_with_hosts(provider, headers, body, &[], expect);
 }
 
 #[track_caller]
-pub(super) fn check_with_hosts(
+pub(in crate::provider) fn check_with_hosts(
     provider: &Provider,
     headers: &[(&str, &str)],
     body: &Value,
@@ -33,7 +33,7 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let delivery = Delivery { headers: &headers, body };
     let hints = Hints { registry_hosts: &hosts, git_hosts: &hosts, resume_at: 0 };
-    match provider.read(&believe(delivery), &hints) {
+    match provider.read(&assume_verified(delivery), &hints) {
         Ok(Parsed::Ping) => "ping".to_owned(),
         Ok(Parsed::Confirm(_)) => "confirm".to_owned(),
         Ok(Parsed::Ignored(reason)) => format!("ignored: {reason}"),
@@ -46,7 +46,7 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
 }
 
 /// The URLs of the repositories that a push is about.
-pub(super) fn repositories(
+pub(in crate::provider) fn repositories(
     provider: &Provider,
     headers: &[(&str, &str)],
     body: &Value,
@@ -57,7 +57,9 @@ pub(super) fn repositories(
     let body = body.to_string();
     let delivery = Delivery { headers: &headers, body: body.as_bytes() };
     let hints = Hints { git_hosts: hosts, ..Hints::default() };
-    let Ok(Parsed::Events(events)) = provider.read(&believe(delivery), &hints) else { return Vec::new() };
+    let Ok(Parsed::Events(events)) = provider.read(&assume_verified(delivery), &hints) else {
+        return Vec::new();
+    };
     let urls = events.into_iter().filter_map(|event| match event {
         Event::Git(event) => Some(event.repository),
         _ => None,
@@ -66,11 +68,16 @@ pub(super) fn repositories(
 }
 
 /// Whether a push brings a commit, by what it says.
-pub(super) fn brings(provider: &Provider, headers: &[(&str, &str)], body: &Value, commit: &str) -> bool {
+pub(in crate::provider) fn brings(
+    provider: &Provider,
+    headers: &[(&str, &str)],
+    body: &Value,
+    commit: &str,
+) -> bool {
     let headers: Vec<(String, String)> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let body = body.to_string();
-    let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
+    let verified = assume_verified(Delivery { headers: &headers, body: body.as_bytes() });
     let Ok(Parsed::Events(events)) = (provider.parse)(&verified, &Hints::default()) else { return false };
     events.iter().any(|event| match event {
         Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) => {
@@ -83,7 +90,7 @@ pub(super) fn brings(provider: &Provider, headers: &[(&str, &str)], body: &Value
 /// Incidents 3 and 5: takes away, empties and retypes every value of the payload in turn. Whatever
 /// comes out, it must come out without a panic; and text behind the JSON value is an error.
 #[track_caller]
-pub(super) fn check_malformed(provider: &Provider, headers: &[(&str, &str)], body: &Value) {
+pub(in crate::provider) fn check_malformed(provider: &Provider, headers: &[(&str, &str)], body: &Value) {
     for broken in mutations(body) {
         parse(provider, headers, broken.to_string().as_bytes(), &[]);
     }
@@ -137,7 +144,7 @@ fn mutations(value: &Value) -> Vec<Value> {
 
 /// What `send` writes, `parse` reads as the same change.
 #[track_caller]
-pub(super) fn check_composed_delivery_comes_back(provider: &Provider) {
+pub(in crate::provider) fn check_composed_delivery_comes_back(provider: &Provider) {
     let repository = RepositoryUrl::parse("https://bitbucket.org/org/app").expect("a URL");
     let commit = "2".repeat(40);
     let push = Sample::Push { repository, name: GitRef::branch("main"), commit };

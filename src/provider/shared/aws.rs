@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::minio::decoded;
 use super::batch::BoundedList;
-use super::minio::decoded;
 use super::{Hints, Parsed, add_registry_hosts, artifact_event, batch, git_event, pushed_ref};
 use crate::event::image::ImageName;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges};
@@ -114,7 +114,7 @@ struct TransformedImage {
 }
 
 /// Reads an event of a service; none if the text comes from none of those that are known.
-pub(super) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unreadable>> {
+pub(in crate::provider) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unreadable>> {
     let field = |name: &str| json_items::field(text, name);
     let says = |name: &str, word: &str| field(name).is_some_and(|value| is_text(value, word));
     if let Some(first) = field("Records").and_then(JsonItems::new).and_then(|mut records| records.next())

@@ -22,7 +22,7 @@ const MAX_PART_EVENTS: usize = 4096;
 ///
 /// # Errors
 /// When it is not a list, or nothing in this part can be read.
-pub(super) fn read(
+pub(in crate::provider) fn read(
     list: &RawValue,
     hints: &Hints<'_>,
     mut one: impl FnMut(&str) -> Result<Parsed, Unreadable>,
@@ -47,15 +47,15 @@ pub(super) fn read(
     }
 }
 
-/// Items of a list that is kept: more than any sender has to say of one event.
+/// Items of a list that is kept: more than any provider has to say of one event.
 const MAX_LIST_ITEMS: usize = 2048;
 
 /// The first items of a list.
 #[derive(Debug)]
-pub(super) struct BoundedList<T> {
-    pub(super) items: Vec<T>,
+pub(in crate::provider) struct BoundedList<T> {
+    pub(in crate::provider) items: Vec<T>,
     /// Whether there were more, so that what the list does not say is unknown.
-    pub(super) is_cut: bool,
+    pub(in crate::provider) is_cut: bool,
 }
 
 impl<T> Default for BoundedList<T> {
@@ -95,7 +95,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
 const MAX_MAP_ENTRIES: usize = 100;
 
 /// Reads the first entries of a map of texts.
-pub(super) fn bounded_map<'de, D: Deserializer<'de>>(
+pub(in crate::provider) fn bounded_map<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     struct Entries;

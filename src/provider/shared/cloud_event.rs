@@ -1,4 +1,4 @@
-//! CloudEvents over HTTP, as several senders wrap what they have to say.
+//! CloudEvents over HTTP, as several providers wrap what they have to say.
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>
 
 use std::borrow::Cow;
@@ -13,10 +13,10 @@ use crate::verify::{Unreadable, Verified, from_json};
 
 /// An event out of any of the three modes.
 #[derive(Debug)]
-pub(super) struct CloudEvent<'v> {
-    pub(super) kind: Cow<'v, str>,
+pub(in crate::provider) struct CloudEvent<'v> {
+    pub(in crate::provider) kind: Cow<'v, str>,
     /// Its data, as JSON text.
-    pub(super) data: Cow<'v, str>,
+    pub(in crate::provider) data: Cow<'v, str>,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ struct Structured<'v> {
 ///
 /// # Errors
 /// When none of them can be read.
-pub(super) fn read(
+pub(in crate::provider) fn read(
     delivery: &Verified<'_>,
     hints: &Hints<'_>,
     mut one: impl FnMut(&CloudEvent<'_>) -> Result<Parsed, Unreadable>,
@@ -72,12 +72,12 @@ mod tests {
 
     use super::*;
     use crate::delivery::Delivery;
-    use crate::verify::testing::believe;
+    use crate::verify::testing::assume_verified;
 
     fn check(headers: &[(&str, &str)], body: &str, expect: &[(&str, &str)]) {
         let headers: Vec<(String, String)> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let verified = believe(Delivery { headers: &headers, body: body.as_bytes() });
+        let verified = assume_verified(Delivery { headers: &headers, body: body.as_bytes() });
         let mut events: Vec<(String, String)> = Vec::new();
         let read = read(&verified, &Hints::default(), |event| {
             events.push((event.kind.to_string(), event.data.to_string()));
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn an_event_without_a_type_cannot_be_read() {
         let headers: Vec<(String, String)> = Vec::new();
-        let verified = believe(Delivery { headers: &headers, body: b"{}" });
+        let verified = assume_verified(Delivery { headers: &headers, body: b"{}" });
         assert!(read(&verified, &Hints::default(), |_| Ok(Parsed::Ping)).is_err());
     }
 }

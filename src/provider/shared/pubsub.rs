@@ -19,20 +19,20 @@ struct Push {
 
 /// A message as it is wrapped.
 #[derive(Deserialize)]
-pub(super) struct Message {
+pub(in crate::provider) struct Message {
     data: Option<String>,
     /// What the service says about it.
     #[serde(default, deserialize_with = "bounded_map")]
-    pub(super) attributes: BTreeMap<String, String>,
+    pub(in crate::provider) attributes: BTreeMap<String, String>,
 }
 
 /// The wrapped message, if there is a wrapper.
-pub(super) fn message(delivery: &Verified<'_>) -> Result<Option<Message>, Unreadable> {
+pub(in crate::provider) fn message(delivery: &Verified<'_>) -> Result<Option<Message>, Unreadable> {
     Ok(delivery.json::<Push>()?.message)
 }
 
 /// What filters read: the data of the message.
-pub(super) fn request(delivery: &Verified<'_>) -> Option<String> {
+pub(in crate::provider) fn request(delivery: &Verified<'_>) -> Option<String> {
     match message(delivery).ok()? {
         Some(message) => message.text(),
         None => delivery.json::<&RawValue>().ok().map(|body| body.get().to_owned()),
@@ -41,7 +41,7 @@ pub(super) fn request(delivery: &Verified<'_>) -> Option<String> {
 
 impl Message {
     /// The data, as text.
-    pub(super) fn text(&self) -> Option<String> {
+    pub(in crate::provider) fn text(&self) -> Option<String> {
         let data = STANDARD.decode(self.data.as_deref()?.trim()).ok()?;
         Some(String::from_utf8_lossy(&data).into_owned())
     }

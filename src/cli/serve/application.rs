@@ -1,0 +1,264 @@
+//! Everything that serves, put together once and then run.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::announce::announce;
+use super::backend::{Backend, Tasks};
+use super::reloading::ReloadTask;
+use super::shutdown::drain;
+use super::{ServeArgs, background, file_limit, receivers};
+use crate::admin::{self, AdminState};
+use crate::config::{Config, Rules};
+use crate::endpoint::registry::{EndpointRegistry, Serving};
+use crate::endpoint::{Endpoint, EndpointOrigin};
+use crate::history::History;
+use crate::journal::Journal;
+use crate::listener::{self, RunningServer};
+use crate::matching::Inventory;
+use crate::metrics::{EndpointLabelSet, Metrics};
+use crate::outcome;
+use crate::queue::Queue;
+use crate::receive::Receiver;
+use crate::reload::ConfigWatcher;
+use crate::server;
+use crate::service::{Limits, Service};
+use crate::verify::VerifyContext;
+use crate::verify::fetch::HttpFetch;
+
+/// A flux-recv that is ready to serve: its ports are bound, its background tasks run.
+pub(super) struct Application {
+    service: Arc<Service>,
+    queue: Queue,
+    journal: Journal,
+    tasks: Tasks,
+    public: TcpListener,
+    operators: TcpListener,
+    admin_state: Arc<AdminState>,
+    debug_listen: String,
+    sigterm: Signal,
+    sigint: Signal,
+    shutdown_delay: Duration,
+    drain_limit: Duration,
+}
+
+/// The reason why serving ends.
+enum Stop {
+    Signal(&'static str),
+    /// Something ended that should not; without the listener if that is what ended.
+    Failure {
+        why: String,
+        listens: bool,
+    },
+}
+
+impl Application {
+    /// Loads the config, binds the ports, and starts everything but the listeners.
+    pub(super) async fn build(args: &ServeArgs) -> anyhow::Result<Application> {
+        let rules = Rules { require_opt_in: args.require_opt_in };
+        let (changes, config) = ConfigWatcher::load(&args.config.config, rules)?;
+        let limits = Limits::default();
+        let limits = Limits { max_connections: file_limit::fit(limits.max_connections), ..limits };
+        let public = bind(&args.listen, "--listen")?;
+        let operators = bind(&args.admin_listen, "--admin-listen")?;
+        let metrics = Metrics::new();
+        let history = Arc::new(History::default());
+        let backend = Backend::start(args, &config, &history, &metrics).await?;
+        announce(&config, args, &backend.journal);
+        let mut reloading = ReloadTask::new(&args.config.config, changes, &config)?;
+        reloading.watches.clone_from(&backend.watches);
+        let registry = EndpointRegistry::new(serving(config, &metrics));
+        let receiver = Receiver::new(verify_context(), backend.sink, Arc::clone(&metrics));
+        let service = Arc::new(Service::new(registry, receiver, history, metrics, limits));
+        let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
+        let matching = Arc::clone(&service);
+        match backend.watches {
+            Some(watches) => {
+                let became_known = watches.became_known();
+                tasks.spawn("the matching", async move {
+                    matching.receiver.match_what_waits(&became_known).await;
+                });
+                let gaps = background::catch_up_after_gaps(Arc::clone(&service), Arc::clone(&watches));
+                tasks.spawn("the catch-up after gaps", gaps);
+                let must_catch_up = backend.must_catch_up;
+                let synced =
+                    background::when_synced(Arc::clone(&service), watches, journal.clone(), must_catch_up);
+                tasks.spawn("the first catch-up", synced);
+            }
+            None => {
+                matching.receiver.match_what_can_be().await;
+                tasks.spawn("the matching", async move {
+                    matching.receiver.match_what_waits(&Notify::new()).await;
+                });
+            }
+        }
+        if let Some(receivers) = backend.receivers {
+            service.registry.expect_receivers();
+            let put_in_force = receivers::put_in_force(Arc::clone(&service), reloading.watches.clone());
+            tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
+        }
+        let interval = background::alive_interval(args.catch_up_after);
+        tasks.spawn("the signs of life", background::record_alive(journal.clone(), interval));
+        tasks.spawn("the config reload", reloading.run(Arc::clone(&service)));
+        let admin_state = Arc::new(AdminState {
+            service: Arc::clone(&service),
+            journal: journal.clone(),
+            options: options(args, &backend.journal_folder),
+        });
+        Ok(Application {
+            service,
+            queue,
+            journal,
+            tasks,
+            public,
+            operators,
+            admin_state,
+            debug_listen: args.debug_listen.clone(),
+            sigterm: signal(SignalKind::terminate())?,
+            sigint: signal(SignalKind::interrupt())?,
+            shutdown_delay: args.shutdown_delay,
+            drain_limit: args.drain,
+        })
+    }
+
+    /// Serves until a signal or a failure ends it, then drains.
+    pub(super) async fn run(mut self) -> anyhow::Result<ExitCode> {
+        let address = listener::local_address(&self.operators)?;
+        let mut admin = admin::start(self.operators, Arc::clone(&self.admin_state))?;
+        log::info!(address:%; "serving probes and metrics");
+        let _debug = start_debug(&self.debug_listen, self.admin_state);
+        let address = listener::local_address(&self.public)?;
+        let mut running = server::start(self.public, Arc::clone(&self.service))?;
+        log::info!(address:%; "listening");
+
+        let failure = |why: String| Stop::Failure { why, listens: true };
+        let stop = tokio::select! {
+            _ = self.sigterm.recv() => Stop::Signal("SIGTERM"),
+            _ = self.sigint.recv() => Stop::Signal("SIGINT"),
+            why = running.ended() => Stop::Failure { why: format!("the listener ended: {why}"), listens: false },
+            why = admin.ended() => failure(format!("the admin listener ended: {why}")),
+            why = self.tasks.ended() => failure(why),
+            () = self.journal.ended() => failure("the journal ended".to_owned()),
+        };
+        let drain = |running| drain(running, &self.service, &self.queue, &self.journal, self.drain_limit);
+        match stop {
+            Stop::Signal(signal) => {
+                if signal == "SIGTERM" && !self.shutdown_delay.is_zero() {
+                    self.service.shut_down();
+                    let delay_s = self.shutdown_delay.as_secs_f64();
+                    log::info!(signal, delay_s; "shutting down: not ready, still accepting deliveries");
+                    tokio::select! {
+                        () = tokio::time::sleep(self.shutdown_delay) => {}
+                        _ = self.sigterm.recv() => {}
+                        _ = self.sigint.recv() => {}
+                    }
+                }
+                log::info!(signal; "shutting down: draining pending reconcile requests");
+                Ok(drain(Some(running)).await)
+            }
+            Stop::Failure { why, listens } => {
+                log::error!(why:%; "a task ended; draining pending reconcile requests");
+                // A listener that still runs would go on taking deliveries.
+                drain(listens.then_some(running)).await;
+                Err(anyhow::anyhow!(why))
+            }
+        }
+    }
+}
+
+/// Returns a service over Flux objects from files, as the demo and tests serve it. It drives its queue by
+/// itself.
+pub async fn offline_service(
+    config: Config,
+    inventory: Inventory,
+    limits: Limits,
+    verify_context: VerifyContext,
+) -> Arc<Service> {
+    let (metrics, history) = (Metrics::new(), Arc::default());
+    let Backend { sink, tasks, .. } = Backend::offline(inventory, &history, &metrics);
+    tasks.detach();
+    let receiver = Receiver::new(verify_context, sink, Arc::clone(&metrics));
+    let registry = EndpointRegistry::new(serving(config, &metrics));
+    receiver.match_what_can_be().await;
+    Arc::new(Service::new(registry, receiver, history, metrics, limits))
+}
+
+/// Returns what verification needs from outside: the real network and the real clock.
+pub(in crate::cli) fn verify_context() -> VerifyContext {
+    VerifyContext::new(Arc::new(HttpFetch::default()), SystemTime::now)
+}
+
+fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
+    listener::bind(address).with_context(|| {
+        format!("cannot listen on {address}; is another flux-recv running? {option} takes another address")
+    })
+}
+
+/// Serves the pages with details. Nothing depends on them, so a port that is taken is no reason not to
+/// start.
+fn start_debug(address: &str, admin_state: Arc<AdminState>) -> Option<RunningServer> {
+    if address == "none" {
+        return None;
+    }
+    let started = listener::bind(address).and_then(|listener| {
+        let bound = listener::local_address(&listener)?;
+        admin::start_debug(listener, admin_state).map(|running| (bound, running))
+    });
+    match started {
+        Ok((address, running)) => {
+            log::info!(address:%; "serving config and deliveries");
+            Some(running)
+        }
+        Err(err) => {
+            log::warn!(address, why:% = err; "config and deliveries are not served; set --debug-listen to another address or to none");
+            None
+        }
+    }
+}
+
+/// Returns the part of a config that can change while serving, once the metrics show its endpoints.
+pub(super) fn serving(config: Config, metrics: &Metrics) -> Serving {
+    config.endpoints.iter().for_each(|endpoint| metrics.show(&shown(endpoint)));
+    Serving { endpoints: config.endpoints, trusted_proxies: config.trusted_proxies }
+}
+
+/// Returns the labels under which the metrics show an endpoint.
+pub(super) fn shown(endpoint: &Endpoint) -> EndpointLabelSet<'_> {
+    let Endpoint { name, provider, .. } = endpoint;
+    let is_one_of_many = matches!(endpoint.origin, EndpointOrigin::Receiver { .. });
+    EndpointLabelSet {
+        name,
+        source: provider.name,
+        outcomes: &outcome::OUTCOME_LABELS,
+        is_one_of_many,
+        keys: endpoint.key_names().cloned().collect(),
+    }
+}
+
+fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Value {
+    json!({
+        "config": args.config.config,
+        "listen": args.listen,
+        "adminListen": args.admin_listen,
+        "debugListen": args.debug_listen,
+        "namespaces": args.cluster.namespaces(),
+        "manifests": args.manifests,
+        "requireOptIn": args.require_opt_in,
+        "receivers": args.receivers.namespaces(),
+        "journal": journal_folder,
+        "catchUp": args.catch_up,
+        "catchUpAfterMillis": args.catch_up_after.map(|after| after.as_millis() as u64),
+        "minIntervalMillis": args.min_interval.as_millis() as u64,
+        "spreadMillis": args.spread.as_millis() as u64,
+        "shutdownDelayMillis": args.shutdown_delay.as_millis() as u64,
+        "drainMillis": args.drain.as_millis() as u64,
+    })
+}

@@ -1,0 +1,54 @@
+//! The end of serving: stop accepting, then send what is pending.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::journal::Journal;
+use crate::listener::RunningServer;
+use crate::queue::Queue;
+use crate::service::Service;
+
+/// Stops accepting, then waits until no reconcile request is pending or the time is over.
+pub(super) async fn drain(
+    running: Option<RunningServer>,
+    service: &Service,
+    queue: &Queue,
+    journal: &Journal,
+    limit: Duration,
+) -> ExitCode {
+    let stopped = tokio::time::timeout(limit, async {
+        if let Some(running) = running {
+            running.stop().await;
+        }
+        service.receiver.matched().await;
+        queue.rest().await;
+    });
+    if stopped.await.is_err() {
+        log::warn!(limit_s = limit.as_secs_f64(); "drain timed out");
+    }
+    queue.settle();
+    let unmatched = service.receiver.unmatched();
+    let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
+    let is_kept = journal.keeps() && journal.is_writable();
+    if !journal.close().await {
+        log::error!("the journal cannot be closed; its disk does not respond");
+    }
+    if unmatched.is_empty() && left.is_empty() {
+        log::info!("drained; no reconcile request is pending");
+        return ExitCode::SUCCESS;
+    }
+    if is_kept {
+        log::warn!(
+            deliveries = unmatched.len(), targets = left.len(), objects = left.join(", ");
+            "pending reconcile requests stay in the journal for the next start"
+        );
+        return ExitCode::SUCCESS;
+    }
+    for delivery in &unmatched {
+        log::error!(delivery:%; "delivery lost: the inventory never became complete");
+    }
+    if !left.is_empty() {
+        log::error!(targets = left.len(), objects = left.join(", "); "pending reconcile requests lost");
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,158 @@
+//! The Flux objects of a cluster as the destination of events.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use super::backlog::{Backlog, BacklogAnswer, QueuedEvents};
+use super::evaluation::FilterTask;
+use super::summary::summary;
+use super::unavailable;
+use crate::endpoint::Endpoint;
+use crate::endpoint::limit::Charge;
+use crate::event::Event;
+use crate::flux::Target;
+use crate::flux::needs::InventoryNeeds;
+use crate::follow_through::FollowThrough;
+use crate::history::{DeliveryId, History};
+use crate::journal::Journal;
+use crate::journal::contents::Contents;
+use crate::matching::{self, Inventory, MatchResult};
+use crate::metrics::Metrics;
+use crate::outcome::Outcome;
+use crate::queue::Queue;
+
+/// The Flux objects of a cluster, and the queue of requests for their reconciliation.
+pub struct FluxObjects {
+    /// The objects, kept current by whoever watches them.
+    pub inventory: Arc<RwLock<Inventory>>,
+    pub queue: Queue,
+    /// Checks whether Flux fetches what was pushed; none without a cluster.
+    pub follow_through: Option<FollowThrough>,
+    /// Remembers what queued deliveries come to.
+    pub history: Arc<History>,
+    /// There is no cluster behind it: answers say so.
+    pub dry_run: bool,
+    pub(super) backlog: Backlog,
+}
+
+impl FluxObjects {
+    /// Creates it for objects of which none is known yet. Deliveries wait until they can be matched, with
+    /// those that an earlier process has left in the journal.
+    pub fn new(
+        inventory: Arc<RwLock<Inventory>>,
+        queue: Queue,
+        journal: Journal,
+        left: &Contents,
+        metrics: Arc<Metrics>,
+    ) -> FluxObjects {
+        let backlog = Backlog::new(journal, left, metrics);
+        FluxObjects {
+            inventory,
+            queue,
+            follow_through: None,
+            history: Arc::default(),
+            dry_run: false,
+            backlog,
+        }
+    }
+
+    /// Returns what has to be known of the cluster so that the deliveries that wait can be matched,
+    /// whatever endpoints there are by now.
+    pub fn needs(&self) -> InventoryNeeds {
+        self.backlog.needs()
+    }
+
+    /// Requests the reconciliation of what matched.
+    pub(super) async fn request(
+        &self,
+        id: &DeliveryId,
+        events: &[Event],
+        mut matched: MatchResult,
+        charge: &mut Charge<'_>,
+    ) -> Outcome {
+        self.remember_digests(events, &matched);
+        if !self.queue.all_pending(&matched.targets)
+            && let Err(retry_after) = charge.once(Instant::now())
+        {
+            return Outcome::TooMany { retry_after };
+        }
+        self.expect_revisions(id, &mut matched);
+        if self.queue.want(&matched.targets).durable().await.is_err() {
+            return not_durable();
+        }
+        self.outcome(events, matched)
+    }
+
+    /// Keeps a delivery until its kinds are known and its filters have CPU time. What is known to match is
+    /// requested at once: one kind may be broken for long.
+    pub(super) async fn wait(
+        &self,
+        endpoint: &Endpoint,
+        id: &DeliveryId,
+        task: FilterTask,
+        known: &[Target],
+    ) -> Outcome {
+        let FilterTask { events, facts, condition, selection, .. } = task;
+        let facts = facts.at_rest(condition.iter().chain(selection.filters()));
+        let delivery = QueuedEvents {
+            endpoint: endpoint.name.to_string(),
+            id: Some(id.clone()),
+            source: endpoint.provider.name.to_owned(),
+            condition,
+            selection,
+            events,
+            facts,
+            size: 0,
+        };
+        let (event, commit) = match self.backlog.keep(delivery) {
+            BacklogAnswer::Waits { event, commit } => (event, commit),
+            BacklogAnswer::Full => {
+                return unavailable("too many deliveries of this endpoint wait to be matched");
+            }
+        };
+        // The record of the delivery stands for these objects, too.
+        drop(self.queue.want(known));
+        let committed = match commit {
+            Some(commit) => commit.done().await,
+            None => Ok(()),
+        };
+        committed.map_or_else(|_| not_durable(), |()| Outcome::Queued { event })
+    }
+
+    /// Takes note of what the events say about tags, also where a limit refuses the delivery.
+    pub(super) fn remember_digests(&self, events: &[Event], matched: &MatchResult) {
+        if events.iter().any(|event| matches!(event, Event::Image(_))) {
+            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            matching::remember_digests(&inventory, events, matched);
+        }
+    }
+
+    /// Begins to check the revisions of what matched, before anything can happen to the objects.
+    pub(super) fn expect_revisions(&self, id: &DeliveryId, matched: &mut MatchResult) {
+        let Some(follow_through) = &self.follow_through else { return };
+        let inclusions = std::mem::take(&mut matched.inclusions);
+        follow_through.expect_inclusions(id, inclusions, &matched.expected);
+        follow_through.expect(id, std::mem::take(&mut matched.expected));
+    }
+
+    pub(super) fn outcome(&self, events: &[Event], matched: MatchResult) -> Outcome {
+        if !matched.targets.is_empty() {
+            return Outcome::Accepted {
+                event: summary(events).into(),
+                targets: matched.targets,
+                skipped: matched.skipped,
+                dry_run: self.dry_run,
+            };
+        }
+        if matching::only_deletions(events) && matched.skipped.is_empty() {
+            let reason = "no tracked semver range can be affected by this deletion";
+            return Outcome::ignored(format!("{}: {reason}", summary(events)));
+        }
+        let reason = matched.why_nothing(events).into();
+        Outcome::Unmatched { event: summary(events).into(), reason, skipped: matched.skipped }
+    }
+}
+
+fn not_durable() -> Outcome {
+    unavailable("the journal cannot be written now")
+}

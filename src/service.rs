@@ -1,0 +1,83 @@
+//! What the listeners share: the endpoints, the receiver behind them, and what is remembered and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::endpoint::registry::EndpointRegistry;
+use crate::history::History;
+use crate::listener::Deadlines;
+use crate::metrics::Metrics;
+use crate::receive::Receiver;
+
+/// A receiver with its endpoints.
+pub struct Service {
+    /// The endpoints, which a reload replaces.
+    pub registry: EndpointRegistry,
+    pub receiver: Receiver,
+    /// Remembers the last deliveries.
+    pub history: Arc<History>,
+    pub metrics: Arc<Metrics>,
+    /// Bounds of what is taken.
+    pub limits: Limits,
+    shutting_down: AtomicBool,
+}
+
+impl Service {
+    pub fn new(
+        registry: EndpointRegistry,
+        receiver: Receiver,
+        history: Arc<History>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Service {
+        let shutting_down = AtomicBool::new(false);
+        Service { registry, receiver, history, metrics, limits, shutting_down }
+    }
+
+    /// From now on probes say that the process is not ready, and each answer ends its connection, so that
+    /// the next delivery goes to another instance.
+    pub fn shut_down(&self) {
+        self.shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Service::shut_down`] was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
+}
+
+/// Bounds of what the listener takes from strangers.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest body, in bytes.
+    pub body: usize,
+    /// All bodies of up to 64 KiB that are being read or handled, in bytes.
+    pub small_bodies: usize,
+    /// The same for longer ones.
+    pub large_bodies: usize,
+    /// How long a body of up to 64 KiB may take to arrive.
+    pub small_body_time: Duration,
+    /// How long a longer one may take.
+    pub body_time: Duration,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// How long a client may take otherwise.
+    pub deadlines: Deadlines,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let deadlines = Deadlines::DEFAULT;
+        Limits {
+            // GitHub sends up to 25 MB, but a push of a hundred commits has some 100 KiB.
+            body: 8 * 1024 * 1024,
+            small_bodies: 4 * 1024 * 1024,
+            large_bodies: 32 * 1024 * 1024,
+            small_body_time: Duration::from_secs(10),
+            body_time: deadlines.body,
+            max_connections: 1024,
+            deadlines,
+        }
+    }
+}
