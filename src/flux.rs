@@ -1,6 +1,6 @@
 //! The Flux kinds that flux-recv asks to reconcile: one table.
 //!
-//! Watches, access checks, the RBAC test and README's table are made from it.
+//! Watches, access checks, the RBAC test and the documents' tables are made from it.
 
 pub mod details;
 pub mod needs;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use ring::rand::{SecureRandom, SystemRandom};
 
 #[derive(Debug, Args)]
 pub(super) struct KeygenArgs {
@@ -27,8 +28,7 @@ pub(super) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
 /// Writes 40 hex digits without line break, readable by the owner only.
 pub(super) fn write_key(file: &Path) -> anyhow::Result<()> {
     let mut bytes = [0; KEY_BYTES];
-    getrandom::fill(&mut bytes)
-        .map_err(|err| anyhow::anyhow!("the system gives no random numbers: {err}"))?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
     let context = || format!("cannot make {}", file.display());
     let mut out =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(context)?;

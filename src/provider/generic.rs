@@ -7,7 +7,7 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic",
-    sends: "anything: all of `resources` is asked",
+    sends: "anything: all of `resources`",
     authentication: Authentication::Chosen,
     parse,
     compose,

@@ -6,7 +6,7 @@ use crate::verify::{Authentication, Encoding, Hmac, HmacInput};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic-hmac",
-    sends: "anything, signed: all of `resources` is asked",
+    sends: "anything, signed: all of `resources`",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Signature"],
         encoding: Encoding::Prefixed,

@@ -6,7 +6,7 @@ use crate::verify::Authentication;
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic-oidc",
-    sends: "anything, with a token: all of `resources` is asked",
+    sends: "anything, with a token: all of `resources`",
     authentication: Authentication::OpenId,
     takes_cloud_events: true,
     settings: ProviderSettings {

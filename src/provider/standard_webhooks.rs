@@ -6,7 +6,7 @@ use crate::verify::Authentication;
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "StandardWebhooks",
-    sends: "anything, signed: all of `resources` is asked",
+    sends: "anything, signed: all of `resources`",
     authentication: Authentication::StandardWebhooks,
     event_fields: &["/type"],
     settings: ProviderSettings {

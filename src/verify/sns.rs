@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
 };
 use serde::Deserialize;

@@ -1,8 +1,8 @@
 //! A kube-apiserver with etcd, Flux's CRDs installed.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub struct Bed {
     pub parts: Parts,
     pub folder: tempfile::TempDir,
     pub server: String,
-    api_server: RefCell<Process>,
+    api_server: Mutex<Process>,
     api_port: u16,
     etcd_url: String,
     _etcd: Process,
@@ -139,7 +139,7 @@ impl Bed {
         });
         let client = reqwest::Client::builder().tls_certs_only(chain).build().expect("a client");
         let server = format!("https://127.0.0.1:{api_port}");
-        let api_server = RefCell::new(api_server);
+        let api_server = Mutex::new(api_server);
         let bed = Bed { parts, folder, server, api_server, api_port, etcd_url, _etcd: etcd, runtime, client };
         std::fs::write(bed.path("admin.kubeconfig"), bed.kubeconfig(ADMIN_TOKEN, "default"))
             .expect("a kubeconfig");
@@ -153,19 +153,19 @@ impl Bed {
 
     fn wait_for_api_server(&self) {
         wait_for("the API server", Duration::from_secs(60), || {
-            self.api_server.borrow_mut().assert_runs();
+            self.api_server.lock().unwrap_or_else(PoisonError::into_inner).assert_runs();
             self.try_get("/readyz").ok()
         });
     }
 
     /// Ends the API server at once, as a power cut does.
     pub fn stop_api_server(&self) {
-        self.api_server.borrow_mut().kill();
+        self.api_server.lock().unwrap_or_else(PoisonError::into_inner).kill();
     }
 
     /// Starts it again, over the same etcd.
     pub fn start_api_server(&self) {
-        *self.api_server.borrow_mut() =
+        *self.api_server.lock().unwrap_or_else(PoisonError::into_inner) =
             start_api_server(&self.parts, self.folder.path(), &self.etcd_url, self.api_port);
         self.wait_for_api_server();
     }

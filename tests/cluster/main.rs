@@ -21,110 +21,72 @@ mod receive;
 mod receivers;
 mod registry;
 
-use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
 
 use bed::{Bed, Parts};
 use common::log;
+use libtest_mimic::{Arguments, Trial};
 
-type Scenario = (&'static str, fn(&Bed));
+/// The scenarios in the order in which they run, each named after its function.
+macro_rules! scenarios {
+    ($($module:ident::$name:ident,)*) => {
+        [$((stringify!($name), $module::$name as fn(&Bed))),*]
+    };
+}
 
-const SCENARIOS: &[Scenario] = &[
-    (
-        "every_kustomization_and_example_passes_the_api_server",
-        deploy::every_kustomization_and_example_passes_the_api_server,
-    ),
-    ("pod_templates_pass_restricted_pod_security", deploy::pod_templates_pass_restricted_pod_security),
-    (
-        "the_sidecar_goes_over_flux_and_beside_users_patches",
-        deploy::the_sidecar_goes_over_flux_and_beside_users_patches,
-    ),
-    ("the_flux_instance_makes_the_same_sidecar", deploy::the_flux_instance_makes_the_same_sidecar),
-    (
-        "the_manifests_rbac_is_the_table_of_kinds_and_no_more",
-        deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
-    ),
-    ("a_push_annotates_exactly_its_objects", receive::a_push_annotates_exactly_its_objects),
-    ("a_call_asks_for_what_is_listed_by_label", receive::a_call_asks_for_what_is_listed_by_label),
-    ("only_the_one_annotation_is_touched", receive::only_the_one_annotation_is_touched),
-    ("images_and_charts_annotate_their_kinds", receive::images_and_charts_annotate_their_kinds),
-    ("changes_of_objects_are_followed", receive::changes_of_objects_are_followed),
-    ("the_sidecars_token_does_the_job", receive::the_sidecars_token_does_the_job),
-    (
-        "a_forbidden_cluster_falls_back_to_the_own_namespace",
-        receive::a_forbidden_cluster_falls_back_to_the_own_namespace,
-    ),
-    (
-        "a_forbidden_namespace_does_not_stop_the_others",
-        receive::a_forbidden_namespace_does_not_stop_the_others,
-    ),
-    (
-        "a_kind_that_cannot_be_listed_is_never_called_known",
-        receive::a_kind_that_cannot_be_listed_is_never_called_known,
-    ),
-    ("namespaces_limit_what_is_watched", receive::namespaces_limit_what_is_watched),
-    ("a_stale_token_is_read_again", receive::a_stale_token_is_read_again),
-    ("deliveries_before_the_sync_are_queued", receive::deliveries_before_the_sync_are_queued),
-    ("sigterm_asks_for_what_was_accepted", receive::sigterm_asks_for_what_was_accepted),
-    ("check_tells_rights_and_counts", receive::check_tells_rights_and_counts),
-    (
-        "kinds_that_an_endpoint_names_are_watched_and_asked",
-        named_kinds::kinds_that_an_endpoint_names_are_watched_and_asked,
-    ),
-    (
-        "receivers_are_served_as_notification_controller_serves_them",
-        receivers::receivers_are_served_as_notification_controller_serves_them,
-    ),
-    (
-        "a_registrys_notifications_reach_the_oci_repository",
-        registry::a_registrys_notifications_reach_the_oci_repository,
-    ),
-    ("a_signature_reaches_those_who_verify_it", registry::a_signature_reaches_those_who_verify_it),
-    ("receivers_and_their_secrets_are_followed", receivers::receivers_and_their_secrets_are_followed),
-    ("a_role_that_names_its_secrets_is_enough", receivers::a_role_that_names_its_secrets_is_enough),
-    ("an_absence_is_caught_up_with", absence::an_absence_is_caught_up_with),
-    ("what_a_watch_missed_is_requested", absence::what_a_watch_missed_is_requested),
-    ("hostile_receivers_hold_up_no_others", hostile::hostile_receivers_hold_up_no_others),
-    ("a_path_cannot_be_taken_by_a_younger_receiver", hostile::a_path_cannot_be_taken_by_a_younger_receiver),
-    ("the_admission_policy_lets_one_annotation_pass", hostile::the_admission_policy_lets_one_annotation_pass),
-    ("patterns_of_a_tenant_take_no_time", hostile::patterns_of_a_tenant_take_no_time),
-    (
-        "deliveries_cost_the_api_server_a_handful_of_requests",
-        costs::deliveries_cost_the_api_server_a_handful_of_requests,
-    ),
-    ("a_thousand_objects_are_known", costs::a_thousand_objects_are_known),
-    ("fault_killed_at_random_moments", faults::fault_killed_at_random_moments),
-    ("fault_the_api_server_is_down", faults::fault_the_api_server_is_down),
-    ("fault_killed_while_the_api_server_is_down", faults::fault_killed_while_the_api_server_is_down),
-    ("fault_sigterm_under_load", faults::fault_sigterm_under_load),
-    ("fault_the_disk_is_full", faults::fault_the_disk_is_full),
-    ("fault_a_read_only_disk_stops_the_start", faults::fault_a_read_only_disk_stops_the_start),
-    (
-        "quick_pushes_survive_restarts_of_the_api_server",
-        chain::quick_pushes_survive_restarts_of_the_api_server,
-    ),
-    (
-        "a_webhook_before_its_ref_is_followed_to_the_artifact",
-        chain::a_webhook_before_its_ref_is_followed_to_the_artifact,
-    ),
-    ("what_includes_a_repository_shows_its_push", chain::what_includes_a_repository_shows_its_push),
-    ("a_pull_request_reaches_its_ref", chain::a_pull_request_reaches_its_ref),
-    ("twenty_pushes_to_gitea_reach_the_artifact", chain::twenty_pushes_to_gitea_reach_the_artifact),
+const SCENARIOS: &[(&str, fn(&Bed))] = &scenarios![
+    deploy::every_kustomization_and_example_passes_the_api_server,
+    deploy::pod_templates_pass_restricted_pod_security,
+    deploy::the_sidecar_goes_over_flux_and_beside_users_patches,
+    deploy::the_flux_instance_makes_the_same_sidecar,
+    deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
+    receive::a_push_annotates_exactly_its_objects,
+    receive::a_call_asks_for_what_is_listed_by_label,
+    receive::only_the_one_annotation_is_touched,
+    receive::images_and_charts_annotate_their_kinds,
+    receive::changes_of_objects_are_followed,
+    receive::the_sidecars_token_does_the_job,
+    receive::a_forbidden_cluster_falls_back_to_the_own_namespace,
+    receive::a_forbidden_namespace_does_not_stop_the_others,
+    receive::a_kind_that_cannot_be_listed_is_never_called_known,
+    receive::namespaces_limit_what_is_watched,
+    receive::a_stale_token_is_read_again,
+    receive::deliveries_before_the_sync_are_queued,
+    receive::sigterm_asks_for_what_was_accepted,
+    receive::check_tells_rights_and_counts,
+    named_kinds::kinds_that_an_endpoint_names_are_watched_and_asked,
+    receivers::receivers_are_served_as_notification_controller_serves_them,
+    registry::a_registrys_notifications_reach_the_oci_repository,
+    registry::a_signature_reaches_those_who_verify_it,
+    receivers::receivers_and_their_secrets_are_followed,
+    receivers::a_role_that_names_its_secrets_is_enough,
+    absence::an_absence_is_caught_up_with,
+    absence::what_a_watch_missed_is_requested,
+    hostile::hostile_receivers_hold_up_no_others,
+    hostile::a_path_cannot_be_taken_by_a_younger_receiver,
+    hostile::the_admission_policy_lets_one_annotation_pass,
+    hostile::patterns_of_a_tenant_take_no_time,
+    costs::deliveries_cost_the_api_server_a_handful_of_requests,
+    costs::a_thousand_objects_are_known,
+    faults::fault_killed_at_random_moments,
+    faults::fault_the_api_server_is_down,
+    faults::fault_killed_while_the_api_server_is_down,
+    faults::fault_sigterm_under_load,
+    faults::fault_the_disk_is_full,
+    faults::fault_a_read_only_disk_stops_the_start,
+    chain::quick_pushes_survive_restarts_of_the_api_server,
+    chain::a_webhook_before_its_ref_is_followed_to_the_artifact,
+    chain::what_includes_a_repository_shows_its_push,
+    chain::a_pull_request_reaches_its_ref,
+    chain::twenty_pushes_to_gitea_reach_the_artifact,
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let wanted =
-        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
-    let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|(name, _)| wanted(name)).collect();
-    if scenarios.is_empty() {
-        return ExitCode::SUCCESS;
+    // They share one cluster.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }
     let parts = match Parts::find() {
         Ok(parts) => parts,
@@ -137,25 +99,20 @@ fn main() -> ExitCode {
         }
     };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    println!("\nrunning {} tests", scenarios.len());
-    let bed = Bed::start(parts);
-    let started = Instant::now();
-    let mut failed = Vec::new();
-    for (name, scenario) in &scenarios {
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| scenario(&bed)));
-        println!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
-        if outcome.is_err() {
-            failed.push(*name);
-        }
-    }
+    let bed = Arc::new(Bed::start(parts));
+    let conclusion = libtest_mimic::run(&arguments, trials(Some(&bed)));
+    // The processes of the cluster end with it.
     drop(bed);
-    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    println!(
-        "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
-        scenarios.len() - failed.len(),
-        failed.len(),
-        SCENARIOS.len() - scenarios.len(),
-        started.elapsed().as_secs_f64(),
-    );
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    conclusion.exit_code()
+}
+
+fn trials(bed: Option<&Arc<Bed>>) -> Vec<Trial> {
+    let trial = |(name, scenario): &(&'static str, fn(&Bed))| {
+        let (scenario, bed) = (*scenario, bed.cloned());
+        Trial::test(*name, move || {
+            bed.iter().for_each(|bed| scenario(bed));
+            Ok(())
+        })
+    };
+    SCENARIOS.iter().map(trial).collect()
 }

@@ -1,6 +1,6 @@
 //! Flux's own Receivers: the same objects, the same requests, to notification-controller 1.9.3 and
 //! to flux-recv on one API server, one after the other; what was annotated is compared. Where
-//! flux-recv differs on purpose, DESIGN.md's table says so, and only there.
+//! flux-recv differs on purpose, the table of docs/receivers.md says so, and only there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -35,7 +35,7 @@ struct Request {
     method: &'static str,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// The row of DESIGN.md's table that says why the two annotate different objects.
+    /// The row of the table that says why the two annotate different objects.
     differs: Option<&'static str>,
 }
 
@@ -543,7 +543,7 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
     });
 
     let design =
-        std::fs::read_to_string(format!("{}/DESIGN.md", env!("CARGO_MANIFEST_DIR"))).expect("DESIGN.md");
+        std::fs::read_to_string(format!("{}/docs/receivers.md", env!("CARGO_MANIFEST_DIR"))).expect("a page");
     let table: BTreeSet<&str> = design
         .lines()
         .skip_while(|line| !line.starts_with("| a Receiver |"))
@@ -574,12 +574,12 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
         }
         // Statuses differ on purpose, in ways that the table lists.
         let row = match (theirs, ours, by_us.is_empty()) {
-            (400, 401, true) => "A proof that is missing or wrong",
+            (400, 401, true) => "Authentication that is missing or wrong",
             (400, 200, true) => "An event that is not in `events`",
             (503 | 404, 200, true) => "`suspend: true`",
-            (200, 202, false) => "Objects are asked",
-            (200, 200, true) => "A filter that holds of no object",
-            (400, 400, true) => "A body that is no JSON",
+            (200, 202, false) => "Objects are requested",
+            (200, 200, true) => "A filter that is false for every object",
+            (400, 400, true) => "A body that is not JSON",
             (500, 202, false) => "An object that is not there, or a filter that fails",
             _ if differs.is_some() => continue,
             _ => {
@@ -590,7 +590,7 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
         used.insert(row);
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), running.process.output());
-    assert_eq!(used, table, "the rows of DESIGN.md's table");
+    assert_eq!(used, table, "the rows of docs/receivers.md");
     // While the one is there who has put finalizers on them.
     bed.kubectl(&["-n", "apps", "delete", "receiver", "--all"]);
 }

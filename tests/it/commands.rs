@@ -14,7 +14,7 @@ fn the_demo_ends_well_by_itself() {
         "401",
         "a ping",
         "200 pong",
-        "a branch nobody follows",
+        "a branch that nothing tracks",
         "413 too_large",
         "GitRepository/shop/shop",
         "HelmChart/shop/shop-web",

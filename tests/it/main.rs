@@ -7,7 +7,9 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod convert;
+mod docs;
 mod filters;
+mod fixtures;
 mod flux_v1;
 mod google;
 mod http;
@@ -17,7 +19,6 @@ mod oidc;
 mod operators;
 mod payloads;
 mod providers;
-mod readme;
 mod recipes;
 mod reload;
 #[path = "../common/running.rs"]

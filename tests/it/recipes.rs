@@ -12,7 +12,7 @@ struct Recipe {
 }
 
 fn recipes() -> Vec<Recipe> {
-    let text = std::fs::read_to_string(project().join("example/senders/README.md")).expect("the recipes");
+    let text = std::fs::read_to_string(project().join("docs/providers.md")).expect("the recipes");
     let of_one = |section: &str| {
         let block = |language: &str| {
             let start = section.split_once(&format!("```{language}\n")).map(|(_, rest)| rest);

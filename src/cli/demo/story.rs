@@ -41,7 +41,7 @@ pub(super) fn scenes() -> Vec<DemoStep> {
         scene("github", "a new tag v1.4.2", push(shop, GitRef::tag("v1.4.2")), expect(202, "accepted", 1)),
         scene(
             "github",
-            "a push to a branch nobody follows",
+            "a push to a branch that nothing tracks",
             push(shop, GitRef::branch("try-this")),
             expect(200, "unmatched", 0),
         ),
@@ -76,7 +76,7 @@ pub(super) fn scenes() -> Vec<DemoStep> {
         ),
         scene(
             "gitea",
-            "a push that only a suspended object follows",
+            "a push that only a suspended object tracks",
             push("https://gitea.example.com/team/frozen", GitRef::branch("main")),
             expect(200, "unmatched", 0),
         ),

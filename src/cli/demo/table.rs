@@ -44,8 +44,7 @@ pub(super) fn draw(rows: &[Row]) -> String {
     };
     let (who, what, answer) =
         (width(|row| row.who, "FROM"), width(|row| row.what, "WHAT"), width(|row| &row.answer, "ANSWER"));
-    let mut table =
-        format!("  {:who$}  {:what$}  {:answer$}  ASKED TO RECONCILE\n", "FROM", "WHAT", "ANSWER");
+    let mut table = format!("  {:who$}  {:what$}  {:answer$}  REQUESTED\n", "FROM", "WHAT", "ANSWER");
     for row in rows {
         let mark = if row.as_expected { '✓' } else { '✗' };
         let line =

@@ -1,4 +1,4 @@
-//! README is run: every command line that can be, in order, in a copy of the project; and every
+//! The documents are run: every command line that can be, in order, in a copy of the project; and every
 //! table is compared with the code.
 
 use std::path::Path;
@@ -11,15 +11,33 @@ use flux_recv::internals::PROVIDERS;
 use super::common::copy_folder;
 use super::running::{FluxRecv, flux_recv, project, stderr, stdout};
 
-fn readme() -> String {
-    std::fs::read_to_string(project().join("README.md")).expect("README")
+/// The documents whose commands build on one another; the recipes in `docs/providers.md` have a test of
+/// their own.
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "docs/configuration.md",
+    "docs/filters.md",
+    "docs/operations.md",
+    "docs/troubleshooting.md",
+    "docs/receivers.md",
+    "docs/migration.md",
+    "docs/benchmarks.md",
+    "CONTRIBUTING.md",
+];
+
+fn document(name: &str) -> String {
+    std::fs::read_to_string(project().join(name)).unwrap_or_else(|err| panic!("{name}: {err}"))
+}
+
+fn configuration() -> String {
+    document("docs/configuration.md")
 }
 
 /// The lines of the shell blocks.
 fn commands() -> Vec<String> {
     let mut commands = Vec::new();
     let mut in_shell = false;
-    for line in readme().lines().map(str::trim) {
+    for line in DOCUMENTS.map(document).join("\n").lines().map(str::trim) {
         match line {
             "```sh" => in_shell = true,
             "```" => in_shell = false,
@@ -100,10 +118,16 @@ fn every_command_line_that_can_be_run_works() {
             ["printf", "%s", _, ">", path] => {
                 assert!(project().join(path).parent().is_some_and(Path::is_dir), "{line}")
             }
-            ["kubectl", "-n", "flux-system", "create", "secret", ..] | ["kubectl", "get", ..] => {}
+            ["kubectl", "-n", "flux-system", "create", "secret", ..]
+            | ["kubectl", "get", ..]
+            | ["kubectl", "-n", "NAMESPACE", "get", ..] => {}
             ["tests/testbed/build"] => assert!(project().join(words[0]).exists()),
             // The suite that this test is part of; a container engine; a tunnel to the internet.
-            ["cargo", "test"] | ["docker", ..] | ["ngrok", "http", "8080"] => {}
+            ["cargo", "test"]
+            | ["cargo", "test", "--test", "cluster"]
+            | ["cargo", "bench"]
+            | ["docker", ..]
+            | ["ngrok", "http", "8080"] => {}
             [
                 "FLUX_RECV_FAULTS=long",
                 "cargo",
@@ -120,11 +144,11 @@ fn every_command_line_that_can_be_run_works() {
                 assert!(targets.contains(&format!("name = \"{target}\"")), "{line}");
                 assert!(project().join(seeds).is_dir(), "{line}");
             }
-            other => panic!("README has a command that no test knows: {other:?}"),
+            other => panic!("a document has a command that no test knows: {other:?}"),
         }
         run += 1;
     }
-    assert!(run >= 10, "README lost its commands");
+    assert!(run >= 20, "the documents lost their commands");
 }
 
 /// Sends to an instance that serves the same config.
@@ -147,9 +171,8 @@ fn check_send(arguments: &[&str], folder: &Path) {
 }
 
 /// The cells of the rows of the table whose head starts with this text.
-fn table(head: &str) -> Vec<Vec<String>> {
-    let text = readme();
-    let rows = text
+fn table(document: &str, head: &str) -> Vec<Vec<String>> {
+    let rows = document
         .lines()
         .skip_while(|line| !line.starts_with(head))
         .skip(2)
@@ -165,7 +188,7 @@ fn table(head: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn the_table_of_providers_is_the_table_of_providers() {
-    let written: Vec<(String, String)> = table("| `source` |")
+    let written: Vec<(String, String)> = table(&document("README.md"), "| `source` |")
         .into_iter()
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
         .collect();
@@ -176,15 +199,17 @@ fn the_table_of_providers_is_the_table_of_providers() {
 
 #[test]
 fn the_table_of_kinds_is_the_table_of_flux() {
-    let written: Vec<(String, String)> = table("| kind |")
+    let written: Vec<(String, String)> = table(&configuration(), "| kind |")
         .into_iter()
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
         .collect();
     let expected: Vec<(String, String)> =
         KINDS.iter().filter_map(|info| Some((info.name.to_owned(), info.reads?.to_owned()))).collect();
     assert_eq!(written, expected);
-    let named: Vec<String> =
-        table("| only when named |").into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let named: Vec<String> = table(&configuration(), "| only when named |")
+        .into_iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
     let expected: Vec<&str> =
         KINDS.iter().filter(|info| info.reads.is_none()).map(|info| info.name).collect();
     assert_eq!(named, expected);
@@ -194,7 +219,7 @@ fn the_table_of_kinds_is_the_table_of_flux() {
 fn the_table_of_options_is_the_command_line() {
     let help = stdout(&flux_recv().arg("--help").output().expect("help runs"));
     let flat = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let rows = table("| option |");
+    let rows = table(&configuration(), "| option |");
     for row in &rows {
         let [option, variable, default] = [0, 1, 2].map(|at| row[at].trim_matches('`').to_owned());
         let with_value = format!(" {option}[=");
@@ -215,7 +240,7 @@ fn the_table_of_options_is_the_command_line() {
                 || option == "--help"
                 || option == "--version"
                 || !help.contains(&format!("{option} <")),
-            "{option} is not in README"
+            "{option} is not in docs/configuration.md"
         );
     }
 }
@@ -223,7 +248,7 @@ fn the_table_of_options_is_the_command_line() {
 #[test]
 fn the_table_of_fields_and_the_example_are_read() {
     let folder = tempfile::tempdir().expect("a folder");
-    let text = readme();
+    let text = configuration();
     let example = text
         .split("```yaml\nfluxRecvVersion")
         .nth(1)
@@ -232,7 +257,7 @@ fn the_table_of_fields_and_the_example_are_read() {
     std::fs::write(folder.path().join("fluxrecv.yaml"), format!("fluxRecvVersion{example}"))
         .expect("a config");
     for key in ["github", "nexus", "gcr"] {
-        std::fs::write(folder.path().join(format!("{key}.key")), format!("test-key-of-the-readme-{key}"))
+        std::fs::write(folder.path().join(format!("{key}.key")), format!("test-key-of-the-documents-{key}"))
             .expect("a key");
     }
     let config = folder.path().join("fluxrecv.yaml");
@@ -248,7 +273,7 @@ fn the_table_of_fields_and_the_example_are_read() {
         .filter_map(|line| line.split("known are ").nth(1).map(str::to_owned))
         .flat_map(|list| list.split(", ").map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    let mut documented: Vec<String> = table("| field |")
+    let mut documented: Vec<String> = table(&configuration(), "| field |")
         .into_iter()
         .flat_map(|row| row[0].split(", ").map(|name| name.trim_matches('`').to_owned()).collect::<Vec<_>>())
         .collect();
@@ -261,7 +286,7 @@ fn the_table_of_fields_and_the_example_are_read() {
 #[test]
 fn the_image_runs_what_readme_says() {
     let dockerfile = std::fs::read_to_string(project().join("Dockerfile")).expect("Dockerfile");
-    assert!(dockerfile.contains("EXPOSE 8080") && readme().contains("`:8080`"));
+    assert!(dockerfile.contains("EXPOSE 8080") && configuration().contains("`:8080`"));
     assert!(dockerfile.contains("USER 65532:65532"));
     let version = env!("CARGO_PKG_VERSION");
     assert!(dockerfile.contains(&format!("org.opencontainers.image.version=\"{version}\"")));
@@ -276,5 +301,93 @@ fn the_image_runs_what_readme_says() {
             .skip(1)
             .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.starts_with(version));
         assert_eq!(others.count(), 0, "{file} names another version than {version}");
+    }
+}
+
+#[test]
+fn the_front_pages_are_short() {
+    for name in ["README.md", "DESIGN.md"] {
+        let lines = document(name).lines().count();
+        assert!(lines <= 150, "{name} has {lines} lines");
+    }
+    for line in document("README.md").lines().filter(|line| line.starts_with('|')) {
+        let cells = line.trim_matches('|').split(" | ");
+        cells.for_each(|cell| assert!(cell.chars().count() <= 100, "a long cell: {cell}"));
+    }
+}
+
+/// Every command in README shows what it prints.
+#[test]
+fn every_command_of_the_front_page_shows_its_output() {
+    let text = document("README.md");
+    let quiet = ["docker"];
+    for block in text.split("```sh\n").skip(1) {
+        let (commands, rest) = block.split_once("```").expect("an end");
+        let shows = rest.trim_start().starts_with("```text");
+        let is_quiet = commands.lines().all(|line| quiet.iter().any(|name| line.trim().starts_with(name)));
+        assert!(shows || is_quiet, "no output of: {commands}");
+    }
+}
+
+/// Links between documents lead somewhere, to a heading as well.
+#[test]
+fn links_lead_somewhere() {
+    let heading = |line: &str| {
+        let text = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        text.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect::<String>()
+    };
+    let mut files = vec!["DESIGN.md".to_owned(), "SECURITY.md".to_owned(), "docs/providers.md".to_owned()];
+    files.extend(DOCUMENTS.map(str::to_owned));
+    files.extend(["docs/threat-model.md", "docs/decisions.md", "docs/incidents.md"].map(str::to_owned));
+    let mut seen = 0;
+    for file in files {
+        let text = document(&file);
+        let folder = project().join(&file).parent().expect("a folder").to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { project().join(&file) } else { folder.join(path) };
+            assert!(target.exists(), "{file}: {link}");
+            if !anchor.is_empty() {
+                let page = std::fs::read_to_string(&target).expect("a page");
+                let mut headings = page.lines().filter(|line| line.starts_with('#')).map(heading);
+                assert!(headings.any(|heading| heading == anchor), "{file}: {link}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "{seen}");
+}
+
+/// What an operator may search for in the log exists.
+#[test]
+fn messages_and_metrics_that_documents_name_exist() {
+    let mut source = String::new();
+    let mut folders = vec![project().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => source.push_str(&std::fs::read_to_string(path).expect("a file")),
+            }
+        }
+    }
+    let text = ["docs/operations.md", "docs/troubleshooting.md", "docs/filters.md"].map(document).join("\n");
+    for metric in text.split("`flux_recv_").skip(1) {
+        let name = metric.split(['`', '{']).next().unwrap_or_default();
+        let name = name.trim_end_matches("_total").trim_end_matches("_seconds");
+        assert!(source.contains(&format!("\"{name}\"")), "flux_recv_{name}");
+    }
+    for message in [
+        "reconciliation request failed, retrying",
+        "kind cannot be listed",
+        "kind is not served by the cluster",
+        "journal cannot be written",
+        "delivery refused",
+    ] {
+        assert!(text.contains(message) && source.contains(message), "{message}");
     }
 }
