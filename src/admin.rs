@@ -18,7 +18,7 @@ use crate::journal::Journal;
 use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
 use crate::service::Service;
 
-/// What the admin listener tells about.
+/// The state that the admin listeners show.
 pub struct AdminState {
     pub service: Arc<Service>,
     /// The journal whose state decides `/readyz`.

@@ -26,7 +26,7 @@ use crate::telemetry::{self, LogFormat};
 struct Cli {
     #[command(flatten)]
     serve: serve::ServeArgs,
-    /// How log lines are written.
+    /// The format of log lines.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "FLUX_RECV_LOG_FORMAT")]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -51,7 +51,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Where the config is.
+/// The option that names the config file.
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
     /// The config file; keys are looked up beside it.

@@ -42,7 +42,7 @@ fn status_code(err: &kube::Error) -> Option<u16> {
     }
 }
 
-/// What a mutex holds, whoever has panicked with it: all changes here are whole ones.
+/// Locks a mutex, even if a holder has panicked: no change here leaves it inconsistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

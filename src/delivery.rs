@@ -10,7 +10,7 @@ pub struct Delivery<'a> {
     pub body: &'a [u8],
 }
 
-/// How the field of a form that carries JSON begins.
+/// The beginning of the form field that carries JSON.
 const PAYLOAD_FIELD: &[u8] = b"payload=";
 
 /// The headers of a delivery, whatever HTTP library holds them.

@@ -70,7 +70,7 @@ pub enum EndpointOrigin {
     },
 }
 
-/// What an endpoint may have beside its provider and its keys.
+/// Options of an endpoint beside its provider and its keys.
 #[derive(Default)]
 pub struct EndpointOptions {
     pub registry_hosts: Vec<String>,
@@ -158,7 +158,7 @@ impl Endpoint {
         format!("{HOOK_PREFIX}{}", self.digest)
     }
 
-    /// What its provider's payloads may not say.
+    /// Returns what the payloads of its provider may lack.
     pub fn hints(&self) -> Hints<'_> {
         Hints { registry_hosts: &self.registry_hosts, git_hosts: &self.git_hosts, resume_at: 0 }
     }

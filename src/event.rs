@@ -1,4 +1,4 @@
-//! What a verified delivery says happened, in flux-recv's own normal form.
+//! Events: what a verified delivery says, in flux-recv's own normal form.
 //!
 //! Providers make these values, matching reads them; neither knows the other.
 
@@ -35,7 +35,7 @@ pub enum Event {
     },
 }
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     Git,
@@ -59,7 +59,7 @@ pub struct GitEvent {
     pub changes: GitChanges,
 }
 
-/// Which refs a [`GitEvent`] is about.
+/// The refs that a [`GitEvent`] is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GitChanges {
     /// These refs, and no others.
@@ -102,7 +102,7 @@ pub struct ImageEvent {
     pub deleted: bool,
 }
 
-/// What kind of artifact an [`ImageEvent`] is about.
+/// The kind of artifact that an [`ImageEvent`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Media {
     /// A Helm chart: no `ImageRepository` cares.
@@ -243,7 +243,7 @@ impl Event {
     }
 }
 
-/// How many refs or tags a summary names.
+/// The number of refs or tags that a summary names.
 const MAX_NAMED_REFS: usize = 5;
 
 fn shortened(names: impl ExactSizeIterator<Item = String>, separator: &str) -> String {

@@ -7,13 +7,14 @@
 //! (`growth`), and while it is evaluated every loop, and everything that reads, copies or makes a
 //! value, pays for it before (`meter`). Functions and types are those of Flux's own filters.
 
+mod budget;
 mod check;
 mod functions;
 mod growth;
 mod meter;
+mod table;
 mod variables;
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,12 +22,13 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use cel::common::ast::IdedExpr;
 use cel::context::VariableResolver;
-use cel::{Context, Env, ExecutionError, Program};
+use cel::{Context, Env, ExecutionError, Program, extensions};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::meter::Budget;
-pub use self::variables::{Variable, Variables};
+pub use self::budget::Budget;
+use self::budget::BudgetExhausted;
+pub use self::variables::{Variable, VariableName, Variables};
 
 /// A condition or a value, ready to be evaluated. Written and compared as its text.
 #[derive(Clone)]
@@ -41,7 +43,7 @@ struct Compiled {
     /// Steps of a run without its loops and values.
     steps: u64,
     /// The variables that it names.
-    named: Vec<&'static str>,
+    named: Vec<VariableName>,
 }
 
 /// An expression that cannot be read.
@@ -53,15 +55,25 @@ pub struct BadExpression {
     text: String,
 }
 
-/// Why an expression came to no result. Holds no values, only names and types.
+/// An expression came to no result. Holds no values, only names and types.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failed(String);
+pub enum EvaluationError {
+    #[error("would take too long for a payload of this size")]
+    BudgetExhausted,
+    #[error("{0}")]
+    Failed(String),
+}
 
-impl Failed {
+impl EvaluationError {
     /// Something that the expression reads is not there.
-    pub fn because(why: &str) -> Failed {
-        Failed(why.to_owned())
+    pub fn because(why: &str) -> EvaluationError {
+        EvaluationError::Failed(why.to_owned())
+    }
+}
+
+impl From<BudgetExhausted> for EvaluationError {
+    fn from(_: BudgetExhausted) -> EvaluationError {
+        EvaluationError::BudgetExhausted
     }
 }
 
@@ -71,8 +83,16 @@ const MAX_EXPRESSION_BYTES: usize = 4096;
 /// Room for the parser on the longest expression, whatever it repeats; only what is used is taken.
 const PARSER_STACK_BYTES: usize = 64 << 20;
 
-/// What an expression is made of: the functions of Flux's own environment.
-static CEL_ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
+/// The environment of expressions: the functions of Flux's own.
+static CEL_ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    const NO_CLASH: &str = "nothing else declares it";
+    let mut env = Env::stdlib();
+    env.add_extension(extensions::strings).expect(NO_CLASH);
+    env.add_extension(extensions::encoders).expect(NO_CLASH);
+    functions::declare(&mut env);
+    meter::declare(&mut env);
+    Arc::new(env)
+});
 
 impl Expression {
     /// Reads a condition over these variables.
@@ -80,7 +100,7 @@ impl Expression {
     /// # Errors
     /// When it cannot be read, names something that is not declared, is none that can be true or
     /// false, or is larger than what may be evaluated.
-    pub fn condition(text: &str, declared: &'static [&'static str]) -> Result<Expression, BadExpression> {
+    pub fn condition(text: &str, declared: &'static [VariableName]) -> Result<Expression, BadExpression> {
         read_apart(text, declared, true)
     }
 
@@ -88,7 +108,7 @@ impl Expression {
     ///
     /// # Errors
     /// As for [`Expression::condition`].
-    pub fn value(text: &str, declared: &'static [&'static str]) -> Result<Expression, BadExpression> {
+    pub fn value(text: &str, declared: &'static [VariableName]) -> Result<Expression, BadExpression> {
         read_apart(text, declared, false)
     }
 
@@ -98,7 +118,7 @@ impl Expression {
     }
 
     /// Whether it names this variable.
-    pub fn names(&self, variable: &str) -> bool {
+    pub fn names(&self, variable: VariableName) -> bool {
         self.compiled.named.contains(&variable)
     }
 
@@ -111,47 +131,49 @@ impl Expression {
     ///
     /// # Errors
     /// When it comes to no result, to another one than true or false, or to the end of the budget.
-    pub fn holds(&self, variables: &Variables<'_>, budget: &Budget) -> Result<bool, Failed> {
+    pub fn holds(&self, variables: &Variables<'_>, budget: &Budget) -> Result<bool, EvaluationError> {
         match self.evaluate(variables, budget)? {
             cel::Value::Bool(holds) => Ok(holds),
-            other => Err(Failed(format!("comes to a {}, not to true or false", other.type_of()))),
+            other => {
+                let why = format!("comes to a {}, not to true or false", other.type_of());
+                Err(EvaluationError::Failed(why))
+            }
         }
     }
 
-    /// What the expression comes to. Charges the budget.
+    /// Evaluates the expression. Charges the budget.
     ///
     /// # Errors
     /// As for [`Expression::holds`].
-    pub fn result(&self, variables: &Variables<'_>, budget: &Budget) -> Result<Variable, Failed> {
+    pub fn result(&self, variables: &Variables<'_>, budget: &Budget) -> Result<Variable, EvaluationError> {
         Ok(Variable::from_result(self.evaluate(variables, budget)?))
     }
 
-    fn evaluate(&self, variables: &Variables<'_>, budget: &Budget) -> Result<cel::Value, Failed> {
+    fn evaluate(&self, variables: &Variables<'_>, budget: &Budget) -> Result<cel::Value, EvaluationError> {
         let Compiled { root, steps, named, text } = &*self.compiled;
         if !growth::is_bounded(root, variables.size(named)) {
-            return Err(Failed(
-                "could make texts that are too long out of a payload of this size".to_owned(),
-            ));
+            let why = "could make texts that are too long out of a payload of this size";
+            return Err(EvaluationError::because(why));
         }
         let evaluated = budget.lend(|| {
             catch_unwind(AssertUnwindSafe(|| {
-                meter::pay(*steps)?;
+                budget::pay(*steps)?;
                 let mut context = Context::with_env(Arc::clone(&CEL_ENVIRONMENT));
                 context.set_variable_resolver(variables as &dyn VariableResolver);
                 cel::Value::resolve(root, &context)
             }))
         });
-        match evaluated {
+        match evaluated? {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(err)) => Err(describe(&err, text)),
-            Err(_) => Err(Failed("ended in a panic; please report this".to_owned())),
+            Ok(Err(err)) => Err(EvaluationError::Failed(describe(&err, text))),
+            Err(_) => Err(EvaluationError::because("ended in a panic; please report this")),
         }
     }
 }
 
 /// Compiled expressions by what they were read from, so that the many copies that deliveries and Receivers
 /// have of one text share one tree, which takes some fifty times as much.
-type Interned = HashMap<(bool, &'static [&'static str], Box<str>), Weak<Compiled>>;
+type Interned = HashMap<(bool, &'static [VariableName], Box<str>), Weak<Compiled>>;
 
 static INTERNED_EXPRESSIONS: LazyLock<Mutex<Interned>> = LazyLock::new(Mutex::default);
 
@@ -160,7 +182,7 @@ const INTERNED_EXPRESSIONS_SLACK: usize = 64;
 
 fn read_apart(
     text: &str,
-    declared: &'static [&'static str],
+    declared: &'static [VariableName],
     is_condition: bool,
 ) -> Result<Expression, BadExpression> {
     if text.len() > MAX_EXPRESSION_BYTES {
@@ -184,7 +206,7 @@ fn read_apart(
 /// The parser goes as deep as the text nests, and no stack of a worker is made for that.
 fn read_on_a_thread(
     text: &str,
-    declared: &[&'static str],
+    declared: &[VariableName],
     is_condition: bool,
 ) -> Result<Expression, BadExpression> {
     std::thread::scope(|scope| {
@@ -198,7 +220,7 @@ fn read_on_a_thread(
     })
 }
 
-fn read(text: &str, declared: &[&'static str], is_condition: bool) -> Result<Expression, BadExpression> {
+fn read(text: &str, declared: &[VariableName], is_condition: bool) -> Result<Expression, BadExpression> {
     check::brackets(text).map_err(|(why, at)| {
         let place = text.get(..at).map(place_behind);
         BadExpression { why, place, text: text.to_owned() }
@@ -218,13 +240,9 @@ fn read(text: &str, declared: &[&'static str], is_condition: bool) -> Result<Exp
     Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, steps, named }) })
 }
 
-fn too_much() -> Failed {
-    Failed("would take too long for a payload of this size".to_owned())
-}
-
 /// An error without the values that it was about: they are a stranger's words.
-fn describe(err: &ExecutionError, text: &str) -> Failed {
-    Failed(match err {
+fn describe(err: &ExecutionError, text: &str) -> String {
+    match err {
         // A key may be computed.
         ExecutionError::NoSuchKey(key) if text.contains(key.as_str()) => {
             format!("there is no `{key}` (use `has(…)` or `.?`)")
@@ -232,7 +250,6 @@ fn describe(err: &ExecutionError, text: &str) -> Failed {
         ExecutionError::NoSuchKey(_) => "there is no such field (use `has(…)` or `.?`)".to_owned(),
         ExecutionError::NoSuchOverload(_) | ExecutionError::UndeclaredReference(_) => err.to_string(),
         ExecutionError::UnexpectedType { got, want } => format!("a {got} where a {want} is expected"),
-        ExecutionError::FunctionError { function, .. } if function == meter::EACH => return too_much(),
         ExecutionError::FunctionError { function, .. } => {
             format!("`{function}` cannot take what it was given")
         }
@@ -241,10 +258,10 @@ fn describe(err: &ExecutionError, text: &str) -> Failed {
             "a division by zero".to_owned()
         }
         _ => "the types do not fit each other".to_owned(),
-    })
+    }
 }
 
-/// Where a node was written; of a call the name, which stands before its place.
+/// Returns the line and column of a node; of a call those of its name, which stands before its place.
 fn place_of(text: &str, program: &Program, node: u64) -> Option<(usize, usize)> {
     let (offset, _) = program.source_info().offset_for(node)?;
     let (before, behind) = text.split_at_checked(usize::try_from(offset).ok()?)?;
@@ -297,10 +314,10 @@ impl fmt::Display for BadExpression {
     }
 }
 
-/// How much of a line a message quotes.
+/// The characters of a line that a message quotes.
 const MAX_SHOWN_CHARS: usize = 100;
 
-/// What begins a line of a message that quotes what the operator has written.
+/// The beginning of a line of a message that quotes what the operator has written.
 pub const LINE_PREFIX: &str = "\n    | ";
 
 impl fmt::Debug for Expression {
@@ -327,13 +344,8 @@ impl<'de> Deserialize<'de> for Expression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Expression, D::Error> {
         let (text, _): (String, Vec<String>) = Deserialize::deserialize(deserializer)?;
         // It was checked when it was written down.
-        Expression::value(&text, variables::VARIABLE_NAMES).map_err(D::Error::custom)
+        Expression::value(&text, VariableName::ALL).map_err(D::Error::custom)
     }
-}
-
-thread_local! {
-    /// What is left of the budget that is lent to the evaluation on this thread.
-    static ACTIVE_BUDGET: RefCell<Option<meter::ActiveBudget>> = const { RefCell::new(None) };
 }
 
 #[cfg(test)]

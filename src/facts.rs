@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::event::{Event, GitChanges};
-use crate::expression::{Budget, Expression, Failed, Variable, Variables};
+use crate::expression::{Budget, EvaluationError, Expression, Variable, VariableName, Variables};
 
 /// What is known about a delivery beside its events; nothing where nobody asks.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -34,10 +34,12 @@ struct LazyVariable {
 }
 
 /// The variables that an endpoint's own filter declares.
-pub const DELIVERY_VARIABLES: &[&str] = &["event", "req", "headers", "claims"];
+pub const DELIVERY_VARIABLES: &[VariableName] =
+    &[VariableName::Event, VariableName::Req, VariableName::Headers, VariableName::Claims];
 
 /// The variables that a resource's filter declares.
-pub const RESOURCE_VARIABLES: &[&str] = &["event", "req", "headers", "claims", "res"];
+pub const RESOURCE_VARIABLES: &[VariableName] =
+    &[VariableName::Event, VariableName::Req, VariableName::Headers, VariableName::Claims, VariableName::Res];
 
 impl Facts {
     /// Of a delivery whose event has this name.
@@ -69,12 +71,13 @@ impl Facts {
         let Some(gathered) = self.0 else { return Facts(None) };
         let FactSources { name, request, headers, claims } = *gathered;
         let mut kept = FactSources { name, ..FactSources::default() };
-        let mut parts = [("req", request), ("headers", headers), ("claims", claims)];
+        let mut parts =
+            [(VariableName::Req, request), (VariableName::Headers, headers), (VariableName::Claims, claims)];
         for condition in conditions {
-            for (name, part) in parts.iter_mut().filter(|(name, _)| condition.names(name)) {
+            for (name, part) in parts.iter_mut().filter(|(name, _)| condition.names(*name)) {
                 let at = match *name {
-                    "req" => &mut kept.request,
-                    "headers" => &mut kept.headers,
+                    VariableName::Req => &mut kept.request,
+                    VariableName::Headers => &mut kept.headers,
                     _ => &mut kept.claims,
                 };
                 if at.json.is_none() && at.missing.is_none() {
@@ -111,19 +114,22 @@ impl Facts {
         event: &Variable,
         res: Option<&Variable>,
         budget: &Budget,
-    ) -> Result<bool, Failed> {
+    ) -> Result<bool, EvaluationError> {
         let gathered =
-            self.0.as_deref().ok_or_else(|| Failed::because("nothing is known of the delivery"))?;
-        let parts =
-            [("req", &gathered.request), ("headers", &gathered.headers), ("claims", &gathered.claims)];
-        let mut variables = Variables::default().with("event", event);
-        for (name, part) in parts.into_iter().filter(|(name, _)| condition.names(name)) {
+            self.0.as_deref().ok_or_else(|| EvaluationError::because("nothing is known of the delivery"))?;
+        let parts = [
+            (VariableName::Req, &gathered.request),
+            (VariableName::Headers, &gathered.headers),
+            (VariableName::Claims, &gathered.claims),
+        ];
+        let mut variables = Variables::default().with(VariableName::Event, event);
+        for (name, part) in parts.into_iter().filter(|(name, _)| condition.names(*name)) {
             variables = variables.with(name, part.read()?);
         }
         match res {
-            Some(res) => variables = variables.with("res", res),
-            None if condition.names("res") => {
-                return Err(Failed::because("the fields of the object are not known"));
+            Some(res) => variables = variables.with(VariableName::Res, res),
+            None if condition.names(VariableName::Res) => {
+                return Err(EvaluationError::because("the fields of the object are not known"));
             }
             None => {}
         }
@@ -150,9 +156,9 @@ impl LazyVariable {
         LazyVariable { json: Some(json.to_string()), ..LazyVariable::default() }
     }
 
-    fn read(&self) -> Result<&Variable, Failed> {
+    fn read(&self) -> Result<&Variable, EvaluationError> {
         match &self.missing {
-            Some(why) => Err(Failed::because(why)),
+            Some(why) => Err(EvaluationError::because(why)),
             None => Ok(self.variable.get_or_init(|| {
                 let json = self.json.as_deref().and_then(|json| serde_json::from_str(json).ok());
                 Variable::from_json(&json.unwrap_or_else(|| json!({})))

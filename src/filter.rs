@@ -165,7 +165,7 @@ pub fn fulfilling(
     };
     let left: Vec<Event> = events.into_iter().filter(|event| holds(event)).collect();
     match left.is_empty() {
-        true => Err(format!("{summary}: the endpoint's `filter` does not hold")),
+        true => Err(format!("{summary}: the endpoint's `filter` is false")),
         false => Ok(left),
     }
 }

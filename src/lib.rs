@@ -50,7 +50,7 @@ pub mod internals {
     pub use crate::event::repository_url::RepositoryUrl;
     pub use crate::event::semver::{Constraint, version_of_tag};
     pub use crate::event::{Event, GitChanges, GitEvent, RefChange, Subject};
-    pub use crate::expression::{Budget, Expression, Variable, Variables};
+    pub use crate::expression::{Budget, Expression, Variable, VariableName, Variables};
     pub use crate::facts::{Facts, RESOURCE_VARIABLES};
     pub use crate::flux::selection::Selection;
     pub use crate::flux::{KINDS, Kind, REQUESTED_AT, Spec, Target, revision_hash};

@@ -18,7 +18,7 @@ pub use forge_hosts::{OtherHost, at_other_hosts};
 pub use inventory::{Inventory, KindCoverage, Object, Unlistable, ignored_field};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
-use crate::expression::{Budget, Expression, Variable};
+use crate::expression::{Budget, Expression, Variable, VariableName};
 use crate::facts::Facts;
 use crate::flux::selection::{Selection, SelectionResult};
 use crate::flux::{Kind, Progress, Target};
@@ -103,7 +103,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
     let mut following: Vec<TargetMatch<'_>> = Vec::new();
     let mut elsewhere: Vec<Arc<Object>> = Vec::new();
     // All that is listed is asked once, unless filters tell the events apart.
-    let tells_apart = selection.filters().any(|filter| filter.names("event"));
+    let tells_apart = selection.filters().any(|filter| filter.names(VariableName::Event));
     let mut asks_all_listed = false;
     let budget = CompileBudget::default();
     for (at, event) in events.iter().enumerate() {

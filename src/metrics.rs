@@ -1,4 +1,4 @@
-//! What flux-recv counts, in OpenMetrics names.
+//! Metrics, in OpenMetrics names.
 //!
 //! Labels come from closed sets: endpoints and key files of the config, providers, outcomes, kinds.
 //! <https://prometheus.io/docs/specs/om/open_metrics_spec/>
@@ -87,9 +87,9 @@ struct ResultLabels {
     result: &'static str,
 }
 
-/// How patches can end.
+/// The results of patches.
 pub const PATCH_RESULTS: [&str; 6] = ["success", "failure", "forbidden", "not_found", "rejected", "gone"];
-/// What can become of a push that is followed, and that it was asked for again.
+/// The results of a revision check.
 pub const FOLLOW_RESULTS: [&str; 6] =
     ["seen", "moved_on", "given_up", "dropped", "superseded", "asked_again"];
 
@@ -103,7 +103,7 @@ const PATCH_BUCKETS_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0
 /// From a quick fetch to the end of patience.
 const FOLLOW_BUCKETS_SECONDS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 
-/// What is shown of an endpoint from its start to its end.
+/// The labels under which an endpoint is shown while it is served.
 pub struct EndpointLabelSet<'e> {
     pub name: &'e Arc<str>,
     pub source: &'static str,
@@ -395,12 +395,12 @@ impl Metrics {
         self.retries.inc_by(u64::from(again));
     }
 
-    /// So many objects wait for a patch.
+    /// Sets the number of objects that wait for a patch.
     pub fn pending(&self, objects: usize) {
         self.pending.set(whole(objects));
     }
 
-    /// So many deliveries wait for the first look at the cluster.
+    /// Sets the number of deliveries that wait to be matched.
     pub fn waiting_deliveries(&self, deliveries: usize) {
         self.waiting_deliveries.set(whole(deliveries));
     }
@@ -413,7 +413,7 @@ impl Metrics {
         }
     }
 
-    /// What is known of a kind.
+    /// Sets the number of objects of a kind.
     pub fn inventory(&self, kind: Kind, objects: usize) {
         let labels = KindLabels { kind: kind.info().name };
         self.inventory_objects.get_or_create(&labels).set(whole(objects));
@@ -435,7 +435,7 @@ impl Metrics {
         self.inventory_last_seen.get_or_create(&KindLabels { kind: kind.info().name }).set(now());
     }
 
-    /// How large the journal is, in bytes.
+    /// Sets the size of the journal, in bytes.
     pub fn journal_size(&self, bytes: u64) {
         self.journal_size.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }

@@ -1,6 +1,6 @@
-//! What became of a delivery.
+//! The outcome of a delivery.
 //!
-//! Answer, status, log line and (later) metrics are all made from this one value.
+//! Answer, status, log line and metrics are all made from this one value.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::bounded_text::BoundedText;
 use crate::flux::Target;
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// These objects will be reconciliation requested.
@@ -179,7 +179,7 @@ impl Outcome {
         }
     }
 
-    /// The same outcome, of these events.
+    /// Replaces the events that the outcome names.
     pub fn about(mut self, events: String) -> Outcome {
         match &mut self {
             Outcome::Accepted { event, .. }
@@ -203,7 +203,7 @@ impl Outcome {
         }
     }
 
-    /// What the provider is told, as JSON; nothing where it has not proved itself.
+    /// Returns the answer as JSON; none where the delivery is not verified.
     pub fn answer(&self) -> Option<String> {
         let bare = Answer { outcome: self.label(), ..Answer::default() };
         let answer = match self {
@@ -351,7 +351,7 @@ fn shortened<T>(all: &[T], name: impl Fn(&T) -> String) -> String {
     }
 }
 
-/// What a provider is told.
+/// The fields of an answer.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'o> {

@@ -1,4 +1,4 @@
-//! Who sends webhooks: one file per provider, and the table of all.
+//! Providers: one file for each, and the table of all.
 //!
 //! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
 //! and its row into the table below. (`forge`, `cloud_event`, `aws`, `batch`, `pubsub` and `testing`
@@ -108,7 +108,7 @@ pub struct Provider {
     pub settings: ProviderSettings,
 }
 
-/// What to choose in a provider's own settings page.
+/// What to enter in the provider's settings page.
 pub struct ProviderSettings {
     /// Where the page is.
     pub page: &'static str,
@@ -120,7 +120,7 @@ pub struct ProviderSettings {
     pub events: &'static str,
 }
 
-/// What an endpoint knows and the payload may not.
+/// What the endpoint knows and the payload may lack.
 #[derive(Clone, Copy, Default)]
 pub struct Hints<'a> {
     /// The registry's hosts, as the endpoint lists them.
@@ -131,7 +131,7 @@ pub struct Hints<'a> {
     pub resume_at: usize,
 }
 
-/// What a verified delivery says.
+/// The content of a verified delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     Events(Vec<Event>),
@@ -226,7 +226,7 @@ impl Provider {
         PROVIDERS.iter().copied().find(|provider| provider.name == name)
     }
 
-    /// Which providers bring the events of a service that is none itself.
+    /// Returns the providers that bring the events of a service that is none itself.
     pub fn carriers_of(service: &str) -> Option<&'static str> {
         match service.to_ascii_lowercase().as_str() {
             "ecr" | "codecommit" | "s3" => Some("`EventBridge` or `SNS`"),
@@ -258,7 +258,7 @@ impl Provider {
         self.event_header.is_some() || !self.event_fields.is_empty()
     }
 
-    /// What the provider calls the event, with its action behind a dot: `release.published`.
+    /// Returns the event type, with its action behind a dot: `release.published`.
     pub fn event_type(&self, delivery: &Verified<'_>) -> String {
         let header = self.event_header.and_then(|header| header.value(delivery));
         let mut parts: Vec<String> = header.map(str::to_owned).into_iter().collect();

@@ -29,7 +29,7 @@ pub trait Writer: Send + Sync {
     fn is_gone(&self, target: &Target) -> bool;
 }
 
-/// Why a request was not taken.
+/// A reconcile request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// It may be taken next time.
@@ -63,7 +63,7 @@ impl WriteError {
     }
 }
 
-/// How the queue paces itself.
+/// The pace of the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// The least time between the starts of two patches of one object.
@@ -154,12 +154,12 @@ impl Queue {
         Queue { shared: Arc::new(SharedQueue { pace, journal, metrics, slots, changed, rests }) }
     }
 
-    /// These objects are to be reconciled, by patches that start after this call.
+    /// Requests the reconciliation of these objects, by patches that start after this call.
     pub fn want(&self, targets: &[Target]) -> PendingCommits {
         self.want_spread(targets, self.shared.pace.window(targets.len()))
     }
 
-    /// These objects are to be reconciled some time within the window.
+    /// Requests the reconciliation of these objects some time within the window.
     pub fn want_spread(&self, targets: &[Target], window: Duration) -> PendingCommits {
         let now = Instant::now();
         let spread = |target| (target, now + random_part_of(window));
@@ -197,7 +197,7 @@ impl Queue {
         targets.iter().all(|target| slots.slot(target).is_some_and(Slot::is_pending))
     }
 
-    /// How many objects wait for a patch or its end.
+    /// Returns the number of objects that wait for a patch or its end.
     pub fn pending(&self) -> usize {
         self.slots().busy()
     }
@@ -303,7 +303,7 @@ impl Queue {
 }
 
 impl Pace {
-    /// How many patches of one kind may be in flight: an admission webhook that hangs is one for a kind, and
+    /// Returns the number of patches of one kind that may be in flight: an admission webhook that hangs is one for a kind, and
     /// must not keep the others waiting.
     fn max_per_kind(&self) -> usize {
         (self.max_in_flight / 2).max(1)

@@ -133,7 +133,7 @@ async fn respond(
     response
 }
 
-/// How long a delivery waits for its endpoint to become known; providers wait longer.
+/// The time that a delivery waits for its endpoint to become known; providers wait longer.
 const RECEIVERS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// There may be such an endpoint, but the cluster has not told yet.
@@ -142,7 +142,7 @@ fn not_known_yet() -> Outcome {
     Outcome::Unavailable { why, retry_after: RECEIVERS_TIMEOUT, is_verified: false }
 }
 
-/// Who asks whether it may send CloudEvents, if this is such a question.
+/// Returns the origin of a CloudEvents validation request, if it is one.
 /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#41-validation-request>
 fn asking_origin(request: &HttpRequest, endpoint: &Endpoint) -> Option<String> {
     let origin = request.headers().get("WebHook-Request-Origin")?.to_str().ok()?;

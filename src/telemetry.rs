@@ -9,7 +9,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 use serde::{Serialize, Serializer};
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Lines for people, with fields at their end.
@@ -18,7 +18,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. Libraries log only what is wrong: what they log of
+/// The filter of log lines unless `RUST_LOG` sets one. Libraries log only what is wrong: what they log of
 /// requests could hold what flux-recv keeps to itself. actix-http logs every broken request as an
 /// error, so strangers could fill the log.
 const DEFAULT_FILTER: &str = "warn,actix_http=off,flux_recv=info";
@@ -100,7 +100,7 @@ impl<W: fmt::Write> fmt::Write for TruncatingLine<'_, W> {
     }
 }
 
-/// How many bytes a character takes in a JSON string.
+/// Returns the bytes that a character takes in a JSON string.
 fn json_bytes(char: char) -> usize {
     match char {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,

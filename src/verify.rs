@@ -1,6 +1,6 @@
-//! How a delivery proves who sent it.
+//! Authentication of deliveries.
 //!
-//! A authentication is data: a provider says which of the schemes of this room it uses, and each scheme is
+//! It is data: a provider names one of the schemes of this module, and each scheme is
 //! written once, over the raw bytes as received. [`verify`] is the only maker of [`Verified`], and
 //! only a [`Verified`] can be parsed.
 
@@ -69,7 +69,7 @@ pub enum Authentication {
     PathOnly,
 }
 
-/// What a delivery to an endpoint is checked against.
+/// The keys and requirements that a delivery to an endpoint is verified against.
 pub struct Credentials {
     /// The endpoint's keys: its own, which also makes its path, then those that are as good while a
     /// key is being changed at the provider. None where nothing rests on a key.
@@ -80,7 +80,7 @@ pub struct Credentials {
     pub unsigned: bool,
 }
 
-/// What a delivery has to show that its provider's authentication leaves open.
+/// The part of authentication that the scheme leaves to the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requirement {
     /// Nothing but the hook path and the key.
@@ -139,7 +139,7 @@ impl Credentials {
     }
 }
 
-/// What checking needs from outside, handed in.
+/// The parts of verification from outside: the network and the clock.
 pub struct VerifyContext {
     /// Fetches what proofs and handshakes need from the network.
     pub fetch: Arc<dyn Fetch>,
@@ -150,7 +150,7 @@ pub struct VerifyContext {
 }
 
 impl VerifyContext {
-    /// With this transport and this clock.
+    /// Creates it with this transport and this clock.
     pub fn new(fetch: Arc<dyn Fetch>, now: fn() -> SystemTime) -> VerifyContext {
         let (keys, certificates) = (KeySets::new(Arc::clone(&fetch)), Certificates::new(Arc::clone(&fetch)));
         VerifyContext { fetch, keys, certificates, now }
@@ -172,7 +172,7 @@ pub struct Verified<'a> {
     pub claims: Option<serde_json::Value>,
 }
 
-/// Why a delivery is not believed.
+/// The reason why a delivery is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no authentication, or it is not for this delivery. The reason is for the log only.
@@ -257,7 +257,7 @@ fn first_matching_key(
     Err(why.unwrap_or_else(|| Refusal::unauthenticated("the endpoint has no key")))
 }
 
-/// Why a verified payload cannot be read.
+/// A verified payload cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub String);

@@ -33,7 +33,7 @@ pub(super) struct CheckArgs {
     no_cluster: bool,
 }
 
-/// How long a cluster may take to answer before it counts as out of reach.
+/// A cluster that does not answer within this time counts as out of reach.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -84,7 +84,7 @@ fn describe_config(config: &Config) -> String {
     text
 }
 
-/// What was found out about a cluster.
+/// The result of checking a cluster.
 struct ClusterReport {
     kinds: Vec<KindAccess>,
     /// A line for each Receiver, and whether all of them are served; none if nobody asks.

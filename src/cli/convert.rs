@@ -25,7 +25,7 @@ pub(super) struct ConvertArgs {
     keys: Option<PathBuf>,
 }
 
-/// What is read of any object.
+/// The fields that are read of any object.
 #[derive(Deserialize)]
 struct ConvertObject {
     #[serde(default)]
@@ -133,7 +133,7 @@ fn collect(
     }
 }
 
-/// What to know and do about an entry, as comments of the file.
+/// Returns notes about an entry as comments of the file.
 fn comments(
     receiver: &FluxReceiver,
     converted: &ConfigEntry,

@@ -98,7 +98,7 @@ pub(super) fn made_up_commit() -> String {
     format!("{:016x}{:016x}{:08x}", fastrand::u64(..), fastrand::u64(..), fastrand::u32(..))
 }
 
-/// What the demo does to a delivery on its way.
+/// A change that the demo makes to a delivery on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tampering {
     None,

@@ -1,4 +1,4 @@
-//! What `flux-recv check` finds out about a cluster: served versions, rights and objects.
+//! Checks a cluster for `flux-recv check`: served versions, rights and objects.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use super::{describe, status_code};
 use crate::event::repository_url::RepositoryUrl;
 use crate::flux::{Kind, KindInfo, Target};
 
-/// What was found out about one kind in one place.
+/// The result of checking one kind in one scope.
 #[derive(Debug)]
 pub struct KindAccess {
     pub kind: Kind,
@@ -29,7 +29,7 @@ pub struct KindAccess {
     pub objects: Option<usize>,
 }
 
-/// What serving needs of each kind.
+/// The verbs that serving needs for each kind.
 pub const REQUIRED_VERBS: [&str; 3] = ["list", "watch", "patch"];
 
 /// Asks about these kinds, in each of the namespaces or in the whole cluster.

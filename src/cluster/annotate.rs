@@ -19,7 +19,7 @@ use crate::flux::{REQUESTED_AT, Target};
 use crate::matching::Inventory;
 use crate::queue::{WriteError, Writer};
 
-/// Who owns the annotation in `managedFields`.
+/// The field manager of the annotation in `managedFields`.
 const FIELD_MANAGER: &str = "flux-recv";
 
 /// Asks through the Kubernetes API.
@@ -30,7 +30,7 @@ pub struct Annotator {
     pub(super) states: Arc<KindStates>,
 }
 
-/// What the API server, or something before it, may ask for at most.
+/// The longest `Retry-After` that is respected; a proxy before the API server may set it as well.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 impl Annotator {

@@ -1,4 +1,4 @@
-//! How the API server is reached, and with which credentials.
+//! The connection to the API server: address, CA and credentials.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// Which cluster, as the command line says.
+/// The cluster that the command line chooses.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterOptions {
     /// A kubeconfig file; else the usual environment, else the Pod's service account.

@@ -14,11 +14,11 @@ use crate::flux::Target;
 /// counts as that.
 const REPLAY_TIME: Duration = Duration::from_secs(5);
 
-/// The same where nobody watched for less than this, as when the API server ends a watch after some
+/// The replay time where nobody watched for less than this, as when the API server ends a watch after some
 /// minutes: an object that is made just then is mostly not requested for it.
 const SHORT_REPLAY_TIME: Duration = Duration::from_millis(500);
 
-/// What was found after gaps and has not been looked at.
+/// Objects that may have been missed, until someone takes them.
 #[derive(Default)]
 pub(super) struct MissedChanges {
     targets: Mutex<BTreeSet<Target>>,

@@ -44,7 +44,7 @@ pub struct Watches {
     missed: MissedChanges,
 }
 
-/// How often it is looked whether the states of all kinds are known.
+/// The time between two checks whether all kinds are known.
 const KNOWN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The answer to the question whether the whole cluster may be listed has to come in this time.
@@ -312,7 +312,7 @@ impl Watches {
         listed.clear();
     }
 
-    /// What the list does not hold is gone.
+    /// Removes the objects that the list does not hold, and marks the kind as listed.
     fn list_ended(&self, reader: &mut ListReader) {
         let (listed, covered) = (std::mem::take(&mut reader.listed), reader.covered());
         let ListReader { kind, scope, namespace, has_filter_fields, .. } = &*reader;
@@ -375,7 +375,7 @@ impl Watches {
     }
 }
 
-/// What is remembered between the events of one watch.
+/// The state between the events of one watch.
 struct ListReader {
     kind: Kind,
     /// The scope whose state changes.

@@ -1,4 +1,4 @@
-//! What is known about the objects of one kind in one scope: a pure state machine.
+//! The state of one kind in one scope: a pure state machine.
 //!
 //! Everything that depends on it is derived here: whether deliveries can be matched, whether the start
 //! waits, what a list may reveal that was missed, whether an object that is not in the inventory is gone.

@@ -32,7 +32,7 @@ pub struct Receivers {
     rules: ReceiverRules,
 }
 
-/// What the command line says about all Receivers.
+/// Options of the command line that hold for all Receivers.
 #[derive(Debug, Clone, Default)]
 pub struct ReceiverRules {
     /// Whether a Receiver reaches objects of other namespaces than its own.
@@ -57,7 +57,7 @@ impl ReceiverRules {
 /// A Receiver or a Secret by namespace and name.
 type NamespacedName = (String, String);
 
-/// What was made of a Receiver, and out of what.
+/// The endpoint of a Receiver, and what it was made from.
 struct ServedReceiver {
     receiver: FluxReceiver,
     secret: Option<Secret>,
@@ -91,7 +91,7 @@ struct ReceiversState {
 /// Changes that come together are put in force together.
 const BATCH_DELAY: Duration = Duration::from_millis(50);
 
-/// How long the first endpoints wait for Secrets of others, once all Receivers are listed: one Secret that
+/// The time that the first endpoints wait for Secrets of others, once all Receivers are listed: one Secret that
 /// cannot be read must not keep out every Receiver.
 const FIRST_SET_TIMEOUT: Duration = Duration::from_secs(10);
 

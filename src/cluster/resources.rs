@@ -1,4 +1,4 @@
-//! Which API version of each kind the API server serves.
+//! Discovers the API version in which the API server serves each kind.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -9,7 +9,7 @@ use kube::core::{ApiResource, GroupVersion};
 use super::status_code;
 use crate::flux::Kind;
 
-/// What was found, kind by kind.
+/// The resources that discovery has found, by kind.
 #[derive(Default)]
 pub(super) struct Resources {
     served: RwLock<HashMap<Kind, ApiResource>>,

@@ -45,7 +45,7 @@ const SHORT_WATCH_TIME: Duration = Duration::from_secs(5);
 const FIRST_REOPEN_DELAY: Duration = Duration::from_millis(200);
 const MAX_REOPEN_DELAY: Duration = Duration::from_secs(30);
 
-/// Where a watch looks.
+/// The scope of a watch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Scope {
     Cluster,
@@ -53,7 +53,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// These namespaces, or the whole cluster if there are none.
+    /// Returns a scope for each namespace, or the whole cluster if there are none.
     pub(super) fn from_namespaces(namespaces: Vec<String>) -> Vec<Scope> {
         match namespaces.is_empty() {
             true => vec![Scope::Cluster],
@@ -68,7 +68,7 @@ impl Scope {
         }
     }
 
-    /// Where it is, in a sentence.
+    /// Returns the scope as part of a sentence.
     pub(super) fn place(&self) -> String {
         match self {
             Scope::Cluster => "in the whole cluster".to_owned(),
@@ -90,7 +90,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What a watch sees of objects of one kind.
+/// An event of a watch of one kind.
 pub(super) enum WatchEvent<T> {
     /// A new list begins; what it does not name is gone at its end.
     Listing,
@@ -108,7 +108,7 @@ pub(super) enum WatchEvent<T> {
     Unchanged,
 }
 
-/// What can be watched.
+/// An object that can be watched.
 pub(super) trait Watchable: DeserializeOwned + Send + 'static {
     /// The version to go on from after this object.
     fn resource_version(&self) -> &str;
@@ -197,13 +197,13 @@ impl WatchedObject {
         Target { kind, namespace: namespace.clone(), name: name.clone() }
     }
 
-    /// What it carries for those who choose among objects.
+    /// Takes the labels and the annotation that selections read.
     pub(super) fn take_marks(&mut self) -> SelectionMarks {
         let allow = self.metadata.annotations.get(ALLOW_ANNOTATION).map(String::as_str);
         SelectionMarks::new(std::mem::take(&mut self.metadata.labels), allow)
     }
 
-    /// What filters read of it.
+    /// Returns the fields that filters read.
     pub(super) fn details(&self) -> FilterFields {
         let of = &self.metadata;
         let metadata = details::FilterMetadata {
@@ -229,7 +229,7 @@ impl WatchedObject {
     }
 }
 
-/// What stands around the objects of a page.
+/// The part of a page around its objects.
 #[derive(Deserialize)]
 struct ListPage {
     metadata: PageMetadata,
@@ -607,7 +607,7 @@ impl ArrivingPage {
         }
     }
 
-    /// What the page says about the list.
+    /// Returns the metadata of the list.
     fn end(&mut self) -> Result<PageMetadata, WatchFailure> {
         let around = std::mem::take(&mut self.scanner).into_around();
         Ok(serde_json::from_slice::<ListPage>(&around)?.metadata)
@@ -690,7 +690,7 @@ impl WatchFailure {
         matches!(self.code, Some(400 | 422))
     }
 
-    /// What the API server says in the body of an error, with this code if it names none.
+    /// Reads the error in the body of an answer; `code` counts if the body names none.
     fn from_status(code: u16, body: &[u8]) -> WatchFailure {
         let described = serde_json::from_slice::<ApiStatus>(body).ok().filter(|status| status.code != 0);
         let (code, why) = match described {

@@ -49,7 +49,7 @@ pub(super) struct WatchDriver<T> {
     was_listed: bool,
 }
 
-/// What is watched, and where.
+/// The resource of a watch, and its scope.
 #[derive(Clone)]
 pub(super) struct WatchSource {
     /// The name of it in the log.
@@ -60,7 +60,7 @@ pub(super) struct WatchSource {
     pub(super) name: Option<String>,
 }
 
-/// How the version of the resource is found.
+/// The way to find the version of the resource.
 #[derive(Clone)]
 pub(super) enum WatchedResource {
     Fixed(ApiResource),
@@ -74,7 +74,7 @@ pub(super) struct Interruption {
     pub(super) failure: WatchFailure,
 }
 
-/// What a failure means for those who wait.
+/// The meaning of a failure for those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is tried again soon.
@@ -187,7 +187,7 @@ struct RetryState {
     absent: u32,
 }
 
-/// What to do after a failure.
+/// The next step after a failure.
 #[derive(Debug, PartialEq, Eq)]
 struct RetryStep {
     verdict: Verdict,

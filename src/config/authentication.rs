@@ -1,4 +1,4 @@
-//! What has to prove a delivery: `auth`, `unsigned`, `gcr`, `pubsub`, `oidc` and `topicArn` of an
+//! The fields about authentication: `auth`, `unsigned`, `gcr`, `pubsub`, `oidc` and `topicArn` of an
 //! endpoint.
 
 use serde_yaml::Value;
@@ -39,7 +39,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> AuthFields {
     }
 }
 
-/// What the provider has to show, if what is written fits the provider and each other.
+/// Checks that the fields fit the provider and each other; returns the requirement that they make.
 pub(super) fn check(
     entry: &mut Section<'_>,
     provider: &Provider,

@@ -1,4 +1,4 @@
-//! How serving differs from flux-recv for Flux v1, for config files that could have been written for it.
+//! The differences from flux-recv for Flux v1, for config files that could have been written for it.
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::registry::Endpoints;

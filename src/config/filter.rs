@@ -7,7 +7,7 @@ use crate::facts;
 use crate::filter::{BadGlob, Filter, Globs};
 use crate::provider::Provider;
 
-/// What the endpoint wants to hear of.
+/// Reads the fields that limit the events of an endpoint.
 pub(super) fn read(entry: &mut Section<'_>) -> Filter {
     Filter {
         events: globs(entry, "events", Globs::from_events),

@@ -1,4 +1,4 @@
-//! How endpoints are called when the config does not say.
+//! The names of endpoints where the config gives none.
 //!
 //! The name comes from the key file and not from the position, so that inserting an entry renames
 //! no metric; and no file that worked with flux-recv for Flux v1 may fail over names.

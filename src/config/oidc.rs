@@ -5,7 +5,7 @@ use serde_yaml::Value;
 use super::section::Section;
 use crate::expression::Expression;
 use crate::verify::fetch::Trust;
-use crate::verify::oidc::{DECLARED, Issuer, Validation};
+use crate::verify::oidc::{Issuer, TOKEN_VARIABLES, Validation};
 
 /// The issuers that are good; each needs an audience and at least one check of its claims.
 pub(super) fn issuers(entry: &mut Section<'_>, listed: Option<Vec<Value>>) -> Vec<Issuer> {
@@ -78,7 +78,7 @@ fn claims(fields: &mut Section<'_>) -> Vec<Validation> {
                     }
                 };
                 let condition = format!("claims[{}] == {value}", quoted(&name));
-                match Expression::condition(&condition, DECLARED) {
+                match Expression::condition(&condition, TOKEN_VARIABLES) {
                     Ok(condition) => {
                         let message = format!("the claim `{name}` is another than `{value}`");
                         validations.push(Validation { condition, message });
@@ -97,7 +97,7 @@ fn variable(fields: &mut Section<'_>, number: usize, value: Value) -> Option<(St
     let name = variable.required_text("name");
     let text = variable.required_text("expression");
     variable.finish();
-    let read = Expression::value(&text?, DECLARED);
+    let read = Expression::value(&text?, TOKEN_VARIABLES);
     Some((name?, read.map_err(|err| variable.mistake("expression", &err.to_string())).ok()?))
 }
 
@@ -106,7 +106,7 @@ fn validation(fields: &mut Section<'_>, number: usize, value: Value) -> Option<V
     let text = validation.required_text("expression");
     let message = validation.required_text("message");
     validation.finish();
-    let read = Expression::condition(&text?, DECLARED);
+    let read = Expression::condition(&text?, TOKEN_VARIABLES);
     let condition = read.map_err(|err| validation.mistake("expression", &err.to_string())).ok()?;
     Some(Validation { condition, message: message? })
 }

@@ -10,7 +10,7 @@ use crate::facts;
 use crate::flux::selection::{ResourceSelector, Selection};
 use crate::flux::{KINDS, Kind};
 
-/// Which objects the endpoint may ask for.
+/// Reads the fields that limit the objects of an endpoint.
 pub(super) fn read(entry: &mut Section<'_>) -> Selection {
     let namespaces = entry.texts("namespaces");
     let lists_resources = entry.has("resources");

@@ -1,6 +1,6 @@
-//! What was probably meant.
+//! Suggestions for misspelt names.
 
-/// How alike two names have to be for one to be a slip of the other (Jaro-Winkler).
+/// The similarity (Jaro-Winkler) from which a name is suggested.
 const MIN_SIMILARITY: f64 = 0.8;
 
 /// Returns the fix for an unknown name: the nearest known one, or all of them.

@@ -1,4 +1,4 @@
-//! How many bytes are in use, where several share a limit.
+//! A count of bytes that several share under a limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,10 +1,10 @@
-//! How many deliveries an endpoint takes, for whoever wants a limit. Charged after a delivery has
-//! proved itself, so that strangers cannot use it up.
+//! The limit of deliveries per minute of an endpoint. A delivery is charged after it was verified,
+//! so that strangers cannot use the limit up.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many deliveries per minute, all of which may come at once: a bucket that fills evenly.
+/// A limit of deliveries per minute, all of which may come at once: a bucket that fills evenly.
 pub struct RateLimit {
     per_minute: u32,
     bucket: Mutex<TokenBucket>,
@@ -49,7 +49,7 @@ impl RateLimit {
         }
     }
 
-    /// How many deliveries per minute.
+    /// Returns the number of deliveries per minute.
     pub fn per_minute(&self) -> u32 {
         self.per_minute
     }

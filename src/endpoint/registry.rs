@@ -91,7 +91,7 @@ impl Endpoints {
         InventoryNeeds::from_selections(self.iter().map(|endpoint| &endpoint.selection))
     }
 
-    /// In the order of the config.
+    /// Returns the endpoints in the order of the config.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.list.iter()
     }

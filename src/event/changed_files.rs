@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::git_ref::is_zero_object_id;
 use crate::json_items::JsonItems;
 
-/// Where a push says which files it changes.
+/// The place where a push lists the files that it changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ChangedFiles {
     /// It does not say, or not all: a new ref, or one that was forced away from what it was.
@@ -36,7 +36,7 @@ struct CommitFiles<'a> {
 }
 
 impl ChangedFiles {
-    /// From the fields of a push: the commit before it, whether it was forced, and how many commits it has.
+    /// Derives it from the fields of a push: the commit before, whether it was forced, and its number of commits.
     pub fn from_push(before: Option<&str>, is_forced: bool, total: Option<u64>) -> ChangedFiles {
         let is_new = before.is_none_or(is_zero_object_id);
         match is_new || is_forced {

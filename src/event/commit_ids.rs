@@ -27,7 +27,7 @@ struct CommitEntry<'a> {
 }
 
 impl CommitIds {
-    /// These as well: a JSON list of objects, each with the ID in its field `id`, as GitHub, Gitea and
+    /// Adds a JSON list of objects, each with the ID in its field `id`, as GitHub, Gitea and
     /// GitLab write it.
     pub fn with_list(self, list: &str) -> CommitIds {
         CommitIds { listed: Some(list.into()), ..self }

@@ -14,7 +14,7 @@ const MAX_REF_BYTES: usize = 4096;
 const BRANCH_PREFIX: &str = "refs/heads/";
 const TAG_PREFIX: &str = "refs/tags/";
 
-/// Where forges keep the heads of pull requests and of merge requests.
+/// The prefixes of the refs of pull requests and merge requests.
 const PULL_REQUEST_PREFIXES: [&str; 2] = ["refs/pull/", "refs/merge-requests/"];
 
 impl GitRef {

@@ -25,7 +25,7 @@ pub struct ImageReference {
     pub digest: Option<String>,
 }
 
-/// Why a text is not an image reference.
+/// A text is not an image reference.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not an image reference: `{0}`")]
 pub struct NotAnImageReference(String);
@@ -33,7 +33,7 @@ pub struct NotAnImageReference(String);
 /// Bytes of a reference. The grammar of CNCF distribution allows 255 for the name and 128 for the tag.
 const MAX_REFERENCE_BYTES: usize = 1024;
 
-/// How Docker Hub is called here, as in the names that people write.
+/// The host of Docker Hub in image names.
 const DOCKER_HUB_HOST: &str = "docker.io";
 
 impl ImageReference {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded_text::BoundedText;
 
-/// Where a repository lives, without scheme-specific spelling, user and query.
+/// The host and path of a repository, without scheme-specific spelling, user and query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryUrl {
     key: RepositoryKey,
@@ -41,7 +41,7 @@ enum Scheme {
     Git,
 }
 
-/// Why a text is not the URL of a repository.
+/// A text is not the URL of a repository.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a Git URL with a host and a path: `{0}`")]
 pub struct NotARepositoryUrl(String);

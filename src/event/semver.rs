@@ -15,7 +15,7 @@ pub struct Constraint {
     groups: Vec<Vec<Comparator>>,
 }
 
-/// Why a text is not a range. Flux reports the same on the object, so matching lets any tag pass.
+/// A text is not a range. Flux reports the same on the object, so matching lets any tag pass.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a semver range: `{0}`")]
 pub struct NotAConstraint(String);
@@ -39,7 +39,7 @@ enum Operator {
     Caret,
 }
 
-/// How many parts of the comparator's version are written and not a wildcard.
+/// The number of parts of a version that are written and not a wildcard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Precision {
     Any,
@@ -240,7 +240,7 @@ fn parse_partial(text: &str) -> Option<(Version, Precision)> {
     Some((Version { major, minor, patch, pre, build: BuildMetadata::EMPTY }, precision))
 }
 
-/// What stands before and behind the mark; a mark with nothing behind it is a mistake.
+/// Splits a text at the mark; a mark with nothing behind it is a mistake.
 fn split_suffix(text: &str, mark: char) -> Option<(&str, &str)> {
     match text.split_once(mark) {
         None => Some((text, "")),

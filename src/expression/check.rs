@@ -1,10 +1,12 @@
-//! What can be said about an expression before it is evaluated: the names that it uses, how deep it
+//! Checks an expression before it is evaluated: the names that it uses, how deep it
 //! is, and whether it can be true or false.
 
 use cel::Program;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 
 use super::functions;
+use super::table;
+use super::variables::VariableName;
 
 /// A mistake, and the node that it is about.
 pub(super) struct Mistake {
@@ -39,15 +41,15 @@ pub(super) fn brackets(text: &str) -> Result<(), (String, usize)> {
 }
 
 /// The declared variables that the expression names.
-pub(super) fn names(program: &Program, declared: &[&'static str]) -> Result<Vec<&'static str>, Mistake> {
+pub(super) fn names(program: &Program, declared: &[VariableName]) -> Result<Vec<VariableName>, Mistake> {
     let mut walk = ExpressionCheck { declared, named: Vec::new(), bound: Vec::new(), loops: 0 };
     walk.visit(program.expression(), 0)?;
     Ok(walk.named)
 }
 
 struct ExpressionCheck<'e> {
-    declared: &'e [&'static str],
-    named: Vec<&'static str>,
+    declared: &'e [VariableName],
+    named: Vec<VariableName>,
     /// The variables of the loops around.
     bound: Vec<&'e str>,
     loops: usize,
@@ -90,7 +92,7 @@ impl<'e> ExpressionCheck<'e> {
                 if self.loops > MAX_NESTED_LOOPS {
                     return mistake(node, format!("has more than {MAX_NESTED_LOOPS} loops in one another"));
                 }
-                if functions::is_library(&comprehension.iter_var) {
+                if table::is_library(&comprehension.iter_var) {
                     let why = format!("`{}` is the name of a library", comprehension.iter_var);
                     return mistake(node, why);
                 }
@@ -111,28 +113,28 @@ impl<'e> ExpressionCheck<'e> {
         if self.bound.contains(&name) {
             return Ok(());
         }
-        match self.declared.iter().find(|declared| **declared == name) {
+        match self.declared.iter().find(|declared| declared.as_str() == name) {
             Some(declared) => {
                 if !self.named.contains(declared) {
-                    self.named.push(declared);
+                    self.named.push(*declared);
                 }
                 Ok(())
             }
             // The types are values as well, for `type(x) == int`.
             None if CEL_TYPE_NAMES.contains(&name) => Ok(()),
             None => {
-                mistake(node, format!("`{name}` is not declared; known are {}", self.declared.join(", ")))
+                let known: Vec<&str> = self.declared.iter().map(|declared| declared.as_str()).collect();
+                mistake(node, format!("`{name}` is not declared; known are {}", known.join(", ")))
             }
         }
     }
 
     fn call(&mut self, node: &'e IdedExpr, call: &'e CallExpr, below: usize) -> Result<(), Mistake> {
-        let library = call.target.as_deref().and_then(|target| match &target.expr {
-            Expr::Ident(name) => Some(format!("{name}.{}", call.func_name)),
-            _ => None,
+        let is_of_a_library = call.target.as_deref().is_some_and(|target| match &target.expr {
+            Expr::Ident(name) => table::library_function(name, &call.func_name).is_some(),
+            _ => false,
         });
-        let is_of_a_library = library.is_some_and(|name| functions::is_known(&name));
-        if !is_of_a_library && !functions::is_known(&call.func_name) {
+        if !is_of_a_library && table::library_function("", &call.func_name).is_none() {
             let why = format!("`{}` is not a known function", call.func_name);
             return mistake(node, why);
         }

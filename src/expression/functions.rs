@@ -1,6 +1,4 @@
-//! The functions that expressions may call: those of Flux's filters (`OptionalTypes`, `ext.Strings`,
-//! `ext.Sets`, `ext.Encoders` of cel-go).
-//! <https://github.com/google/cel-go/blob/master/ext/README.md>
+//! The functions that are our own: the evaluator lacks them, or its own cost too much.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,168 +7,14 @@ use cel::common::types::{
     CelBool, CelInt, CelList, CelOptional, CelString, INT_TYPE, LIST_TYPE, STRING_TYPE,
 };
 use cel::common::value::{CowVal, Val};
-use cel::{Env, ExecutionError, extensions};
+use cel::{Env, ExecutionError};
 use regex::{Regex, RegexBuilder};
 
-use super::meter;
+use super::budget;
 
-/// Operators and functions that cost the same whatever they are given. No source writes operators by
-/// these names; functions of a library have its name before a dot.
-const PLAIN: [&str; 23] = [
-    "_?_:_",
-    "_&&_",
-    "_||_",
-    "!_",
-    "_-_",
-    "_*_",
-    "_/_",
-    "_%_",
-    "-_",
-    "@not_strictly_false",
-    "type",
-    "getDate",
-    "getDayOfMonth",
-    "getDayOfWeek",
-    "getDayOfYear",
-    "getFullYear",
-    "getHours",
-    "getMilliseconds",
-    "getMinutes",
-    "getMonth",
-    "getSeconds",
-    "optional.none",
-    "hasValue",
-];
-
-/// Those that read what they are given to its end.
-const READING: [&str; 23] = [
-    "_==_",
-    "_!=_",
-    "_>=_",
-    "_<=_",
-    "_>_",
-    "_<_",
-    "@in",
-    "contains",
-    "startsWith",
-    "endsWith",
-    "matches",
-    "size",
-    "indexOf",
-    "lastIndexOf",
-    "sets.contains",
-    "sets.equivalent",
-    "sets.intersects",
-    "int",
-    "uint",
-    "double",
-    "bool",
-    "duration",
-    "timestamp",
-];
-
-/// Those that make something new out of it.
-const MAKING: [&str; 14] = [
-    "charAt",
-    "join",
-    "lowerAscii",
-    "upperAscii",
-    "trim",
-    "replace",
-    "substring",
-    "format",
-    "strings.quote",
-    "reverse",
-    "base64.encode",
-    "base64.decode",
-    "string",
-    "bytes",
-];
-
-/// Those that copy a part of it.
-const COPYING: [&str; 12] = [
-    "_?._",
-    "_[?_]",
-    "optional.of",
-    "optional.ofNonZeroValue",
-    "optional.unwrap",
-    "unwrapOpt",
-    "value",
-    "or",
-    "orValue",
-    "first",
-    "last",
-    "dyn",
-];
-
-/// Those that are paid for in a way of their own.
-const OTHERS: [(&str, FunctionCost); 3] =
-    [("_+_", FunctionCost::ToCopy), ("_[_]", FunctionCost::ToLookUp), ("split", FunctionCost::ToSplit)];
-
-/// What a function does with what it is given, which has to be paid for before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum FunctionCost {
-    /// Nothing that depends on its size.
-    Nothing,
-    /// It reads all of it.
-    ToRead,
-    /// It copies all of it.
-    ToCopy,
-    /// It looks up the second in the first.
-    ToLookUp,
-    /// It makes pieces of the first.
-    ToSplit,
-}
-
-const LIBRARIES: [&str; 4] = ["strings", "sets", "base64", "optional"];
-
-/// Whether there is such a function or operator.
-pub(super) fn is_known(name: &str) -> bool {
-    let is_other = OTHERS.iter().any(|(other, _)| *other == name);
-    is_other || [PLAIN.as_slice(), &READING, &MAKING, &COPYING].iter().any(|list| list.contains(&name))
-}
-
-/// Whether functions stand behind this name and a dot.
-pub(super) fn is_library(name: &str) -> bool {
-    LIBRARIES.contains(&name)
-}
-
-/// What a function needs of its arguments, by its name as a call has it, without its library.
-pub(super) fn needs(name: &str) -> FunctionCost {
-    if let Some((_, needs)) = OTHERS.iter().find(|(other, _)| *other == name) {
-        return *needs;
-    }
-    if is_among(&READING, name) || is_among(&MAKING, name) {
-        FunctionCost::ToRead
-    } else {
-        FunctionCost::Nothing
-    }
-}
-
-/// Whether its result is something new, which takes memory.
-pub(super) fn makes_something(name: &str) -> bool {
-    is_among(&MAKING, name) || is_among(&COPYING, name)
-}
-
-fn is_among(list: &[&str], name: &str) -> bool {
-    list.iter().any(|known| *known == name || known.rsplit_once('.').is_some_and(|(_, known)| known == name))
-}
-
-/// The name of the function that stands in for one of the evaluator.
-pub(super) fn own(name: &str) -> Option<&'static str> {
-    match name {
-        "indexOf" => Some("@indexOf"),
-        "lastIndexOf" => Some("@lastIndexOf"),
-        _ => None,
-    }
-}
-
-/// What expressions are compiled for and run in.
-pub(super) fn environment() -> Env {
+/// Declares the functions that are our own.
+pub(super) fn declare(env: &mut Env) {
     const NO_CLASH: &str = "nothing else declares it";
-    let mut env = Env::stdlib();
-    env.add_extension(extensions::strings).expect(NO_CLASH);
-    env.add_extension(extensions::encoders).expect(NO_CLASH);
     env.add_overload("matches", "matches", vec![STRING_TYPE, STRING_TYPE], matches).expect(NO_CLASH);
     env.add_member_overload("matches", "matches_string", STRING_TYPE, vec![STRING_TYPE], matches)
         .expect(NO_CLASH);
@@ -198,8 +42,15 @@ pub(super) fn environment() -> Env {
             env.add_member_overload(name, &id, STRING_TYPE, more, find).expect(NO_CLASH);
         }
     }
-    meter::declare(&mut env);
-    env
+}
+
+/// The name of the function that stands in for one of the evaluator.
+pub(super) fn own(name: &str) -> Option<&'static str> {
+    match name {
+        "indexOf" => Some("@indexOf"),
+        "lastIndexOf" => Some("@lastIndexOf"),
+        _ => None,
+    }
 }
 
 /// Checks a regular expression for `matches`.
@@ -227,10 +78,10 @@ const MAX_REGEX_BYTES: usize = 256 << 10;
 /// Longer ones are not read, in bytes.
 const MAX_PATTERN_BYTES: usize = 4096;
 
-/// What making one costs, in steps.
+/// The steps that compiling a regular expression costs.
 const STEPS_PER_REGEX: u64 = 20_000;
 
-/// How many are kept on a thread: those of the filters in force.
+/// The number of regular expressions that are kept on a thread.
 const MAX_CACHED_REGEXES: usize = 32;
 
 impl CompiledRegex {
@@ -261,7 +112,7 @@ fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
     let (text, pattern) = (text(&args, 0, "matches")?, text(&args, 1, "matches")?);
     let holds = REGEX_CACHE.with_borrow_mut(|kept| {
         if !kept.contains_key(pattern) {
-            meter::pay(STEPS_PER_REGEX)?;
+            budget::pay(STEPS_PER_REGEX)?;
             let made =
                 CompiledRegex::new(pattern).map_err(|why| ExecutionError::function_error("matches", why))?;
             if kept.len() >= MAX_CACHED_REGEXES {
@@ -270,7 +121,7 @@ fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
             kept.insert(pattern.to_owned(), made);
         }
         let Some(made) = kept.get(pattern) else { return Ok(false) };
-        meter::pay((text.len() as u64).saturating_mul(made.per_byte))?;
+        budget::pay((text.len() as u64).saturating_mul(made.per_byte))?;
         Ok::<bool, ExecutionError>(made.regex.is_match(text))
     });
     Ok(CowVal::owned(CelBool::from(holds?)))
@@ -351,11 +202,11 @@ fn sets<'b, 'v>(
     let (left, right) = (list(args, 0, "sets")?, list(args, 1, "sets")?);
     let steps = |of: &[Element<'v>]| {
         of.iter()
-            .map(|part| meter::MeasuredSize::measure(&**part, u64::MAX).steps())
+            .map(|part| budget::MeasuredSize::measure(&**part, u64::MAX).steps())
             .fold(0, u64::saturating_add)
     };
     let by = |steps: u64, others: &[Element<'v>]| steps.saturating_mul(others.len() as u64);
-    meter::pay(by(steps(left), right).saturating_add(by(steps(right), left)))?;
+    budget::pay(by(steps(left), right).saturating_add(by(steps(right), left)))?;
     Ok(CowVal::owned(CelBool::from(holds(left, right))))
 }
 

@@ -1,4 +1,4 @@
-//! How long the texts can get that an expression makes. Loops make lists and flags only, so this
+//! The maximum length of the texts that an expression makes. Loops make lists and flags only, so this
 //! follows from the expression and the size of what it reads.
 
 use std::collections::HashMap;
@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use cel::Value;
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 
-/// How large a value is.
+use super::table::{self, Growth};
+
+/// The size of a value.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ValueSize {
     /// The elements of its longest list or map.
@@ -125,30 +127,29 @@ impl<'e> Analysis<'e> {
         let args: Vec<ValueSize> = call.args.iter().map(|arg| self.size(arg)).collect();
         let all = args.iter().copied().chain(target).fold(ValueSize::default(), ValueSize::and);
         let this = target.or(args.first().copied()).unwrap_or_default();
-        match call.func_name.as_str() {
-            "_+_" => ValueSize {
+        let growth = table::function(&call.func_name).map_or(Growth::Keep, |function| function.growth);
+        match growth {
+            Growth::Concatenate => ValueSize {
                 elements: args.iter().fold(0, |sum, arg| sum.saturating_add(arg.elements)),
                 longest: args.iter().fold(0, |sum, arg| sum.saturating_add(arg.longest)),
                 ..all
             },
-            "replace" => {
+            Growth::Replace => {
                 let new = args.get(1).map_or(0, |new| new.longest);
                 from_text_bytes(this.longest.saturating_add(1).saturating_mul(new.saturating_add(1)))
             }
-            "join" => {
+            Growth::Join => {
                 let separators = args.first().map_or(0, |separator| separator.longest);
                 from_text_bytes(this.bytes.saturating_add(this.elements.saturating_mul(separators)))
             }
             // Each place in the format can write out all of the arguments, quoted.
-            "format" => from_text_bytes(
+            Growth::Format => from_text_bytes(
                 this.longest.saturating_add(all.bytes.saturating_mul(4)).saturating_mul(this.longest / 2 + 1),
             ),
-            "quote" => from_text_bytes(all.longest.saturating_mul(8)),
-            "split" => ValueSize { elements: this.longest.saturating_add(1), ..this },
-            "encode" | "decode" | "bytes" | "string" => {
-                from_text_bytes(all.longest.saturating_mul(2).saturating_add(64))
-            }
-            _ => all,
+            Growth::Quote => from_text_bytes(all.longest.saturating_mul(8)),
+            Growth::Split => ValueSize { elements: this.longest.saturating_add(1), ..this },
+            Growth::Recode => from_text_bytes(all.longest.saturating_mul(2).saturating_add(64)),
+            Growth::Keep => all,
         }
     }
 }

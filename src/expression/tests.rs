@@ -2,14 +2,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Budget, Expression, Variable, Variables};
+use super::{Budget, Expression, Variable, VariableName, Variables};
 
-const DECLARED: &[&str] = &["event", "req", "headers", "res"];
+const DECLARED: &[VariableName] =
+    &[VariableName::Event, VariableName::Req, VariableName::Headers, VariableName::Res];
 
 fn evaluate(text: &str, req: &Value, res: &Value) -> Result<bool, String> {
     let expression = Expression::condition(text, DECLARED).map_err(|err| err.to_string())?;
     let (req, res) = (Variable::from_json(req), Variable::from_json(res));
-    let variables = Variables::default().with("req", &req).with("res", &res);
+    let variables = Variables::default().with(VariableName::Req, &req).with(VariableName::Res, &res);
     expression.holds(&variables, &Budget::default()).map_err(|err| err.to_string())
 }
 
@@ -204,7 +205,7 @@ fn hostile_expressions_come_to_an_end() {
     ];
     let hold = |text: &str| {
         let expression = Expression::condition(text, DECLARED).map_err(|err| err.to_string())?;
-        let variables = Variables::default().with("req", &readable);
+        let variables = Variables::default().with(VariableName::Req, &readable);
         expression.holds(&variables, &Budget::default()).map_err(|err| err.to_string())
     };
     for text in hostile {
@@ -242,7 +243,7 @@ fn loops_over_a_real_push_are_within_the_budget() {
 fn one_budget_serves_all_objects_of_a_delivery() {
     let expression = Expression::condition("req.l.exists(x, x == 'q')", DECLARED).expect("a condition");
     let req = Variable::from_json(&json!({"l": (0..1000).map(|n| n.to_string()).collect::<Vec<_>>()}));
-    let variables = Variables::default().with("req", &req);
+    let variables = Variables::default().with(VariableName::Req, &req);
     let budget = Budget::default();
     let taken = (0..100_000).take_while(|_| expression.holds(&variables, &budget).is_ok()).count();
     assert!((100..5000).contains(&taken), "{taken}");
@@ -255,7 +256,9 @@ fn an_expression_survives_being_written_down() {
     let written = serde_json::to_string(&expression).expect("JSON");
     let read: Expression = serde_json::from_str(&written).expect("an expression");
     assert_eq!(read, expression);
-    assert!(read.names("req") && read.names("res") && !read.names("event"));
+    assert!(
+        read.names(VariableName::Req) && read.names(VariableName::Res) && !read.names(VariableName::Event)
+    );
 }
 
 proptest::proptest! {

@@ -6,11 +6,48 @@ use std::sync::Arc;
 use cel::Value;
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
+use serde::Serialize;
 
 use super::growth::ValueSize;
 
-/// The names that any expression may declare.
-pub(super) const VARIABLE_NAMES: &[&str] = &["event", "req", "headers", "res", "claims", "vars"];
+/// The variables that expressions may declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VariableName {
+    /// What happened, in one form for all providers.
+    Event,
+    /// The body.
+    Req,
+    Headers,
+    /// The object, for filters of `resources`.
+    Res,
+    /// The claims of the token.
+    Claims,
+    /// Values that a config derives from the claims.
+    Vars,
+}
+
+impl VariableName {
+    pub(super) const ALL: &[VariableName] = &[
+        VariableName::Event,
+        VariableName::Req,
+        VariableName::Headers,
+        VariableName::Res,
+        VariableName::Claims,
+        VariableName::Vars,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            VariableName::Event => "event",
+            VariableName::Req => "req",
+            VariableName::Headers => "headers",
+            VariableName::Res => "res",
+            VariableName::Claims => "claims",
+            VariableName::Vars => "vars",
+        }
+    }
+}
 
 /// A value, made once and read by any number of expressions.
 pub struct Variable {
@@ -21,7 +58,7 @@ pub struct Variable {
 /// The variables of one evaluation, by name.
 #[derive(Default)]
 pub struct Variables<'v> {
-    list: Vec<(&'static str, &'v Variable)>,
+    list: Vec<(VariableName, &'v Variable)>,
 }
 
 impl Variable {
@@ -47,13 +84,13 @@ impl Variable {
 }
 
 impl<'v> Variables<'v> {
-    pub fn with(mut self, name: &'static str, value: &'v Variable) -> Variables<'v> {
+    pub fn with(mut self, name: VariableName, value: &'v Variable) -> Variables<'v> {
         self.list.push((name, value));
         self
     }
 
     /// The size of these variables together.
-    pub(super) fn size(&self, named: &[&str]) -> ValueSize {
+    pub(super) fn size(&self, named: &[VariableName]) -> ValueSize {
         let of_named = self.list.iter().filter(|(name, _)| named.contains(name));
         of_named.fold(ValueSize::default(), |size, (_, variable)| size.and(variable.size))
     }
@@ -61,7 +98,7 @@ impl<'v> Variables<'v> {
 
 impl VariableResolver for Variables<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        let (_, variable) = self.list.iter().find(|(known, _)| *known == name)?;
+        let (_, variable) = self.list.iter().find(|(known, _)| known.as_str() == name)?;
         Some(CowVal::Borrowed(&*variable.value))
     }
 }

@@ -35,12 +35,14 @@ mod tests {
 
     use super::super::selection::ResourceSelector;
     use super::*;
-    use crate::expression::Expression;
+    use crate::expression::{Expression, VariableName};
 
     #[test]
     fn filters_that_name_the_object_need_more_of_it() {
         let listed = |kind, filter: Option<&str>| {
-            let filter = filter.map(|text| Expression::condition(text, &["event", "res"]).expect("a filter"));
+            let filter = filter.map(|text| {
+                Expression::condition(text, &[VariableName::Event, VariableName::Res]).expect("a filter")
+            });
             ResourceSelector { kind, name: None, namespace: None, labels: BTreeMap::new(), filter }
         };
         let resources = vec![

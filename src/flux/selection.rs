@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Target};
-use crate::expression::Expression;
+use crate::expression::{Expression, VariableName};
 
 /// Which objects an endpoint may ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +131,7 @@ impl Selection {
 impl ResourceSelector {
     /// Whether its filter reads the object.
     pub fn reads_the_object(&self) -> bool {
-        self.filter.as_ref().is_some_and(|filter| filter.names("res"))
+        self.filter.as_ref().is_some_and(|filter| filter.names(VariableName::Res))
     }
 
     fn holds(&self, target: &Target, marks: &SelectionMarks) -> bool {

@@ -11,10 +11,10 @@ use crate::flux::selection::{ResourceSelector, Selection};
 use crate::provider::Provider;
 use crate::verify::fetch::Trust;
 use crate::verify::key::{Key, digest_of};
-use crate::verify::oidc::{DECLARED, Issuer, Validation};
+use crate::verify::oidc::{Issuer, TOKEN_VARIABLES, Validation};
 use crate::verify::{Credentials, GoogleAccount, Requirement};
 
-/// What the command line says about all Receivers.
+/// Options of the command line that hold for all Receivers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReceiverDefaults<'r> {
     /// Whether a Receiver reaches objects of other namespaces than its own.
@@ -151,12 +151,12 @@ fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
         return Err("validations: is empty; public issuers give tokens to anyone".to_owned());
     }
     let variables = provider.variables.iter().enumerate().map(|(at, variable)| {
-        let read = Expression::value(&variable.expression, DECLARED);
+        let read = Expression::value(&variable.expression, TOKEN_VARIABLES);
         let read = read.map_err(|err| format!("variables[{at}].expression: {err}"));
         read.map(|expression| (variable.name.clone(), expression))
     });
     let validations = provider.validations.iter().enumerate().map(|(at, validation)| {
-        let read = Expression::condition(&validation.expression, DECLARED);
+        let read = Expression::condition(&validation.expression, TOKEN_VARIABLES);
         let read = read.map_err(|err| format!("validations[{at}].expression: {err}"));
         read.map(|condition| Validation { condition, message: validation.message.clone() })
     });

@@ -86,7 +86,7 @@ pub struct Object {
     pub suspended: bool,
     /// How far Flux has come with it, as far as that is known.
     pub progress: Progress,
-    /// What it carries for those who choose among objects.
+    /// Takes the labels and the annotation that selections read.
     pub marks: SelectionMarks,
     /// What else filters can read of it; none if nobody has asked for that yet.
     pub details: Option<FilterFields>,

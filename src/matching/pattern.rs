@@ -28,7 +28,7 @@ pub(super) const MAX_COMPILED_FOR_AN_EVENT: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern(Box<str>);
 
-/// How many patterns may still be compiled for an event.
+/// The number of patterns that may still be compiled for an event.
 pub(super) struct CompileBudget(Cell<usize>);
 
 impl Default for CompileBudget {

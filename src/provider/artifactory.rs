@@ -3,12 +3,13 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::shared::{add_registry_hosts, artifact_event};
 use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
-use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
+use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Artifactory",
@@ -32,11 +33,13 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 #[derive(Deserialize)]
-struct Webhook {
+struct Webhook<'a> {
     domain: String,
     event_type: String,
     jpd_origin: Option<String>,
-    data: Data,
+    /// Other events have other data.
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -50,26 +53,26 @@ struct Data {
 }
 
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let webhook: Webhook = delivery.json()?;
-    match (webhook.domain.as_str(), webhook.event_type.as_str()) {
-        ("docker", "pushed" | "promoted") => image(&webhook, false, hints),
-        ("docker", "deleted") => image(&webhook, true, hints),
-        ("artifact", "deployed" | "deleted" | "moved" | "copied") => Ok(chart(webhook.data)),
+    let Webhook { domain, event_type, jpd_origin, data } = delivery.json()?;
+    let image = |deleted| image(&from_json(data.get())?, jpd_origin.as_deref(), deleted, hints);
+    match (domain.as_str(), event_type.as_str()) {
+        ("docker", "pushed" | "promoted") => image(false),
+        ("docker", "deleted") => image(true),
+        ("artifact", "deployed" | "deleted" | "moved" | "copied") => Ok(chart(from_json(data.get())?)),
         (domain, event_type) => Ok(Parsed::ignored_event(&format!("{domain}.{event_type}"))),
     }
 }
 
 /// A registry has several addresses: the repository may stand in the path or before the host, and the
 /// host that clients use may be another one. Whatever follows from the payload is a name.
-fn image(webhook: &Webhook, deleted: bool, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    let data = &webhook.data;
+fn image(data: &Data, origin: Option<&str>, deleted: bool, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let path = data
         .in_path()
         .or(data.image_name.as_deref())
         .ok_or_else(|| Unreadable::payload("missing field `data.image_name`"))?;
     let in_repository = format!("{}/{path}", data.repo_key);
     let mut names = Vec::new();
-    let host = webhook.jpd_origin.as_deref().and_then(|origin| url::Url::parse(origin).ok());
+    let host = origin.and_then(|origin| url::Url::parse(origin).ok());
     if let Some(host) = host.as_ref().and_then(url::Url::host_str) {
         names.extend(ImageName::in_registry(host, &in_repository));
         names.extend(ImageName::in_registry(&format!("{}.{host}", data.repo_key), path));

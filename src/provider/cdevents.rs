@@ -130,7 +130,7 @@ fn subject_and_predicate(kind: &str) -> Option<(&str, &str)> {
     Some((parts.next()?, parts.next()?))
 }
 
-/// What the SDK leaves unchecked is checked here.
+/// Checks what the SDK leaves unchecked.
 fn validated(data: &str, subject: &str) -> Result<Read, Unreadable> {
     // The SDK builds a tree of all values; what is read here is checked below all the same.
     if !has_too_many_values(data) {

@@ -36,7 +36,7 @@ struct Notification {
     tag: Option<String>,
 }
 
-/// What filters read: the notification with all of its fields, as Flux's own receiver gives it to them.
+/// Returns what filters read: the notification with all of its fields, as Flux's own receiver gives it to them.
 fn request(delivery: &Verified<'_>) -> Option<String> {
     let text = pubsub::request(delivery)?;
     if has_too_many_values(&text) {

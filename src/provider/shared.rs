@@ -118,7 +118,7 @@ pub(super) fn host_of(url: &str) -> Option<String> {
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
-/// The same repository under the hosts that the endpoint lists as well.
+/// Adds the repository under the hosts that the endpoint lists.
 pub(super) fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, path: &str) {
     for host in hints.registry_hosts {
         if let Ok(name) = ImageName::in_registry(host, path)
@@ -129,7 +129,7 @@ pub(super) fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, 
     }
 }
 
-/// The same for a Git repository.
+/// Adds a Git repository under the hosts that the endpoint lists.
 pub(super) fn add_git_hosts(urls: &mut Vec<RepositoryUrl>, hints: &Hints<'_>) {
     for at in 0..urls.len() {
         for host in hints.git_hosts {

@@ -62,7 +62,7 @@ fn notification(envelope: &Envelope, hints: &Hints<'_>) -> Result<Parsed, Unread
     })
 }
 
-/// What filters read: the message, if it is JSON.
+/// Returns what filters read: the message, if it is JSON.
 fn request(delivery: &Verified<'_>) -> Option<String> {
     Some(delivery.json::<Envelope>().ok()?.message)
 }

@@ -1,4 +1,4 @@
-//! What is to be done about one object: a pure state machine, time handed in.
+//! The slot of one object: a pure state machine, time handed in.
 //!
 //! Deliveries for an object whose patch has not started share that round. A delivery that arrives
 //! while a patch is in flight may have been too late for it, so it causes one more afterwards.
@@ -48,7 +48,7 @@ enum SlotState {
 
 const NO_FAILURE: Failures = Failures { sort: PatchFailure::Passing, count: 0 };
 
-/// How a patch ended.
+/// The result of a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchResult {
     /// The API server has taken it.
@@ -63,7 +63,7 @@ pub enum PatchResult {
     Gone,
 }
 
-/// What to do next about an object.
+/// The next step for an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
     /// Nothing; everything up to this generation is settled.
@@ -146,7 +146,7 @@ impl Slot {
         self.wanted
     }
 
-    /// When the first delivery came that the patch in flight covers.
+    /// Returns when the first delivery came that the patch in flight covers.
     pub fn in_flight_since(&self) -> Option<Instant> {
         match self.state {
             SlotState::InFlight { since, .. } => since,
@@ -159,7 +159,7 @@ impl Slot {
         matches!(self.state, SlotState::Pending { .. })
     }
 
-    /// How many patches have failed in a row in this way.
+    /// Returns the number of patches that have failed in a row in this way.
     pub fn failures(&self, sort: PatchFailure) -> u32 {
         if self.failures.sort == sort { self.failures.count } else { 0 }
     }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::slot::{Generation, NextStep, PatchResult, Slot};
 use crate::flux::{Kind, Target};
 
-/// How long the journal may still hold an object that was asked. An object that is wanted again in
-/// that time costs the journal no write; after a crash in that time it is asked once too often.
+/// The time that the journal still holds an object after its patch. An object that is wanted again in
+/// that time costs the journal no write; after a crash in that time it is requested once too often.
 pub(super) const RECORD_LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// When to look again at a slot that rests while the journal still writes.
+/// The time between two looks at a slot that rests while the journal still writes.
 const RECORD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A commit of the journal that is on its way.
@@ -38,7 +38,7 @@ struct WaitingSlot<C> {
     record: JournalRecord<C>,
 }
 
-/// What the journal holds of an object.
+/// The record that the journal holds of an object.
 enum JournalRecord<C> {
     /// The journal has no record of the target.
     None,
@@ -48,7 +48,7 @@ enum JournalRecord<C> {
     Durable,
 }
 
-/// What a call for objects needs before it can be answered.
+/// The commits that a request needs before it can be answered.
 pub(super) struct RequestPlan<C> {
     pub(super) write: Vec<(Target, Generation)>,
     /// Commits on their way that cover the rest.
@@ -88,7 +88,7 @@ impl<C: CommitStatus> Slots<C> {
         }
     }
 
-    /// These are pending since an earlier process, and the journal holds them. Each is asked at its
+    /// Restores what is pending since an earlier process, and in the journal. Each is requested at its
     /// time.
     pub(super) fn restore(
         &mut self,

@@ -56,7 +56,7 @@ pub(super) struct QueuedEvents {
     pub(super) size: usize,
 }
 
-/// What the backlog did with a delivery.
+/// The answer of the backlog.
 pub(super) enum BacklogAnswer {
     /// It waits, once this commit is through; this is what happened, in a line.
     Waits { event: BoundedText, commit: Option<JournalCommit> },
@@ -65,7 +65,7 @@ pub(super) enum BacklogAnswer {
 }
 
 impl QueuedEvents {
-    /// What it takes in memory, in bytes, if it has so many as JSON. Short filters are shared by most of
+    /// Returns its size in memory, in bytes, from its size as JSON. Short filters are shared by most of
     /// what waits; long ones that change with each delivery are not.
     fn size_of(&self, json_bytes: usize) -> usize {
         let filters = self.condition.iter().chain(self.selection.filters());
@@ -73,7 +73,7 @@ impl QueuedEvents {
         json_bytes * BYTES_PER_JSON_BYTE + long.map(Expression::compiled_bytes).sum::<usize>()
     }
 
-    /// Which delivery it is.
+    /// Returns the ID of the delivery.
     pub(super) fn id(&self) -> DeliveryId {
         self.id.clone().unwrap_or_else(|| DeliveryId::from_earlier_process(&self.endpoint))
     }
@@ -95,7 +95,7 @@ const ENDPOINT_SHARE_DIVISOR: usize = 4;
 
 /// A first sync takes seconds; in that time no provider posts more.
 const MAX_WAITING_DELIVERIES: usize = 4096;
-/// What the waiting deliveries may take, together, in bytes. In the journal they take half of it.
+/// Bytes of all waiting deliveries together. In the journal they take half of it.
 const MAX_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// A delivery takes more in memory than as JSON text: names are short and each is an allocation.
@@ -169,7 +169,7 @@ impl Backlog {
         ready
     }
 
-    /// What `take` has handed out is taken care of: some need not be remembered, some come back.
+    /// Settles what `take` has handed out: some need not be remembered, some come back.
     pub(super) fn settled(
         &self,
         handed_out: usize,
@@ -185,7 +185,7 @@ impl Backlog {
         self.opened.notify_waiters();
     }
 
-    /// What has to be known so that all that waits can be matched.
+    /// Returns what has to be known so that all that waits can be matched.
     pub(super) fn needs(&self) -> InventoryNeeds {
         InventoryNeeds::from_selections(self.lock().waiting.iter().map(|(_, waiting)| &waiting.selection))
     }
@@ -209,7 +209,7 @@ impl Backlog {
         }
     }
 
-    /// What waits, in a line each.
+    /// Returns what waits, in a line each.
     pub(super) fn summaries(&self) -> Vec<String> {
         self.lock().waiting.iter().map(|(_, waiting)| super::summary::summary(&waiting.events)).collect()
     }

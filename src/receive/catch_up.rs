@@ -24,7 +24,7 @@ impl Receiver {
         self.catch_up_where(endpoints, |_| true).await
     }
 
-    /// The same for some objects: those that were made or changed while nobody watched.
+    /// Requests some objects once: those that were created or changed while nobody watched.
     ///
     /// # Errors
     /// When the journal does not hold all of them.

@@ -85,7 +85,7 @@ pub(super) fn find(
     Found { matched: candidates.decide(events, selection, facts), is_complete }
 }
 
-/// Why filters came to no result, in a line.
+/// Describes why filters came to no result, in a line.
 fn describe_failure(matched: &MatchResult) -> Option<String> {
     let (target, why) = matched.failed.as_ref()?;
     let others = match matched.failures - 1 {

@@ -43,7 +43,7 @@ struct Turns {
     is_closed: bool,
 }
 
-/// Why filters were not evaluated.
+/// The reason why filters were not evaluated.
 pub(super) enum NotEvaluated<I> {
     /// The endpoint has used up its CPU time of this second, or the thread is busy with others for too long;
     /// this is what was to be evaluated.

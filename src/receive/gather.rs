@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use crate::endpoint::Endpoint;
+use crate::expression::VariableName;
 use crate::facts::Facts;
 use crate::json_items::{MAX_TREE_VALUES, has_too_many_values};
 use crate::verify::Verified;
@@ -19,10 +20,10 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
     }
     let (mut event, mut request, mut headers, mut claims) = (false, false, false, false);
     for expression in expressions {
-        event |= expression.names("event");
-        request |= expression.names("req");
-        headers |= expression.names("headers");
-        claims |= expression.names("claims");
+        event |= expression.names(VariableName::Event);
+        request |= expression.names(VariableName::Req);
+        headers |= expression.names(VariableName::Headers);
+        claims |= expression.names(VariableName::Claims);
     }
     let name = if event { endpoint.provider.event_type(delivery) } else { String::new() };
     let mut facts = Facts::named(name);

@@ -6,7 +6,7 @@ use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::outcome::Outcome;
 
-/// What the provider is answered.
+/// Makes the HTTP response of an outcome.
 pub(super) fn answer(outcome: &Outcome) -> HttpResponse {
     let mut response = HttpResponse::build(status(outcome));
     match outcome {

@@ -39,10 +39,10 @@ const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
 const MIN_PACE_BYTES: usize = 32 * 1024;
 const PACE_WINDOW: Duration = Duration::from_secs(2);
 
-/// How long the rest of an unwanted body may take to arrive.
+/// The time that the rest of an unwanted body may take to arrive.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// When there may be memory again.
+/// The time after which there may be memory again.
 const BODY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the whole body, byte for byte: decompressing it would break both signatures and limits.
@@ -144,7 +144,7 @@ fn step_for(length: usize) -> usize {
     steps.into_iter().find(|step| *step >= length).unwrap_or(usize::MAX)
 }
 
-/// What a body takes of the memory for all, given back when dropped.
+/// The share of a body in the memory for all, given back when dropped.
 struct BodyShare<'b> {
     endpoint: &'b Endpoint,
     memory: &'b BodyMemory,
@@ -203,7 +203,7 @@ impl Drop for BodyShare<'_> {
     }
 }
 
-/// What has been read of a body: most come in one chunk, which need not be copied.
+/// The chunks of a body that have arrived: most come in one, which need not be copied.
 enum BodyChunks {
     Nothing,
     OneChunk(Bytes),

@@ -24,7 +24,7 @@ pub enum Auth {
 const AUTHORIZATION_HEADER: &str = "Authorization";
 
 impl Auth {
-    /// How the header is to be written, with `<key>` in place of the key.
+    /// Returns the header with `<key>` in place of the key.
     pub fn describe(&self) -> String {
         match self {
             Auth::Bearer => "the header `Authorization: Bearer <key>`".to_owned(),
@@ -76,7 +76,7 @@ fn not_the_key() -> Refusal {
     Refusal::unauthenticated("the header Authorization does not hold the key")
 }
 
-/// What stands behind the scheme, whose name has no case (RFC 9110, section 11.1).
+/// Returns what stands behind the scheme, whose name has no case (RFC 9110, section 11.1).
 pub(super) fn credentials<'a>(delivery: &Delivery<'a>, scheme: &str) -> Result<&'a str, Refusal> {
     let value = match delivery.header(AUTHORIZATION_HEADER) {
         Header::Once(value) => value,

@@ -17,13 +17,13 @@ pub trait Fetch: Send + Sync {
     /// The body of a successful answer.
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>>;
 
-    /// The same for an address that someone else than the operator may have named.
+    /// Fetches a URL that someone else than the operator may have named.
     fn get_as<'a>(&'a self, url: &'a str, _: Trust) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
         self.get(url)
     }
 }
 
-/// Who has named an address.
+/// The author of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trust {
     /// Whoever runs flux-recv: the config, an option, or a pinned pattern.
@@ -33,7 +33,7 @@ pub enum Trust {
     Tenant,
 }
 
-/// Why a document cannot be had.
+/// A document cannot be fetched.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct FetchError(pub String);
@@ -101,7 +101,7 @@ fn names_a_forbidden_address(url: &str) -> bool {
     }
 }
 
-/// What was asked over TLS stays there, and what was asked of SNS at SNS.
+/// Follows redirects from TLS to TLS, and those of SNS within SNS.
 fn follow(attempt: Attempt<'_>) -> Action {
     let was_secure = attempt.previous().iter().all(|url| url.scheme() == "https");
     let leaves_tls = was_secure && attempt.url().scheme() != "https";

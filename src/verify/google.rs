@@ -15,7 +15,7 @@ pub struct GoogleAccount {
     pub email: String,
 }
 
-/// Where Google publishes its keys (the `jwks_uri` of its discovery document).
+/// The URL of Google's keys (the `jwks_uri` of its discovery document).
 const GOOGLE_KEYS_URL: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
 /// Checks the bearer token: signature, issuer, audience, expiry, and the account behind it.

@@ -24,7 +24,7 @@ pub struct Hmac {
     pub signed: HmacInput,
 }
 
-/// How a keyed hash is written in its header.
+/// The form of a keyed hash in its header.
 #[derive(Debug, Clone, Copy)]
 pub enum Encoding {
     /// `sha256=<hex>`: the prefix says which hash, whatever the header is called.
@@ -41,7 +41,7 @@ pub enum Hash {
     Sha512,
 }
 
-/// What a keyed hash is over.
+/// The input of a keyed hash.
 #[derive(Debug, Clone, Copy)]
 pub enum HmacInput {
     /// The body as received.

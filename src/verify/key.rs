@@ -12,7 +12,7 @@ pub struct Key {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// Why bytes cannot be a key.
+/// The bytes cannot be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
     /// There are none, or nothing but line breaks.
@@ -56,7 +56,7 @@ impl Key {
         self.without_newline().len() != self.bytes.len()
     }
 
-    /// How many bytes the key has without line breaks at its end.
+    /// Returns the number of bytes of the key without line breaks at its end.
     pub fn strength(&self) -> usize {
         self.without_newline().len()
     }
@@ -74,7 +74,7 @@ impl Key {
     }
 }
 
-/// The same for bytes that need not be a key: a Receiver without a Secret has none in its path.
+/// The digest of bytes that need not be a key: a Receiver without a Secret has none in its path.
 pub fn digest_of(bytes: &[u8], salt: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(bytes);

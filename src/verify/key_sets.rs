@@ -20,7 +20,7 @@ pub struct KeySets {
     waiters: Semaphore,
 }
 
-/// Where a key set is.
+/// The location of a key set.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KeySetSource<'s> {
     /// The document at this URL.

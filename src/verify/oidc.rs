@@ -8,7 +8,7 @@ use super::key_sets::KeySetSource;
 use super::token_claims::{self, ExpectedClaims};
 use super::{Refusal, VerifyContext, auth};
 use crate::delivery::Delivery;
-use crate::expression::{Budget, Expression, Variable, Variables};
+use crate::expression::{Budget, Expression, Variable, VariableName, Variables};
 
 /// An issuer whose tokens an endpoint believes, and what they have to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Validation {
 }
 
 /// The variables that variables and validations declare.
-pub const DECLARED: &[&str] = &["claims", "vars"];
+pub const TOKEN_VARIABLES: &[VariableName] = &[VariableName::Claims, VariableName::Vars];
 
 /// Checks the bearer token against the issuer that it names; gives its claims.
 pub(super) async fn check(
@@ -66,12 +66,13 @@ fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
         |what: &str, why: String| Refusal::unauthenticated(format!("{what} comes to no result: {why}"));
     for (name, expression) in &issuer.variables {
         let vars = Variable::from_fields(&values);
-        let variables = Variables::default().with("claims", &claims).with("vars", &vars);
+        let variables =
+            Variables::default().with(VariableName::Claims, &claims).with(VariableName::Vars, &vars);
         let value = expression.result(&variables, &budget);
         values.push((name, value.map_err(|err| failed(&format!("the variable `{name}`"), err.to_string()))?));
     }
     let vars = Variable::from_fields(&values);
-    let variables = Variables::default().with("claims", &claims).with("vars", &vars);
+    let variables = Variables::default().with(VariableName::Claims, &claims).with(VariableName::Vars, &vars);
     let mut unmet = Vec::new();
     for Validation { condition, message } in &issuer.validations {
         let holds = condition.holds(&variables, &budget);

@@ -1,4 +1,4 @@
-//! Which addresses may be fetched from on behalf of someone who can only write a Receiver: not the
+//! The addresses that may be fetched from for someone who can only write a Receiver: not the
 //! Pod's own, its node's, or the metadata services that hand out credentials.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

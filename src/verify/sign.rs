@@ -6,7 +6,7 @@ use super::hmac::{Encoding, Hash, Hmac, HmacInput, mac};
 use super::{Authentication, Credentials, standard_webhooks};
 use crate::delivery::Delivery;
 
-/// Why a delivery cannot be signed here.
+/// A delivery cannot be signed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotSign {
     /// Only Google holds the private key.

@@ -29,7 +29,7 @@ pub struct Certificates {
     slots: Mutex<HashMap<String, Arc<CertificateSlot>>>,
 }
 
-/// What is at an address.
+/// The certificate at a URL, or the time of the last failure.
 struct CertificateSlot {
     /// Kept once a signature was verified with it: what anyone may name is worth nothing before.
     certificate: OnceLock<CertificateDer<'static>>,
@@ -40,7 +40,7 @@ struct CertificateSlot {
     failed: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// What of a message is signed, by the names of SNS.
+/// The signed fields of a message, by the names of SNS.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SnsMessage {
@@ -59,7 +59,7 @@ struct SnsMessage {
     subscribe_url: Option<String>,
 }
 
-/// How long an address without a certificate is not asked again.
+/// The time before a URL without a certificate is fetched again.
 const CERTIFICATE_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// One for each region that topics are in; those who know a hook path could name any number of
@@ -130,7 +130,7 @@ fn certificate_url(written: &str, topic_arn: &str) -> Option<String> {
     (is_host && is_path && url.query().is_none()).then(|| url.to_string())
 }
 
-/// What the paths of certificates begin with; a number in hex follows.
+/// The beginning of the paths of certificates; a number in hex follows.
 const CERTIFICATE_PATH_PREFIX: &str = "/SimpleNotificationService-";
 
 impl SnsMessage {
@@ -257,7 +257,7 @@ impl SignatureVerificationAlgorithm for SnsSignatureVersion {
         alg_id::RSA_ENCRYPTION
     }
 
-    /// What a certificate would say that is signed in this way; a bare signature says nothing.
+    /// The algorithm of a certificate that is signed in this way; a bare signature has none.
     fn signature_alg_id(&self) -> AlgorithmIdentifier {
         alg_id::RSA_PKCS1_SHA256
     }

@@ -11,16 +11,16 @@ use super::key::Key;
 use super::{Refusal, token};
 use crate::delivery::{Delivery, Header};
 
-/// How far the provider's clock and the delivery's age may be off; the specification's figure.
+/// The maximum difference between a delivery's timestamp and the clock; the specification's figure.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// What a signing token starts with.
+/// The prefix of a signing token.
 const SIGNING_TOKEN_PREFIX: &str = "whsec_";
 
 /// Signatures of a delivery that are looked at: more than one while a key is being changed.
 const MAX_SIGNATURES: usize = 10;
 
-/// Of the 32 bytes of HMAC-SHA256 in Base64.
+/// The length of the 32 bytes of HMAC-SHA256 in Base64.
 const ENCODED_MAC_BYTES: usize = 44;
 
 /// The header that carries GitLab's older proof.

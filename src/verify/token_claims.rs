@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::key_sets::{KeySetSource, KeySets};
 use super::{Refusal, jwt};
 
-/// Whose tokens are good, and for whom.
+/// The issuer and the audience of the tokens that are accepted.
 pub(super) struct ExpectedClaims<'w> {
     /// Where the issuer's keys are.
     pub(super) keys: KeySetSource<'w>,
@@ -17,7 +17,7 @@ pub(super) struct ExpectedClaims<'w> {
     pub(super) audience: &'w str,
 }
 
-/// How far the clocks may be apart.
+/// The seconds that the clocks may differ.
 const LEEWAY_SECONDS: u64 = 60;
 
 /// Checks a token; gives its claims. Errors name what is wrong by its kind and never quote the token.
@@ -52,7 +52,7 @@ fn claims(
         .map_err(|err| Refusal::unauthenticated(format!("the token is not good: {:?}", err.kind())))
 }
 
-/// What a token says of itself before anything is proved: only good to find out whom to ask.
+/// Returns the issuer that a token names, before it is verified: only good to find the issuer's keys.
 pub(super) fn unverified_issuer(token: &str) -> Option<String> {
     let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(token).ok()?.claims;
     claims.get("iss")?.as_str().map(str::to_owned)

@@ -35,7 +35,9 @@ macro_rules! scenarios {
     };
 }
 
-const SCENARIOS: &[(&str, fn(&Bed))] = &scenarios![
+type Scenario = (&'static str, fn(&Bed));
+
+const SCENARIOS: &[Scenario] = &scenarios![
     deploy::every_kustomization_and_example_passes_the_api_server,
     deploy::pod_templates_pass_restricted_pod_security,
     deploy::the_sidecar_goes_over_flux_and_beside_users_patches,
@@ -107,7 +109,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(bed: Option<&Arc<Bed>>) -> Vec<Trial> {
-    let trial = |(name, scenario): &(&'static str, fn(&Bed))| {
+    let trial = |(name, scenario): &Scenario| {
         let (scenario, bed) = (*scenario, bed.cloned());
         Trial::test(*name, move || {
             bed.iter().for_each(|bed| scenario(bed));

@@ -67,7 +67,7 @@ async fn a_filter_decides_before_anything_is_matched() {
     assert_eq!((answer.status, targets(&answer).len()), (202, 3));
     let answer = send(&running, "github", &push(json!({"pusher": {"name": "robot"}})), &[]).await;
     assert_eq!(answer.status, 200);
-    assert!(answer.body.contains("the endpoint's `filter` does not hold"), "{}", answer.body);
+    assert!(answer.body.contains("the endpoint's `filter` is false"), "{}", answer.body);
 
     assert_eq!(send(&running, "heads", &push(json!({})), &[("X-Team", "a")]).await.status, 202);
     assert_eq!(send(&running, "heads", &push(json!({})), &[("X-Team", "b")]).await.status, 200);

@@ -21,7 +21,7 @@ pub(super) struct DemoStep {
     pub(super) expect: ExpectedOutcome,
 }
 
-/// What should become of a delivery.
+/// The outcome that the demo expects.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExpectedOutcome {
     pub(super) status: u16,

@@ -1,4 +1,4 @@
-//! What stands behind the receiver: a cluster, manifest files or Flux v1.
+//! The backend of the receiver: a cluster, manifest files or Flux v1.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -23,7 +23,7 @@ use crate::offline::{self, DryRun};
 use crate::queue::{Pace, Queue};
 use crate::receive::{FluxObjects, Sink};
 
-/// What stands behind the receiver.
+/// The destination of deliveries, and the tasks that drive it.
 pub(super) struct Backend {
     pub(super) sink: Sink,
     pub(super) queue: Queue,
@@ -39,7 +39,7 @@ pub(super) struct Backend {
     pub(super) must_catch_up: bool,
 }
 
-/// What has to run for as long as the process serves.
+/// Tasks that run for as long as the process serves.
 #[derive(Default)]
 pub(super) struct Tasks {
     running: JoinSet<&'static str>,
@@ -174,7 +174,7 @@ fn was_absent(left: &Contents, limit: Option<Duration>) -> bool {
     now.saturating_sub(Duration::from_secs(last_alive)) > limit
 }
 
-/// Where the manifests mount a volume.
+/// The folder at which the manifests mount a volume.
 const DEFAULT_JOURNAL_FOLDER: &str = "/var/lib/flux-recv";
 
 /// The folder that was asked for, or the user's state folder by the XDG specification; a container

@@ -1,4 +1,4 @@
-//! What happens in the background while deliveries are served.
+//! Tasks that run in the background while deliveries are served.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

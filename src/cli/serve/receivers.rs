@@ -8,7 +8,7 @@ use crate::endpoint::Endpoint;
 use crate::flux::needs::InventoryNeeds;
 use crate::service::Service;
 
-/// What is done with the endpoints of all Receivers, whenever one of them has changed. Objects of those that
+/// Returns the function that serves the endpoints of all Receivers whenever one changes. Objects of those that
 /// came late are requested once.
 pub(super) fn put_in_force(
     service: Arc<Service>,

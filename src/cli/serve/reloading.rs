@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::reload::ConfigWatcher;
 use crate::service::Service;
 
-/// What is reloaded, and what cannot be.
+/// Reloads a config, but for what cannot change while serving.
 pub(super) struct ReloadTask {
     file: PathBuf,
     changes: ConfigWatcher,
@@ -25,7 +25,7 @@ pub(super) struct ReloadTask {
 }
 
 impl ReloadTask {
-    /// Of a config that was just loaded. From here on SIGHUP does not end the process.
+    /// Prepares reloading for a config that was just loaded. From here on SIGHUP does not end the process.
     ///
     /// # Errors
     /// When the signal cannot be listened for.

@@ -1,4 +1,4 @@
-//! What `flux-recv check` says about Receivers.
+//! Checks Receivers for `flux-recv check`.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
 use crate::flux::Kind;
 use crate::flux_receiver::{self, ReceiverDefaults};
 
-/// What `flux-recv check` finds out about Receivers.
+/// The result of checking Receivers.
 pub struct ReceiverReport {
     /// One line for each Receiver, for the terminal.
     pub lines: Vec<String>,

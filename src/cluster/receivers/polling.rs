@@ -17,14 +17,14 @@ use super::objects::{SecretObject, secrets};
 use super::watches::ReceiverChange;
 use super::{NamespacedName, until};
 
-/// How old what is known of a Secret may be.
+/// The time between two reads of a Secret.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Looks in flight, and how many of them may be at Secrets that are new or could not be read the last time.
 const MAX_LOOKS: usize = 16;
 const MAX_UNCERTAIN_LOOKS: usize = MAX_LOOKS - 4;
 
-/// How long one look may take.
+/// The limit of one read.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The Secrets that are looked at in turns.
@@ -83,7 +83,7 @@ async fn look_in_turns(
     }
 }
 
-/// Which Secret to look at next. Those that are new or could not be read never take all looks, so that
+/// Chooses the Secret to read next. Those that are new or could not be read never take all reads, so that
 /// Secrets that hang delay no change of the others.
 #[derive(Default)]
 struct Schedule {
@@ -127,7 +127,7 @@ impl Schedule {
         self.in_flight.values().filter(|is_uncertain| **is_uncertain).count() < MAX_UNCERTAIN_LOOKS
     }
 
-    /// When there will be one.
+    /// Returns the time of the next read.
     fn next_at(&self) -> Option<Instant> {
         let retry = self.unreadable.first().filter(|_| self.may_look_at_uncertain());
         self.readable.first().into_iter().chain(retry).map(|(at, _)| *at).min()

@@ -14,7 +14,7 @@ use super::NamespacedName;
 use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
 use crate::flux_receiver::{FluxReceiver, Secret};
 
-/// What a watch has found.
+/// A change of a Receiver or a Secret that a watch reports.
 pub(super) enum ReceiverChange {
     /// A Receiver of this name is there; without what it is where it cannot be read.
     Receiver(NamespacedName, Option<FluxReceiver>),

@@ -1,4 +1,4 @@
-//! How much all Receivers may take: a tenant can write any number of them, and each may have many filters.
+//! Limits the memory of all Receivers: a tenant can write any number of them, and each may have many filters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ const MAX_BYTES: usize = 24 << 20;
 /// Receivers of a cluster.
 const MAX_RECEIVERS: usize = 20_000;
 
-/// What the Receivers that are served take.
+/// The memory of the Receivers that are served, by namespace.
 #[derive(Default)]
 pub(super) struct ReceiverWeights {
     by_name: BTreeMap<NamespacedName, usize>,

@@ -17,7 +17,7 @@ use crate::event::{BucketEvent, BucketService, Event, GitChanges};
 use crate::json_items::{self, JsonItems};
 use crate::verify::{Unreadable, from_json};
 
-/// What an event of EventBridge says about itself.
+/// The envelope of an event of EventBridge.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Envelope {
@@ -28,7 +28,7 @@ struct Envelope {
     detail: Box<RawValue>,
 }
 
-/// What a service hands to SNS.
+/// The message that a service hands to SNS.
 #[derive(Deserialize)]
 struct Records<'a> {
     #[serde(rename = "Records", borrow)]
@@ -77,7 +77,7 @@ struct Object {
     key: String,
 }
 
-/// Of an ECR event; events of other types have other details.
+/// The details of an ECR event; events of other types have others.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct ImageAction {

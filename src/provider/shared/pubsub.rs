@@ -31,7 +31,7 @@ pub(in crate::provider) fn message(delivery: &Verified<'_>) -> Result<Option<Mes
     Ok(delivery.json::<Push>()?.message)
 }
 
-/// What filters read: the data of the message.
+/// Returns what filters read: the data of the message.
 pub(in crate::provider) fn request(delivery: &Verified<'_>) -> Option<String> {
     match message(delivery).ok()? {
         Some(message) => message.text(),

@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! Helpers of the providers' tests.
 
 use serde_json::Value;
 
@@ -142,7 +142,7 @@ fn mutations(value: &Value) -> Vec<Value> {
     all
 }
 
-/// What `send` writes, `parse` reads as the same change.
+/// Checks that `parse` reads what `compose` writes as the same change.
 #[track_caller]
 pub(in crate::provider) fn check_composed_delivery_comes_back(provider: &Provider) {
     let repository = RepositoryUrl::parse("https://bitbucket.org/org/app").expect("a URL");
