@@ -13,8 +13,6 @@ mod resources;
 mod watch;
 mod watch_driver;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 /// An API error in a line: what the API server says, or what kept us from asking it.
 fn describe(err: &kube::Error) -> String {
     match err {
@@ -40,9 +38,4 @@ fn status_code(err: &kube::Error) -> Option<u16> {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
     }
-}
-
-/// Locks a mutex, even if a holder has panicked: no change here leaves it inconsistent.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

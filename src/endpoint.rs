@@ -6,6 +6,7 @@ pub mod registry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::byte_count::ByteCount;
 use self::limit::RateLimit;
@@ -17,6 +18,7 @@ use crate::verify::{Authentication, Credentials};
 
 /// An entry of the config, or a Receiver, that can be served. Built once; the one holder of keys.
 pub struct Endpoint {
+    id: EndpointId,
     /// The name in logs, metrics and pages.
     pub name: Arc<str>,
     pub provider: &'static Provider,
@@ -97,6 +99,17 @@ impl EndpointOrigin {
     }
 }
 
+/// Tells an endpoint from those that had its name before a reload. No two in a process are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EndpointId(u64);
+
+impl EndpointId {
+    fn next() -> EndpointId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        EndpointId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// The beginning of hook paths.
 pub const HOOK_PREFIX: &str = "/hook/";
 
@@ -113,6 +126,7 @@ impl Endpoint {
         let mut more_digests = options.more_digests;
         more_digests.retain(|other| *other != digest);
         Endpoint {
+            id: EndpointId::next(),
             name: name.into(),
             provider,
             key_file,
@@ -140,6 +154,10 @@ impl Endpoint {
             self.more_digests.push(digest.to_owned());
         }
         self
+    }
+
+    pub fn id(&self) -> EndpointId {
+        self.id
     }
 
     /// Returns the names of its keys: its own, then the accepted ones.

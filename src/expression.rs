@@ -15,10 +15,11 @@ mod meter;
 mod table;
 mod variables;
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use cel::common::ast::IdedExpr;
 use cel::context::VariableResolver;
@@ -189,7 +190,7 @@ fn read_apart(
         let why = format!("is longer than {MAX_EXPRESSION_BYTES} bytes");
         return Err(BadExpression { why, place: None, text: String::new() });
     }
-    let interned = || INTERNED_EXPRESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let interned = || INTERNED_EXPRESSIONS.lock();
     let name = (is_condition, declared, Box::from(text));
     if let Some(compiled) = interned().get(&name).and_then(Weak::upgrade) {
         return Ok(Expression { compiled });

@@ -4,8 +4,9 @@
 mod inclusions;
 pub mod revision_check;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -15,7 +16,7 @@ use self::revision_check::{DueStep, RevisionCheck, Verdict};
 use crate::flux::{Progress, Target};
 use crate::history::{DeliveryId, History};
 use crate::matching::{ExpectedRevision, Inclusion};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RevisionCheckLabel};
 use crate::queue::Queue;
 
 /// The pushes that are followed; clones share it.
@@ -166,7 +167,7 @@ impl FollowThrough {
                         object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.check.asked_again();
                         "Flux has not observed the revision yet, requesting reconciliation again"
                     );
-                    self.shared.metrics.followed("asked_again", None);
+                    self.shared.metrics.followed(RevisionCheckLabel::RequestedAgain, None);
                     self.shared.queue.nudge(&target);
                 }
                 DueStep::End(verdict) => self.end(&mut checks, &target, verdict),
@@ -180,31 +181,31 @@ impl FollowThrough {
         let Some(Followed { check, delivery }) = checks.remove(target) else { return };
         let again = check.asked_again();
         let (result, after) = match verdict {
-            Verdict::Seen(after) => ("seen", Some(after)),
-            Verdict::MovedOn(after) => ("moved_on", Some(after)),
-            Verdict::GivenUp => ("given_up", None),
-            Verdict::Dropped => ("dropped", None),
-            Verdict::Superseded => ("superseded", None),
+            Verdict::Seen(after) => (RevisionCheckLabel::Seen, Some(after)),
+            Verdict::MovedOn(after) => (RevisionCheckLabel::MovedOn, Some(after)),
+            Verdict::GivenUp => (RevisionCheckLabel::GivenUp, None),
+            Verdict::Dropped => (RevisionCheckLabel::Dropped, None),
+            Verdict::Superseded => (RevisionCheckLabel::Superseded, None),
         };
         let endpoint = &delivery.endpoint;
         match (verdict, after) {
             (_, Some(after)) => {
-                log::info!(object:% = target, endpoint:%, result, after_ms = after.as_millis() as u64, again; "Flux shows a new revision");
+                log::info!(object:% = target, endpoint:%, result:%, after_ms = after.as_millis() as u64, again; "Flux shows a new revision");
             }
             (Verdict::GivenUp, None) => {
-                log::warn!(object:% = target, endpoint:%, result, again; "Flux does not show the pushed revision; see the status of the object");
+                log::warn!(object:% = target, endpoint:%, result:%, again; "Flux does not show the pushed revision; see the status of the object");
             }
-            (_, None) => log::debug!(object:% = target, endpoint:%, result; "revision check ended"),
+            (_, None) => log::debug!(object:% = target, endpoint:%, result:%; "revision check ended"),
         }
         self.shared.metrics.followed(result, after);
         self.shared.history.followed(&delivery, target, result, after);
     }
 
     fn inclusions(&self) -> MutexGuard<'_, Inclusions> {
-        self.shared.inclusions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.inclusions.lock()
     }
 
     fn checks(&self) -> MutexGuard<'_, HashMap<Target, Followed>> {
-        self.shared.checks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.checks.lock()
     }
 }

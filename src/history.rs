@@ -1,14 +1,16 @@
 //! The last deliveries of each endpoint, for the admin page. Bounded in number and in size.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::flux::Target;
+use crate::metrics::RevisionCheckLabel;
 use crate::outcome::Outcome;
 
 /// Remembers the last deliveries of each endpoint.
@@ -51,7 +53,7 @@ pub struct DeliveryRecord {
 /// A push that was followed to its end.
 pub struct FollowThroughRecord {
     target: Target,
-    result: &'static str,
+    result: RevisionCheckLabel,
     after: Option<Duration>,
 }
 
@@ -92,7 +94,13 @@ impl History {
     }
 
     /// A push of a delivery was followed to its end.
-    pub fn followed(&self, id: &DeliveryId, target: &Target, result: &'static str, after: Option<Duration>) {
+    pub fn followed(
+        &self,
+        id: &DeliveryId,
+        target: &Target,
+        result: RevisionCheckLabel,
+        after: Option<Duration>,
+    ) {
         self.change(id, |entry| {
             if entry.followed.len() < MAX_OBJECTS {
                 entry.followed.push(FollowThroughRecord { target: target.clone(), result, after });
@@ -107,7 +115,7 @@ impl History {
         self.change(id, |entry| entry.matched = outcome.take());
         // It may be matched before its answer was sent and remembered.
         if let Some(outcome) = outcome {
-            let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut early = self.early.lock();
             if early.len() == MAX_DELIVERIES {
                 early.pop_front();
             }
@@ -116,7 +124,7 @@ impl History {
     }
 
     fn take_early(&self, number: u64) -> Option<Outcome> {
-        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut early = self.early.lock();
         let at = early.iter().position(|(early, _)| *early == number)?;
         early.remove(at).map(|(_, outcome)| outcome)
     }
@@ -145,7 +153,7 @@ impl History {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, VecDeque<DeliveryRecord>>> {
-        self.by_endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_endpoint.lock()
     }
 }
 
@@ -153,7 +161,7 @@ impl DeliveryRecord {
     fn to_json(&self) -> Value {
         let mut line = json!({
             "received": self.received.to_string(),
-            "outcome": self.outcome.label(),
+            "outcome": self.outcome.label().as_str(),
             "status": self.status,
             "tookMicros": self.took.as_micros() as u64,
             "detail": self.outcome.detail(),
@@ -169,7 +177,7 @@ impl DeliveryRecord {
             line["targets"] = targets.iter().map(ToString::to_string).collect();
         }
         if let Some(matched) = &self.matched {
-            line["matched"] = json!({"outcome": matched.label(), "detail": matched.detail()});
+            line["matched"] = json!({"outcome": matched.label().as_str(), "detail": matched.detail()});
             if !matched.targets().is_empty() {
                 line["matched"]["targets"] = matched.targets().iter().map(ToString::to_string).collect();
             }
@@ -183,7 +191,7 @@ impl DeliveryRecord {
 
 impl FollowThroughRecord {
     fn to_json(&self) -> Value {
-        let mut line = json!({"target": self.target.to_string(), "result": self.result});
+        let mut line = json!({"target": self.target.to_string(), "result": self.result.as_str()});
         if let Some(after) = self.after {
             line["afterMillis"] = json!(after.as_millis() as u64);
         }

@@ -8,8 +8,9 @@
 pub mod contents;
 pub mod store;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -199,7 +200,7 @@ impl JournalCommit {
 
 impl SharedJournal {
     fn lock(&self) -> MutexGuard<'_, PendingBatch> {
-        self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gathering.lock()
     }
 }
 
@@ -247,10 +248,9 @@ impl JournalWriter {
     }
 
     fn wait_for_work(&self) -> PendingBatch {
-        let gathering = self.shared.lock();
+        let mut gathering = self.shared.lock();
         let idle = |gathering: &mut PendingBatch| gathering.awaited.is_none() && !gathering.closing;
-        let woken = self.shared.wake.wait_timeout_while(gathering, UNAWAITED_COMMIT_DELAY, idle);
-        let (mut gathering, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        self.shared.wake.wait_while_for(&mut gathering, idle, UNAWAITED_COMMIT_DELAY);
         let closing = gathering.closing;
         PendingBatch { closing, ..std::mem::take(&mut *gathering) }
     }

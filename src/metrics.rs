@@ -18,6 +18,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::flux::Kind;
 
+use self::labels::ResultLabel;
+pub use self::labels::{EndedConnectionLabel, OutcomeLabel, PatchResultLabel, RevisionCheckLabel};
+
+mod labels;
+
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
@@ -32,7 +37,7 @@ pub struct Metrics {
     retries: Counter,
     pending: Gauge,
     waiting_deliveries: Gauge,
-    follow_through: Family<ResultLabels, Counter>,
+    follow_through: Family<RevisionCheckLabels, Counter>,
     follow_through_time: Histogram,
     inventory_objects: Family<KindLabels, Gauge>,
     inventory_synced: Family<KindLabels, Gauge>,
@@ -52,7 +57,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 struct DeliveryLabels {
     endpoint: Arc<str>,
     source: &'static str,
-    outcome: &'static str,
+    outcome: OutcomeLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,30 +73,29 @@ struct KeyLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PatchLabels {
-    kind: &'static str,
-    result: &'static str,
+    kind: Kind,
+    result: PatchResultLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
-    kind: &'static str,
+    kind: Kind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
-    reason: &'static str,
+    reason: EndedConnectionLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
-    result: &'static str,
+    result: ResultLabel,
 }
 
-/// The results of patches.
-pub const PATCH_RESULTS: [&str; 6] = ["success", "failure", "forbidden", "not_found", "rejected", "gone"];
-/// The results of a revision check.
-pub const FOLLOW_RESULTS: [&str; 6] =
-    ["seen", "moved_on", "given_up", "dropped", "superseded", "asked_again"];
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RevisionCheckLabels {
+    result: RevisionCheckLabel,
+}
 
 /// The endpoint of deliveries to no endpoint.
 const UNMATCHED_LABEL: &str = "unmatched";
@@ -107,8 +111,6 @@ const FOLLOW_BUCKETS_SECONDS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 
 pub struct EndpointLabelSet<'e> {
     pub name: &'e Arc<str>,
     pub source: &'static str,
-    /// What can become of a delivery.
-    pub outcomes: &'e [&'static str],
     /// Whether there can be thousands of its sort: only what tells a silent one begins with zero then, the
     /// rest with its first event.
     pub is_one_of_many: bool,
@@ -118,12 +120,12 @@ pub struct EndpointLabelSet<'e> {
 
 impl EndpointLabelSet<'_> {
     fn deliveries(&self) -> impl Iterator<Item = DeliveryLabels> {
-        let labels = |outcome: &&'static str| DeliveryLabels {
+        let outcomes = OutcomeLabel::ALL.iter().copied();
+        outcomes.filter(|outcome| *outcome != OutcomeLabel::UnknownPath).map(|outcome| DeliveryLabels {
             endpoint: Arc::clone(self.name),
             source: self.source,
             outcome,
-        };
-        self.outcomes.iter().map(labels)
+        })
     }
 
     fn keys(&self) -> impl Iterator<Item = KeyLabels> {
@@ -283,20 +285,20 @@ impl Metrics {
     /// A counter that appears with its first event hides that event from `increase()`.
     fn begin_at_zero(&self) {
         Kind::payload_kinds().for_each(|kind| self.kind(kind));
-        for result in FOLLOW_RESULTS {
-            drop(self.follow_through.get_or_create(&ResultLabels { result }));
+        for result in RevisionCheckLabel::ALL.iter().copied() {
+            drop(self.follow_through.get_or_create(&RevisionCheckLabels { result }));
         }
-        for success in [true, false] {
-            drop(self.journal_commits.get_or_create(&result(success)));
-            drop(self.reloads.get_or_create(&result(success)));
+        for result in ResultLabel::ALL.iter().copied() {
+            drop(self.journal_commits.get_or_create(&ResultLabels { result }));
+            drop(self.reloads.get_or_create(&ResultLabels { result }));
         }
         self.journal_writable(true);
     }
 
     /// Shows a kind that begins to be watched.
     pub fn kind(&self, kind: Kind) {
-        for result in PATCH_RESULTS {
-            drop(self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result }));
+        for result in PatchResultLabel::ALL.iter().copied() {
+            drop(self.patches.get_or_create(&PatchLabels { kind, result }));
         }
         self.inventory(kind, 0);
         self.inventory_synced(kind, false);
@@ -305,7 +307,7 @@ impl Metrics {
     }
 
     /// Returns the counter of the connections that were ended for this reason.
-    pub fn ended_connections(&self, reason: &'static str) -> Counter {
+    pub fn ended_connections(&self, reason: EndedConnectionLabel) -> Counter {
         self.ended_connections.get_or_create(&ReasonLabels { reason }).clone()
     }
 
@@ -349,7 +351,7 @@ impl Metrics {
     }
 
     /// A delivery to an endpoint was answered.
-    pub fn delivery(&self, endpoint: &Arc<str>, source: &'static str, outcome: &'static str, took: Duration) {
+    pub fn delivery(&self, endpoint: &Arc<str>, source: &'static str, outcome: OutcomeLabel, took: Duration) {
         let labels = DeliveryLabels { endpoint: Arc::clone(endpoint), source, outcome };
         self.deliveries.get_or_create(&labels).inc();
         let labels = EndpointLabels { endpoint: labels.endpoint };
@@ -376,22 +378,25 @@ impl Metrics {
     /// A request came for a path that nobody serves.
     pub fn unknown_path(&self) {
         static NAME: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| Arc::from(UNMATCHED_LABEL));
-        let labels =
-            DeliveryLabels { endpoint: Arc::clone(&NAME), source: UNMATCHED_LABEL, outcome: "unknown_path" };
+        let labels = DeliveryLabels {
+            endpoint: Arc::clone(&NAME),
+            source: UNMATCHED_LABEL,
+            outcome: OutcomeLabel::UnknownPath,
+        };
         self.deliveries.get_or_create(&labels).inc();
     }
 
     /// A patch was answered with success, so long after the first delivery that it covers.
     pub fn patched(&self, kind: Kind, delay: Option<Duration>) {
-        self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result: "success" }).inc();
+        self.patches.get_or_create(&PatchLabels { kind, result: PatchResultLabel::Success }).inc();
         if let Some(delay) = delay {
             self.patch_delay.observe(delay.as_secs_f64());
         }
     }
 
     /// Counts a patch that failed, and whether it is tried again.
-    pub fn patch_failed(&self, kind: Kind, result: &'static str, again: bool) {
-        self.patches.get_or_create(&PatchLabels { kind: kind.info().name, result }).inc();
+    pub fn patch_failed(&self, kind: Kind, result: PatchResultLabel, again: bool) {
+        self.patches.get_or_create(&PatchLabels { kind, result }).inc();
         self.retries.inc_by(u64::from(again));
     }
 
@@ -406,8 +411,8 @@ impl Metrics {
     }
 
     /// A push was followed to its end.
-    pub fn followed(&self, result: &'static str, after: Option<Duration>) {
-        self.follow_through.get_or_create(&ResultLabels { result }).inc();
+    pub fn followed(&self, result: RevisionCheckLabel, after: Option<Duration>) {
+        self.follow_through.get_or_create(&RevisionCheckLabels { result }).inc();
         if let Some(after) = after {
             self.follow_through_time.observe(after.as_secs_f64());
         }
@@ -415,24 +420,24 @@ impl Metrics {
 
     /// Sets the number of objects of a kind.
     pub fn inventory(&self, kind: Kind, objects: usize) {
-        let labels = KindLabels { kind: kind.info().name };
+        let labels = KindLabels { kind };
         self.inventory_objects.get_or_create(&labels).set(whole(objects));
     }
 
     /// Whether all objects of the kind may be listed where they are watched.
     pub fn inventory_listable(&self, kind: Kind, listable: bool) {
-        let labels = KindLabels { kind: kind.info().name };
+        let labels = KindLabels { kind };
         self.inventory_listable.get_or_create(&labels).set(i64::from(listable));
     }
 
     /// Whether a kind is known, as far as it can be.
     pub fn inventory_synced(&self, kind: Kind, synced: bool) {
-        self.inventory_synced.get_or_create(&KindLabels { kind: kind.info().name }).set(i64::from(synced));
+        self.inventory_synced.get_or_create(&KindLabels { kind }).set(i64::from(synced));
     }
 
     /// The API server said something about a kind.
     pub fn inventory_seen(&self, kind: Kind) {
-        self.inventory_last_seen.get_or_create(&KindLabels { kind: kind.info().name }).set(now());
+        self.inventory_last_seen.get_or_create(&KindLabels { kind }).set(now());
     }
 
     /// Sets the size of the journal, in bytes.
@@ -462,7 +467,7 @@ impl Metrics {
 }
 
 fn result(success: bool) -> ResultLabels {
-    ResultLabels { result: if success { "success" } else { "failure" } }
+    ResultLabels { result: ResultLabel::new(success) }
 }
 
 fn now() -> f64 {
@@ -509,11 +514,10 @@ mod tests {
         metrics.show(&EndpointLabelSet {
             name: &endpoint,
             source: "GitHub",
-            outcomes: &["accepted"],
             is_one_of_many: false,
             keys: Vec::new(),
         });
-        metrics.delivery(&endpoint, "GitHub", "accepted", Duration::from_micros(70));
+        metrics.delivery(&endpoint, "GitHub", OutcomeLabel::Accepted, Duration::from_micros(70));
         metrics.unknown_path();
         let text = metrics.encode();
         assert!(text.ends_with("# EOF\n"));

@@ -1,9 +1,10 @@
 //! Flux objects out of YAML files instead of a cluster, and a writer that only says what it would
 //! write: for `--manifests` and the demo.
 
+use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
@@ -34,7 +35,7 @@ impl Writer for DryRun {
     }
 
     fn is_gone(&self, target: &Target) -> bool {
-        !self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target)
+        !self.inventory.read().contains(target)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::bounded_text::BoundedText;
 use crate::flux::Target;
+use crate::metrics::OutcomeLabel;
 
 /// The outcome of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,51 +101,31 @@ pub struct SkippedTarget {
     pub reason: &'static str,
 }
 
-/// The names of all outcomes of a delivery to an endpoint.
-pub const OUTCOME_LABELS: [&str; 16] = [
-    "accepted",
-    "queued",
-    "forwarded",
-    "pong",
-    "confirmed",
-    "handshake",
-    "ignored",
-    "unmatched",
-    "wrong_method",
-    "refused",
-    "unreadable",
-    "too_large",
-    "encoded",
-    "incomplete",
-    "too_many",
-    "unavailable",
-];
-
 impl Outcome {
     pub fn ignored(reason: impl Into<BoundedText>) -> Outcome {
         Outcome::Ignored { reason: reason.into() }
     }
 
     /// The outcome's name, one of a closed set.
-    pub fn label(&self) -> &'static str {
+    pub fn label(&self) -> OutcomeLabel {
         match self {
-            Outcome::Accepted { .. } => "accepted",
-            Outcome::Queued { .. } => "queued",
-            Outcome::Forwarded { .. } => "forwarded",
-            Outcome::Pong => "pong",
-            Outcome::Confirmed => "confirmed",
-            Outcome::Handshake { .. } => "handshake",
-            Outcome::Ignored { .. } => "ignored",
-            Outcome::Unmatched { .. } => "unmatched",
-            Outcome::UnknownPath => "unknown_path",
-            Outcome::WrongMethod => "wrong_method",
-            Outcome::Refused { .. } => "refused",
-            Outcome::Unreadable { .. } => "unreadable",
-            Outcome::TooLarge { .. } => "too_large",
-            Outcome::Encoded => "encoded",
-            Outcome::Incomplete => "incomplete",
-            Outcome::TooMany { .. } => "too_many",
-            Outcome::Unavailable { .. } => "unavailable",
+            Outcome::Accepted { .. } => OutcomeLabel::Accepted,
+            Outcome::Queued { .. } => OutcomeLabel::Queued,
+            Outcome::Forwarded { .. } => OutcomeLabel::Forwarded,
+            Outcome::Pong => OutcomeLabel::Pong,
+            Outcome::Confirmed => OutcomeLabel::Confirmed,
+            Outcome::Handshake { .. } => OutcomeLabel::Handshake,
+            Outcome::Ignored { .. } => OutcomeLabel::Ignored,
+            Outcome::Unmatched { .. } => OutcomeLabel::Unmatched,
+            Outcome::UnknownPath => OutcomeLabel::UnknownPath,
+            Outcome::WrongMethod => OutcomeLabel::WrongMethod,
+            Outcome::Refused { .. } => OutcomeLabel::Refused,
+            Outcome::Unreadable { .. } => OutcomeLabel::Unreadable,
+            Outcome::TooLarge { .. } => OutcomeLabel::TooLarge,
+            Outcome::Encoded => OutcomeLabel::Encoded,
+            Outcome::Incomplete => OutcomeLabel::Incomplete,
+            Outcome::TooMany { .. } => OutcomeLabel::TooMany,
+            Outcome::Unavailable { .. } => OutcomeLabel::Unavailable,
         }
     }
 
@@ -205,7 +186,7 @@ impl Outcome {
 
     /// Returns the answer as JSON; none where the delivery is not verified.
     pub fn answer(&self) -> Option<String> {
-        let bare = Answer { outcome: self.label(), ..Answer::default() };
+        let bare = Answer { outcome: self.label().as_str(), ..Answer::default() };
         let answer = match self {
             Outcome::Accepted { event, targets, skipped, dry_run } => Answer {
                 dry_run: *dry_run,

@@ -4,8 +4,9 @@
 pub mod slot;
 mod slots;
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -18,7 +19,7 @@ use crate::backoff::growing_pause;
 use crate::flux::Target;
 use crate::journal::contents::{Contents, JournalChange};
 use crate::journal::{Journal, JournalCommit, NotDurable};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PatchResultLabel};
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
 pub trait Writer: Send + Sync {
@@ -53,12 +54,12 @@ pub enum WriteError {
 
 impl WriteError {
     /// The error's name, one of a closed set.
-    fn label(&self) -> &'static str {
+    fn label(&self) -> PatchResultLabel {
         match self {
-            WriteError::Temporary { .. } => "failure",
-            WriteError::Forbidden(_) => "forbidden",
-            WriteError::NotFound => "not_found",
-            WriteError::Rejected(_) => "rejected",
+            WriteError::Temporary { .. } => PatchResultLabel::Failure,
+            WriteError::Forbidden(_) => PatchResultLabel::Forbidden,
+            WriteError::NotFound => PatchResultLabel::NotFound,
+            WriteError::Rejected(_) => PatchResultLabel::Rejected,
         }
     }
 }
@@ -285,7 +286,11 @@ impl Queue {
                 PatchResult::Done
             }
             Err(err) => {
-                metrics.patch_failed(target.kind, if is_gone { "gone" } else { err.label() }, !is_gone);
+                metrics.patch_failed(
+                    target.kind,
+                    if is_gone { PatchResultLabel::Gone } else { err.label() },
+                    !is_gone,
+                );
                 let failures = |sort| slots.slot(target).map_or(0, |slot| slot.failures(sort));
                 after_failure(target, &err, is_gone, failures)
             }
@@ -298,7 +303,7 @@ impl Queue {
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots<JournalCommit>> {
-        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.slots.lock()
     }
 }
 

@@ -14,7 +14,7 @@ mod part_outcomes;
 mod read_part;
 mod summary;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::evaluation::{Evaluation, FilterTask, Found};
@@ -201,7 +201,7 @@ impl Receiver {
     /// Returns the kinds of which objects may exist that cannot be listed, each with the fix.
     pub fn unlistable(&self) -> Vec<String> {
         let Sink::Flux(objects) = &self.sink else { return Vec::new() };
-        let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
+        let inventory = objects.inventory.read();
         inventory.unlistable().map(|unlistable| unlistable.to_string()).collect()
     }
 }

@@ -22,6 +22,7 @@ use crate::delivery::{Delivery, Headers};
 use crate::endpoint::{Endpoint, HOOK_PREFIX};
 use crate::history::DeliveryRecord;
 use crate::listener::{self, ConnectionCounters, ListenerOptions, RunningServer};
+use crate::metrics::EndedConnectionLabel;
 use crate::outcome::Outcome;
 use crate::receive::Receipt;
 use crate::service::Service;
@@ -46,10 +47,10 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
     let log_throttle = web::Data::new(LogThrottle::default());
     let ended = |reason| service.metrics.ended_connections(reason);
     let counters = ConnectionCounters {
-        late: ended("late"),
-        displaced: ended("displaced"),
-        refused: ended("refused"),
-        head_too_long: ended("head_too_long"),
+        late: ended(EndedConnectionLabel::Late),
+        displaced: ended(EndedConnectionLabel::Displaced),
+        refused: ended(EndedConnectionLabel::Refused),
+        head_too_long: ended(EndedConnectionLabel::HeadTooLong),
     };
     listener::serve(listener, options, counters, move || {
         let app =
@@ -171,7 +172,7 @@ fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {
         level,
         endpoint:% = endpoint.name,
         source = endpoint.provider.name,
-        outcome = entry.outcome.label(),
+        outcome = entry.outcome.label().as_str(),
         status = entry.status,
         from:% = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
         key:% = key.unwrap_or("none"),

@@ -1,7 +1,8 @@
 //! One patch on one object: the annotation that asks Flux to reconcile.
 
+use parking_lot::RwLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -140,7 +141,7 @@ impl Writer for Annotator {
     }
 
     fn is_gone(&self, target: &Target) -> bool {
-        let held = self.inventory.read().unwrap_or_else(PoisonError::into_inner).contains(target);
+        let held = self.inventory.read().contains(target);
         !held && self.states.would_know(target)
     }
 }

@@ -1,8 +1,9 @@
 //! The connection to the API server: address, CA and credentials.
 
+use parking_lot::RwLock;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -69,19 +70,18 @@ impl ApiConnection {
 
     /// Returns a client over the shared connection pool.
     pub fn client(&self) -> Client {
-        self.shared.client.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.shared.client.read().0.clone()
     }
 
     /// Reads address, CA and credentials again, as after a 401 or where no answer comes any more.
     pub async fn reload_credentials(&self) {
-        let age = self.shared.client.read().unwrap_or_else(PoisonError::into_inner).1.elapsed();
+        let age = self.shared.client.read().1.elapsed();
         if age < RELOAD_PAUSE {
             return;
         }
         match connect(&self.shared.options).await {
             Ok(client) => {
-                *self.shared.client.write().unwrap_or_else(PoisonError::into_inner) =
-                    (client, Instant::now());
+                *self.shared.client.write() = (client, Instant::now());
                 log::info!("API server address and credentials reloaded");
             }
             Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot reload the credentials"),

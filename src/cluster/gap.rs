@@ -1,13 +1,12 @@
 //! Objects that were made or changed while nobody watched: a delivery about them may have been answered
 //! `unmatched`, and is never looked at again.
 
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::lock;
 use crate::flux::Target;
 
 /// A watch that is opened brings what has happened before at once. What it brings within this time
@@ -28,7 +27,7 @@ pub(super) struct MissedChanges {
 impl MissedChanges {
     /// Adds an object that may have changed while nobody watched.
     pub(super) fn add(&self, target: Target) {
-        lock(&self.targets).insert(target);
+        self.targets.lock().insert(target);
         self.added.notify_one();
     }
 
@@ -36,7 +35,7 @@ impl MissedChanges {
     pub(super) async fn take(&self) -> BTreeSet<Target> {
         loop {
             let added = self.added.notified();
-            let taken = std::mem::take(&mut *lock(&self.targets));
+            let taken = std::mem::take(&mut *self.targets.lock());
             if !taken.is_empty() {
                 return taken;
             }

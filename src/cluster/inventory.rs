@@ -1,7 +1,8 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Api;
@@ -14,7 +15,6 @@ use super::connection::ApiConnection;
 use super::gap::{Gap, MissedChanges};
 use super::kind_state::KindChange;
 use super::kind_states::KindStates;
-use super::lock;
 use super::resources::Resources;
 use super::watch::{Scope, WatchEvent, WatchedObject};
 use super::watch_driver::{
@@ -82,13 +82,13 @@ impl Watches {
     /// Watches this as well, until the process ends. From here on deliveries wait for what of it is not
     /// known yet.
     pub fn also_watch(&self, more: InventoryNeeds) {
-        let mut needs = lock(&self.needs);
+        let mut needs = self.needs.lock();
         for kind in more.kinds.into_iter().filter(|kind| needs.kinds.insert(*kind)) {
             self.states.add(kind);
         }
         for kind in more.read_by_filters.into_iter().filter(|kind| needs.read_by_filters.insert(*kind)) {
             self.states.need_filter_fields(kind);
-            lock(&self.outdated).insert(kind);
+            self.outdated.lock().insert(kind);
         }
         drop(needs);
         self.more_needs.notify_one();
@@ -113,10 +113,10 @@ impl Watches {
     pub async fn run(self: Arc<Watches>) {
         let mut running: BTreeMap<Kind, Vec<AbortHandle>> = BTreeMap::new();
         loop {
-            for kind in std::mem::take(&mut *lock(&self.outdated)) {
+            for kind in std::mem::take(&mut *self.outdated.lock()) {
                 running.remove(&kind).into_iter().flatten().for_each(|watch| watch.abort());
             }
-            let wanted = lock(&self.needs).kinds.clone();
+            let wanted = self.needs.lock().kinds.clone();
             for kind in wanted {
                 running.entry(kind).or_insert_with(|| self.start(kind));
             }
@@ -295,7 +295,7 @@ impl Watches {
             WatchEvent::Gone(object) => {
                 let target = object.target(kind);
                 self.follow_through.forget(&target);
-                lock(&self.faulty).remove(&target);
+                self.faulty.lock().remove(&target);
                 self.write().remove(&target);
             }
             WatchEvent::Unchanged => {}
@@ -327,7 +327,7 @@ impl Watches {
     }
 
     fn count(&self, kind: Kind) -> usize {
-        let objects = self.inventory.read().unwrap_or_else(PoisonError::into_inner).count(kind);
+        let objects = self.inventory.read().count(kind);
         self.metrics.inventory(kind, objects);
         objects
     }
@@ -342,8 +342,8 @@ impl Watches {
         let read = spec.and_then(|spec| Object::new(target.clone(), &spec));
         // Once for each object: whoever writes it can change it as often as they like.
         if read.is_ok() && ignored.is_none() {
-            lock(&self.faulty).remove(target);
-        } else if lock(&self.faulty).insert(target.clone()) {
+            self.faulty.lock().remove(target);
+        } else if self.faulty.lock().insert(target.clone()) {
             match &read {
                 Ok(_) => {
                     let field = ignored.unwrap_or_default();
@@ -367,11 +367,11 @@ impl Watches {
     }
 
     fn keeps_filter_fields(&self, kind: Kind) -> bool {
-        lock(&self.needs).read_by_filters.contains(&kind)
+        self.needs.lock().read_by_filters.contains(&kind)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Inventory> {
-        self.inventory.write().unwrap_or_else(PoisonError::into_inner)
+        self.inventory.write()
     }
 }
 

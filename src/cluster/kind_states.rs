@@ -1,13 +1,13 @@
 //! The states of all kinds that are watched, and whom their changes concern: the inventory, deliveries
 //! that wait, the start, and the metrics.
 
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use super::kind_state::{KindChange, KindState};
-use super::lock;
 use super::watch::Scope;
 use crate::flux::{Kind, Target};
 use crate::matching::{Inventory, KindCoverage};
@@ -47,7 +47,7 @@ impl KindStates {
     pub(super) fn add(&self, kind: Kind) {
         self.metrics.kind(kind);
         let states = self.scopes.iter().map(|scope| (scope.clone(), KindState::default()));
-        lock(&self.states).insert(kind, states.collect());
+        self.states.lock().insert(kind, states.collect());
         self.publish(kind);
     }
 
@@ -58,7 +58,7 @@ impl KindStates {
 
     /// Changes the state of a kind in one of the scopes.
     pub(super) fn apply(&self, kind: Kind, scope: &Scope, change: KindChange) {
-        if let Some(state) = lock(&self.states).get_mut(&kind).and_then(|states| states.get_mut(scope)) {
+        if let Some(state) = self.states.lock().get_mut(&kind).and_then(|states| states.get_mut(scope)) {
             state.apply(change);
         }
         self.publish(kind);
@@ -66,14 +66,14 @@ impl KindStates {
 
     /// Returns the state of a kind in one of the scopes.
     pub(super) fn get(&self, kind: Kind, scope: &Scope) -> KindState {
-        let states = lock(&self.states);
+        let states = self.states.lock();
         states.get(&kind).and_then(|states| states.get(scope)).cloned().unwrap_or_default()
     }
 
     /// Tells everyone whom the state of the kind concerns.
     fn publish(&self, kind: Kind) {
         let (coverage, is_settled, is_all_settled) = {
-            let states = lock(&self.states);
+            let states = self.states.lock();
             let Some(of_kind) = states.get(&kind) else { return };
             let all = || of_kind.values();
             let coverage = KindCoverage {
@@ -87,7 +87,7 @@ impl KindStates {
         let is_listable = coverage.unlistable.is_empty();
         self.metrics.inventory_listable(kind, is_listable);
         self.metrics.inventory_synced(kind, is_listable && is_settled && coverage.is_known);
-        if self.inventory.write().unwrap_or_else(PoisonError::into_inner).set_coverage(kind, coverage) {
+        if self.inventory.write().set_coverage(kind, coverage) {
             self.became_known.notify_one();
         }
         if is_all_settled {
@@ -97,7 +97,7 @@ impl KindStates {
 
     /// The kinds that cannot be listed somewhere.
     pub(super) fn unlistable_kinds(&self) -> BTreeSet<Kind> {
-        let states = lock(&self.states);
+        let states = self.states.lock();
         let unlistable = states
             .iter()
             .filter(|(_, scopes)| scopes.values().any(|state| state.unlistable_place().is_some()));
@@ -106,7 +106,7 @@ impl KindStates {
 
     /// Whether events of every kind can be matched.
     pub(super) fn is_all_known(&self) -> bool {
-        lock(&self.states).values().flat_map(BTreeMap::values).all(KindState::is_known)
+        self.states.lock().values().flat_map(BTreeMap::values).all(KindState::is_known)
     }
 
     /// Is notified whenever events can be matched that could not be before.
@@ -118,7 +118,7 @@ impl KindStates {
     pub(super) async fn all_settled(&self) {
         loop {
             let settled = self.settled.notified();
-            if lock(&self.states).values().flat_map(BTreeMap::values).all(KindState::is_settled) {
+            if self.states.lock().values().flat_map(BTreeMap::values).all(KindState::is_settled) {
                 return;
             }
             settled.await;
@@ -128,7 +128,7 @@ impl KindStates {
     /// Whether an object that the inventory does not hold does not exist: it would have been listed, or
     /// nobody looks there any more, since the journal remembers objects of an earlier `--namespaces`.
     pub(super) fn would_know(&self, target: &Target) -> bool {
-        let states = lock(&self.states);
+        let states = self.states.lock();
         let covering = |scope: &Scope| scope.covers(target);
         let is_listed = states
             .get(&target.kind)
@@ -140,7 +140,7 @@ impl KindStates {
 
     /// Whether the kind is gone from where the object would be.
     pub(super) fn is_kind_gone(&self, target: &Target) -> bool {
-        let states = lock(&self.states);
+        let states = self.states.lock();
         let mut of_kind = states.get(&target.kind).into_iter().flatten();
         of_kind.any(|(scope, state)| scope.covers(target) && state.is_gone())
     }

@@ -1,7 +1,7 @@
 //! Discovers the API version in which the API server serves each kind.
 
+use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
 
 use kube::Client;
 use kube::core::{ApiResource, GroupVersion};
@@ -18,7 +18,7 @@ pub(super) struct Resources {
 impl Resources {
     /// The resource of a kind, as found last.
     pub(super) fn get(&self, kind: Kind) -> Option<ApiResource> {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned()
+        self.served.read().get(&kind).cloned()
     }
 
     /// Asks the API server which version of the kind it serves, best first; `None` if none. What was
@@ -30,7 +30,7 @@ impl Resources {
     ) -> Result<Option<ApiResource>, kube::Error> {
         let found = find(client, kind).await?;
         if let Some(resource) = &found {
-            let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+            let mut served = self.served.write();
             served.insert(kind, resource.clone());
         }
         Ok(found)

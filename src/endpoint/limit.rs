@@ -1,7 +1,7 @@
 //! The limit of deliveries per minute of an endpoint. A delivery is charged after it was verified,
 //! so that strangers cannot use the limit up.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// A limit of deliveries per minute, all of which may come at once: a bucket that fills evenly.
@@ -58,7 +58,7 @@ impl RateLimit {
     pub fn charge(&self, now: Instant) -> Result<(), Duration> {
         let most = f64::from(self.per_minute);
         let per_second = most / REFILL_PERIOD.as_secs_f64();
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = self.bucket.lock();
         let elapsed = bucket.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
         bucket.tokens = (bucket.tokens + elapsed.as_secs_f64() * per_second).min(most);
         bucket.filled = Some(now);

@@ -1,7 +1,8 @@
 //! The registry of endpoints: their paths, who has which, and how the set is replaced while serving.
 
+use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -137,13 +138,13 @@ impl EndpointRegistry {
 
     /// Returns what is served now; it stays whole for whoever holds it.
     pub fn get(&self) -> Arc<Serving> {
-        Arc::clone(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.serving.read())
     }
 
     /// Serves the endpoints of another config. Returns the Receivers that cannot be served, since another
     /// endpoint has their path or name, each once for as long as that is so.
     pub fn replace(&self, serving: Serving) -> Vec<(Arc<Endpoint>, Conflict)> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         parts.from_config = serving.endpoints.list;
         parts.trusted_proxies = serving.trusted_proxies;
         self.put(&mut parts)
@@ -152,7 +153,7 @@ impl EndpointRegistry {
     /// Serves other Receivers. Returns those that cannot be served, each once for as long as that is so: a
     /// tenant can change a Receiver as often as they like.
     pub fn replace_receivers(&self, endpoints: Vec<Arc<Endpoint>>) -> Vec<(Arc<Endpoint>, Conflict)> {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         parts.from_receivers = endpoints;
         let conflicts = self.put(&mut parts);
         self.receivers_known.send_replace(true);
@@ -191,7 +192,7 @@ impl EndpointRegistry {
             conflicts.push((endpoint, Conflict::OtherPath(holder)));
         }
         let serving = Serving { endpoints, trusted_proxies: parts.trusted_proxies.clone() };
-        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serving);
+        *self.serving.write() = Arc::new(serving);
         let names = |(endpoint, conflict): &(Arc<Endpoint>, Conflict)| {
             (Arc::clone(&endpoint.name), Arc::clone(&conflict.holder().name))
         };

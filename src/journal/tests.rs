@@ -1,4 +1,4 @@
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::contents::JournalOrigin;
 use super::store::{JOURNAL_FILE, JournalFolder};
@@ -170,7 +170,7 @@ struct DiskState {
 
 impl Disk {
     fn mend_and_lose(&self, target: &Target) {
-        let mut state = self.state.lock().expect("a lock");
+        let mut state = self.state.lock();
         state.is_broken = false;
         state.contents.pending.remove(target);
     }
@@ -183,7 +183,7 @@ struct DiskStore {
 
 impl JournalMedium for Disk {
     fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError> {
-        let mut state = self.state.lock().expect("a lock");
+        let mut state = self.state.lock();
         if state.is_broken {
             return Err(OpenError::Unusable("no space left".to_owned()));
         }
@@ -195,7 +195,7 @@ impl JournalMedium for Disk {
 
 impl JournalStore for DiskStore {
     fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String> {
-        let mut state = self.disk.state.lock().expect("a lock");
+        let mut state = self.disk.state.lock();
         if state.is_broken || state.opened != self.opened {
             return Err("no space left".to_owned());
         }
@@ -213,7 +213,7 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
         Ok(())
     );
 
-    disk.state.lock().expect("a lock").is_broken = true;
+    disk.state.lock().is_broken = true;
     journal.write_later([JournalChange::Settle(target("a"), 1)]);
     assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Err(NotDurable));
     assert!(!journal.is_writable());
@@ -227,7 +227,7 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(journal.is_writable(), "without anyone who writes");
-    let pending: Vec<Target> = disk.state.lock().expect("a lock").contents.pending.keys().cloned().collect();
+    let pending: Vec<Target> = disk.state.lock().contents.pending.keys().cloned().collect();
     assert_eq!(pending, [target("b")], "what was promised is there, what had ended is not");
     assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Ok(()));
 }
@@ -235,14 +235,14 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
 #[tokio::test]
 async fn an_absence_is_remembered_although_its_commit_fails() {
     let disk = Disk::default();
-    disk.state.lock().expect("a lock").contents.origin = JournalOrigin::Kept;
+    disk.state.lock().contents.origin = JournalOrigin::Kept;
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
-    disk.state.lock().expect("a lock").is_broken = true;
+    disk.state.lock().is_broken = true;
     journal.write_later([JournalChange::WasAbsent]);
     assert_eq!(kept(&journal, vec![JournalChange::Alive(1)]).await, Err(NotDurable));
-    disk.state.lock().expect("a lock").is_broken = false;
+    disk.state.lock().is_broken = false;
     while kept(&journal, vec![JournalChange::Alive(2)]).await.is_err() {}
-    assert_eq!(disk.state.lock().expect("a lock").contents.origin, JournalOrigin::KeptAfterAbsence);
+    assert_eq!(disk.state.lock().contents.origin, JournalOrigin::KeptAfterAbsence);
 }
 
 /// Two first starts in one folder: one has the journal, and the other one is refused.

@@ -1,9 +1,10 @@
 //! Patterns and version ranges that people write into objects: kept as text, and made usable when an
 //! event asks. In a cluster of many tenants, what a pattern costs is for flux-recv to bound.
 
+use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -54,7 +55,7 @@ impl Pattern {
 fn compiled(text: &str, budget: &CompileBudget) -> Option<Arc<Regex>> {
     type Cache = HashMap<Box<str>, Option<Arc<Regex>>>;
     static PATTERN_CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
-    let lock = || PATTERN_CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || PATTERN_CACHE.lock();
     if let Some(found) = lock().get(text) {
         return found.clone();
     }

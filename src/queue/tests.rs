@@ -1,5 +1,5 @@
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use super::*;
 use crate::flux::Kind;
@@ -17,11 +17,11 @@ struct Script {
 impl Writer for Script {
     fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>> {
         Box::pin(async move {
-            self.requests.lock().expect("a lock").push((target.name.clone(), Instant::now()));
+            self.requests.lock().push((target.name.clone(), Instant::now()));
             tokio::time::sleep(self.takes).await;
             let nth = self.requests_of(&target.name).len();
             assert!(target.name != "panics" || nth > 1, "a bug in the writer");
-            match self.answers.lock().expect("a lock").get_mut(&target.name).and_then(Vec::pop) {
+            match self.answers.lock().get_mut(&target.name).and_then(Vec::pop) {
                 Some(err) => Err(err),
                 None => Ok(()),
             }
@@ -29,13 +29,13 @@ impl Writer for Script {
     }
 
     fn is_gone(&self, target: &Target) -> bool {
-        self.gone.lock().expect("a lock").contains(&target.name)
+        self.gone.lock().contains(&target.name)
     }
 }
 
 impl Script {
     fn requests_of(&self, name: &str) -> Vec<Instant> {
-        self.requests.lock().expect("a lock").iter().filter(|(of, _)| of == name).map(|(_, at)| *at).collect()
+        self.requests.lock().iter().filter(|(of, _)| of == name).map(|(_, at)| *at).collect()
     }
 }
 
@@ -142,8 +142,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
     let _ = queue.want(&targets(200));
     assert!(began.elapsed() < Duration::from_millis(200), "the answer does not wait");
     rest(&queue).await;
-    let took: Vec<Duration> =
-        script.requests.lock().expect("a lock").iter().map(|(_, at)| at.duration_since(began)).collect();
+    let took: Vec<Duration> = script.requests.lock().iter().map(|(_, at)| at.duration_since(began)).collect();
     assert_eq!(took.len(), 200);
     let in_first_half = took.iter().filter(|after| after.as_millis() < 400).count();
     assert!((50..150).contains(&in_first_half), "{in_first_half} of 200 in the first half");
@@ -152,7 +151,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
     let began = Instant::now();
     let _ = queue.want(&targets(MAX_UNSPREAD_TARGETS));
     rest(&queue).await;
-    let last = script.requests.lock().expect("a lock").iter().map(|(_, at)| *at).max().expect("requests");
+    let last = script.requests.lock().iter().map(|(_, at)| *at).max().expect("requests");
     assert!(last.duration_since(began) < Duration::from_millis(400));
 }
 
@@ -169,7 +168,7 @@ async fn patches_in_flight_are_bounded_and_limited_in_time() {
     let (queue, script) = start(pace, Script { takes: Duration::from_secs(3600), ..Script::default() });
     let _ = queue.want(&[target("a"), target("b"), target("c")]);
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(script.requests.lock().expect("a lock").len(), 2);
+    assert_eq!(script.requests.lock().len(), 2);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!script.requests_of("c").is_empty(), "the third waits for a place, not for an answer");
     assert_eq!(queue.pending_targets().len(), 3);
@@ -183,7 +182,7 @@ async fn a_kind_that_hangs_leaves_half_of_the_patches_to_the_others() {
     let (queue, script) = start(pace, script);
     let _ = queue.want(&[target("a"), target("b"), target("c"), target("d")]);
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(script.requests.lock().expect("a lock").len(), 2);
+    assert_eq!(script.requests.lock().len(), 2);
     let other = Target { kind: Kind::Bucket, ..target("other") };
     let _ = queue.want(&[other]);
     tokio::time::sleep(Duration::from_millis(50)).await;

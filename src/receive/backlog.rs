@@ -1,7 +1,8 @@
 //! Deliveries that cannot be matched yet: the objects of the cluster are not known, or the filters of
 //! their endpoint have used up their CPU time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -215,7 +216,7 @@ impl Backlog {
     }
 
     fn lock(&self) -> MutexGuard<'_, BacklogState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests objects whose deliveries may have been missed.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Receiver, Sink};
@@ -44,7 +44,7 @@ impl Receiver {
         let Sink::Flux(objects) = &self.sink else { return Ok(()) };
         let mut targets = BTreeSet::new();
         {
-            let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            let inventory = objects.inventory.read();
             for endpoint in endpoints {
                 targets.extend(matching::all_of(&inventory, endpoint.provider.subjects, &endpoint.selection));
             }

@@ -1,6 +1,7 @@
 //! Evaluates the filters of an endpoint, and matches what they let through.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use parking_lot::RwLock;
+use std::sync::Arc;
 
 use crate::event::Event;
 use crate::expression::Expression;
@@ -78,7 +79,7 @@ pub(super) fn find(
     facts: &Facts,
 ) -> Found {
     let (candidates, is_complete) = {
-        let inventory = inventory.read().unwrap_or_else(PoisonError::into_inner);
+        let inventory = inventory.read();
         let candidates = matching::candidates(&inventory, events, selection);
         (candidates, matching::can_tell(&inventory, events, selection))
     };

@@ -1,9 +1,10 @@
 //! Evaluates filters on a thread of its own, so that none of them can hold up an HTTP worker, and
 //! bounds the CPU time that the filters of one endpoint may take.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -150,12 +151,12 @@ impl JobQueue {
             if let Some(job) = turns.next() {
                 return Some(job);
             }
-            turns = self.added.wait(turns).unwrap_or_else(PoisonError::into_inner);
+            self.added.wait(&mut turns);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock()
     }
 }
 
@@ -198,7 +199,7 @@ impl CpuBudget {
 type Budgets = Mutex<HashMap<Arc<str>, CpuBudget>>;
 
 fn lock(budgets: &Budgets) -> MutexGuard<'_, HashMap<Arc<str>, CpuBudget>> {
-    budgets.lock().unwrap_or_else(PoisonError::into_inner)
+    budgets.lock()
 }
 
 fn has_budget(budgets: &Budgets, endpoint: &Arc<str>, now: Instant) -> bool {
@@ -260,16 +261,13 @@ mod tests {
         for (endpoint, jobs) in [("greedy", 3), ("other", 1), ("third", 2)] {
             for _ in 0..jobs {
                 let done = Arc::clone(&done);
-                queue.push(
-                    &Arc::from(endpoint),
-                    Box::new(move || done.lock().expect("a lock").push(endpoint)),
-                );
+                queue.push(&Arc::from(endpoint), Box::new(move || done.lock().push(endpoint)));
             }
         }
         while let Some(job) = queue.lock().next() {
             job();
         }
-        assert_eq!(*done.lock().expect("a lock"), ["greedy", "other", "third", "greedy", "third", "greedy"]);
+        assert_eq!(*done.lock(), ["greedy", "other", "third", "greedy", "third", "greedy"]);
         assert!(queue.lock().jobs.is_empty());
     }
 

@@ -1,6 +1,7 @@
 //! The Flux objects of a cluster as the destination of events.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use parking_lot::RwLock;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::backlog::{Backlog, BacklogAnswer, QueuedEvents};
@@ -122,7 +123,7 @@ impl FluxObjects {
     /// Takes note of what the events say about tags, also where a limit refuses the delivery.
     pub(super) fn remember_digests(&self, events: &[Event], matched: &MatchResult) {
         if events.iter().any(|event| matches!(event, Event::Image(_))) {
-            let inventory = self.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            let inventory = self.inventory.read();
             matching::remember_digests(&inventory, events, matched);
         }
     }

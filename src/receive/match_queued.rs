@@ -1,6 +1,6 @@
 //! Matches queued deliveries once their kinds are known and their filters have CPU time.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -56,7 +56,7 @@ impl Receiver {
             return true;
         }
         let ready = {
-            let inventory = objects.inventory.read().unwrap_or_else(PoisonError::into_inner);
+            let inventory = objects.inventory.read();
             objects.backlog.take(MAX_MATCHED_AT_ONCE, |waiting| {
                 let has_filters = has_filters(waiting.condition.as_ref(), &waiting.selection);
                 matching::can_tell(&inventory, &waiting.events, &waiting.selection)
@@ -101,7 +101,7 @@ impl Receiver {
                 Err(reason) => (Outcome::ignored(reason), None),
             };
             log::info!(
-                endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label(),
+                endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label().as_str(),
                 detail:% = outcome.detail();
                 "queued delivery matched"
             );

@@ -1,7 +1,8 @@
 //! Limits log lines about what strangers can cause. Their deliveries are verified each time all the same.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Lines per endpoint and period.
@@ -23,7 +24,7 @@ struct Period {
 impl LogThrottle {
     /// Admits a line, with how many were suppressed in the period before; none if it is to be suppressed.
     pub(super) fn admit(&self, endpoint: &Arc<str>, now: Instant) -> Option<u64> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self.endpoints.lock();
         if !endpoints.contains_key(endpoint) {
             endpoints.insert(Arc::clone(endpoint), Period { began: now, logged: 0, suppressed: 0 });
         }

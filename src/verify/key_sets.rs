@@ -1,7 +1,8 @@
 //! The public keys of token issuers, fetched when they are needed and kept.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -115,13 +116,13 @@ impl KeySets {
             KeySetSource::At(address) => (false, Trust::Operator, address),
             KeySetSource::IssuedBy(address, trust) => (true, trust, address),
         };
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.sets.lock();
         Arc::clone(sets.entry((is_issuer, trust, address.to_owned())).or_default())
     }
 
     /// Drops the keys of issuers that are not named any more.
     pub(super) fn retain(&self, is_named: impl Fn(&str) -> bool) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.sets.lock();
         sets.retain(|(is_issuer, _, address), _| !is_issuer || is_named(address));
     }
 }
@@ -208,7 +209,7 @@ async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str, trust: Trust) ->
 }
 
 fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
-    cache.lock().unwrap_or_else(PoisonError::into_inner)
+    cache.lock()
 }
 
 #[cfg(test)]

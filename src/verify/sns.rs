@@ -2,8 +2,9 @@
 //! names.
 //! <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -210,7 +211,7 @@ impl Certificates {
     /// The slot of an address. Where there are too many, the oldest without a certificate gives way, then
     /// the oldest of all: SNS has a new certificate every year or so.
     fn slot(&self, url: &str) -> Result<Arc<CertificateSlot>, Refusal> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(url) {
             return Ok(Arc::clone(slot));
         }

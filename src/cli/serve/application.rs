@@ -25,7 +25,6 @@ use crate::journal::Journal;
 use crate::listener::{self, RunningServer};
 use crate::matching::Inventory;
 use crate::metrics::{EndpointLabelSet, Metrics};
-use crate::outcome;
 use crate::queue::Queue;
 use crate::receive::Receiver;
 use crate::reload::ConfigWatcher;
@@ -237,7 +236,6 @@ pub(super) fn shown(endpoint: &Endpoint) -> EndpointLabelSet<'_> {
     EndpointLabelSet {
         name,
         source: provider.name,
-        outcomes: &outcome::OUTCOME_LABELS,
         is_one_of_many,
         keys: endpoint.key_names().cloned().collect(),
     }

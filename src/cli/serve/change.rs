@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::announce::announce_endpoint;
 use super::application::shown;
 use crate::cluster::inventory::Watches;
-use crate::endpoint::Endpoint;
 use crate::endpoint::registry::{Conflict, EndpointRegistry, Serving};
+use crate::endpoint::{Endpoint, EndpointId};
 use crate::flux::needs::InventoryNeeds;
 use crate::service::Service;
 
@@ -26,8 +26,8 @@ pub(super) fn put_in_force(
     let before = service.registry.get();
     let conflicts = replace(&service.registry);
     let now = service.registry.get();
-    let known: HashSet<*const Endpoint> = before.endpoints.iter().map(Arc::as_ptr).collect();
-    for endpoint in now.endpoints.iter().filter(|endpoint| !known.contains(&Arc::as_ptr(endpoint))) {
+    let known: HashSet<EndpointId> = before.endpoints.iter().map(|endpoint| endpoint.id()).collect();
+    for endpoint in now.endpoints.iter().filter(|endpoint| !known.contains(&endpoint.id())) {
         service.metrics.show(&shown(endpoint));
         announce_endpoint(endpoint);
     }

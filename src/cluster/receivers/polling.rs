@@ -1,8 +1,9 @@
 //! Looks at Secrets in turns, where there are too many for a watch each: a cluster of many tenants has
 //! thousands of Receivers, and each watch is a connection's worth of memory here and at the API server.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -11,7 +12,6 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::connection::ApiConnection;
-use super::super::lock;
 use super::super::watch::{Scope, Watch, WatchEvent};
 use super::objects::{SecretObject, secrets};
 use super::watches::ReceiverChange;
@@ -45,7 +45,7 @@ impl Polling {
 
     /// Looks at these from now on; at new ones at once.
     pub(super) fn poll(&self, names: BTreeSet<NamespacedName>) {
-        let mut named = lock(&self.named);
+        let mut named = self.named.lock();
         if *named != names {
             *named = names;
             self.changed.notify_one();
@@ -77,7 +77,7 @@ async fn look_in_turns(
                 schedule.ended(name, is_readable, Instant::now());
                 drop(tell.send(change));
             }
-            () = changed.notified() => schedule.set(lock(named).clone()),
+            () = changed.notified() => schedule.set(named.lock().clone()),
             () = until(next) => {}
         }
     }
