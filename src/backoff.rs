@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A pause that doubles with every failure before this one, up to the longest, and varies by a
+/// A pause that doubles with every failure before this one, up to the maximum, and varies by a
 /// quarter either way so that a herd disperses.
 pub fn growing_pause(first: Duration, longest: Duration, failures_before: u32) -> Duration {
     let doubled = first.saturating_mul(1_u32.checked_shl(failures_before).unwrap_or(u32::MAX)).min(longest);

@@ -20,7 +20,7 @@ use crate::cluster::connection::ClusterOptions;
 use crate::telemetry::{self, LogFormat};
 
 /// Webhook receiver for Flux: verifies webhooks of Git hosts and registries, finds the Flux objects that they concern, and
-/// asks Flux to reconcile exactly those.
+/// requests the reconciliation of exactly those.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -169,7 +169,7 @@ fn with_causes(err: &anyhow::Error) -> String {
     text
 }
 
-/// Writes to stdout. A reader that has gone away, as with `| head`, is no mistake.
+/// Writes to stdout. A reader that has gone away, as with `| head`, is not an error.
 fn say(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(err.into()),
@@ -183,46 +183,28 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Reads `8s`, `1m30s`, `500ms` or a bare number of seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     let length = read_duration(text)?;
-    match length <= MAX_DURATION {
-        true => Ok(length),
-        false => Err(format!("`{text}` is longer than a day")),
-    }
+    anyhow::ensure!(length <= MAX_DURATION, "`{text}` is longer than a day");
+    Ok(length)
 }
 
 /// A length of time, or none for `never`. clap takes a bare `Option` for an argument that may be missing.
 type OptionalDuration = std::option::Option<Duration>;
 
 /// Reads a length of time, or `never`.
-fn parse_duration_or_never(text: &str) -> Result<OptionalDuration, String> {
+fn parse_duration_or_never(text: &str) -> anyhow::Result<OptionalDuration> {
     if text == "never" { Ok(None) } else { parse_duration(text).map(Some) }
 }
 
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn read_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is not a duration"));
-    }
-    let refuse = || format!("`{text}` is not a duration; write it like 8s, 500ms or 1m30s");
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refuse)?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
-        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
-        let seconds = match &rest[digits..unit_end] {
-            "ms" => number / 1000.0,
-            "s" => number,
-            "m" => number * 60.0,
-            "h" => number * 3600.0,
-            _ => return Err(refuse()),
-        };
-        total += Duration::try_from_secs_f64(seconds).map_err(|_| refuse())?;
-        rest = &rest[unit_end..];
-    }
-    if text.is_empty() { Err(refuse()) } else { Ok(total) }
+fn read_duration(text: &str) -> anyhow::Result<Duration> {
+    let read = match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => text.parse().ok().and_then(|length: jiff::SignedDuration| length.try_into().ok()),
+    };
+    read.ok_or_else(|| anyhow::anyhow!("`{text}` is not a duration; write it like 8s, 500ms or 1m30s"))
 }
 
 #[cfg(test)]
@@ -241,7 +223,7 @@ mod tests {
         for (text, millis) in
             [("8s", 8000), ("8", 8000), ("0.5", 500), ("500ms", 500), ("1m30s", 90_000), ("0", 0)]
         {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert_eq!(parse_duration(text).ok(), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "8x", "-1", "8s3", "x", "1e19", "25h", "inf"] {
             assert!(parse_duration(text).is_err(), "{text}");

@@ -13,7 +13,7 @@ mod resources;
 mod watch;
 mod watch_driver;
 
-/// An API error in a line: what the API server says, or what kept us from asking it.
+/// An API error in a line: what the API server says, or why it was not reached.
 fn describe(err: &kube::Error) -> String {
     match err {
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),

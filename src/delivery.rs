@@ -1,4 +1,4 @@
-//! One HTTP request to a hook path, before anyone knows whether to believe it.
+//! One HTTP request to a hook path, before it is verified.
 
 use std::borrow::Cow;
 

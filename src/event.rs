@@ -53,7 +53,7 @@ pub enum Subject {
 pub struct GitEvent {
     /// Every URL that the provider gives for the repository, or that follows from what it gives.
     pub repository: Vec<RepositoryUrl>,
-    /// The SSH URL as the provider writes it, if it gives one: what Flux v1 is told.
+    /// The SSH URL as the provider writes it, if it gives one: what Flux v1 gets.
     pub ssh_url: Option<String>,
     /// What changed in it.
     pub changes: GitChanges,
@@ -90,7 +90,7 @@ pub struct RefChange {
 pub struct ImageEvent {
     /// Every name under which the repository may be known (a registry can have several hosts).
     pub names: Vec<ImageName>,
-    /// The repository as the provider writes it, without tag: what Flux v1 is told.
+    /// The repository as the provider writes it, without tag: what Flux v1 gets.
     pub written: String,
     /// The tags concerned; empty when the provider names none.
     pub tags: Vec<String>,

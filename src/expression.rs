@@ -15,7 +15,6 @@ mod meter;
 mod table;
 mod variables;
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +23,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use cel::common::ast::IdedExpr;
 use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, Program, extensions};
+use parking_lot::Mutex;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -78,7 +78,7 @@ impl From<BudgetExhausted> for EvaluationError {
     }
 }
 
-/// The longest expression, in bytes.
+/// The maximum length of an expression, in bytes.
 const MAX_EXPRESSION_BYTES: usize = 4096;
 
 /// Room for the parser on the longest expression, whatever it repeats; only what is used is taken.
@@ -131,7 +131,7 @@ impl Expression {
     /// Whether the condition holds. Charges the budget.
     ///
     /// # Errors
-    /// When it comes to no result, to another one than true or false, or to the end of the budget.
+    /// When it fails, when the result is not a boolean, or when the budget is exhausted.
     pub fn holds(&self, variables: &Variables<'_>, budget: &Budget) -> Result<bool, EvaluationError> {
         match self.evaluate(variables, budget)? {
             cel::Value::Bool(holds) => Ok(holds),

@@ -1,5 +1,5 @@
 //! What expressions read of a delivery: `event`, `req`, `headers` and `claims`. Gathered only where
-//! an expression asks for it.
+//! an expression reads it.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::event::{Event, GitChanges};
 use crate::expression::{Budget, EvaluationError, Expression, Variable, VariableName, Variables};
 
-/// What is known about a delivery beside its events; nothing where nobody asks.
+/// What filters can read of a delivery beside its events; empty where there are none.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Facts(Option<Box<FactSources>>);
 
@@ -41,6 +41,15 @@ pub const DELIVERY_VARIABLES: &[VariableName] =
 pub const RESOURCE_VARIABLES: &[VariableName] =
     &[VariableName::Event, VariableName::Req, VariableName::Headers, VariableName::Claims, VariableName::Res];
 
+/// A body that filters do not read, since that would take too much memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableBody {
+    #[error("the body has {length} bytes, filters read `req` of up to {max}")]
+    TooLong { length: usize, max: usize },
+    #[error("the body has more than {max} values")]
+    TooManyValues { max: usize },
+}
+
 impl Facts {
     /// Of a delivery whose event has this name.
     pub fn named(name: String) -> Facts {
@@ -48,10 +57,10 @@ impl Facts {
     }
 
     /// With the body as JSON text, or why filters cannot read it.
-    pub fn with_request(self, body: Result<String, String>) -> Facts {
+    pub fn with_request(self, body: Result<String, UnreadableBody>) -> Facts {
         let request = match body {
             Ok(json) => LazyVariable { json: Some(json), ..LazyVariable::default() },
-            Err(why) => LazyVariable { missing: Some(why), ..LazyVariable::default() },
+            Err(why) => LazyVariable { missing: Some(why.to_string()), ..LazyVariable::default() },
         };
         self.with(|gathered| gathered.request = request)
     }
@@ -107,7 +116,7 @@ impl Facts {
     /// of this condition.
     ///
     /// # Errors
-    /// When it comes to no result, which counts as if it did not hold.
+    /// When it fails, which counts as if it did not hold.
     pub fn hold(
         &self,
         condition: &Expression,
@@ -168,7 +177,7 @@ impl LazyVariable {
 }
 
 /// The normal form: every kind has `type` and `name`, and each kind fields of its own. What is not
-/// there is an empty text, so that filters need not ask.
+/// there is an empty text, so that filters need no `has`.
 fn in_normal_form(event: &Event, name: &str) -> Value {
     match event {
         Event::Git(git) => {
@@ -213,7 +222,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_to_those_who_ask() {
-        let facts = Facts::named("s3:Put".to_owned()).with_request(Err("the body is too long".to_owned()));
+        let facts =
+            Facts::named("s3:Put".to_owned()).with_request(Err(UnreadableBody::TooManyValues { max: 1 }));
         let event = facts.event_variable(&Event::Bucket(BucketEvent {
             name: "flux".to_owned(),
             service: BucketService::Aws,
@@ -225,7 +235,7 @@ mod tests {
             facts.hold(&condition, &event, None, &Budget::default()).map_err(|err| err.to_string())
         };
         assert_eq!(hold("event.name == 's3:Put' && event.keys.exists(key, key.startsWith('a/'))"), Ok(true));
-        assert_eq!(hold("req.x == 1"), Err("the body is too long".to_owned()));
+        assert_eq!(hold("req.x == 1"), Err("the body has more than 1 values".to_owned()));
         assert_eq!(hold("size(headers) == 0 && size(claims) == 0"), Ok(true));
     }
 

@@ -1,4 +1,4 @@
-//! What an endpoint wants to hear of: decided before anything is matched.
+//! The filter of an endpoint: decides which events are matched at all.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -6,7 +6,7 @@ use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
 use crate::expression::{Budget, Expression};
 use crate::facts::Facts;
 
-/// What an endpoint wants to hear of; empty parts want everything.
+/// The events that an endpoint accepts; a part that is absent accepts all.
 #[derive(Debug, Default)]
 pub struct Filter {
     /// The provider's own names of events.
@@ -17,7 +17,7 @@ pub struct Filter {
     pub images: Option<Globs>,
     /// Files of which one has to have changed, where the provider says which have.
     pub paths: Option<Globs>,
-    /// What has to hold of an event.
+    /// The condition on an event.
     pub condition: Option<Expression>,
 }
 
@@ -34,6 +34,15 @@ pub struct Globs {
 pub struct BadGlob {
     pattern: String,
     why: String,
+}
+
+/// No event of a delivery got through a filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{summary}: {why}")]
+pub struct FilteredOut {
+    /// The first event, in a line.
+    summary: String,
+    why: &'static str,
 }
 
 impl Globs {
@@ -92,8 +101,8 @@ impl Filter {
     /// Leaves of the events what the endpoint accepts.
     ///
     /// # Errors
-    /// When nothing is left; returns the reason.
-    pub fn narrow(&self, events: Vec<Event>) -> Result<Vec<Event>, String> {
+    /// When nothing is left.
+    pub fn narrow(&self, events: Vec<Event>) -> Result<Vec<Event>, FilteredOut> {
         let events = self.narrow_names(events)?;
         let Some(paths) = &self.paths else { return Ok(events) };
         // Where a push does not say which files it changes, any of them may be meant.
@@ -101,20 +110,23 @@ impl Filter {
         match events.iter().all(is_elsewhere) {
             true => {
                 let summary = events.first().map(Event::summary).unwrap_or_default();
-                Err(format!("{summary}: none of the endpoint's `paths` has changed"))
+                Err(FilteredOut { summary, why: "none of the endpoint's `paths` has changed" })
             }
             false => Ok(events),
         }
     }
 
-    fn narrow_names(&self, events: Vec<Event>) -> Result<Vec<Event>, String> {
+    fn narrow_names(&self, events: Vec<Event>) -> Result<Vec<Event>, FilteredOut> {
         if self.refs.is_none() && self.images.is_none() {
             return Ok(events);
         }
         let summary = events.first().map(Event::summary).unwrap_or_default();
         let left: Vec<Event> = events.into_iter().filter_map(|event| self.narrow_one(event)).collect();
         match left.is_empty() {
-            true => Err(format!("{summary}: the endpoint wants other refs or images")),
+            true => Err(FilteredOut {
+                summary,
+                why: "none of the refs or images passes the endpoint's `refs` and `images`",
+            }),
             false => Ok(left),
         }
     }
@@ -144,17 +156,17 @@ impl Filter {
     }
 }
 
-/// Returns the events for which the condition holds. Where it comes to no result it does not hold, and
+/// Returns the events for which the condition holds. Where it fails it does not hold, and
 /// `failed` is told.
 ///
 /// # Errors
-/// When nothing is left; says why.
+/// When nothing is left.
 pub fn fulfilling(
     condition: &Expression,
     events: Vec<Event>,
     facts: &Facts,
     failed: &mut dyn FnMut(String),
-) -> Result<Vec<Event>, String> {
+) -> Result<Vec<Event>, FilteredOut> {
     let summary = events.first().map(Event::summary).unwrap_or_default();
     let budget = Budget::default();
     let mut holds = |event: &Event| {
@@ -165,7 +177,7 @@ pub fn fulfilling(
     };
     let left: Vec<Event> = events.into_iter().filter(|event| holds(event)).collect();
     match left.is_empty() {
-        true => Err(format!("{summary}: the endpoint's `filter` is false")),
+        true => Err(FilteredOut { summary, why: "the endpoint's `filter` is false" }),
         false => Ok(left),
     }
 }
@@ -207,7 +219,7 @@ mod tests {
     fn left(filter: &Filter, events: Vec<Event>) -> String {
         match filter.narrow(events) {
             Ok(events) => events.iter().map(Event::summary).collect::<Vec<_>>().join("; "),
-            Err(reason) => reason,
+            Err(none_left) => none_left.to_string(),
         }
     }
 
@@ -221,7 +233,7 @@ mod tests {
         assert_eq!(left(&filter, vec![push(&tags)]), "push to github.com/org/app refs/tags/v1.2");
         assert_eq!(
             left(&filter, vec![push(&[GitRef::branch("other")])]),
-            "push to github.com/org/app other: the endpoint wants other refs or images"
+            "push to github.com/org/app other: none of the refs or images passes the endpoint's `refs` and `images`"
         );
         assert_eq!(left(&filter, vec![image("ghcr.io/org/app")]), "push of ghcr.io/org/app");
     }

@@ -1,4 +1,4 @@
-//! The Flux kinds that flux-recv asks to reconcile: one table.
+//! The Flux kinds that flux-recv requests: one table.
 //!
 //! Watches, access checks, the RBAC test and the documents' tables are made from it.
 
@@ -12,6 +12,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+
+use crate::field_error::FieldError;
 
 /// A kind of Flux object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,7 +63,7 @@ pub struct KindInfo {
     /// Versions whose fields matching can read, best first.
     pub versions: &'static [&'static str],
     /// The fields of `spec` that matching reads, for the documentation. None where no payload is ever
-    /// about the kind: it is watched and asked only where an endpoint's `resources` name it.
+    /// about the kind: it is watched and requested only where an endpoint's `resources` name it.
     pub reads: Option<&'static str>,
 }
 
@@ -227,15 +229,15 @@ impl fmt::Display for Target {
     }
 }
 
-/// The annotation that asks a Flux controller to reconcile now: any new value does.
+/// The annotation that requests reconciliation: any new value does.
 /// <https://fluxcd.io/flux/components/source/gitrepositories/#triggering-a-reconcile>
 pub const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
 /// How far Flux has come with an object: what follow-through reads beside its spec.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The value of the annotation that asks for a reconcile.
-    pub requested: Option<Box<str>>,
+    /// A hash of the annotation that requests reconciliation, to tell one request from the next; 0 for none.
+    pub requested: u64,
     /// Whether the controller has handled that request.
     pub handled: bool,
     /// The commit ID or digest that Flux has fetched, in hex.
@@ -254,7 +256,7 @@ impl Progress {
     pub fn new(requested: Option<&str>, handled: Option<&str>, revision: Option<&str>) -> Progress {
         let is_short = |text: &&str| text.len() <= MAX_PROGRESS_BYTES;
         Progress {
-            requested: requested.filter(is_short).map(Box::from),
+            requested: requested.map(hash_of).unwrap_or_default(),
             handled: requested.is_some() && requested == handled,
             revision: revision.map(revision_hash).filter(is_short).map(Box::from),
             artifact: 0,
@@ -264,10 +266,14 @@ impl Progress {
     /// The same with `status.artifact.revision` and `status.artifact.digest`, by which one artifact is told
     /// from the next.
     pub fn with_artifact(self, revision: Option<&str>, digest: Option<&str>) -> Progress {
-        let mut hasher = DefaultHasher::new();
-        (revision, digest).hash(&mut hasher);
-        Progress { artifact: hasher.finish(), ..self }
+        Progress { artifact: hash_of((revision, digest)), ..self }
     }
+}
+
+fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The hash in a revision: `main@sha1:…`, `refs/heads/main@sha1:…`, `sha1:…`, `tag@sha256:…`, and
@@ -294,10 +300,10 @@ impl Spec {
     ///
     /// # Errors
     /// When a field that matching needs is missing or of another type; the error names the field.
-    pub fn read(kind: Kind, spec: Option<&RawValue>) -> Result<Spec, String> {
-        fn typed<'t, T: Deserialize<'t>>(spec: &'t str) -> Result<T, String> {
+    pub fn read(kind: Kind, spec: Option<&RawValue>) -> Result<Spec, FieldError> {
+        fn typed<'t, T: Deserialize<'t>>(spec: &'t str) -> Result<T, FieldError> {
             let deserializer = &mut serde_json::Deserializer::from_str(spec);
-            serde_path_to_error::deserialize(deserializer).map_err(|err| format!("spec.{err}"))
+            serde_path_to_error::deserialize(deserializer).map_err(|err| FieldError::from_serde("spec", err))
         }
         let spec = spec.map_or("null", RawValue::get);
         Ok(match kind {
@@ -397,7 +403,7 @@ pub struct OciRepositoryRef {
     pub digest: Option<String>,
     /// A range that tags have to fit.
     pub semver: Option<String>,
-    /// A regular expression that tags have to match before the range is asked.
+    /// A regular expression that tags have to match before the range is evaluated.
     pub semver_filter: Option<String>,
     pub tag: Option<String>,
 }
@@ -510,6 +516,6 @@ mod tests {
     fn a_spec_that_lacks_a_needed_field_says_which() {
         let spec = RawValue::from_string("{\"url\": 7}".to_owned()).expect("JSON");
         let err = Spec::read(Kind::GitRepository, Some(&spec)).expect_err("a number");
-        assert!(err.starts_with("spec.url"), "{err}");
+        assert!(err.to_string().starts_with("spec.url"), "{err}");
     }
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::expression::Expression;
+use crate::field_error::FieldError;
 
 pub use self::to_config::{ConfigEntry, convert};
 pub use self::to_endpoint::{ReceiverDefaults, endpoint};
@@ -72,7 +73,7 @@ pub struct ReceiverSpec {
     /// The objects that a delivery requests.
     #[serde(default)]
     pub resources: Vec<ResourceReference>,
-    /// What has to hold of all of them.
+    /// The condition on all of them.
     #[serde(default)]
     pub resource_filter: String,
     /// The Secret with the token; none for `generic-oidc`.
@@ -85,7 +86,7 @@ pub struct ReceiverSpec {
     pub suspend: bool,
 }
 
-/// An object that a Receiver asks, or all of a kind with some labels.
+/// An object that a Receiver requests, or all of a kind with some labels.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceReference {
@@ -98,10 +99,10 @@ pub struct ResourceReference {
     /// The namespace; the Receiver's own if there is none.
     #[serde(default)]
     pub namespace: String,
-    /// What all of them have to carry; counts only with the name `*`, which asks for nothing without it
+    /// What all of them have to carry; counts only with the name `*`, which selects nothing without it
     /// and for everything if it is empty.
     pub match_labels: Option<BTreeMap<String, String>>,
-    /// What has to hold of each.
+    /// The condition on each.
     #[serde(default)]
     pub filter: String,
 }
@@ -124,7 +125,7 @@ pub struct OidcProvider {
     /// Values that the validations read.
     #[serde(default)]
     pub variables: Vec<OidcVariable>,
-    /// What has to hold of the claims.
+    /// The condition on the claims.
     #[serde(default)]
     pub validations: Vec<OidcValidation>,
 }
@@ -214,10 +215,12 @@ impl Type {
         Type { reads_body: true, ..self }
     }
 
-    fn named(name: &str) -> Result<&'static Type, String> {
+    fn named(name: &str) -> Result<&'static Type, FieldError> {
         let known = || RECEIVER_TYPES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
         let found = RECEIVER_TYPES.iter().find(|known| known.name == name);
-        found.ok_or_else(|| format!("spec.type: `{name}` is unknown; known are {}", known()))
+        found.ok_or_else(|| {
+            FieldError::new("spec.type", format!("`{name}` is unknown; known are {}", known()))
+        })
     }
 }
 

@@ -1,14 +1,14 @@
-//! Follows pushes until Flux shows them, and asks again where it looked too early. Best effort: a
+//! Follows pushes until Flux shows them, and requests reconciliation again where Flux looked too early. Best effort: a
 //! restart forgets it.
 
 mod inclusions;
 pub mod revision_check;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use self::inclusions::{IncluderRequest, Inclusions};
@@ -136,7 +136,7 @@ impl FollowThrough {
         }
     }
 
-    /// Asks again when it is time; never ends.
+    /// Requests again what is due; never ends.
     pub async fn run(self) {
         loop {
             match self.step_all(Instant::now()) {
@@ -162,9 +162,9 @@ impl FollowThrough {
         for target in due {
             let Some(followed) = checks.get_mut(&target) else { continue };
             match followed.check.step(now) {
-                DueStep::Ask => {
+                DueStep::RequestAgain => {
                     log::info!(
-                        object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.check.asked_again();
+                        object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.check.repeats();
                         "Flux has not observed the revision yet, requesting reconciliation again"
                     );
                     self.shared.metrics.followed(RevisionCheckLabel::RequestedAgain, None);
@@ -179,7 +179,7 @@ impl FollowThrough {
 
     fn end(&self, checks: &mut HashMap<Target, Followed>, target: &Target, verdict: Verdict) {
         let Some(Followed { check, delivery }) = checks.remove(target) else { return };
-        let again = check.asked_again();
+        let again = check.repeats();
         let (result, after) = match verdict {
             Verdict::Seen(after) => (RevisionCheckLabel::Seen, Some(after)),
             Verdict::MovedOn(after) => (RevisionCheckLabel::MovedOn, Some(after)),

@@ -1,4 +1,4 @@
-//! Keeps on disk what has been promised and not been done: the objects that wait for a patch, and
+//! Makes durable what was accepted and is not done: the objects that wait for a patch, and
 //! the deliveries that wait for the first look at the cluster.
 //!
 //! Changes are gathered while a commit is on its way and go to disk together with the next one, on a
@@ -8,15 +8,15 @@
 pub mod contents;
 pub mod store;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use self::contents::{Contents, JournalChange};
-use self::store::{JournalMedium, JournalStore, OpenError};
+use self::store::{CommitError, JournalMedium, JournalStore, OpenError};
 use crate::metrics::Metrics;
 
 /// The journal; clones share it.
@@ -75,7 +75,7 @@ fn since_start() -> u64 {
     PROCESS_START.elapsed().as_millis() as u64
 }
 
-/// How long changes wait that nobody waits for.
+/// The time that changes wait when no answer depends on them.
 const UNAWAITED_COMMIT_DELAY: Duration = Duration::from_secs(1);
 
 impl Journal {
@@ -134,7 +134,7 @@ impl Journal {
         self.shared.as_ref().map_or(0, |shared| shared.next_delivery.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether what is promised outlives the process.
+    /// Whether what is accepted outlives the process.
     pub fn keeps(&self) -> bool {
         self.shared.is_some()
     }
@@ -256,12 +256,12 @@ impl JournalWriter {
     }
 
     /// Writes the changes, after what a store that had to be opened anew lacks.
-    fn commit(&mut self, changes: &[JournalChange]) -> Result<(), String> {
+    fn commit(&mut self, changes: &[JournalChange]) -> Result<(), CommitError> {
         let mut all = Vec::new();
         let mut store = match self.store.take() {
             Some(store) => store,
             None => {
-                let (store, found) = self.medium.open().map_err(|err| err.to_string())?;
+                let (store, found) = self.medium.open()?;
                 all = found.changes_to(&self.held);
                 store
             }
@@ -273,7 +273,7 @@ impl JournalWriter {
         Ok(())
     }
 
-    fn report(&self, result: &Result<(), String>) {
+    fn report(&self, result: &Result<(), CommitError>) {
         let was_writable = self.shared.writable.swap(result.is_ok(), Ordering::Relaxed);
         self.shared.metrics.journal_commit(result.is_ok());
         match result {

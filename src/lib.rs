@@ -14,6 +14,7 @@ pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod expression;
 pub(crate) mod facts;
+pub(crate) mod field_error;
 pub(crate) mod filter;
 pub(crate) mod flux;
 pub(crate) mod flux_receiver;

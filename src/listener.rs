@@ -175,7 +175,7 @@ impl RunningServer {
 /// Binds `host:port`, or `:port` for every address of the machine.
 ///
 /// # Errors
-/// When the port is taken, or the text is no address.
+/// When the port is taken, or the text is not an address.
 pub fn bind(listen: &str) -> io::Result<TcpListener> {
     let listener = match listen.strip_prefix(':') {
         // Where IPv6 is off, the second address works.

@@ -7,6 +7,7 @@
 
 mod follow;
 mod forge_hosts;
+mod index;
 mod inventory;
 mod pattern;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use self::pattern::CompileBudget;
 pub use forge_hosts::{OtherHost, at_other_hosts};
-pub use inventory::{Inventory, KindCoverage, Object, Unlistable, ignored_field};
+pub use inventory::{Inventory, KindCoverage, Object, ObjectId, Unlistable, ignored_field};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable, VariableName};
@@ -102,7 +103,7 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, fact
 pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Selection) -> Candidates<'e> {
     let mut following: Vec<TargetMatch<'_>> = Vec::new();
     let mut elsewhere: Vec<Arc<Object>> = Vec::new();
-    // All that is listed is asked once, unless filters tell the events apart.
+    // All that is listed is requested once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names(VariableName::Event));
     let mut asks_all_listed = false;
     let budget = CompileBudget::default();
@@ -187,7 +188,7 @@ fn inclusions<'e>(
     found
 }
 
-/// Takes note of the digests that a delivery has named for the tags that objects track: signatures come later
+/// Notes the digests that a delivery has named for the tags that objects track: signatures come later
 /// and name nothing else. A push that names no digest leaves nothing known.
 pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &MatchResult) {
     for target in matched.targets.iter().filter(|target| target.kind == Kind::OciRepository) {
@@ -302,7 +303,7 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// Without a list of its own an endpoint never asks for everything.
+/// Without a list of its own an endpoint never requests everything.
 fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
     !selection.resources.is_empty() && (selection.matches_all || matches!(event, Event::Anything { .. }))
 }
@@ -336,7 +337,7 @@ pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) 
     };
     events.iter().all(|event| match concerns_all_listed(event, selection) {
         true => selection.kinds().all(is_known),
-        false => kinds_asked_by(event).iter().copied().all(is_known),
+        false => kinds_named_by(event).iter().copied().all(is_known),
     })
 }
 
@@ -344,15 +345,15 @@ pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) 
 fn asks_for_kind(event: &Event, selection: &Selection, kind: Kind) -> bool {
     match concerns_all_listed(event, selection) {
         true => selection.kinds().any(|listed| listed == kind),
-        false => kinds_asked_by(event).contains(&kind),
+        false => kinds_named_by(event).contains(&kind),
     }
 }
 
-fn kinds_asked_by(event: &Event) -> &'static [Kind] {
+fn kinds_named_by(event: &Event) -> &'static [Kind] {
     match event {
         Event::Git(event) if !inventory::may_publish_pages(event) => &[Kind::GitRepository],
         Event::Git(_) => kinds_of(Subject::Git),
-        // Charts are found through their HelmRepository, which itself is never asked.
+        // Charts are found through their HelmRepository, which itself is never requested.
         Event::Image(_) => {
             &[Kind::OciRepository, Kind::HelmRepository, Kind::HelmChart, Kind::ImageRepository]
         }
@@ -374,7 +375,7 @@ fn kinds_of(subject: Subject) -> &'static [Kind] {
 }
 
 impl MatchResult {
-    /// Why nothing is asked, for an answer that helps whoever set up the hook.
+    /// Why nothing is requested, for the person who set up the hook.
     pub fn why_nothing(&self, events: &[Event]) -> String {
         let reason = self.why_nothing_known(events);
         self.unlistable.iter().fold(reason, |reason, unlistable| format!("{reason}; {unlistable}"))

@@ -196,7 +196,7 @@ impl Metrics {
         );
         registry.register(
             "filter_failures",
-            "Deliveries for which a filter came to no result, which counts as no",
+            "Deliveries for which a filter failed, which counts as false",
             self.filter_failures.clone(),
         );
         registry.register(
@@ -370,7 +370,7 @@ impl Metrics {
         }
     }
 
-    /// A filter of the endpoint came to no result.
+    /// A filter of the endpoint failed.
     pub fn filter_failed(&self, endpoint: &Arc<str>) {
         self.filter_failures.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc();
     }
@@ -478,7 +478,7 @@ fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The memory of the process, read when it is asked for.
+/// The memory of the process, read when metrics are scraped.
 #[derive(Debug)]
 struct MemoryCollector;
 

@@ -1,13 +1,13 @@
 //! Flux objects out of YAML files instead of a cluster, and a writer that only says what it would
 //! write: for `--manifests` and the demo.
 
-use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
 use serde::Deserialize;
 
 use crate::flux::details::{self, FilterFields};
@@ -81,7 +81,7 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
         let object = Spec::read(kind, Some(&spec)).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
         object.marks = SelectionMarks::new(labels, allow.as_deref());
-        object.details = Some(details);
+        object.details = Some(Box::new(details));
         inventory.put(object);
     }
     Ok(())
@@ -153,6 +153,6 @@ spec: {url: https://github.com/org/app, ref: {branch: main}}
     fn an_object_that_cannot_be_matched_is_named() {
         let text = "{apiVersion: source.toolkit.fluxcd.io/v1, kind: Bucket, metadata: {name: b}, spec: {}}";
         let err = add_manifests(&mut Inventory::default(), text).expect_err("no bucket name");
-        assert!(err.to_string().starts_with("Bucket/default/b: spec."), "{err}");
+        assert!(err.to_string().starts_with("Bucket/default/b: spec: missing field `bucketName`"), "{err}");
     }
 }

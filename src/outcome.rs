@@ -24,7 +24,7 @@ pub enum Outcome {
         /// Whether there is no cluster behind this: nothing is written anywhere.
         dry_run: bool,
     },
-    /// Kept until the objects of the cluster are known.
+    /// Queued until the objects of the cluster are listed.
     Queued {
         /// What happened, in a line.
         event: BoundedText,
@@ -40,14 +40,14 @@ pub enum Outcome {
     Confirmed,
     /// The provider asked whether it may send CloudEvents.
     Handshake {
-        /// Who asks, by its own word.
+        /// The `WebHook-Request-Origin` that it names.
         origin: BoundedText,
     },
-    /// Authentic, and nothing to do.
+    /// Verified, and nothing to do.
     Ignored {
         reason: BoundedText,
     },
-    /// Authentic and interesting, but no object follows it.
+    /// Verified and handled, but no object references it.
     Unmatched {
         /// What happened, in a line.
         event: BoundedText,
@@ -58,12 +58,12 @@ pub enum Outcome {
     },
     UnknownPath,
     WrongMethod,
-    /// The delivery did not prove itself.
+    /// The delivery is not verified.
     Refused {
-        /// For the log only: the provider is told nothing.
+        /// For the log only: the answer does not say.
         why: BoundedText,
     },
-    /// Authentic, but its payload cannot be read.
+    /// Verified, but its payload cannot be read.
     Unreadable {
         /// What could not be read.
         why: BoundedText,
@@ -84,11 +84,11 @@ pub enum Outcome {
     },
     /// Not now; nothing was kept.
     Unavailable {
-        /// Why; a provider that has not proved itself is not told.
+        /// Why; the answer says so to verified deliveries only.
         why: BoundedText,
         /// When it makes sense to send again.
         retry_after: Duration,
-        /// Whether the delivery had proved itself.
+        /// Whether the delivery is verified.
         is_verified: bool,
     },
 }
@@ -129,7 +129,7 @@ impl Outcome {
         }
     }
 
-    /// The objects that are asked.
+    /// The objects that are requested.
     pub fn targets(&self) -> &[Target] {
         match self {
             Outcome::Accepted { targets, .. } => targets,

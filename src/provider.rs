@@ -75,7 +75,7 @@ pub const PROVIDERS: &[&Provider] = &[
     &generic_oidc::PROVIDER,
 ];
 
-/// A kind of provider: how it proves itself, and how to read what it sends.
+/// A kind of provider: how its deliveries are authenticated and read.
 pub struct Provider {
     /// Its name, as in `source:` of the config.
     pub name: &'static str,
@@ -144,7 +144,7 @@ pub enum Parsed {
     },
     /// The provider tests the connection.
     Ping,
-    /// The provider goes on only when this address was asked for.
+    /// The provider goes on only when this URL was fetched.
     Confirm(String),
     /// Nothing that could concern a Flux object; the reason is for the answer.
     Ignored(String),
@@ -171,10 +171,10 @@ pub enum Sample {
     Ping,
 }
 
-/// A delivery without its proof.
+/// A delivery without what authenticates it.
 #[derive(Debug, Clone)]
 pub struct UnsignedDelivery {
-    /// Headers, without those of the proof.
+    /// Headers, without those that authenticate it.
     pub headers: Vec<(String, String)>,
     pub body: String,
 }

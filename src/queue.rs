@@ -1,15 +1,15 @@
-//! Asks for reconciliation: a slot per object, a bounded number of patches in flight, and every
+//! Requests reconciliation: a slot per object, a bounded number of patches in flight, and every
 //! failure tried again until it succeeds or the object is gone.
 
 pub mod slot;
 mod slots;
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -23,7 +23,7 @@ use crate::metrics::{Metrics, PatchResultLabel};
 
 /// The role that writes. Whoever plays it is handed to [`Queue::run`].
 pub trait Writer: Send + Sync {
-    /// Asks Flux to reconcile the object, and logs that it did.
+    /// Requests the reconciliation of the object, and logs that it did.
     fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>>;
 
     /// Whether the object is known not to exist any more.
@@ -38,7 +38,7 @@ pub enum WriteError {
     Temporary {
         /// The reason, for the log.
         why: String,
-        /// The pause that the API server asked for.
+        /// The pause of the API server's `Retry-After`.
         retry_after: Option<Duration>,
     },
     /// A right is missing; someone has to grant it first.
@@ -91,12 +91,12 @@ impl Default for Pace {
 
 /// The first pause after a failure; it doubles with every further one.
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
-/// The longest pause after failures that may pass by themselves.
+/// The maximum pause after failures that may pass by themselves.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// The longest pause while someone has to grant a right or correct an object.
+/// The maximum pause while someone has to grant a right or correct an object.
 const MAX_BLOCKED_RETRY_DELAY: Duration = Duration::from_secs(300);
 
-/// A delivery that matches no more objects than this asks all of them at once.
+/// A delivery that matches no more objects than this requests all of them at once.
 const MAX_UNSPREAD_TARGETS: usize = 8;
 /// Beyond that, each object makes the spread longer by this, up to [`Pace::spread`].
 const SPREAD_PER_TARGET: Duration = Duration::from_millis(25);
@@ -125,7 +125,7 @@ impl CommitStatus for JournalCommit {
 }
 
 /// The commits that make a call for objects outlive the process.
-#[must_use = "what is not durable yet has not been promised"]
+#[must_use = "what is not durable yet must not be acknowledged"]
 pub struct PendingCommits {
     commits: Vec<JournalCommit>,
 }
@@ -134,7 +134,7 @@ impl PendingCommits {
     /// Waits until everything is durable.
     ///
     /// # Errors
-    /// When the journal cannot be written. The objects may be asked all the same.
+    /// When the journal cannot be written. The objects may be requested all the same.
     pub async fn durable(self) -> Result<(), NotDurable> {
         for commit in self.commits {
             commit.done().await?;
@@ -183,7 +183,7 @@ impl Queue {
         PendingCommits { commits: await_commits }
     }
 
-    /// Asks once more, out of its own interest: nothing is promised, so nothing is written down.
+    /// Requests once more, for no delivery: nothing was acknowledged, so the journal does not record it.
     pub fn nudge(&self, target: &Target) {
         let now = Instant::now();
         if self.slots().want([(target, now)].into_iter(), now).is_sooner {
@@ -219,7 +219,7 @@ impl Queue {
         }
     }
 
-    /// Tells the journal which objects need not be asked by the next process.
+    /// Tells the journal which objects the next process need not request.
     pub fn settle(&self) {
         let mut slots = self.slots();
         let rested = slots

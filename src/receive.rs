@@ -155,7 +155,7 @@ impl Receiver {
         }
         match result {
             Ok(found) => matches(endpoint, events, facts, found),
-            Err(reason) => Matches::Nothing(Outcome::ignored(reason)),
+            Err(none_left) => Matches::Nothing(Outcome::ignored(none_left.to_string())),
         }
     }
 

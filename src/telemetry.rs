@@ -121,7 +121,7 @@ fn json_line(record: &Record<'_>) -> Vec<u8> {
     impl<'kvs> VisitSource<'kvs> for JsonFields {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
             let line = &mut self.0;
-            // Of a field for which there is no room its name is left, and that it was cut.
+            // Of a field that does not fit, its name is left, and that it was cut.
             let around = key.as_str().len() + r#","":""}"#.len();
             let left = MAX_LINE_BYTES.saturating_sub(line.len() + around);
             line.extend_from_slice(b",\"");

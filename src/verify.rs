@@ -65,7 +65,7 @@ pub enum Authentication {
     StandardWebhooks,
     /// What the endpoint says: the provider signs nothing of its own, but may add a header.
     Chosen,
-    /// Nothing: who knows the path is believed.
+    /// Nothing: knowing the path is enough.
     PathOnly,
 }
 
@@ -114,7 +114,7 @@ impl Credentials {
         }
     }
 
-    /// The issuers whose tokens are believed.
+    /// The issuers whose tokens are accepted.
     pub fn issuers(&self) -> &[Issuer] {
         match &self.expects {
             Requirement::Issuers(issuers) => issuers,
@@ -122,7 +122,7 @@ impl Credentials {
         }
     }
 
-    /// The topics whose messages are believed.
+    /// The topics whose messages are accepted.
     pub fn topics(&self) -> &[String] {
         match &self.expects {
             Requirement::Topics(topics) => topics,
@@ -130,7 +130,7 @@ impl Credentials {
         }
     }
 
-    /// The account whose tokens are believed.
+    /// The account whose tokens are accepted.
     pub fn google_account(&self) -> Option<&GoogleAccount> {
         match &self.expects {
             Requirement::Google(account) => Some(account),
@@ -162,7 +162,7 @@ impl VerifyContext {
     }
 }
 
-/// A delivery that has proved itself.
+/// A delivery that passed authentication.
 pub struct Verified<'a> {
     delivery: Delivery<'a>,
     payload: Option<Cow<'a, str>>,
@@ -366,7 +366,7 @@ pub fn from_json<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Unreadable>
 pub(crate) mod testing {
     use super::{Delivery, Verified};
 
-    /// Takes a delivery for authentic, for tests of what comes after.
+    /// Verifies any delivery, for tests of what comes after.
     pub(crate) fn assume_verified(delivery: Delivery<'_>) -> Verified<'_> {
         Verified::new(delivery, None)
     }

@@ -10,7 +10,7 @@ const REPOSITORIES: usize = 50;
 const FEW: u64 = 500;
 const MANY: u64 = 2500;
 
-/// Each object is asked once and waits from then on, so that how fast the machine is does not change how
+/// Each object is requested once and waits from then on, so that how fast the machine is does not change how
 /// much there is to do.
 const ARGUMENTS: [&str; 4] = ["--min-interval", "1h", "--drain", "0s"];
 

@@ -46,7 +46,7 @@ fn main() {
         _ => {}
     }
     if words.contains(&"--test") {
-        // `cargo test --benches` only asks whether it is sound.
+        // `cargo test --benches` only checks that it runs.
         return;
     }
     let wanted = |group: &str| {

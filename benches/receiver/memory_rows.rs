@@ -13,7 +13,8 @@ pub fn memory() -> Vec<Row> {
     let mut rows = Vec::new();
     for (what, objects, most) in [
         ("resident MB, idle, 1,000 objects", 1000, 16.0),
-        ("resident MB, idle, 10,000 objects", 10_000, 40.0),
+        ("resident MB, idle, 10,000 objects", 10_000, 24.0),
+        ("resident MB, idle, 100,000 objects", 100_000, 64.0),
     ] {
         let api = Server::api_double(objects);
         let receiver = Server::flux_recv(&api).when_it_knows_all_objects();

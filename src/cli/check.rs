@@ -65,7 +65,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             }
         },
     };
-    // A warning is no mistake, but not all is well with it either.
+    // A warning is not a mistake, but not all is well with it either.
     Ok(if in_order && config.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -87,7 +87,7 @@ fn describe_config(config: &Config) -> String {
 /// The result of checking a cluster.
 struct ClusterReport {
     kinds: Vec<KindAccess>,
-    /// A line for each Receiver, and whether all of them are served; none if nobody asks.
+    /// A line for each Receiver, and whether all of them are served; none if Receivers are not checked.
     receivers: Option<(Vec<String>, bool)>,
     repositories: Vec<(Target, RepositoryUrl)>,
 }
@@ -157,7 +157,7 @@ fn describe_hosts(config: &Config, repositories: &[(Target, RepositoryUrl)]) -> 
     text
 }
 
-/// A kind that the cluster does not have is no mistake: not everyone runs every controller. (No kind
+/// A kind that the cluster does not have is not a mistake: not everyone runs every controller. (No kind
 /// at all is one.)
 fn is_good(access: &KindAccess) -> bool {
     access.version.is_none() || access.missing.is_empty()

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::say;
+use crate::field_error::FieldError;
 use crate::flux_receiver::{self, ConfigEntry, FluxReceiver, Secret};
 
 #[derive(Debug, Args)]
@@ -104,7 +105,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
 /// Receivers and Secrets, also out of lists.
 fn collect(
     object: Value,
-    receivers: &mut Vec<Result<FluxReceiver, String>>,
+    receivers: &mut Vec<anyhow::Result<FluxReceiver>>,
     secrets: &mut BTreeMap<ObjectName, Secret>,
 ) {
     let Ok(object) = serde_json::from_value::<ConvertObject>(object) else { return };
@@ -122,7 +123,10 @@ fn collect(
                     spec,
                     webhook_path: None,
                 }),
-                Err(err) => Err(format!("Receiver/{namespace}/{name}: spec.{err}")),
+                Err(err) => Err(anyhow::anyhow!(
+                    "Receiver/{namespace}/{name}: {}",
+                    FieldError::from_serde("spec", err)
+                )),
             });
         }
         "Secret" => {

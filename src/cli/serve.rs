@@ -1,4 +1,4 @@
-//! `flux-recv` without a command: serves the endpoints of a config until it is told to stop.
+//! `flux-recv` without a command: serves the endpoints of a config until it receives SIGTERM or SIGINT.
 
 mod announce;
 mod application;

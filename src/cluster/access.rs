@@ -32,7 +32,7 @@ pub struct KindAccess {
 /// The verbs that serving needs for each kind.
 pub const REQUIRED_VERBS: [&str; 3] = ["list", "watch", "patch"];
 
-/// Asks about these kinds, in each of the namespaces or in the whole cluster.
+/// Reviews the access to these kinds, in each of the namespaces or in the whole cluster.
 ///
 /// # Errors
 /// When the API server does not answer.

@@ -1,6 +1,5 @@
-//! One patch on one object: the annotation that asks Flux to reconcile.
+//! One patch on one object: the annotation that requests reconciliation.
 
-use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use kube::Client;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::client::Body;
 use kube::core::{ApiResource, Request, Resource, Status};
+use parking_lot::RwLock;
 use serde_json::json;
 
 use super::connection::ApiConnection;
@@ -23,7 +23,7 @@ use crate::queue::{WriteError, Writer};
 /// The field manager of the annotation in `managedFields`.
 const FIELD_MANAGER: &str = "flux-recv";
 
-/// Asks through the Kubernetes API.
+/// Annotates objects through the Kubernetes API.
 pub struct Annotator {
     pub(super) connection: ApiConnection,
     pub(super) resources: Arc<Resources>,
@@ -87,13 +87,13 @@ fn unanswered(err: kube::Error) -> WriteError {
     temporary(&describe(&err))
 }
 
-/// An answer of the API server that is no success.
+/// An answer of the API server other than success.
 struct ApiRefusal {
     code: u16,
     why: String,
     /// Whether the API server speaks of an object by its name.
     names_the_object: bool,
-    /// The pause that it asks for, as with 429.
+    /// The pause of its `Retry-After`, as with 429.
     retry_after: Option<Duration>,
 }
 

@@ -1,6 +1,5 @@
 //! The connection to the API server: address, CA and credentials.
 
-use parking_lot::RwLock;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use parking_lot::RwLock;
 
 /// The cluster that the command line chooses.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(320);
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 impl ApiConnection {
-    /// Reads the credentials; asks the API server nothing yet.
+    /// Reads the credentials; sends nothing yet.
     ///
     /// # Errors
     /// When there are none.

@@ -1,10 +1,10 @@
 //! Objects that were made or changed while nobody watched: a delivery about them may have been answered
 //! `unmatched`, and is never looked at again.
 
-use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::flux::Target;

@@ -1,12 +1,12 @@
 //! Keeps the inventory current: one watch per kind, and per namespace where only some are wanted.
 
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -23,7 +23,7 @@ use super::watch_driver::{
 use crate::flux::needs::InventoryNeeds;
 use crate::flux::{Kind, Spec, Target};
 use crate::follow_through::FollowThrough;
-use crate::matching::{Inventory, Object, ignored_field};
+use crate::matching::{Inventory, Object, ObjectId, ignored_field};
 use crate::metrics::Metrics;
 
 /// The watches of one cluster.
@@ -256,7 +256,7 @@ impl Watches {
     /// A minute after the first final answer the objects are gone with their kind.
     fn absent(&self, kind: Kind, scope: &Scope, is_confirmed: bool) {
         if is_confirmed {
-            self.write().retain(kind, |target| !scope.covers(target));
+            self.write().retain(kind, |_, target| !scope.covers(target));
             self.count(kind);
         } else {
             log::warn!(kind:%, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs(); "kind is not served by the cluster, retrying");
@@ -284,14 +284,15 @@ impl Watches {
             WatchEvent::Opened(unwatched) => reader.gap.opened(unwatched, Instant::now()),
             WatchEvent::Listing => self.list_began(reader),
             WatchEvent::Listed(object) => {
-                let target = object.target(kind);
-                self.put(&target, object, &reader.gap);
-                reader.listed.insert(target);
+                let id = self.put(&object.target(kind), object, &reader.gap);
+                reader.listed.insert(id);
                 // A list is counted when it is complete.
                 return;
             }
             WatchEvent::Complete => self.list_ended(reader),
-            WatchEvent::Changed(object) => self.put(&object.target(kind), object, &reader.gap),
+            WatchEvent::Changed(object) => {
+                self.put(&object.target(kind), object, &reader.gap);
+            }
             WatchEvent::Gone(object) => {
                 let target = object.target(kind);
                 self.follow_through.forget(&target);
@@ -316,7 +317,7 @@ impl Watches {
     fn list_ended(&self, reader: &mut ListReader) {
         let (listed, covered) = (std::mem::take(&mut reader.listed), reader.covered());
         let ListReader { kind, scope, namespace, has_filter_fields, .. } = &*reader;
-        self.write().retain(*kind, |target| !covered.covers(target) || listed.contains(target));
+        self.write().retain(*kind, |id, target| !covered.covers(target) || listed.contains(&id));
         let objects = self.count(*kind);
         if namespace.is_none() && !self.states.get(*kind, scope).is_known() {
             log::info!(kind:%, scope:%, objects; "kind listed");
@@ -333,9 +334,9 @@ impl Watches {
     }
 
     /// An object that cannot be read hides only itself; it is still there.
-    fn put(&self, target: &Target, mut object: WatchedObject, gap: &Gap) {
+    fn put(&self, target: &Target, mut object: WatchedObject, gap: &Gap) -> ObjectId {
         let progress = object.progress();
-        let details = self.keeps_filter_fields(target.kind).then(|| object.details());
+        let details = self.keeps_filter_fields(target.kind).then(|| Box::new(object.details()));
         let marks = object.take_marks();
         let spec = Spec::read(target.kind, object.spec.as_deref());
         let ignored = spec.as_ref().ok().and_then(ignored_field);
@@ -363,7 +364,7 @@ impl Watches {
         {
             self.missed.add(target.clone());
         }
-        inventory.put(object);
+        inventory.put(object)
     }
 
     fn keeps_filter_fields(&self, kind: Kind) -> bool {
@@ -382,7 +383,7 @@ struct ListReader {
     scope: Scope,
     /// The namespace that is watched in place of that scope.
     namespace: Option<String>,
-    listed: HashSet<Target>,
+    listed: HashSet<ObjectId>,
     gap: Gap,
     /// The list holds what filters read, from its beginning: filters may come to read the kind in its
     /// middle.

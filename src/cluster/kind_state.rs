@@ -30,7 +30,7 @@ enum Listing {
     Forbidden(String),
     /// The API server does not serve the kind.
     Absent {
-        /// It was asked again later, so that this is no slip; the objects are gone.
+        /// A later request has confirmed it; the objects are gone.
         is_confirmed: bool,
     },
 }

@@ -1,10 +1,10 @@
 //! The states of all kinds that are watched, and whom their changes concern: the inventory, deliveries
 //! that wait, the start, and the metrics.
 
-use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::kind_state::{KindChange, KindState};

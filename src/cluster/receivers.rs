@@ -95,14 +95,14 @@ const BATCH_DELAY: Duration = Duration::from_millis(50);
 /// cannot be read must not keep out every Receiver.
 const FIRST_SET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Receivers that are kept although there is no memory to serve them.
+/// Receivers that are kept although the memory to serve them is used up.
 const MAX_REFUSED: usize = 64;
 
 /// Secrets that are watched one by one. What is beyond is looked at in turns.
 const MAX_WATCHED_SECRETS: usize = 64;
 
 impl Receivers {
-    /// Nothing is asked until [`Receivers::run`].
+    /// Sends nothing until [`Receivers::run`].
     pub fn new(connection: ApiConnection, namespaces: Vec<String>, rules: ReceiverRules) -> Receivers {
         Receivers { connection, scopes: Scope::from_namespaces(namespaces), rules }
     }

@@ -1,10 +1,10 @@
 //! Discovers the API version in which the API server serves each kind.
 
-use parking_lot::RwLock;
 use std::collections::HashMap;
 
 use kube::Client;
 use kube::core::{ApiResource, GroupVersion};
+use parking_lot::RwLock;
 
 use super::status_code;
 use crate::flux::Kind;
@@ -21,7 +21,7 @@ impl Resources {
         self.served.read().get(&kind).cloned()
     }
 
-    /// Asks the API server which version of the kind it serves, best first; `None` if none. What was
+    /// Finds the version of the kind that the API server serves, best first; `None` if none. What was
     /// found before stays then: one replica of the API server may lag behind.
     pub(super) async fn discover(
         &self,

@@ -265,7 +265,7 @@ pub(super) struct Watch<T> {
 }
 
 enum StreamState {
-    /// A list has to be asked for.
+    /// A list has to be requested.
     Outdated,
     Listing {
         page: ArrivingPage,
@@ -648,7 +648,7 @@ impl WatchLines {
     }
 }
 
-/// Sends a request; an answer that is no success is an interruption.
+/// Sends a request; an answer other than success is an interruption.
 async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, WatchFailure> {
     let response = client.send(request).await?;
     let status = response.status();

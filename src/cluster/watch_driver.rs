@@ -30,7 +30,7 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 const MAX_TRANSIENT_REFUSALS: u32 = 3;
 const FIRST_REFUSAL_DELAY: Duration = Duration::from_secs(2);
 
-/// The pause after a refusal that is no slip.
+/// The pause after a refusal that was confirmed.
 pub(super) const REFUSED_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// After so many failures of an API server that does answer, others do not wait any longer.
@@ -83,7 +83,7 @@ pub(super) enum Verdict {
     Broken,
     /// The right is missing.
     Forbidden,
-    /// The API server does not serve the kind; `is_confirmed` when it was asked again later.
+    /// The API server does not serve the kind; `is_confirmed` when a later request said the same.
     Absent { is_confirmed: bool },
 }
 
@@ -99,7 +99,7 @@ impl<T: Watchable> WatchDriver<T> {
         }
     }
 
-    /// Takes the first "forbidden" as final: that it is no slip was seen elsewhere.
+    /// Takes the first "forbidden" as final: another watch has confirmed it.
     pub(super) fn without_slips(mut self) -> WatchDriver<T> {
         self.retry.forbidden = MAX_TRANSIENT_REFUSALS;
         self

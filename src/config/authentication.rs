@@ -108,7 +108,7 @@ fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, uns
     match (is_chosen, says_auth, unsigned) {
         (false, true, _) => {
             let why = format!(
-                "is only for providers that cannot sign, and {} proves itself in its own way; remove it",
+                "is only for providers that cannot sign, and {} has an authentication of its own; remove it",
                 provider.name
             );
             entry.mistake("auth", &why);
@@ -118,7 +118,7 @@ fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, uns
             "auth",
             &format!(
                 "is missing; {} cannot sign, so say which header holds the key (`auth: bearer`, `auth: basic`, \
-                 `auth: {{header: NAME}}`), or `unsigned: true` to believe whoever knows the URL",
+                 `auth: {{header: NAME}}`), or `unsigned: true` to accept deliveries from anyone who knows the URL",
                 provider.name,
             ),
         ),

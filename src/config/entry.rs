@@ -102,7 +102,7 @@ impl EndpointEntry {
                 entry.mistake(
                     "resources",
                     &format!(
-                        "is missing; {} does not say what it is about, so list what to ask",
+                        "is missing; {} does not say what it is about, so list the objects to request",
                         provider.name
                     ),
                 );

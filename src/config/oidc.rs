@@ -1,4 +1,4 @@
-//! `oidc` of an endpoint: whose tokens are believed, and what they have to say.
+//! `oidc` of an endpoint: the issuers whose tokens are accepted, and the claims that they need.
 
 use serde_yaml::Value;
 

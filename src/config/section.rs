@@ -8,7 +8,7 @@ use crate::expression::LINE_PREFIX;
 /// A mapping, and where to say what is wrong with it.
 pub(super) struct Section<'m> {
     fields: Mapping,
-    /// The fields that were asked for.
+    /// The fields that were read.
     known: Vec<&'static str>,
     /// Where it stands, for messages; empty for the file itself.
     place: String,
@@ -153,7 +153,7 @@ impl<'m> Section<'m> {
         count
     }
 
-    /// Says which fields are left that nobody asked for.
+    /// Reports the fields that nothing has read.
     pub(super) fn finish(&mut self) {
         for (field, _) in std::mem::take(&mut self.fields) {
             let written = field.as_str().map_or_else(|| format!("{field:?}"), str::to_owned);

@@ -1,8 +1,9 @@
 //! The limit of deliveries per minute of an endpoint. A delivery is charged after it was verified,
 //! so that strangers cannot use the limit up.
 
-use parking_lot::Mutex;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A limit of deliveries per minute, all of which may come at once: a bucket that fills evenly.
 pub struct RateLimit {
@@ -74,7 +75,7 @@ impl RateLimit {
 mod tests {
     use super::*;
 
-    // Incident 18: only what has proved itself is charged; see also `tests/it/limits.rs`.
+    // Incident 18: only what is verified is charged; see also `tests/it/limits.rs`.
     #[test]
     fn a_burst_passes_and_then_the_rate() {
         let (limit, now) = (RateLimit::new(6), Instant::now());

@@ -1,11 +1,11 @@
 //! The registry of endpoints: their paths, who has which, and how the set is replaced while serving.
 
-use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::{Endpoint, HOOK_PREFIX};

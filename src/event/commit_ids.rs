@@ -1,7 +1,7 @@
 //! The commit IDs that a push brings.
 //!
 //! A push can have thousands, and hardly any object is pinned to one: where the provider lists commits
-//! as most do, the list stays as it is written until somebody asks.
+//! as most do, the list stays as it is written until it is read.
 
 use std::borrow::Cow;
 

@@ -21,8 +21,8 @@ pub struct RepositoryUrl {
 /// The part of a [`RepositoryUrl`] that an index can look up: host and path, both lower-case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RepositoryKey {
-    host: String,
-    path: String,
+    host: Box<str>,
+    path: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,12 +89,12 @@ impl RepositoryUrl {
     /// Reads `host` or `host:port`; returns the host as URLs have it here, without its port.
     pub fn parse_host(text: &str) -> Option<String> {
         let url = RepositoryUrl::parse(&format!("https://{text}/x")).ok()?;
-        (url.path() == "x").then_some(url.key.host)
+        (url.path() == "x").then(|| url.key.host.into())
     }
 
     /// The repository of the same path at another host, whatever the scheme and the port.
     pub fn at_host(&self, host: &str) -> RepositoryUrl {
-        let key = RepositoryKey { host: host.to_owned(), path: self.key.path.clone() };
+        let key = RepositoryKey { host: host.into(), path: self.key.path.clone() };
         RepositoryUrl { key, transport: Transport::Unspecified }
     }
 
@@ -166,7 +166,8 @@ fn parse_url(scheme: &str, rest: &str) -> Option<RepositoryUrl> {
     let rest = rest.split(['?', '#']).next()?;
     let (authority, path) = rest.split_once('/')?;
     let (host, port) = split_port(without_user(authority))?;
-    let key = RepositoryKey { host: normal_host(host)?, path: normal_path(&percent_decode(path))? };
+    let key =
+        RepositoryKey { host: normal_host(host)?.into(), path: normal_path(&percent_decode(path))?.into() };
     let port = match port {
         "" => scheme.default_port(),
         digits => digits.parse().ok()?,
@@ -181,7 +182,8 @@ fn parse_scp_like(text: &str) -> Option<RepositoryUrl> {
         false => address.find([':', '/'])?,
     };
     let path = address[host_end..].strip_prefix(':')?;
-    let key = RepositoryKey { host: normal_host(&address[..host_end])?, path: normal_path(path)? };
+    let key =
+        RepositoryKey { host: normal_host(&address[..host_end])?.into(), path: normal_path(path)?.into() };
     // Written without its slash, what is before the `@` would be a user and a password.
     if reads_as_user(&key.path) {
         return None;
@@ -274,19 +276,19 @@ fn with_aliases_resolved(url: RepositoryUrl) -> RepositoryUrl {
     if reads_as_user(path) {
         return url;
     }
-    let alias = match host.as_str() {
+    let alias = match &**host {
         "www.github.com" | "ssh.github.com" => Some("github.com"),
         "altssh.gitlab.com" => Some("gitlab.com"),
         "altssh.bitbucket.org" => Some("bitbucket.org"),
         _ => None,
     };
     if let Some(host) = alias {
-        let key = RepositoryKey { host: host.to_owned(), path: path.clone() };
+        let key = RepositoryKey { host: host.into(), path: path.clone() };
         return RepositoryUrl { key, transport: Transport::Unspecified };
     }
     match azure_devops_path(host, path) {
         Some(path) => RepositoryUrl {
-            key: RepositoryKey { host: "dev.azure.com".to_owned(), path },
+            key: RepositoryKey { host: "dev.azure.com".into(), path: path.into() },
             transport: Transport::Unspecified,
         },
         None => url,

@@ -259,7 +259,7 @@ mod tests {
         let constraint = Constraint::parse(range).unwrap_or_else(|err| panic!("{err}"));
         for (tags, expect) in [(inside, true), (outside, false)] {
             for tag in tags {
-                let version = version_of_tag(tag).unwrap_or_else(|| panic!("{tag} is no version"));
+                let version = version_of_tag(tag).unwrap_or_else(|| panic!("{tag} is not a version"));
                 assert_eq!(constraint.matches(&version), expect, "{range} {tag}");
             }
         }

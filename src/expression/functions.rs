@@ -56,9 +56,18 @@ pub(super) fn own(name: &str) -> Option<&'static str> {
 /// Checks a regular expression for `matches`.
 ///
 /// # Errors
-/// Why it is none, in a line.
-pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
+/// When it is not one, or its automaton is too large.
+pub(super) fn check_regex(pattern: &str) -> Result<(), InvalidRegex> {
     CompiledRegex::new(pattern).map(drop)
+}
+
+/// A text that is not a regular expression that can be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidRegex {
+    #[error("the regular expression is too large")]
+    TooLarge,
+    #[error("{0}")]
+    Syntax(String),
 }
 
 /// A regular expression, and what it may cost.
@@ -85,9 +94,9 @@ const STEPS_PER_REGEX: u64 = 20_000;
 const MAX_CACHED_REGEXES: usize = 32;
 
 impl CompiledRegex {
-    fn new(pattern: &str) -> Result<CompiledRegex, String> {
+    fn new(pattern: &str) -> Result<CompiledRegex, InvalidRegex> {
         if pattern.len() > MAX_PATTERN_BYTES {
-            return Err(REGEX_TOO_LARGE.to_owned());
+            return Err(InvalidRegex::TooLarge);
         }
         for size in REGEX_SIZE_STEPS_BYTES {
             match RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(MAX_REGEX_BYTES).build() {
@@ -95,14 +104,16 @@ impl CompiledRegex {
                     return Ok(CompiledRegex { regex, per_byte: (size / REGEX_SIZE_STEPS_BYTES[0]) as u64 });
                 }
                 Err(regex::Error::CompiledTooBig(_)) => {}
-                Err(err) => return Err(err.to_string().lines().last().unwrap_or_default().trim().to_owned()),
+                Err(err) => {
+                    let text = err.to_string();
+                    let last = text.lines().last().unwrap_or_default().trim();
+                    return Err(InvalidRegex::Syntax(last.to_owned()));
+                }
             }
         }
-        Err(REGEX_TOO_LARGE.to_owned())
+        Err(InvalidRegex::TooLarge)
     }
 }
-
-const REGEX_TOO_LARGE: &str = "the regular expression is too large";
 
 /// `text.matches(pattern)`: RE2 syntax, anywhere in the text. Patterns are made once.
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {

@@ -19,7 +19,7 @@ pub(super) struct ValueSize {
     longest: u64,
 }
 
-/// The longest text that an expression may make, in bytes.
+/// The maximum length of a text that an expression makes, in bytes.
 const MAX_TEXT_BYTES: u64 = 8 << 20;
 
 impl ValueSize {

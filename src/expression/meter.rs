@@ -58,7 +58,7 @@ fn install_in_call(call: &mut CallExpr) -> u64 {
     if let Some(own) = functions::own(&call.func_name) {
         own.clone_into(&mut call.func_name);
     }
-    // The name of a library is no value.
+    // The name of a library is not a value.
     let is_of_a_library =
         |target: &IdedExpr| matches!(&target.expr, Expr::Ident(name) if table::is_library(name));
     let separator = call.args.first().map(|separator| separator.expr.clone());

@@ -22,7 +22,7 @@ pub struct FilterMetadata {
     /// When it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
-    /// When its deletion was asked for.
+    /// When its deletion was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
     /// Who has to agree to its deletion.
@@ -76,7 +76,7 @@ impl FilterFields {
         }
         let mut text = kept.to_string();
         if text.len() > MAX_DETAILS_BYTES {
-            // Without what can be of any number; a filter that reads it comes to no result.
+            // Without what can be of any number; a filter that reads it fails.
             for field in ["annotations", "finalizers", "ownerReferences"] {
                 kept["metadata"].as_object_mut().map(|metadata| metadata.remove(field));
             }
@@ -98,9 +98,9 @@ impl FilterFields {
         object["kind"] = json!(info.name);
         object["metadata"]["name"] = json!(target.name);
         object["metadata"]["namespace"] = json!(target.namespace);
-        if !marks.labels.is_empty() {
+        if !marks.labels().is_empty() {
             object["metadata"]["labels"] =
-                marks.labels.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
+                marks.labels().iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
         }
         object
     }
@@ -128,14 +128,14 @@ mod tests {
         let details =
             FilterFields::new("source.toolkit.fluxcd.io/v1beta2", metadata, Some(&spec), Some("main@sha1:1"));
         let target = Target { kind: Kind::GitRepository, namespace: "apps".to_owned(), name: "a".to_owned() };
-        let labels = Box::new([(Box::from("app"), Box::from("x"))]);
+        let labels = std::iter::once((Box::from("app"), Box::from("x"))).collect();
         let expect = json!({
             "apiVersion": "source.toolkit.fluxcd.io/v1beta2", "kind": "GitRepository",
             "metadata": {"name": "a", "namespace": "apps", "labels": {"app": "x"}, "annotations": {"team": "a"}, "generation": 2},
             "spec": {"url": "https://example.com/a"},
             "status": {"artifact": {"revision": "main@sha1:1"}},
         });
-        assert_eq!(details.view(&target, &SelectionMarks { labels, allow: None }), expect);
+        assert_eq!(details.view(&target, &SelectionMarks::new(labels, None)), expect);
         let bare = FilterFields::default().view(&target, &SelectionMarks::default());
         assert_eq!(bare["metadata"], json!({"name": "a", "namespace": "apps"}));
         assert_eq!(bare["apiVersion"], "source.toolkit.fluxcd.io/v1");

@@ -1,4 +1,4 @@
-//! Which objects an endpoint may ask for: the `resources` of a Flux Receiver, and its namespaces.
+//! The objects that an endpoint may request: `resources`, as Flux's Receivers have them, and namespaces.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, Target};
 use crate::expression::{Expression, VariableName};
 
-/// Which objects an endpoint may ask for.
+/// The objects that an endpoint may request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     /// Only in these namespaces; empty for everywhere.
@@ -16,22 +16,22 @@ pub struct Selection {
     pub resources: Vec<ResourceSelector>,
     /// Whether a delivery concerns all that `resources` lists, whatever it is about.
     pub matches_all: bool,
-    /// Whose consent it takes; nobody's if none.
+    /// The consent that objects need; none if objects need not consent.
     #[serde(default)]
     pub consent: Option<Consent>,
 }
 
-/// Tenants stay apart: outside of its own namespaces an endpoint may ask only for objects that name
+/// Tenants stay apart: outside of its own namespaces an endpoint may request only objects that name
 /// it in their annotation [`ALLOW_ANNOTATION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consent {
     /// What the annotation has to name: the endpoint.
     pub endpoint: String,
-    /// Where nobody has to consent.
+    /// Where objects need not consent.
     pub own_namespaces: Vec<String>,
 }
 
-/// The annotation with which an object lets endpoints of other namespaces ask for it: their names,
+/// The annotation with which an object lets endpoints of other namespaces request it: their names,
 /// separated by commas.
 pub const ALLOW_ANNOTATION: &str = "flux-recv.fluxcd.io/allow";
 
@@ -46,17 +46,21 @@ pub struct ResourceSelector {
     pub namespace: Option<String>,
     /// Labels that they have to carry.
     pub labels: BTreeMap<String, String>,
-    /// What has to hold of each of them.
+    /// The condition on each of them.
     #[serde(default)]
     pub filter: Option<Expression>,
 }
 
 /// What an object carries for those who choose among objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SelectionMarks {
-    pub labels: Box<[(Box<str>, Box<str>)]>,
+pub struct SelectionMarks(Option<Box<MarkTexts>>);
+
+/// Apart, since most objects have none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct MarkTexts {
+    labels: Box<[(Box<str>, Box<str>)]>,
     /// The value of its annotation [`ALLOW_ANNOTATION`].
-    pub allow: Option<Box<str>>,
+    allow: Option<Box<str>>,
 }
 
 /// Whether an object is chosen.
@@ -68,13 +72,13 @@ pub enum SelectionResult<'s> {
 }
 
 impl Selection {
-    /// Whether the object may be asked for, as far as its name and marks tell.
+    /// Whether the object may be requested, as far as its name and marks tell.
     pub fn admits(&self, target: &Target, marks: &SelectionMarks) -> bool {
         self.admits_namespace(&target.namespace, marks)
             && (self.resources.is_empty() || self.resources.iter().any(|listed| listed.holds(target, marks)))
     }
 
-    /// Whether the object may be asked for, and what has to hold of it.
+    /// Whether the object may be requested, and the condition that it has to meet.
     pub fn choose(&self, target: &Target, marks: &SelectionMarks) -> SelectionResult<'_> {
         if !self.admits_namespace(&target.namespace, marks) {
             return SelectionResult::No;
@@ -157,18 +161,24 @@ impl SelectionMarks {
             bytes += name.len() + value.len();
             bytes <= MAX_LABELS_BYTES
         });
-        SelectionMarks {
-            labels: labels.collect(),
-            allow: allow.filter(|allow| allow.len() <= MAX_ALLOW_BYTES).map(Box::from),
-        }
+        let labels: Box<[_]> = labels.collect();
+        let allow = allow.filter(|allow| allow.len() <= MAX_ALLOW_BYTES).map(Box::from);
+        let is_any = !labels.is_empty() || allow.is_some();
+        SelectionMarks(is_any.then(|| Box::new(MarkTexts { labels, allow })))
+    }
+
+    /// Returns the labels, by their names.
+    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
+        self.0.as_deref().map_or(&[], |texts| &texts.labels)
     }
 
     fn carries(&self, name: &str, value: &str) -> bool {
-        self.labels.iter().any(|(other, its_value)| **other == *name && **its_value == *value)
+        self.labels().iter().any(|(other, its_value)| **other == *name && **its_value == *value)
     }
 
     fn allows(&self, endpoint: &str) -> bool {
-        self.allow.as_deref().is_some_and(|names| names.split(',').any(|name| name.trim() == endpoint))
+        let allow = self.0.as_deref().and_then(|texts| texts.allow.as_deref());
+        allow.is_some_and(|names| names.split(',').any(|name| name.trim() == endpoint))
     }
 }
 
@@ -180,7 +190,7 @@ mod tests {
         let (kind, namespace, name) = target;
         let target = Target { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let labels = labels.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
-        selection.admits(&target, &SelectionMarks { labels, allow: None })
+        selection.admits(&target, &SelectionMarks::new(labels, None))
     }
 
     #[test]
@@ -214,13 +224,12 @@ mod tests {
 
     // Incident 33.
     #[test]
-    fn consent_is_asked_outside_of_the_own_namespaces() {
+    fn consent_is_needed_outside_of_the_own_namespaces() {
         let selection = Selection { namespaces: vec!["apps".to_owned()], ..Selection::default() };
         let selection = selection.with_consent("github", vec!["apps".to_owned()]);
         let admits = |namespace: &str, allow: Option<&str>| {
             let target = Target { kind: Kind::Bucket, namespace: namespace.to_owned(), name: "x".to_owned() };
-            selection
-                .admits(&target, &SelectionMarks { allow: allow.map(Box::from), ..SelectionMarks::default() })
+            selection.admits(&target, &SelectionMarks::new(BTreeMap::new(), allow))
         };
         assert!(admits("apps", None));
         assert!(!admits("team-a", None));

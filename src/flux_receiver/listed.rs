@@ -1,15 +1,16 @@
-//! The resources that a Receiver lists → what it asks for.
+//! Reads `spec.resources` of a Receiver.
 
 use super::{FluxReceiver, ResourceReference};
 use crate::expression::Expression;
 use crate::facts;
+use crate::field_error::FieldError;
 use crate::flux::Kind;
 use crate::flux::selection;
 
-/// What of the resources of a Receiver is asked.
+/// The resources of a Receiver that are requested.
 pub(super) struct ResourceList {
     pub(super) resources: Vec<selection::ResourceSelector>,
-    /// Why the others are not, each with its field: notification-controller does not ask them either,
+    /// Why the others are not, each with its field: notification-controller does not request them either,
     /// or flux-recv does not know their kind.
     pub(super) left_out: Vec<String>,
 }
@@ -19,7 +20,7 @@ pub(super) struct ResourceList {
 /// # Errors
 /// When a filter cannot be read, which leaves the whole Receiver not ready, or no reconcile request is pending;
 /// names the field.
-pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Result<ResourceList, String> {
+pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Result<ResourceList, FieldError> {
     let filter_of_all = condition(&receiver.spec.resource_filter, "spec.resourceFilter")?;
     let mut listed = ResourceList { resources: Vec::new(), left_out: Vec::new() };
     for (at, resource) in receiver.spec.resources.iter().enumerate() {
@@ -31,20 +32,21 @@ pub(super) fn read(receiver: &FluxReceiver, cross_namespace_refs: bool) -> Resul
         }
         match read_one(receiver, resource, &place, filter_of_all.as_ref()) {
             Ok(resource) => listed.resources.push(resource),
-            Err(ResourceProblem::NotAsked(why)) => listed.left_out.push(why),
+            Err(ResourceProblem::NotRequested(why)) => listed.left_out.push(why),
             Err(ResourceProblem::Unreadable(why)) => return Err(why),
         }
     }
     if listed.resources.is_empty() {
-        return Err(format!("spec.resources: nothing is left to ask: {}", listed.left_out.join("; ")));
+        let why = format!("none of them can be requested: {}", listed.left_out.join("; "));
+        return Err(FieldError::new("spec.resources", why));
     }
     Ok(listed)
 }
 
 /// What is in the way of a resource, with the field.
 enum ResourceProblem {
-    NotAsked(String),
-    Unreadable(String),
+    NotRequested(String),
+    Unreadable(FieldError),
 }
 
 fn read_one(
@@ -53,17 +55,21 @@ fn read_one(
     place: &str,
     filter_of_all: Option<&Expression>,
 ) -> Result<selection::ResourceSelector, ResourceProblem> {
-    let not_asked = |why: String| ResourceProblem::NotAsked(format!("{place}.{why}"));
-    let kind = Kind::named(&listed.kind)
-        .ok_or_else(|| not_asked(format!("kind: `{}` is not a kind that flux-recv handles", listed.kind)))?;
+    let not_requested = |why: String| ResourceProblem::NotRequested(format!("{place}.{why}"));
+    let kind = Kind::named(&listed.kind).ok_or_else(|| {
+        not_requested(format!("kind: `{}` is not a kind that flux-recv handles", listed.kind))
+    })?;
     let group = listed.api_version.split_once('/').map(|(group, _)| group);
     if group.is_some_and(|group| group != kind.info().group) {
-        return Err(not_asked(format!("apiVersion: `{}` is not a version of {kind}", listed.api_version)));
+        return Err(not_requested(format!(
+            "apiVersion: `{}` is not a version of {kind}",
+            listed.api_version
+        )));
     }
     let is_wildcard = listed.name == "*";
     if is_wildcard && listed.match_labels.is_none() {
-        let why = "matchLabels: is missing, without it the name `*` asks for nothing";
-        return Err(not_asked(why.to_owned()));
+        let why = "matchLabels: is missing, without it the name `*` selects nothing";
+        return Err(not_requested(why.to_owned()));
     }
     let filter = both(filter_of_all, &listed.filter, &format!("{place}.filter"));
     Ok(selection::ResourceSelector {
@@ -77,7 +83,7 @@ fn read_one(
 }
 
 /// Two conditions that both have to hold. Together they may be as long as one.
-fn both(of_all: Option<&Expression>, of_one: &str, field: &str) -> Result<Option<Expression>, String> {
+fn both(of_all: Option<&Expression>, of_one: &str, field: &str) -> Result<Option<Expression>, FieldError> {
     let of_one = condition(of_one, field)?;
     let (Some(of_all), Some(of_one)) = (of_all, &of_one) else { return Ok(of_one.or(of_all.cloned())) };
     // A comment ends with its line.
@@ -85,8 +91,8 @@ fn both(of_all: Option<&Expression>, of_one: &str, field: &str) -> Result<Option
     condition(&joined, &format!("{field}: joined with spec.resourceFilter"))
 }
 
-fn condition(text: &str, field: &str) -> Result<Option<Expression>, String> {
+fn condition(text: &str, field: &str) -> Result<Option<Expression>, FieldError> {
     let read = |text| Expression::condition(text, facts::RESOURCE_VARIABLES);
     let text = Some(text.trim()).filter(|text| !text.is_empty());
-    text.map(read).transpose().map_err(|err| format!("{field}: {err}"))
+    text.map(read).transpose().map_err(|err| FieldError::new(field, err))
 }

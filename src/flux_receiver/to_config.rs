@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::listed::{self, ResourceList};
 use super::to_endpoint::issuers;
 use super::{DEFAULT_AUDIENCE, FluxReceiver, OidcProvider, Secret, Type};
+use crate::field_error::FieldError;
 use crate::flux::selection::ResourceSelector;
 
 /// An entry for a config file.
@@ -21,7 +22,7 @@ pub struct ConfigEntry {
 ///
 /// # Errors
 /// Why there is no such entry.
-pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<ConfigEntry, String> {
+pub fn convert(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<ConfigEntry, FieldError> {
     let spec = &receiver.spec;
     let receiver_type = Type::named(&spec.r#type)?;
     let mut notes = Vec::new();

@@ -1,4 +1,4 @@
-//! A Receiver and its Secret → an endpoint at the same path, which asks for the same objects.
+//! Makes an endpoint of a Receiver and its Secret: at the same path, requesting the same objects.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,7 @@ use super::listed::{self, ResourceList};
 use super::{DEFAULT_AUDIENCE, FluxReceiver, OidcProvider, Secret, Type};
 use crate::endpoint::{Endpoint, EndpointOptions, EndpointOrigin, HOOK_PREFIX};
 use crate::expression::Expression;
+use crate::field_error::FieldError;
 use crate::filter::{Filter, Globs};
 use crate::flux::selection::{ResourceSelector, Selection};
 use crate::provider::Provider;
@@ -40,7 +41,7 @@ pub fn endpoint(
     receiver: &FluxReceiver,
     secret: Option<&Secret>,
     rules: ReceiverDefaults<'_>,
-) -> Result<ReceiverEndpoint, String> {
+) -> Result<ReceiverEndpoint, FieldError> {
     let spec = &receiver.spec;
     let receiver_type = Type::named(&spec.r#type)?;
     let provider = Provider::named(receiver_type.source).expect("the table of types names providers");
@@ -54,7 +55,7 @@ pub fn endpoint(
     let mut filter = Filter::default();
     if receiver_type.has_events && !spec.events.is_empty() {
         let events = spec.events.iter().map(|event| globset::escape(event)).collect();
-        filter.events = Some(Globs::from_events(events).map_err(|err| format!("spec.events: {err}"))?);
+        filter.events = Some(Globs::from_events(events).map_err(|err| FieldError::new("spec.events", err))?);
     }
     // A changed token changes the path only when notification-controller says so in the status.
     let from_status = receiver.webhook_path.as_deref().and_then(|path| path.strip_prefix(HOOK_PREFIX));
@@ -75,18 +76,19 @@ pub fn endpoint(
 }
 
 /// The token as the Secret has it; tokens that prove nothing make the path all the same.
-fn keys(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Vec<Key>, String> {
+fn keys(receiver: &FluxReceiver, secret: Option<&Secret>) -> Result<Vec<Key>, FieldError> {
     if receiver.spec.secret_ref.is_none() {
         return match receiver.spec.r#type.as_str() {
             "generic-oidc" => Ok(Vec::new()),
-            _ => Err("spec.secretRef: is missing; name a Secret with the key `token`".to_owned()),
+            _ => Err(FieldError::new("spec.secretRef", "is missing; name a Secret with the key `token`")),
         };
     }
     let name = receiver.secret_name();
-    let secret = secret.ok_or_else(|| format!("spec.secretRef: {name} is not there, or may not be read"))?;
-    let token = secret.token.as_ref().ok_or_else(|| format!("spec.secretRef: {name} has no key `token`"))?;
+    let problem = |problem: String| FieldError::new("spec.secretRef", problem);
+    let secret = secret.ok_or_else(|| problem(format!("{name} is not there, or may not be read")))?;
+    let token = secret.token.as_ref().ok_or_else(|| problem(format!("{name} has no key `token`")))?;
     let key = Key::new(receiver.secret_name().as_str(), token.to_vec())
-        .map_err(|err| format!("spec.secretRef: `token` of {name} {err}"))?;
+        .map_err(|err| problem(format!("`token` of {name} {err}")))?;
     Ok(vec![key])
 }
 
@@ -95,14 +97,13 @@ fn expects(
     receiver_type: &Type,
     secret: Option<&Secret>,
     rules: ReceiverDefaults<'_>,
-) -> Result<Requirement, String> {
+) -> Result<Requirement, FieldError> {
     match receiver_type.name {
         "gcr" => {
             let field = |value: Option<&String>, name: &str| {
-                value
-                    .filter(|value| !value.is_empty())
-                    .cloned()
-                    .ok_or_else(|| format!("spec.secretRef: {} has no key `{name}`", receiver.secret_name()))
+                let missing = || format!("{} has no key `{name}`", receiver.secret_name());
+                let value = value.filter(|value| !value.is_empty()).cloned();
+                value.ok_or_else(|| FieldError::new("spec.secretRef", missing()))
             };
             let email = field(secret.and_then(|secret| secret.email.as_ref()), "email")?;
             let audience = field(secret.and_then(|secret| secret.audience.as_ref()), "audience")?;
@@ -112,7 +113,7 @@ fn expects(
             let mut issuers = issuers(&receiver.spec.oidc_providers)?;
             for (at, issuer) in issuers.iter_mut().enumerate() {
                 issuer.trust = trust_in(&issuer.url, rules.allowed_issuers)
-                    .map_err(|why| format!("spec.oidcProviders[{at}].issuerURL: {why}"))?;
+                    .map_err(|err| err.within(&format!("spec.oidcProviders[{at}]")))?;
             }
             Ok(Requirement::Issuers(issuers))
         }
@@ -124,40 +125,44 @@ fn expects(
 ///
 /// # Errors
 /// When the issuer is not reached over TLS.
-fn trust_in(url: &str, allowed: &[String]) -> Result<Trust, String> {
+fn trust_in(url: &str, allowed: &[String]) -> Result<Trust, FieldError> {
     if allowed.iter().any(|allowed| allowed == url) {
         return Ok(Trust::Operator);
     }
     match url.starts_with("https://") {
         true => Ok(Trust::Tenant),
-        false => Err(format!("`{url}` is not an https URL; --allow-issuer {url} allows it")),
+        false => {
+            let problem = format!("`{url}` is not an https URL; --allow-issuer {url} allows it");
+            Err(FieldError::new("issuerURL", problem))
+        }
     }
 }
 
 /// The issuers that a Receiver lists.
 ///
 /// # Errors
-/// When there is none, or one cannot be asked; names the field.
-pub(super) fn issuers(listed: &[OidcProvider]) -> Result<Vec<Issuer>, String> {
+/// When there is none, or an issuer cannot be used; names the field.
+pub(super) fn issuers(listed: &[OidcProvider]) -> Result<Vec<Issuer>, FieldError> {
     if listed.is_empty() {
-        return Err("spec.oidcProviders: is empty; list at least one issuer".to_owned());
+        return Err(FieldError::new("spec.oidcProviders", "is empty; list at least one issuer"));
     }
-    let read = |(at, provider)| issuer(provider).map_err(|why| format!("spec.oidcProviders[{at}].{why}"));
+    let read =
+        |(at, provider)| issuer(provider).map_err(|err| err.within(&format!("spec.oidcProviders[{at}]")));
     listed.iter().enumerate().map(read).collect()
 }
 
-fn issuer(provider: &OidcProvider) -> Result<Issuer, String> {
+fn issuer(provider: &OidcProvider) -> Result<Issuer, FieldError> {
     if provider.validations.is_empty() {
-        return Err("validations: is empty; public issuers give tokens to anyone".to_owned());
+        return Err(FieldError::new("validations", "is empty; public issuers give tokens to anyone"));
     }
     let variables = provider.variables.iter().enumerate().map(|(at, variable)| {
         let read = Expression::value(&variable.expression, TOKEN_VARIABLES);
-        let read = read.map_err(|err| format!("variables[{at}].expression: {err}"));
+        let read = read.map_err(|err| FieldError::new(format!("variables[{at}].expression"), err));
         read.map(|expression| (variable.name.clone(), expression))
     });
     let validations = provider.validations.iter().enumerate().map(|(at, validation)| {
         let read = Expression::condition(&validation.expression, TOKEN_VARIABLES);
-        let read = read.map_err(|err| format!("validations[{at}].expression: {err}"));
+        let read = read.map_err(|err| FieldError::new(format!("validations[{at}].expression"), err));
         read.map(|condition| Validation { condition, message: validation.message.clone() })
     });
     let audience = Some(&provider.audience).filter(|audience| !audience.is_empty());

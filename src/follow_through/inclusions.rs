@@ -204,7 +204,7 @@ mod tests {
     fn includers_are_requested_in_chains_as_each_link_has_changed() {
         let mut world = TestInclusions::new();
         world.push("github", &["a<b", "a<b2", "b<c"]);
-        assert_eq!(world.sees("a", "1"), NOTHING, "the request itself is no change");
+        assert_eq!(world.sees("a", "1"), NOTHING, "the request itself is not a change");
         assert_eq!(world.sees("a", "2"), ["b", "b2"]);
         assert_eq!(world.sees("a", "2"), NOTHING);
         assert_eq!(world.sees("b", "1"), NOTHING);

@@ -1,8 +1,8 @@
-//! Whether Flux has fetched what a push brought, and whether to ask once more: pure, time handed in.
+//! Decides whether Flux has fetched what a push brought, and whether to request again: pure, time handed in.
 //!
-//! A webhook can be quicker than the Git host itself: Flux asks, is shown the old commit, and is
+//! A webhook can be quicker than the Git host itself: Flux fetches, is shown the old commit, and is
 //! content until its interval is over. So an object that has handled the request and still shows
-//! the revision that it had when the delivery came is asked again, a few times.
+//! the revision that it had when the delivery came is requested again, a few times.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ pub struct RevisionCheck {
     wanted: Box<str>,
     /// What the object showed when the delivery came.
     had: Option<Box<str>>,
-    /// The last request whose handling has been seen, or that was there when the delivery came.
-    handled: Option<Box<str>>,
+    /// The last request whose handling has been seen, or that was there when the delivery came: its hash.
+    handled: u64,
     since: Instant,
-    asked_again: u32,
-    ask_at: Option<Instant>,
+    repeats: u32,
+    repeat_at: Option<Instant>,
 }
 
 /// What became of a push.
@@ -41,15 +41,15 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueStep {
     Wait,
-    /// Ask for another reconcile.
-    Ask,
+    /// Request reconciliation again.
+    RequestAgain,
     End(Verdict),
 }
 
 /// How long a push is followed.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The first pause before asking again; it doubles with every further one.
+/// The first pause before another request; it doubles with every further one.
 const FIRST_REPEAT_DELAY: Duration = Duration::from_secs(1);
 
 impl RevisionCheck {
@@ -61,10 +61,10 @@ impl RevisionCheck {
         Some(RevisionCheck {
             wanted: wanted.into(),
             had: at_delivery.revision.clone(),
-            handled: at_delivery.requested.clone(),
+            handled: at_delivery.requested,
             since: now,
-            asked_again: 0,
-            ask_at: None,
+            repeats: 0,
+            repeat_at: None,
         })
     }
 
@@ -84,35 +84,35 @@ impl RevisionCheck {
             return Some(if seen { Verdict::Seen(after) } else { Verdict::MovedOn(after) });
         }
         if progress.handled && progress.requested != self.handled {
-            self.handled = progress.requested.clone();
+            self.handled = progress.requested;
             let pause =
-                FIRST_REPEAT_DELAY.saturating_mul(1_u32.checked_shl(self.asked_again).unwrap_or(u32::MAX));
-            self.ask_at.get_or_insert(now + pause);
+                FIRST_REPEAT_DELAY.saturating_mul(1_u32.checked_shl(self.repeats).unwrap_or(u32::MAX));
+            self.repeat_at.get_or_insert(now + pause);
         }
         None
     }
 
-    /// What is due; asking counts as done.
+    /// Returns what is due; a request counts as sent.
     pub fn step(&mut self, now: Instant) -> DueStep {
         if now >= self.ends() {
             return DueStep::End(Verdict::GivenUp);
         }
-        if self.ask_at.is_some_and(|at| at <= now) {
-            self.ask_at = None;
-            self.asked_again += 1;
-            return DueStep::Ask;
+        if self.repeat_at.is_some_and(|at| at <= now) {
+            self.repeat_at = None;
+            self.repeats += 1;
+            return DueStep::RequestAgain;
         }
         DueStep::Wait
     }
 
     /// When to look at [`RevisionCheck::step`] again.
     pub fn due(&self) -> Instant {
-        self.ask_at.map_or(self.ends(), |at| at.min(self.ends()))
+        self.repeat_at.map_or(self.ends(), |at| at.min(self.ends()))
     }
 
-    /// How often the object was asked again.
-    pub fn asked_again(&self) -> u32 {
-        self.asked_again
+    /// The number of requests after the first.
+    pub fn repeats(&self) -> u32 {
+        self.repeats
     }
 
     fn ends(&self) -> Instant {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_still_shows_the_old_revision_is_asked_again_with_growing_pauses() {
+    fn an_object_that_still_shows_the_old_revision_is_requested_again_with_growing_pauses() {
         let now = Instant::now();
         let mut pursuit =
             RevisionCheck::new("new", &progress("1", "1", "main@sha1:old"), now).expect("a pursuit");
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(pursuit.observe(&progress("1", "1", "main@sha1:old"), false, now), None);
         assert_eq!(pursuit.step(at(now, 5000)), DueStep::Wait);
 
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         let mut request = 1;
         let mut time = 0;
         let end = loop {
@@ -169,12 +169,12 @@ mod tests {
             let due = pursuit.due();
             time = due.duration_since(now).as_millis() as u64;
             match pursuit.step(due) {
-                DueStep::Ask => asked.push(time),
+                DueStep::RequestAgain => requested.push(time),
                 DueStep::End(verdict) => break verdict,
                 DueStep::Wait => panic!("something was due"),
             }
         };
-        assert_eq!(asked, [1000, 3000, 7000, 15_000, 31_000, 63_000]);
+        assert_eq!(requested, [1000, 3000, 7000, 15_000, 31_000, 63_000]);
         assert_eq!((end, time), (Verdict::GivenUp, 120_000));
     }
 
@@ -201,6 +201,6 @@ mod tests {
         let nothing = Progress::new(None, None, None);
         let mut pursuit = RevisionCheck::new("new", &nothing, now).expect("a pursuit");
         assert_eq!(pursuit.observe(&Progress::new(Some("2"), Some("2"), None), false, now), None);
-        assert_eq!(pursuit.step(at(now, 1000)), DueStep::Ask);
+        assert_eq!(pursuit.step(at(now, 1000)), DueStep::RequestAgain);
     }
 }

@@ -25,8 +25,22 @@ pub trait JournalStore: Send {
     /// Makes all changes durable, or none. Gives the size of the store in bytes.
     ///
     /// # Errors
-    /// Why nothing was written.
-    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String>;
+    /// When nothing was written.
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, CommitError>;
+}
+
+/// Changes cannot be written to a journal.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// redb has panicked.
+    #[error("{0} it panics")]
+    Panicked(&'static str),
 }
 
 /// Why a journal cannot be used.
@@ -157,18 +171,17 @@ fn put_aside(file: &Path) -> io::Result<PathBuf> {
 
 /// Creates a file whole or not at all: one that a full disk left half written would look corrupt to the next
 /// start. If another process creates it at the same time, that one is kept.
-fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), String> {
+fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), CommitError> {
     let unfinished = tempfile::Builder::new().prefix(JOURNAL_FILE).suffix(".new").tempfile_in(folder);
-    let unfinished = unfinished.map_err(|err| err.to_string())?.into_temp_path();
+    let unfinished = unfinished?.into_temp_path();
     let created = guarded(|| {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(&unfinished);
-        let database = database.map_err(|err| err.to_string())?;
-        let store = RedbStore { database, file: unfinished.to_path_buf() };
-        store.begin(origin).map_err(|err| err.to_string())
+        let store = RedbStore { database: database?, file: unfinished.to_path_buf() };
+        store.begin(origin)
     });
-    created.unwrap_or_else(|_| Err("creating it panics".to_owned()))?;
+    created.map_err(|_| CommitError::Panicked("creating"))??;
     match unfinished.persist_noclobber(file) {
-        Err(err) if err.error.kind() != io::ErrorKind::AlreadyExists => Err(err.to_string()),
+        Err(err) if err.error.kind() != io::ErrorKind::AlreadyExists => Err(err.error.into()),
         _ => Ok(()),
     }
 }
@@ -201,7 +214,7 @@ fn open(file: &Path, origin: JournalOrigin) -> Result<(RedbStore, Contents), Sto
         return Ok((store, Contents { origin, ..Contents::default() }));
     };
     // A folder that became read-only is found out now, not with the first delivery.
-    store.apply(&[]).map_err(unusable)?;
+    store.apply(&[]).map_err(|err| unusable(err.to_string()))?;
     Ok((store, left))
 }
 
@@ -294,12 +307,12 @@ struct RedbStore {
 }
 
 impl JournalStore for RedbStore {
-    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String> {
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, CommitError> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write(changes)));
         match written {
             Ok(Ok(())) => Ok(std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len())),
-            Ok(Err(err)) => Err(err.to_string()),
-            Err(_) => Err("writing it panics".to_owned()),
+            Ok(Err(err)) => Err(err.into()),
+            Err(_) => Err(CommitError::Panicked("writing")),
         }
     }
 }

@@ -1,7 +1,9 @@
+use std::io;
+
 use parking_lot::Mutex;
 
 use super::contents::JournalOrigin;
-use super::store::{JOURNAL_FILE, JournalFolder};
+use super::store::{CommitError, JOURNAL_FILE, JournalFolder};
 use super::*;
 use crate::flux::{Kind, Target};
 
@@ -83,7 +85,7 @@ async fn a_newer_format_is_left_alone() {
 /// Whatever was done to the file, the journal opens, puts it aside whole, and says that it knows
 /// nothing; or what it reads is what was written.
 #[tokio::test]
-async fn a_corrupt_file_is_put_aside_and_never_believed() {
+async fn a_corrupt_file_is_put_aside_and_never_used() {
     let (mut aside, mut whole) = (0, 0);
     for seed in 0..60 {
         let folder = tempfile::tempdir().expect("a folder");
@@ -194,10 +196,10 @@ impl JournalMedium for Disk {
 }
 
 impl JournalStore for DiskStore {
-    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, String> {
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, CommitError> {
         let mut state = self.disk.state.lock();
         if state.is_broken || state.opened != self.opened {
-            return Err("no space left".to_owned());
+            return Err(CommitError::Io(io::Error::other("no space left")));
         }
         changes.iter().cloned().for_each(|change| state.contents.apply(change));
         Ok(0)
@@ -228,7 +230,7 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     }
     assert!(journal.is_writable(), "without anyone who writes");
     let pending: Vec<Target> = disk.state.lock().contents.pending.keys().cloned().collect();
-    assert_eq!(pending, [target("b")], "what was promised is there, what had ended is not");
+    assert_eq!(pending, [target("b")], "what was acknowledged is there, what had ended is not");
     assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Ok(()));
 }
 

@@ -32,7 +32,7 @@ pub(super) fn brings<'e>(object: &Object, event: &'e Event) -> Option<&'e str> {
             change.head.as_deref().filter(|_| !change.deleted)
         }
         (Follows::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) => {
-            let digest = event.digest.as_deref().filter(|_| event.tags.contains(tag) && !event.deleted)?;
+            let digest = event.digest.as_deref().filter(|_| has_tag(event, tag) && !event.deleted)?;
             digest.strip_prefix("sha256:")
         }
         _ => None,
@@ -90,7 +90,11 @@ pub(super) fn moves_tag_without_digest(object: &Object, event: &Event) -> bool {
     else {
         return false;
     };
-    event.digest.is_none() && !event.deleted && event.tags.contains(tag)
+    event.digest.is_none() && !event.deleted && has_tag(event, tag)
+}
+
+fn has_tag(event: &ImageEvent, tag: &str) -> bool {
+    event.tags.iter().any(|named| named == tag)
 }
 
 /// Whether a signature was pushed of a manifest whose digest, in hex, passes. Signatures come after what they
@@ -109,10 +113,10 @@ fn scans(excluded: &[Pattern], tags: &[String], budget: &CompileBudget) -> bool 
 fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &CompileBudget) -> bool {
     match reference {
         OciReference::Anything => true,
-        OciReference::Digest(digest) => event.digest.as_ref() == Some(digest) && !event.deleted,
+        OciReference::Digest(digest) => event.digest.as_deref() == Some(&**digest) && !event.deleted,
         OciReference::Tag(_) if event.deleted => false,
         // A push without tag says nothing about tags.
-        OciReference::Tag(tag) => event.tags.is_empty() || event.tags.contains(tag),
+        OciReference::Tag(tag) => event.tags.is_empty() || has_tag(event, tag),
         OciReference::Range { range, filter } => {
             let passes = |tag: &String| {
                 filter.as_ref().is_none_or(|filter| filter.matches(tag, budget) != Some(false))
@@ -143,9 +147,7 @@ pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {
         }
     };
     let under_prefix = match prefix {
-        Some(prefix) if !event.keys.is_empty() => {
-            event.keys.iter().any(|key| key.starts_with(prefix.as_str()))
-        }
+        Some(prefix) if !event.keys.is_empty() => event.keys.iter().any(|key| key.starts_with(&**prefix)),
         _ => true,
     };
     same_service && under_prefix

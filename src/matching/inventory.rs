@@ -1,17 +1,21 @@
-//! The Flux objects that exist, indexed by what events ask for.
+//! The Flux objects that exist, indexed by what events name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::hash::Hash;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use hashbrown::HashTable;
+
+use super::index::HashIndex;
+pub use super::index::ObjectId;
 use super::pattern::{MAX_PATTERN_BYTES, MAX_RANGE_BYTES, Pattern, VersionRange};
-
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
-use crate::event::repository_url::{RepositoryKey, RepositoryUrl};
-use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
+use crate::event::repository_url::RepositoryUrl;
+use crate::event::{ChartEvent, Event, GitChanges, GitEvent, ImageEvent};
+use crate::field_error::FieldError;
 use crate::flux::details::FilterFields;
 use crate::flux::selection::SelectionMarks;
 use crate::flux::{self, Kind, Progress, Spec, Target};
@@ -22,23 +26,23 @@ pub struct Inventory {
     /// Shared, so that whoever looks longer at an object holds no lock for that.
     objects: Vec<Option<Arc<Object>>>,
     free: Vec<ObjectId>,
-    ids: HashMap<Target, ObjectId>,
+    /// By the hashes of their targets, which the objects hold.
+    ids: HashTable<ObjectId>,
+    hasher: RandomState,
     counts: HashMap<Kind, usize>,
     coverage: BTreeMap<Kind, KindCoverage>,
-    git: InventoryIndex<RepositoryKey>,
-    images: InventoryIndex<ImageName>,
+    git: HashIndex,
+    images: HashIndex,
     /// OCI HelmRepositories by `host[/path]`.
-    registries: InventoryIndex<String>,
+    registries: HashIndex,
     /// HelmCharts by namespace and name of their HelmRepository.
-    charts: InventoryIndex<(String, String)>,
+    charts: HashIndex,
     /// HelmRepositories over HTTP by the last segment of their URL, or the host if it has no path.
-    chart_indexes: InventoryIndex<String>,
-    buckets: InventoryIndex<String>,
+    chart_indexes: HashIndex,
+    buckets: HashIndex,
     /// GitRepositories by namespace and name of those that they include.
-    includers: InventoryIndex<(String, String)>,
+    includers: HashIndex,
 }
-
-type ObjectId = u32;
 
 /// How much of a kind the inventory holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +62,7 @@ impl KindCoverage {
     }
 }
 
-/// A kind of which objects may exist that nobody here can see.
+/// A kind of which objects may exist that cannot be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unlistable {
     pub kind: Kind,
@@ -88,8 +92,8 @@ pub struct Object {
     pub progress: Progress,
     /// Takes the labels and the annotation that selections read.
     pub marks: SelectionMarks,
-    /// What else filters can read of it; none if nobody has asked for that yet.
-    pub details: Option<FilterFields>,
+    /// What else filters can read of it; none if no filter reads it.
+    pub details: Option<Box<FilterFields>>,
     pub(super) follows: Follows,
     pushed: PushedDigests,
 }
@@ -97,12 +101,12 @@ pub struct Object {
 /// The beginnings of the digests that deliveries have last named for the tag that an object tracks, 0 for none:
 /// several, since deliveries may come late.
 #[derive(Debug, Default)]
-struct PushedDigests([AtomicU64; 4]);
+struct PushedDigests(OnceLock<Box<[AtomicU64; 4]>>);
 
 impl PushedDigests {
     fn add(&self, digest: u64) {
         let mut shifted = digest;
-        for slot in &self.0 {
+        for slot in self.0.get_or_init(Box::default).iter() {
             shifted = slot.swap(shifted, Ordering::Relaxed);
             if shifted == digest || shifted == 0 {
                 return;
@@ -111,11 +115,15 @@ impl PushedDigests {
     }
 
     fn clear(&self) {
-        self.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        self.slots().for_each(|slot| slot.store(0, Ordering::Relaxed));
     }
 
     fn iter(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|digest| *digest != 0)
+        self.slots().map(|slot| slot.load(Ordering::Relaxed)).filter(|digest| *digest != 0)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.0.get().into_iter().flat_map(|slots| slots.iter())
     }
 }
 
@@ -139,42 +147,42 @@ pub(super) enum Follows {
         excluded: Vec<Pattern>,
     },
     Registry {
-        prefix: String,
+        prefix: Box<str>,
     },
     ChartIndex {
-        host: String,
-        path: Vec<String>,
+        host: Box<str>,
+        path: Box<[String]>,
     },
     Chart {
-        repository: String,
-        chart: String,
+        repository: Box<str>,
+        chart: Box<str>,
         version: Option<VersionRange>,
         /// Whether Flux verifies its signature.
         is_verified: bool,
     },
-    /// Nothing that an event could name: a chart out of a Git repository or bucket, whose source
+    /// No event can name it: a chart out of a Git repository or bucket, whose source
     /// follows the event, or an object that cannot be read.
     Nothing,
     Bucket {
-        name: String,
-        provider: Option<String>,
-        endpoint: String,
-        prefix: Option<String>,
+        name: Box<str>,
+        provider: Option<Box<str>>,
+        endpoint: Box<str>,
+        prefix: Option<Box<str>>,
     },
 }
 
 /// `spec.ref` of a GitRepository, by the precedence that Flux documents.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum GitReference {
-    Commit(String),
+    Commit(Box<str>),
     Name(GitRef),
     /// A name that is not under `refs/`: Flux reports that, any change may concern it.
     Anything,
     TagOrRange {
-        tag: Option<String>,
+        tag: Option<Box<str>>,
         range: Option<VersionRange>,
     },
-    Branch(String),
+    Branch(Box<str>),
 }
 
 /// `spec.ref` of an OCIRepository.
@@ -182,12 +190,12 @@ pub(super) enum GitReference {
 pub(super) enum OciReference {
     /// A text that is too long: Flux reports that, any change may concern it.
     Anything,
-    Digest(String),
+    Digest(Box<str>),
     Range {
         range: VersionRange,
         filter: Option<Pattern>,
     },
-    Tag(String),
+    Tag(Box<str>),
 }
 
 impl Object {
@@ -208,35 +216,35 @@ impl Object {
     ///
     /// # Errors
     /// When it has no readable URL; Flux cannot fetch it either.
-    pub fn new(target: Target, spec: &Spec) -> Result<Object, String> {
+    pub fn new(target: Target, spec: &Spec) -> Result<Object, FieldError> {
         let suspended = spec.is_suspended();
         let follows = match spec {
             Spec::GitRepository(spec) => Follows::Git {
-                url: RepositoryUrl::parse(&spec.url).map_err(|err| format!("spec.url: {err}"))?,
+                url: RepositoryUrl::parse(&spec.url).map_err(|err| FieldError::new("spec.url", err))?,
                 reference: GitReference::new(spec.reference.as_ref()),
                 includes: included(spec.include.as_deref()),
             },
             Spec::OciRepository(spec) => Follows::OciArtifact {
-                image: ImageName::parse(&spec.url).map_err(|err| format!("spec.url: {err}"))?,
+                image: ImageName::parse(&spec.url).map_err(|err| FieldError::new("spec.url", err))?,
                 reference: OciReference::new(spec.reference.as_ref()),
                 is_verified: spec.verify,
             },
             Spec::ImageRepository(spec) => Follows::Image {
-                image: ImageName::parse(&spec.image).map_err(|err| format!("spec.image: {err}"))?,
+                image: ImageName::parse(&spec.image).map_err(|err| FieldError::new("spec.image", err))?,
                 excluded: exclusions(spec.exclusion_list.as_deref()),
             },
             Spec::HelmRepository(spec) => helm_repository(spec)?,
             Spec::HelmChart(spec) if spec.source_ref.kind == "HelmRepository" => Follows::Chart {
-                repository: bounded(&spec.source_ref.name, "spec.sourceRef.name")?.to_owned(),
-                chart: bounded(&spec.chart, "spec.chart")?.to_ascii_lowercase(),
+                repository: bounded(&spec.source_ref.name, "spec.sourceRef.name")?.into(),
+                chart: bounded(&spec.chart, "spec.chart")?.to_ascii_lowercase().into(),
                 version: spec.version.as_deref().filter(|version| !version.is_empty()).map(VersionRange::new),
                 is_verified: spec.verify,
             },
             Spec::HelmChart(_) | Spec::Other(_) => Follows::Nothing,
             Spec::Bucket(spec) => Follows::Bucket {
-                name: bounded(&spec.bucket_name, "spec.bucketName")?.to_owned(),
+                name: bounded(&spec.bucket_name, "spec.bucketName")?.into(),
                 provider: bounded_or_none(spec.provider.as_ref()),
-                endpoint: bounded(&spec.endpoint, "spec.endpoint")?.to_ascii_lowercase(),
+                endpoint: bounded(&spec.endpoint, "spec.endpoint")?.to_ascii_lowercase().into(),
                 prefix: bounded_or_none(spec.prefix.as_ref()),
             },
         };
@@ -259,12 +267,12 @@ impl Object {
         Some(self.details.as_ref()?.view(&self.target, &self.marks))
     }
 
-    /// Takes note of the digest, in hex, that a delivery has named for the tag that this object tracks.
+    /// Notes the digest, in hex, that a delivery has named for the tag that this object tracks.
     pub(super) fn was_pushed(&self, digest: &str) {
         self.pushed.add(digest_prefix(digest));
     }
 
-    /// Takes note that the tag has a digest that nobody has named.
+    /// Notes that the tag has a digest that no delivery has named.
     pub(super) fn forget_pushed(&self) {
         self.pushed.clear();
     }
@@ -282,20 +290,20 @@ impl Object {
         self.follows == other.follows && self.marks == other.marks && self.suspended == other.suspended
     }
 
-    /// Whether asking it makes Flux fetch something: it is not suspended, and no mere address.
+    /// Whether a request makes Flux fetch something: it is not suspended, and not only an address.
     pub(super) fn can_be_requested(&self) -> bool {
         !self.suspended && self.is_reconciled()
     }
 
-    /// Whether Flux reconciles it at all: a HelmRepository of type `oci` is a mere address.
+    /// Whether Flux reconciles it at all: a HelmRepository of type `oci` is only an address.
     pub(super) fn is_reconciled(&self) -> bool {
         !matches!(self.follows, Follows::Registry { .. })
     }
 }
 
 impl Inventory {
-    /// Adds an object, or replaces the one of this name.
-    pub fn put(&mut self, mut object: Object) {
+    /// Adds an object, or replaces the one of this name, which keeps its number.
+    pub fn put(&mut self, mut object: Object) -> ObjectId {
         if let Some(before) = self.object(&object.target).filter(|before| before.follows == object.follows) {
             let pushed: Vec<u64> = before.pushed.iter().collect();
             object.pushed = PushedDigests::default();
@@ -306,10 +314,22 @@ impl Inventory {
             self.objects.push(None);
             ObjectId::try_from(self.objects.len() - 1).expect("a cluster holds fewer than 2^32 objects")
         });
-        self.ids.insert(object.target.clone(), id);
         *self.counts.entry(object.target.kind).or_default() += 1;
         self.index(&object, id, true);
+        let hash = self.hasher.hash_one(&object.target);
         self.objects[id as usize] = Some(Arc::new(object));
+        let Inventory { ids, objects, hasher, .. } = self;
+        ids.insert_unique(hash, id, |id| {
+            objects[*id as usize].as_ref().map_or(0, |object| hasher.hash_one(&object.target))
+        });
+        id
+    }
+
+    fn id(&self, target: &Target) -> Option<ObjectId> {
+        let is_target = |id: &ObjectId| {
+            self.objects[*id as usize].as_ref().is_some_and(|object| object.target == *target)
+        };
+        self.ids.find(self.hasher.hash_one(target), is_target).copied()
     }
 
     /// Sets how much of the kind is there; says whether events can be matched now that could not be before.
@@ -338,7 +358,10 @@ impl Inventory {
     }
 
     pub fn remove(&mut self, target: &Target) {
-        let Some(id) = self.ids.remove(target) else { return };
+        let Some(id) = self.id(target) else { return };
+        if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(target), |other| *other == id) {
+            entry.remove();
+        }
         self.counts.entry(target.kind).and_modify(|count| *count -= 1);
         if let Some(object) = self.objects[id as usize].take() {
             self.index(&object, id, false);
@@ -346,10 +369,13 @@ impl Inventory {
         self.free.push(id);
     }
 
-    /// Forgets the objects of a kind that `keep` does not want.
-    pub fn retain(&mut self, kind: Kind, keep: impl Fn(&Target) -> bool) {
-        let gone: Vec<Target> =
-            self.ids.keys().filter(|target| target.kind == kind && !keep(target)).cloned().collect();
+    /// Removes the objects of a kind that `keep` rejects.
+    pub fn retain(&mut self, kind: Kind, keep: impl Fn(ObjectId, &Target) -> bool) {
+        let is_gone = |(id, object): (usize, &Option<Arc<Object>>)| {
+            let target = &object.as_ref()?.target;
+            (target.kind == kind && !keep(id as ObjectId, target)).then(|| target.clone())
+        };
+        let gone: Vec<Target> = self.objects.iter().enumerate().filter_map(is_gone).collect();
         for target in gone {
             self.remove(&target);
         }
@@ -357,12 +383,12 @@ impl Inventory {
 
     /// The object of this name.
     pub fn object(&self, target: &Target) -> Option<&Object> {
-        self.objects[*self.ids.get(target)? as usize].as_deref()
+        self.objects[self.id(target)? as usize].as_deref()
     }
 
     /// Whether the object exists.
     pub fn contains(&self, target: &Target) -> bool {
-        self.ids.contains_key(target)
+        self.id(target).is_some()
     }
 
     pub(super) fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
@@ -379,8 +405,7 @@ impl Inventory {
             Follows::Git { url, includes, .. } => {
                 self.git.set(url.key(), id, present);
                 for included in includes {
-                    let included = (object.target.namespace.clone(), included.to_string());
-                    self.includers.set(&included, id, present);
+                    self.includers.set(&(&*object.target.namespace, &**included), id, present);
                 }
             }
             Follows::OciArtifact { image, .. } | Follows::Image { image, .. } => {
@@ -388,10 +413,10 @@ impl Inventory {
             }
             Follows::Registry { prefix } => self.registries.set(prefix, id, present),
             Follows::Chart { repository, .. } => {
-                self.charts.set(&(object.target.namespace.clone(), repository.clone()), id, present);
+                self.charts.set(&(&*object.target.namespace, &**repository), id, present);
             }
             Follows::ChartIndex { host, path } => {
-                self.chart_indexes.set(path.last().unwrap_or(host), id, present);
+                self.chart_indexes.set(path.last().map_or(&**host, String::as_str), id, present);
             }
             Follows::Bucket { name, .. } => self.buckets.set(name, id, present),
             Follows::Nothing => {}
@@ -408,7 +433,11 @@ impl Inventory {
             }
             Event::Image(event) => self.image_candidates(event, visit),
             Event::Chart(event) => self.chart_candidates(event, visit),
-            Event::Bucket(BucketEvent { name, .. }) => self.get(&self.buckets, name, visit),
+            Event::Bucket(event) => self.get(&self.buckets, &event.name, &mut |object| {
+                if matches!(&object.follows, Follows::Bucket { name, .. } if **name == *event.name) {
+                    visit(object);
+                }
+            }),
             Event::Anything { .. } => {}
         }
     }
@@ -440,8 +469,11 @@ impl Inventory {
         let pages_host = format!("{owner}.github.io");
         self.get(&self.chart_indexes, repository, &mut |object| {
             if let Follows::ChartIndex { host, path } = &object.follows
-                && *host == pages_host
-                && (path.is_empty() || path.as_slice() == [repository])
+                && **host == *pages_host
+                && match &**path {
+                    [] => **host == *repository,
+                    path => path == [repository],
+                }
             {
                 visit(object);
             }
@@ -450,18 +482,34 @@ impl Inventory {
 
     fn image_candidates<'a>(&'a self, event: &ImageEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         for name in &event.names {
-            self.get(&self.images, name, visit);
+            self.get(&self.images, name, &mut |object| {
+                if let Follows::OciArtifact { image, .. } | Follows::Image { image, .. } = &object.follows
+                    && image == name
+                {
+                    visit(object);
+                }
+            });
             for (prefix, chart) in registry_prefixes(name) {
                 self.get(&self.registries, &prefix, &mut |registry| {
-                    let charts_of = (registry.target.namespace.clone(), registry.target.name.clone());
-                    self.get(&self.charts, &charts_of, &mut |object| {
-                        if matches!(&object.follows, Follows::Chart { chart: followed, .. } if followed == chart) {
-                            visit(object);
-                        }
-                    });
+                    if matches!(&registry.follows, Follows::Registry { prefix: own } if **own == *prefix) {
+                        self.charts_of(&registry.target, chart, visit);
+                    }
                 });
             }
         }
+    }
+
+    /// The HelmCharts of this name from a HelmRepository.
+    fn charts_of<'a>(&'a self, registry: &Target, name: &str, visit: &mut dyn FnMut(&'a Arc<Object>)) {
+        self.get(&self.charts, &(&*registry.namespace, &*registry.name), &mut |object| {
+            if let Follows::Chart { repository, chart, .. } = &object.follows
+                && **repository == *registry.name
+                && object.target.namespace == registry.namespace
+                && **chart == *name
+            {
+                visit(object);
+            }
+        });
     }
 
     fn chart_candidates<'a>(&'a self, event: &ChartEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
@@ -476,24 +524,31 @@ impl Inventory {
 
     /// Whether any object includes another one.
     pub(super) fn has_includers(&self) -> bool {
-        !self.includers.0.is_empty()
+        !self.includers.is_empty()
     }
 
     /// The objects that include this GitRepository.
     pub(super) fn includers(&self, included: &Target) -> Vec<&Arc<Object>> {
         let mut includers = Vec::new();
-        let name = (included.namespace.clone(), included.name.clone());
-        self.get(&self.includers, &name, &mut |object| includers.push(object));
+        self.get(&self.includers, &(&*included.namespace, &*included.name), &mut |object| {
+            if let Follows::Git { includes, .. } = &object.follows
+                && object.target.namespace == included.namespace
+                && includes.iter().any(|name| **name == *included.name)
+            {
+                includers.push(object);
+            }
+        });
         includers
     }
 
-    fn get<'a, K, Q>(&'a self, index: &'a InventoryIndex<K>, key: &Q, visit: &mut dyn FnMut(&'a Arc<Object>))
-    where
-        K: Eq + Hash + std::borrow::Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
-        let ids = index.0.get(key).map(Vec::as_slice).unwrap_or_default();
-        for object in ids.iter().filter_map(|id| self.objects[*id as usize].as_ref()) {
+    /// Visits the objects that may have this key; the caller compares it.
+    fn get<'a>(
+        &'a self,
+        index: &HashIndex,
+        key: &(impl Hash + ?Sized),
+        visit: &mut dyn FnMut(&'a Arc<Object>),
+    ) {
+        for object in index.get(key).iter().filter_map(|id| self.objects[*id as usize].as_ref()) {
             visit(object);
         }
     }
@@ -505,29 +560,6 @@ pub(super) fn may_publish_pages(event: &GitEvent) -> bool {
     refs.iter().any(|change| !change.deleted && change.name.as_branch() == Some("gh-pages"))
 }
 
-struct InventoryIndex<K>(HashMap<K, Vec<ObjectId>>);
-
-impl<K> Default for InventoryIndex<K> {
-    fn default() -> Self {
-        InventoryIndex(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash + Clone> InventoryIndex<K> {
-    fn set(&mut self, key: &K, id: ObjectId, present: bool) {
-        if present {
-            self.0.entry(key.clone()).or_default().push(id);
-            return;
-        }
-        if let Some(ids) = self.0.get_mut(key) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.0.remove(key);
-            }
-        }
-    }
-}
-
 /// The registry prefixes under which a chart of this name can live, with the chart's name there:
 /// `h/a/b` gives (`h/a`, `b`) and (`h`, `a/b`).
 fn registry_prefixes(name: &ImageName) -> impl Iterator<Item = (String, &str)> {
@@ -535,23 +567,24 @@ fn registry_prefixes(name: &ImageName) -> impl Iterator<Item = (String, &str)> {
     with_path.chain(std::iter::once((name.host().to_owned(), name.path())))
 }
 
-fn helm_repository(spec: &flux::HelmRepositorySpec) -> Result<Follows, String> {
+fn helm_repository(spec: &flux::HelmRepositorySpec) -> Result<Follows, FieldError> {
     bounded(&spec.url, "spec.url")?;
     let is_oci = spec.repository_type.as_deref() == Some("oci") || spec.url.starts_with("oci://");
     let rest = spec.url.split_once("://").map_or(spec.url.as_str(), |(_, rest)| rest).trim_end_matches('/');
     if is_oci {
-        return registry_prefix(rest).map(|prefix| Follows::Registry { prefix });
+        return registry_prefix(rest).map(|prefix| Follows::Registry { prefix: prefix.into() });
     }
     let mut segments =
         rest.split(['/', '?', '#']).filter(|segment| !segment.is_empty()).map(str::to_ascii_lowercase);
-    let host = segments.next().ok_or_else(|| format!("spec.url: no host in `{}`", spec.url))?;
-    Ok(Follows::ChartIndex { host, path: segments.collect() })
+    let host =
+        segments.next().ok_or_else(|| FieldError::new("spec.url", format!("no host in `{}`", spec.url)))?;
+    Ok(Follows::ChartIndex { host: host.into(), path: segments.collect() })
 }
 
 /// `host[/path]`, with the host as image names have it. The host may stand alone, which no image
 /// name does, so a segment is put behind it while it is read.
-fn registry_prefix(url: &str) -> Result<String, String> {
-    let name = ImageName::parse(&format!("{url}/chart")).map_err(|err| format!("spec.url: {err}"))?;
+fn registry_prefix(url: &str) -> Result<String, FieldError> {
+    let name = ImageName::parse(&format!("{url}/chart")).map_err(|err| FieldError::new("spec.url", err))?;
     let path = name.path().strip_suffix("chart").unwrap_or_default().trim_end_matches('/');
     Ok(if path.is_empty() { name.host().to_owned() } else { format!("{}/{path}", name.host()) })
 }
@@ -635,23 +668,24 @@ pub fn ignored_field(spec: &Spec) -> Option<&'static str> {
 ///
 /// # Errors
 /// Names the field.
-fn bounded<'f>(text: &'f str, field: &str) -> Result<&'f str, String> {
+fn bounded<'f>(text: &'f str, field: &str) -> Result<&'f str, FieldError> {
     match text.len() <= MAX_FIELD_BYTES {
         true => Ok(text),
-        false => Err(format!("{field}: is longer than {MAX_FIELD_BYTES} bytes")),
+        false => Err(FieldError::new(field, format!("is longer than {MAX_FIELD_BYTES} bytes"))),
     }
 }
 
 /// The same for a text that narrows what an object is matched by: without it more matches.
-fn bounded_or_none(text: Option<&String>) -> Option<String> {
-    text.filter(|text| text.len() <= MAX_FIELD_BYTES).cloned()
+fn bounded_or_none(text: Option<&String>) -> Option<Box<str>> {
+    text.filter(|text| text.len() <= MAX_FIELD_BYTES).map(|text| text.as_str().into())
 }
 
 impl GitReference {
-    /// `commit` goes before `name`, that before tags, those before the branch. Flux's code asks for
+    /// `commit` goes before `name`, that before tags, those before the branch. Flux's code looks at
     /// `tag` before `semver` and its documentation says the reverse, so either may fit.
     fn new(reference: Option<&flux::GitRepositoryRef>) -> GitReference {
-        let set = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
+        let set =
+            |field: &Option<String>| field.as_deref().filter(|value| !value.is_empty()).map(Box::<str>::from);
         let Some(reference) = reference else { return GitReference::default_branch() };
         let flux::GitRepositoryRef { branch, tag, name, commit, .. } = reference;
         if [branch, tag, name, commit].into_iter().flatten().any(|text| text.len() > MAX_FIELD_BYTES) {
@@ -671,14 +705,15 @@ impl GitReference {
     }
 
     fn default_branch() -> GitReference {
-        GitReference::Branch("master".to_owned())
+        GitReference::Branch("master".into())
     }
 }
 
 impl OciReference {
     fn new(reference: Option<&flux::OciRepositoryRef>) -> OciReference {
-        let set = |field: &Option<String>| field.clone().filter(|value| !value.is_empty());
-        let latest = || OciReference::Tag("latest".to_owned());
+        let set =
+            |field: &Option<String>| field.as_deref().filter(|value| !value.is_empty()).map(Box::<str>::from);
+        let latest = || OciReference::Tag("latest".into());
         let Some(reference) = reference else { return latest() };
         let flux::OciRepositoryRef { digest, tag, .. } = reference;
         if [digest, tag].into_iter().flatten().any(|text| text.len() > MAX_FIELD_BYTES) {

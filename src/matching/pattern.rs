@@ -1,11 +1,11 @@
 //! Patterns and version ranges that people write into objects: kept as text, and made usable when an
 //! event asks. In a cluster of many tenants, what a pattern costs is for flux-recv to bound.
 
-use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::event::semver::{Constraint, version_of_tag};
@@ -22,7 +22,7 @@ const MAX_COMPILED_BYTES: usize = 64 << 10;
 /// Compiled patterns that are kept: 4 MiB of them.
 const MAX_COMPILED: usize = 32;
 
-/// Patterns that are compiled for one event. Beyond that, tags count as matching what was asked for.
+/// Patterns that are compiled for one event. Beyond that, every pattern counts as matching.
 pub(super) const MAX_COMPILED_FOR_AN_EVENT: usize = 64;
 
 /// A regular expression over tags, in the syntax of Go.
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn an_event_compiles_only_so_many() {
         let budget = CompileBudget::default();
-        let asked = |at: usize| Pattern::new(&format!("^only-here-{at}$"))?.matches("v1", &budget);
-        let answers = (0..MAX_COMPILED_FOR_AN_EVENT + 10).filter(|at| asked(*at) == Some(false)).count();
+        let matches = |at: usize| Pattern::new(&format!("^only-here-{at}$"))?.matches("v1", &budget);
+        let answers = (0..MAX_COMPILED_FOR_AN_EVENT + 10).filter(|at| matches(*at) == Some(false)).count();
         assert_eq!(answers, MAX_COMPILED_FOR_AN_EVENT);
     }
 

@@ -128,7 +128,7 @@ fn a_deletion_concerns_ranges_only() {
 }
 
 #[test]
-fn a_pinned_commit_is_asked_for_when_it_comes() {
+fn a_pinned_commit_is_queried_when_it_comes() {
     let inventory = followers();
     let brings = |commit: &str| {
         let name = GitRef::branch("main");
@@ -455,7 +455,7 @@ fn the_inventory_follows_changes_in_place() {
     check(&inventory, main(), &[]);
     inventory.put(object(Kind::GitRepository, "new", json!({"url": URL, "ref": {"branch": "main"}})));
     check(&inventory, main(), &["new"]);
-    inventory.retain(Kind::GitRepository, |target| target.name == "new");
+    inventory.retain(Kind::GitRepository, |_, target| target.name == "new");
     check(&inventory, main(), &["new"]);
     assert_eq!(inventory.count(Kind::GitRepository), 1);
 }
@@ -468,7 +468,7 @@ fn objects_without_a_readable_url_are_refused() {
     assert!(Object::new(target, &spec).is_err());
 }
 
-// Incident 32: one object whose filter comes to no result stops no other.
+// Incident 32: one object whose filter fails stops no other.
 #[test]
 fn filters_decide_object_by_object() {
     let mut inventory = Inventory::default();
@@ -478,7 +478,7 @@ fn filters_decide_object_by_object() {
         let mut metadata = FilterMetadata::default();
         metadata.annotations.extend(team.map(|team| ("team".to_owned(), team.to_owned())));
         let spec = serde_json::value::to_raw_value(&spec).expect("JSON");
-        object.details = Some(FilterFields::new("", metadata, Some(&spec), Some("main@sha1:11")));
+        object.details = Some(Box::new(FilterFields::new("", metadata, Some(&spec), Some("main@sha1:11"))));
         inventory.put(object);
     }
     let find_with = |filter: &str| {

@@ -56,7 +56,7 @@ struct Request {
     host: Option<String>,
 }
 
-/// The registry sends again for ever and in order until it is content, so nothing authentic may be
+/// The registry sends again for ever and in order until it is content, so nothing verified may be
 /// refused: what cannot be read is ignored, with a reason.
 fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let envelope: Envelope<'_> = match delivery.json() {
@@ -74,7 +74,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 }
 
 impl Notification {
-    /// Pulls, mounts and layers concern nobody.
+    /// Pulls, mounts and layers concern no object.
     fn event(self, hints: &Hints<'_>) -> Result<Option<Event>, Unreadable> {
         let target = self.target;
         let deleted = match self.action.as_str() {

@@ -10,7 +10,7 @@ pub(super) const PROVIDER: Provider = Provider {
     authentication: Authentication::OpenId,
     takes_cloud_events: true,
     settings: ProviderSettings {
-        page: "a step of the job that asks for a token with the audience of `oidc` and posts with it",
+        page: "a step of the job that requests a token with the audience of `oidc` and posts with it",
         content_type: None,
         secret: "none; the header is `Authorization: Bearer TOKEN`",
         events: "whatever the job runs on",

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sns_itself_is_asked_to_confirm() {
+    fn only_sns_itself_confirms() {
         let confirm = |url: &str| json!({"Type": "SubscriptionConfirmation", "TopicArn": "x", "Message": "y", "SubscribeURL": url});
         let good = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=1";
         check(&PROVIDER, &[], &confirm(good), "confirm");

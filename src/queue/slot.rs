@@ -90,7 +90,7 @@ impl Slot {
                 (sooner < due).then_some(sooner)
             }
             SlotState::InFlight { covers, .. } => {
-                // One more round, however many deliveries ask for it.
+                // One more round, however many deliveries need it.
                 self.wanted = covers + 1;
                 None
             }

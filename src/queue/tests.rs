@@ -1,5 +1,6 @@
-use parking_lot::Mutex;
 use std::collections::HashMap;
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::flux::Kind;
@@ -207,7 +208,7 @@ async fn a_panic_loses_nothing() {
     assert_eq!(script.requests_of("panics").len(), 2);
 }
 
-/// A process that is about to end may still be asked for something.
+/// A process that is about to end may still take a request.
 #[tokio::test]
 async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,9 +1,9 @@
 //! Deliveries that cannot be matched yet: the objects of the cluster are not known, or the filters of
 //! their endpoint have used up their CPU time.
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -20,7 +20,7 @@ use crate::journal::{Journal, JournalCommit};
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
 
-/// Keeps events until the kinds that they ask for are known.
+/// Keeps events until the kinds that they need are listed.
 pub(super) struct Backlog {
     state: Mutex<BacklogState>,
     opened: Notify,
@@ -44,7 +44,7 @@ pub(super) struct QueuedEvents {
     #[serde(skip)]
     pub(super) id: Option<DeliveryId>,
     pub(super) source: String,
-    /// What has to hold of an event, where that is not known yet.
+    /// The condition on an event, where it was not evaluated yet.
     #[serde(default)]
     pub(super) condition: Option<Expression>,
     pub(super) selection: Selection,

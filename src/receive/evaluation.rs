@@ -1,12 +1,13 @@
 //! Evaluates the filters of an endpoint, and matches what they let through.
 
-use parking_lot::RwLock;
 use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::event::Event;
 use crate::expression::Expression;
 use crate::facts::Facts;
-use crate::filter;
+use crate::filter::{self, FilteredOut};
 use crate::flux::selection::Selection;
 use crate::matching::{self, Inventory, MatchResult};
 
@@ -14,7 +15,7 @@ use crate::matching::{self, Inventory, MatchResult};
 pub(super) struct FilterTask {
     pub(super) events: Vec<Event>,
     pub(super) facts: Facts,
-    /// What has to hold of an event.
+    /// The condition on an event.
     pub(super) condition: Option<Expression>,
     pub(super) selection: Selection,
     /// Where to look; not at all for Flux v1, which knows its objects itself.
@@ -27,8 +28,8 @@ pub(super) struct Evaluation {
     pub(super) events: Vec<Event>,
     pub(super) facts: Facts,
     /// What matches, or why no event is left.
-    pub(super) result: Result<Found, String>,
-    /// Why a filter came to no result, the first time.
+    pub(super) result: Result<Found, FilteredOut>,
+    /// Why a filter failed, the first time.
     pub(super) failure: Option<String>,
 }
 
@@ -86,7 +87,7 @@ pub(super) fn find(
     Found { matched: candidates.decide(events, selection, facts), is_complete }
 }
 
-/// Describes why filters came to no result, in a line.
+/// Describes why filters failed, in a line.
 fn describe_failure(matched: &MatchResult) -> Option<String> {
     let (target, why) = matched.failed.as_ref()?;
     let others = match matched.failures - 1 {

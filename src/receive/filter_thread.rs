@@ -1,12 +1,12 @@
 //! Evaluates filters on a thread of its own, so that none of them can hold up an HTTP worker, and
 //! bounds the CPU time that the filters of one endpoint may take.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 

@@ -1,8 +1,9 @@
 //! The Flux objects of a cluster as the destination of events.
 
-use parking_lot::RwLock;
 use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::RwLock;
 
 use super::backlog::{Backlog, BacklogAnswer, QueuedEvents};
 use super::evaluation::FilterTask;

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::endpoint::Endpoint;
 use crate::expression::VariableName;
-use crate::facts::Facts;
+use crate::facts::{Facts, UnreadableBody};
 use crate::json_items::{MAX_TREE_VALUES, has_too_many_values};
 use crate::verify::Verified;
 use crate::verify::auth::Auth;
@@ -45,10 +45,10 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
 }
 
 /// The body as JSON text; a body that is no JSON has no fields.
-fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, String> {
+fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, UnreadableBody> {
     let length = delivery.body_length();
     if length > MAX_REQUEST_BYTES {
-        return Err(format!("the body has {length} bytes, filters read `req` of up to {MAX_REQUEST_BYTES}"));
+        return Err(UnreadableBody::TooLong { length, max: MAX_REQUEST_BYTES });
     }
     let read = match endpoint.provider.request {
         Some(inside) => inside(delivery),
@@ -56,7 +56,7 @@ fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, String> 
     };
     let text = read.unwrap_or_else(|| "{}".to_owned());
     match has_too_many_values(&text) {
-        true => Err(format!("the body has more than {MAX_TREE_VALUES} values")),
+        true => Err(UnreadableBody::TooManyValues { max: MAX_TREE_VALUES }),
         false => Ok(text),
     }
 }

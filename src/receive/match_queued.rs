@@ -98,7 +98,7 @@ impl Receiver {
                     let commits = objects.queue.want(&matched.targets);
                     (objects.outcome(&evaluation.events, matched), Some(commits))
                 }
-                Err(reason) => (Outcome::ignored(reason), None),
+                Err(none_left) => (Outcome::ignored(none_left.to_string()), None),
             };
             log::info!(
                 endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label().as_str(),

@@ -55,15 +55,21 @@ impl PartContent {
 }
 
 fn narrow(endpoint: &Endpoint, events: Vec<Event>) -> PartContent {
-    let narrowed = without_long_fields(events).and_then(|events| endpoint.filter.narrow(events));
-    narrowed.map_or_else(PartContent::ignored, PartContent::Events)
+    let events = match without_long_fields(events) {
+        Ok(events) => events,
+        Err(field) => return PartContent::ignored(format!("the payload names {field} that is too long")),
+    };
+    match endpoint.filter.narrow(events) {
+        Ok(events) => PartContent::Events(events),
+        Err(none_left) => PartContent::ignored(none_left.to_string()),
+    }
 }
 
 /// Leaves out events with a field that is longer than it can be.
 ///
 /// # Errors
-/// When nothing is left; returns the reason.
-fn without_long_fields(mut events: Vec<Event>) -> Result<Vec<Event>, String> {
+/// When nothing is left; returns the field.
+fn without_long_fields(mut events: Vec<Event>) -> Result<Vec<Event>, &'static str> {
     let mut long_field = None;
     events.retain(|event| match event.check_lengths() {
         Ok(()) => true,
@@ -73,7 +79,7 @@ fn without_long_fields(mut events: Vec<Event>) -> Result<Vec<Event>, String> {
         }
     });
     match long_field {
-        Some(field) if events.is_empty() => Err(format!("the payload names {field} that is too long")),
+        Some(field) if events.is_empty() => Err(field),
         _ => Ok(events),
     }
 }

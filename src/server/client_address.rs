@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_set_the_address() {
         let hops = ["6.6.6.6", " 1.2.3.4", "10.0.0.7"];
         assert_eq!(client("10.0.0.1", &hops, &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &hops, &["10.0.0.0/8"]), "1.2.3.4");

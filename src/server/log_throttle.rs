@@ -1,9 +1,10 @@
 //! Limits log lines about what strangers can cause. Their deliveries are verified each time all the same.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Lines per endpoint and period.
 const MAX_LINES_PER_MINUTE: u32 = 5;

@@ -12,7 +12,7 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use super::public_address;
 use super::sns_address::parse;
 
-/// Gets a document from an address that the config or a pinned pattern vouches for.
+/// Gets a document from an address that the config or a pinned pattern allows.
 pub trait Fetch: Send + Sync {
     /// The body of a successful answer.
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>>;
@@ -38,7 +38,7 @@ pub enum Trust {
 #[error("{0}")]
 pub struct FetchError(pub String);
 
-/// Fetches over HTTP; whoever asks has seen to it that the address is a secure one where it has to be.
+/// Fetches over HTTP; the caller has checked that the URL is https where it has to be.
 ///
 /// Its client is made when something is fetched for the first time: it holds all CA certificates of the
 /// system, and most installations never fetch.

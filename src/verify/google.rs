@@ -6,7 +6,7 @@ use super::token_claims::{self, ExpectedClaims};
 use super::{Refusal, VerifyContext, auth};
 use crate::delivery::Delivery;
 
-/// Whom an endpoint believes.
+/// The Google account that an endpoint accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoogleAccount {
     /// The audience of the subscription's token; by default the push endpoint's URL.

@@ -123,7 +123,7 @@ fn keyed<M: ::hmac::Mac + KeyInit>(key: &[u8], message: &[&[u8]]) -> M {
 }
 
 /// The first of the headers that is there. An empty one counts as there: Gitea sends it when no
-/// secret is set, and that is no proof.
+/// secret is set, and that authenticates nothing.
 fn first_present<'a, 'h>(
     delivery: &Delivery<'a>,
     headers: &[&'h str],

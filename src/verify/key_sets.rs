@@ -1,19 +1,19 @@
 //! The public keys of token issuers, fetched when they are needed and kept.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::Refusal;
-use super::fetch::{Fetch, Trust};
+use super::fetch::{Fetch, FetchError, Trust};
 
-/// The key sets of all issuers that endpoints believe.
+/// The key sets of all issuers that endpoints name.
 pub struct KeySets {
     fetch: Arc<dyn Fetch>,
     /// Those of issuers that no endpoint names any more are dropped.
@@ -56,7 +56,28 @@ struct Cache {
     fetched: Option<Instant>,
     last_try: Option<Instant>,
     /// Why the last try brought nothing.
-    failure: Option<String>,
+    failure: Option<KeySetError>,
+}
+
+/// The keys of an issuer cannot be fetched.
+#[derive(Debug, Clone, thiserror::Error)]
+enum KeySetError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("{0} is the document of another issuer")]
+    OtherIssuer(String),
+    #[error("{0} names keys that are not served over TLS")]
+    KeysWithoutTls(String),
+    #[error("{0} answers with more than {MAX_KEY_SET_BYTES} bytes")]
+    TooLong(String),
+    #[error("{0} answers with something else")]
+    Unreadable(String),
+    #[error("the issuer has more than {MAX_KEYS} keys")]
+    TooManyKeys,
+    #[error("they are being fetched")]
+    InProgress,
+    #[error("fetching them was aborted")]
+    Aborted,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +118,7 @@ impl KeySets {
             return Ok(key);
         }
         let refreshed = set.refresh(&self.fetch, source).await;
-        let mut cache = lock(&set.cache);
+        let mut cache = set.cache.lock();
         if cache.fetched.is_some_and(|fetched| fetched.elapsed() >= MAX_KEY_SET_AGE) {
             cache.keys = None;
         }
@@ -129,21 +150,21 @@ impl KeySets {
 
 impl KeySet {
     fn cached(&self, key_id: Option<&str>) -> Option<Jwk> {
-        let cache = lock(&self.cache);
+        let cache = self.cache.lock();
         let fresh = cache.fetched.is_some_and(|fetched| fetched.elapsed() < KEY_SET_REFRESH_INTERVAL);
         pick(cache.keys.as_ref().filter(|_| fresh)?, key_id).cloned()
     }
 
     /// Fetches the set, unless that was tried a moment ago; then the last try's result stands. What
     /// was there stays on failure.
-    async fn refresh(&self, fetch: &Arc<dyn Fetch>, source: KeySetSource<'_>) -> Result<(), String> {
+    async fn refresh(&self, fetch: &Arc<dyn Fetch>, source: KeySetSource<'_>) -> Result<(), KeySetError> {
         {
-            let mut cache = lock(&self.cache);
+            let mut cache = self.cache.lock();
             if cache.last_try.is_some_and(|last| last.elapsed() < MIN_FETCH_INTERVAL) {
                 return cache.failure.clone().map_or(Ok(()), Err);
             }
             cache.last_try = Some(Instant::now());
-            cache.failure = Some("they are being fetched".to_owned());
+            cache.failure = Some(KeySetError::InProgress);
         }
         // On its own: a provider that hangs up takes the future of its delivery with it.
         let (fetch, cache) = (Arc::clone(fetch), Arc::clone(&self.cache));
@@ -156,13 +177,13 @@ impl KeySet {
                 None => get(&*fetch, &address, Trust::Operator).await.and_then(bounded),
                 Some(trust) => discover(&*fetch, &address, trust).await.and_then(bounded),
             };
-            let mut cache = lock(&cache);
+            let mut cache = cache.lock();
             cache.failure = fetched.as_ref().err().cloned();
             cache.keys = Some(Arc::new(fetched?));
             cache.fetched = Some(Instant::now());
             Ok(())
         });
-        fetched.await.unwrap_or_else(|err| Err(err.to_string()))
+        fetched.await.unwrap_or(Err(KeySetError::Aborted))
     }
 }
 
@@ -175,14 +196,14 @@ fn pick<'k>(keys: &'k JwkSet, key_id: Option<&str>) -> Option<&'k Jwk> {
 }
 
 /// An issuer that is reached over TLS has its keys there as well.
-async fn discover(fetch: &dyn Fetch, issuer: &str, trust: Trust) -> Result<JwkSet, String> {
+async fn discover(fetch: &dyn Fetch, issuer: &str, trust: Trust) -> Result<JwkSet, KeySetError> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let document: Discovery = get(fetch, &url, trust).await?;
     if document.issuer != issuer {
-        return Err(format!("{url} is the document of another issuer"));
+        return Err(KeySetError::OtherIssuer(url));
     }
     if issuer.starts_with("https://") && !document.jwks_uri.starts_with("https://") {
-        return Err(format!("{url} names keys that are not served over TLS"));
+        return Err(KeySetError::KeysWithoutTls(url));
     }
     get(fetch, &document.jwks_uri, trust).await
 }
@@ -193,30 +214,25 @@ const MAX_KEYS: usize = 100;
 /// Bytes of a key set or a discovery document.
 const MAX_KEY_SET_BYTES: usize = 64 << 10;
 
-fn bounded(keys: JwkSet) -> Result<JwkSet, String> {
+fn bounded(keys: JwkSet) -> Result<JwkSet, KeySetError> {
     match keys.keys.len() <= MAX_KEYS {
         true => Ok(keys),
-        false => Err(format!("the issuer has more than {MAX_KEYS} keys")),
+        false => Err(KeySetError::TooManyKeys),
     }
 }
 
-async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str, trust: Trust) -> Result<T, String> {
-    let body = fetch.get_as(url, trust).await.map_err(|err| err.to_string())?;
+async fn get<T: DeserializeOwned>(fetch: &dyn Fetch, url: &str, trust: Trust) -> Result<T, KeySetError> {
+    let body = fetch.get_as(url, trust).await?;
     if body.len() > MAX_KEY_SET_BYTES {
-        return Err(format!("{url} answers with more than {MAX_KEY_SET_BYTES} bytes"));
+        return Err(KeySetError::TooLong(url.to_owned()));
     }
-    serde_json::from_slice(&body).map_err(|_| format!("{url} answers with something else"))
-}
-
-fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
-    cache.lock()
+    serde_json::from_slice(&body).map_err(|_| KeySetError::Unreadable(url.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use futures::future::{BoxFuture, join_all};
 
-    use super::super::fetch::FetchError;
     use super::*;
 
     /// Issuers that accept connections and never answer.

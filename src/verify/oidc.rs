@@ -10,7 +10,7 @@ use super::{Refusal, VerifyContext, auth};
 use crate::delivery::Delivery;
 use crate::expression::{Budget, Expression, Variable, VariableName, Variables};
 
-/// An issuer whose tokens an endpoint believes, and what they have to say.
+/// An issuer whose tokens an endpoint accepts, and the claims that they need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
     /// Its identifier, which is also where its discovery document is.
@@ -21,7 +21,7 @@ pub struct Issuer {
     pub audience: String,
     /// Values that the validations read as `vars`, each of them those before it.
     pub variables: Vec<(String, Expression)>,
-    /// What has to hold of the claims. Public issuers give tokens to anyone, so never none.
+    /// The condition on the claims. Public issuers give tokens to anyone, so never none.
     pub validations: Vec<Validation>,
 }
 
@@ -63,7 +63,7 @@ fn validate(issuer: &Issuer, claims: &Value) -> Result<(), Refusal> {
     let (claims, budget) = (Variable::from_json(claims), Budget::for_token());
     let mut values: Vec<(&str, Variable)> = Vec::new();
     let failed =
-        |what: &str, why: String| Refusal::unauthenticated(format!("{what} comes to no result: {why}"));
+        |what: &str, why: String| Refusal::unauthenticated(format!("{what} cannot be evaluated: {why}"));
     for (name, expression) in &issuer.variables {
         let vars = Variable::from_fields(&values);
         let variables =

@@ -23,13 +23,13 @@ const MAX_SIGNATURES: usize = 10;
 /// The length of the 32 bytes of HMAC-SHA256 in Base64.
 const ENCODED_MAC_BYTES: usize = 44;
 
-/// The header that carries GitLab's older proof.
+/// The header of GitLab's older secret token.
 const GITLAB_TOKEN_HEADER: &str = "X-Gitlab-Token";
 
 /// Checks the signature if the key is a signing token and there is one, else the token.
 ///
 /// GitLab sends `webhook-id` and `webhook-timestamp` with every delivery, signed or not, so only
-/// `webhook-signature` says that there is a signature. With a key that is no signing token the
+/// `webhook-signature` says that there is a signature. With a key that is not a signing token the
 /// signature cannot be ours to check, and the older token keeps working.
 pub(super) fn check_or_token(delivery: &Delivery<'_>, key: &Key, now: SystemTime) -> Result<(), Refusal> {
     match signing_key(key) {

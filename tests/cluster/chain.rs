@@ -278,7 +278,7 @@ fn time(line: &LogLine) -> jiff::Timestamp {
 }
 
 /// From the log line of a delivery to that of its patch. The answer is logged after the patch was
-/// asked for, so on a busy machine the patch may be the first of the two.
+/// requested, so on a busy machine the patch may be the first of the two.
 fn webhook_to_patch(delivery: jiff::Timestamp, patch: jiff::Timestamp) -> Duration {
     patch.duration_since(delivery).try_into().unwrap_or_default()
 }

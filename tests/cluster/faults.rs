@@ -130,8 +130,8 @@ fn prepare(bed: &Bed) {
     }
 }
 
-/// When each repository was asked last, by the annotation that a successful patch has left.
-fn asked(bed: &Bed) -> HashMap<String, Timestamp> {
+/// When each repository was last requested, by the annotation that a successful patch has left.
+fn requested(bed: &Bed) -> HashMap<String, Timestamp> {
     let list = bed.get(&format!("/apis/source.toolkit.fluxcd.io/v1/namespaces/{NAMESPACE}/gitrepositories"));
     let objects = list["items"].as_array().expect("items").iter();
     let times = objects.filter_map(|object| {
@@ -153,14 +153,14 @@ fn account(bed: &Bed, what: &str, accepted: &[Accepted], writes_before: usize) {
         *latest = (*latest).max(*sent);
     }
     let lost = || {
-        let asked = asked(bed);
-        // Since when each repository has not been asked in all of its followers.
-        let asked_all =
-            |repository: &usize| followers(*repository).iter().map(|name| asked.get(name).copied()).min();
-        let asked_all: HashMap<usize, Option<Timestamp>> =
-            last.keys().map(|repository| (*repository, asked_all(repository).flatten())).collect();
+        let requested = requested(bed);
+        // Since when each repository has not been requested in all of its followers.
+        let requested_all =
+            |repository: &usize| followers(*repository).iter().map(|name| requested.get(name).copied()).min();
+        let requested_all: HashMap<usize, Option<Timestamp>> =
+            last.keys().map(|repository| (*repository, requested_all(repository).flatten())).collect();
         let is_lost =
-            |delivery: &&Accepted| asked_all[&delivery.repository].is_none_or(|at| at < delivery.sent);
+            |delivery: &&Accepted| requested_all[&delivery.repository].is_none_or(|at| at < delivery.sent);
         accepted.iter().filter(is_lost).count()
     };
     let started = Instant::now();

@@ -152,7 +152,7 @@ pub fn the_admission_policy_lets_one_annotation_pass(bed: &Bed) {
         bed.patch_as(&token, &format!("{object}/status"), &json!({"status": {"observedGeneration": 9}})),
         403
     );
-    // A status within a patch of the object itself is dropped before anyone is asked.
+    // A status within a patch of the object itself is dropped before an admission webhook sees it.
     let before = bed.get(object)["status"].clone();
     bed.patch_as(&token, object, &json!({"status": {"observedGeneration": 9}}));
     assert_eq!(bed.get(object)["status"], before);

@@ -1,4 +1,4 @@
-//! Kinds that no payload is about: watched and asked only where an endpoint names them.
+//! Kinds that no payload is about: watched and requested only where an endpoint names them.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const ONE_MORE: &str = "- source: GitHub
   resources: [{kind: HelmRelease, namespace: apps, filter: 'res.spec.chart.spec.chart == \"web\"'}]
 ";
 
-fn was_asked(bed: &Bed, path: &str) -> bool {
+fn was_requested(bed: &Bed, path: &str) -> bool {
     requested_at(&bed.get(path)).is_some()
 }
 
@@ -56,7 +56,7 @@ fn post(bed: &Bed, running: &FluxRecv, endpoint: &str) -> (u16, Value) {
     })
 }
 
-pub fn kinds_that_an_endpoint_names_are_watched_and_asked(bed: &Bed) {
+pub fn kinds_that_an_endpoint_names_are_watched_and_requested(bed: &Bed) {
     let source = json!({"kind": "GitRepository", "name": "web"});
     for name in ["web", "other"] {
         let spec = json!({"sourceRef": source, "prune": true, "path": "./"});
@@ -85,18 +85,20 @@ pub fn kinds_that_an_endpoint_names_are_watched_and_asked(bed: &Bed) {
     let component = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("kustomization/components/more-kinds/rbac.yaml");
     bed.kubectl(&["apply", "-f", &component.display().to_string()]);
-    wait_for("the Kustomization to be asked", Duration::from_secs(90), || {
-        was_asked(bed, &kustomization("web")).then_some(())
+    wait_for("the Kustomization to be requested", Duration::from_secs(90), || {
+        was_requested(bed, &kustomization("web")).then_some(())
     });
-    assert!(!was_asked(bed, &kustomization("other")));
+    assert!(!was_requested(bed, &kustomization("other")));
 
     std::fs::write(running.folder.path().join("fluxrecv.yaml"), format!("{CONFIG}{ONE_MORE}"))
         .expect("a config");
     wait_for("the reload", PATIENCE, || running.process.has_logged("config reloaded", &[]).then_some(()));
     let (status, _) = running.push("harbor", "https://github.com/org/elsewhere", "main");
     assert_eq!(status, 202);
-    wait_for("the HelmRelease to be asked", PATIENCE, || was_asked(bed, &release("web")).then_some(()));
-    assert!(!was_asked(bed, &release("other")), "its filter does not hold");
+    wait_for("the HelmRelease to be requested", PATIENCE, || {
+        was_requested(bed, &release("web")).then_some(())
+    });
+    assert!(!was_requested(bed, &release("other")), "its filter does not hold");
     let (code, text) = check(&running);
     assert!(text.contains("HelmRelease (v2): may list, watch, patch, 2 objects"), "{text}");
     assert_eq!(code, Some(1), "an endpoint rests on its path alone, which is warned about");

@@ -71,10 +71,10 @@ impl Drop for Process {
 }
 
 /// Asks again until there is an answer; `what` is for the failure.
-pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        if let Some(answer) = ask() {
+        if let Some(answer) = probe() {
             return answer;
         }
         assert!(started.elapsed() < limit, "waited {limit:?} in vain for {what}");

@@ -194,7 +194,7 @@ pub fn requested_at(object: &Value) -> Option<String> {
     object["metadata"]["annotations"]["reconcile.fluxcd.io/requestedAt"].as_str().map(str::to_owned)
 }
 
-/// When each GitRepository was last asked, by `namespace/name`.
+/// When each GitRepository was last requested, by `namespace/name`.
 fn requests(bed: &Bed) -> BTreeMap<String, Option<String>> {
     let list = bed.get(&format!("{SOURCE}/gitrepositories"));
     let items = list["items"].as_array().expect("items");
@@ -208,18 +208,20 @@ fn requests(bed: &Bed) -> BTreeMap<String, Option<String>> {
     items.iter().map(|item| (name(item), requested_at(item))).collect()
 }
 
-/// The GitRepositories that were asked since `before`, once the wanted number was.
-fn asked_since(bed: &Bed, before: &BTreeMap<String, Option<String>>, expect: &[&str]) {
-    let asked = || -> Vec<String> {
+/// The GitRepositories that were requested since `before`, once the wanted number was.
+fn requested_since(bed: &Bed, before: &BTreeMap<String, Option<String>>, expect: &[&str]) {
+    let requested = || -> Vec<String> {
         let now = requests(bed);
         now.iter()
             .filter(|(name, at)| before.get(*name) != Some(*at) && at.is_some())
             .map(|(name, _)| name.clone())
             .collect()
     };
-    wait_for(&format!("{expect:?} to be asked"), PATIENCE, || (asked().len() >= expect.len()).then_some(()));
+    wait_for(&format!("{expect:?} to be requested"), PATIENCE, || {
+        (requested().len() >= expect.len()).then_some(())
+    });
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(asked(), expect);
+    assert_eq!(requested(), expect);
 }
 
 /// A token of the ServiceAccount that `kustomization/` makes.
@@ -258,18 +260,18 @@ pub fn a_push_annotates_exactly_its_objects(bed: &Bed) {
     assert_eq!(answer["outcome"], "accepted");
     assert_eq!(answer["targets"], json!(["GitRepository/apps/exact-main", "GitRepository/apps/exact-ssh"]));
     assert_eq!(answer["skipped"][0]["target"], "GitRepository/apps/exact-suspended");
-    asked_since(bed, &before, &["apps/exact-main", "apps/exact-ssh"]);
+    requested_since(bed, &before, &["apps/exact-main", "apps/exact-ssh"]);
 
     let before = requests(bed);
     assert_eq!(running.push("github", url, "refs/tags/v1.2.3").0, 202);
-    asked_since(bed, &before, &["team-b/exact-range"]);
+    requested_since(bed, &before, &["team-b/exact-range"]);
 
     let before = requests(bed);
     assert_eq!(running.push("github", url, "nobody").0, 200);
     assert_eq!(running.push("github", "https://github.com/example-org/unknown", "main").0, 200);
     let (status, answer) = running.push("team", url, "main");
     assert_eq!((status, &answer["outcome"]), (200, &json!("unmatched")), "the endpoint is limited to team-a");
-    asked_since(bed, &before, &[]);
+    requested_since(bed, &before, &[]);
 }
 
 pub fn a_call_asks_for_what_is_listed_by_label(bed: &Bed) {
@@ -295,14 +297,14 @@ pub fn a_call_asks_for_what_is_listed_by_label(bed: &Bed) {
     let before = requests(bed);
     let (status, answer) = running.send("team", &["--event", "ping"]);
     assert_eq!((status, &answer["targets"]), (202, &json!(["GitRepository/apps/listed"])), "{answer}");
-    asked_since(bed, &before, &["apps/listed"]);
+    requested_since(bed, &before, &["apps/listed"]);
 
     // Labels are followed like everything else.
     label("relabelled", json!("generic"));
     label("listed", Value::Null);
-    let asks =
+    let accepts =
         |expect: &Value| (running.send("team", &["--event", "ping"]).1["targets"] == *expect).then_some(());
-    wait_for("the new labels to be seen", PATIENCE, || asks(&json!(["GitRepository/apps/relabelled"])));
+    wait_for("the new labels to be seen", PATIENCE, || accepts(&json!(["GitRepository/apps/relabelled"])));
 }
 
 // Incident 34.
@@ -393,7 +395,7 @@ pub fn images_and_charts_annotate_their_kinds(bed: &Bed) {
     assert_eq!(requested_at(&static_one), None, "an OCI HelmRepository is never reconciled");
 }
 
-pub fn changes_of_objects_are_followed(bed: &Bed) {
+pub fn changes_of_objects_are_observed(bed: &Bed) {
     let running = FluxRecv::start(bed, &own_token(bed), &[]);
     let url = "https://github.com/example-org/changing";
     let outcome = |reference| running.push("github", url, reference).1["outcome"].clone();
@@ -421,7 +423,7 @@ pub fn the_sidecars_token_does_the_job(bed: &Bed) {
     let running = FluxRecv::start(bed, &bed.token("flux-system", "notification-controller"), &[]);
     let before = requests(bed);
     assert_eq!(running.push("github", "https://github.com/example-org/beside", "main").0, 202);
-    asked_since(bed, &before, &["team-b/beside"]);
+    requested_since(bed, &before, &["team-b/beside"]);
 }
 
 pub fn a_forbidden_cluster_falls_back_to_the_own_namespace(bed: &Bed) {
@@ -567,7 +569,7 @@ pub fn a_stale_token_is_read_again(bed: &Bed) {
     let before = requests(bed);
     std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
     running.wait_until_synced();
-    asked_since(bed, &before, &["apps/stale"]);
+    requested_since(bed, &before, &["apps/stale"]);
 }
 
 /// The API server is out of reach until a port opens that leads to it.
@@ -589,7 +591,7 @@ pub fn deliveries_before_the_sync_are_queued(bed: &Bed) {
     let api_server = bed.server.trim_start_matches("https://").to_owned();
     let relay = bed.spawn(relay(port, api_server));
     running.wait_until_synced();
-    asked_since(bed, &before, &["apps/early"]);
+    requested_since(bed, &before, &["apps/early"]);
     relay.abort();
 }
 
@@ -617,8 +619,8 @@ pub fn sigterm_asks_for_what_was_accepted(bed: &Bed) {
     let before = requests(bed);
     assert_eq!(running.push("github", url, "main").0, 202);
     assert_eq!(running.process.terminate(), Some(0), "{}", running.process.output());
-    let asked = requests(bed).iter().filter(|(name, at)| before.get(*name) != Some(*at)).count();
-    assert_eq!(asked, 5, "the second request waits for its interval and is sent before the end");
+    let requested = requests(bed).iter().filter(|(name, at)| before.get(*name) != Some(*at)).count();
+    assert_eq!(requested, 5, "the second request waits for its interval and is sent before the end");
 }
 
 pub fn check_tells_rights_and_counts(bed: &Bed) {

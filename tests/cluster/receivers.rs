@@ -78,7 +78,7 @@ fn sha256(key: &str, body: &Value) -> String {
     format!("sha256={}", hex_of::<Hmac<sha2::Sha256>>(key, body))
 }
 
-/// What each Receiver asks, but for those that say otherwise.
+/// What each Receiver requests, but for those that say otherwise.
 fn usual_resources() -> Value {
     json!([{"kind": "GitRepository", "name": "one"}, {"kind": "GitRepository", "name": "*", "matchLabels": {"tier": "web"}}])
 }
@@ -387,7 +387,7 @@ fn unsigned(issuer: &Issuer) -> String {
     )
 }
 
-/// When each object was last asked, by kind, namespace and name.
+/// When each object was last requested, by kind, namespace and name.
 fn snapshot(bed: &Bed) -> BTreeMap<String, Option<String>> {
     let mut all = BTreeMap::new();
     for (path, kind) in [
@@ -404,7 +404,7 @@ fn snapshot(bed: &Bed) -> BTreeMap<String, Option<String>> {
     all
 }
 
-fn asked_between(
+fn requested_between(
     before: &BTreeMap<String, Option<String>>,
     after: &BTreeMap<String, Option<String>>,
 ) -> BTreeSet<String> {
@@ -561,7 +561,7 @@ pub fn receivers_are_served_as_notification_controller_serves_them(bed: &Bed) {
         let ours = bed.block_on(send(&running.base, &path, &request));
         wait_until_idle(bed, &running);
         let after = snapshot(bed);
-        let (by_them, by_us) = (asked_between(&before, &between), asked_between(&between, &after));
+        let (by_them, by_us) = (requested_between(&before, &between), requested_between(&between, &after));
         println!("  {receiver}: {what}: {theirs} {} : {ours} {}", by_them.len(), by_us.len());
         match differs {
             Some(row) if table.contains(row) && (by_them != by_us || *row == BY_CHANCE) => {
@@ -603,7 +603,7 @@ pub fn computed_path(receiver: &str) -> String {
 
 /// The life of a Receiver, without notification-controller: made, its token rotated, changed, gone;
 /// and one that cannot be served beside it.
-pub fn receivers_and_their_secrets_are_followed(bed: &Bed) {
+pub fn receivers_and_their_secrets_are_observed(bed: &Bed) {
     bed.kubectl(&["apply", "-f", &component("receivers")]);
     git_repository(bed, "apps", "followed", json!({"url": "https://git.example.com/followed"}));
     let secret = |token: &str| {

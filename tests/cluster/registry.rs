@@ -124,7 +124,8 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
             json!({"url": format!("oci://{host}/{repository}"), "ref": {"tag": tag}, "insecure": true});
         create(bed, api, "OCIRepository", "ocirepositories", "apps", name, spec);
     }
-    let asked = |name: &str| requested_at(&bed.get(&format!("{api}/namespaces/apps/ocirepositories/{name}")));
+    let requested =
+        |name: &str| requested_at(&bed.get(&format!("{api}/namespaces/apps/ocirepositories/{name}")));
     // Others may have left some of theirs.
     let listed = bed.get(&format!("{api}/ocirepositories"));
     let all = listed["items"].as_array().map_or(0, Vec::len);
@@ -137,11 +138,11 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
     });
 
     bed.block_on(push(&base, "fleet/app", "v1", b"first"));
-    let first = wait_for("the OCIRepository to be asked", PATIENCE, || asked("pushed"));
+    let first = wait_for("the OCIRepository to be requested", PATIENCE, || requested("pushed"));
     // The registry sends in order, so the second push shows that nothing got stuck behind the first.
     let digest = bed.block_on(push(&base, "fleet/app", "v1", b"second"));
-    wait_for("the OCIRepository to be asked again", PATIENCE, || {
-        asked("pushed").filter(|again| *again != first)
+    wait_for("the OCIRepository to be requested again", PATIENCE, || {
+        requested("pushed").filter(|again| *again != first)
     });
     bed.block_on(async {
         let client = reqwest::Client::new();
@@ -152,7 +153,7 @@ pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
         let mut lines = running.process.log_lines().into_iter();
         lines.any(|line| line.field("detail").contains("deletion of ")).then_some(())
     });
-    assert_eq!((asked("other-tag"), asked("other")), (None, None));
+    assert_eq!((requested("other-tag"), requested("other")), (None, None));
     let mut answers = running.process.log_lines();
     answers.retain(|line| !line.field("micros").is_empty());
     assert!(

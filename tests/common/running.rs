@@ -148,7 +148,7 @@ impl FluxRecv {
     }
 
     /// What the listener for operators that has the path answers.
-    pub async fn ask(&self, path: &str) -> (u16, String) {
+    pub async fn get_admin(&self, path: &str) -> (u16, String) {
         let has_details = path == "/config" || path == "/deliveries";
         let base = if has_details { self.debug() } else { self.admin.clone() };
         let response = client().get(format!("{base}{path}")).send().await.expect("an answer");
@@ -162,7 +162,7 @@ impl FluxRecv {
 
     /// The value of a metric, by its name with labels.
     pub async fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.ask("/metrics").await;
+        let (_, text) = self.get_admin("/metrics").await;
         let line =
             text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())

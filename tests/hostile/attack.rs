@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::running::{FluxRecv, client, hub_signature, test_key};
 
-/// Two endpoints that verify and one where the path is all that is asked for.
+/// Two endpoints that verify and one where the path is all that is needed.
 pub const CONFIG: &str = "fluxRecvVersion: 1
 endpoints:
 - {source: GitHub, keyPath: github.key}

@@ -42,7 +42,7 @@ async fn patterns_of_objects_take_neither_memory_nor_time() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let peak = memory(&running).peak;
     assert!(peak < 100 * MIB, "{} MiB", peak / MIB);
-    let (status, page) = running.ask("/metrics").await;
+    let (status, page) = running.get_admin("/metrics").await;
     assert_eq!(status, 200);
     assert!(page.contains("flux_recv_inventory_objects{kind=\"ImageRepository\"} 100"), "{page}");
 }
@@ -76,7 +76,7 @@ async fn a_thousand_objects_of_a_megabyte_are_listed_one_by_one() {
         running.wait_for_logs(INVENTORY_COMPLETE, &[], 1, Duration::from_secs(120)).await;
         let grown = growth(&running, before);
         assert!(grown < 32 * MIB, "{} MiB, in pages: {lists_in_pages}", grown / MIB);
-        let (_, page) = running.ask("/metrics").await;
+        let (_, page) = running.get_admin("/metrics").await;
         assert!(page.contains("flux_recv_inventory_objects{kind=\"GitRepository\"} 1000"), "{page}");
     }
 }

@@ -62,7 +62,7 @@ async fn five_thousand_receivers_are_served_and_take_little_memory() {
     // The last one is among those that are looked at in turns.
     wait_until_served(&running, RECEIVERS - 1).await;
     for _ in 0..3 {
-        assert_eq!(running.ask("/metrics").await.0, 200);
+        assert_eq!(running.get_admin("/metrics").await.0, 200);
     }
     let grown = memory(&running).resident.saturating_sub(before.resident);
     assert!(grown < 40 * MIB, "{} MiB", grown / MIB);

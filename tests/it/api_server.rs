@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::running::{FluxRecv, folder, stdout, write_config};
 
-/// An answer to a patch: its status, and what it asks for in `Retry-After`.
+/// An answer to a patch: its status, and its `Retry-After`.
 #[derive(Clone, Copy)]
 struct Scripted(u16, Option<u64>);
 

@@ -25,7 +25,7 @@ const DOCUMENTS: [&str; 9] = [
     "CONTRIBUTING.md",
 ];
 
-fn document(name: &str) -> String {
+pub fn document(name: &str) -> String {
     std::fs::read_to_string(project().join(name)).unwrap_or_else(|err| panic!("{name}: {err}"))
 }
 

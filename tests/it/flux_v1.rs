@@ -64,7 +64,7 @@ fn image(domain: &str, image: &str) -> Value {
 }
 
 #[test]
-fn events_are_forwarded_as_flux_v1_was_told() {
+fn events_are_forwarded_in_the_form_of_flux_v1() {
     let (api, received) = record(200, Duration::ZERO);
     let running = FluxRecv::in_folder(super::running::folder(&config(&api)), &[]);
     let body = running.folder.path().join("body.json");

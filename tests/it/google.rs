@@ -29,7 +29,7 @@ pub fn test_key() -> RsaKeyPair {
 /// Stands in for Google's key server.
 pub struct KeyServer {
     answers: Result<Value, String>,
-    asked: AtomicUsize,
+    fetched: AtomicUsize,
 }
 
 /// The public half of the labelled key, as issuers publish theirs.
@@ -44,18 +44,18 @@ pub fn key_set() -> Value {
 
 impl KeyServer {
     pub fn good() -> KeyServer {
-        KeyServer { answers: Ok(key_set()), asked: AtomicUsize::new(0) }
+        KeyServer { answers: Ok(key_set()), fetched: AtomicUsize::new(0) }
     }
 
     fn bad(answer: Result<Value, String>) -> KeyServer {
-        KeyServer { answers: answer, asked: AtomicUsize::new(0) }
+        KeyServer { answers: answer, fetched: AtomicUsize::new(0) }
     }
 }
 
 impl Fetch for KeyServer {
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
         assert!(!url.contains('?'), "nothing of a token goes into a URL");
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.fetched.fetch_add(1, Ordering::SeqCst);
         let answer = self.answers.clone().map(|value| value.to_string().into_bytes()).map_err(FetchError);
         Box::pin(std::future::ready(answer))
     }
@@ -133,7 +133,7 @@ async fn status_with(receiver: &InProcess, authorization: Option<String>) -> u16
 
 // Incident 15.
 #[tokio::test]
-async fn only_the_configured_account_is_believed() {
+async fn only_the_configured_account_is_accepted() {
     let keys = Arc::new(KeyServer::good());
     let receiver = serve(&config_text(), "", Arc::clone(&keys) as Arc<dyn Fetch>).await;
     let bearer = |claims: &Value| Some(format!("Bearer {}", token(&header(), claims)));
@@ -159,7 +159,7 @@ async fn only_the_configured_account_is_believed() {
         claims[claim] = value.clone();
         assert_eq!(status_with(&receiver, bearer(&claims)).await, 401, "{claim}: {value}");
     }
-    assert_eq!(keys.asked.load(Ordering::SeqCst), 1, "Google's keys are kept");
+    assert_eq!(keys.fetched.load(Ordering::SeqCst), 1, "Google's keys are kept");
 }
 
 // Incident 15.
@@ -206,7 +206,7 @@ async fn made_up_key_ids_do_not_hammer_google() {
         let header = json!({"alg": "RS256", "kid": format!("made-up-{at}")});
         assert_eq!(status_with(&receiver, Some(format!("Bearer {}", token(&header, &claims())))).await, 401);
     }
-    assert_eq!(keys.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(keys.fetched.load(Ordering::SeqCst), 1);
     assert_eq!(status_with(&receiver, Some(format!("Bearer {}", good_token()))).await, 200);
 }
 
@@ -217,6 +217,6 @@ async fn without_googles_keys_nothing_is_accepted_and_the_provider_may_come_agai
         let receiver = serve(&config_text(), "", Arc::new(KeyServer::bad(answer.clone()))).await;
         let bearer = Some(format!("Bearer {}", good_token()));
         assert_eq!(status_with(&receiver, bearer.clone()).await, 503, "{answer:?}");
-        assert_eq!(status_with(&receiver, bearer).await, 503, "also while it is not asked again");
+        assert_eq!(status_with(&receiver, bearer).await, 503, "also while it is not fetched again");
     }
 }

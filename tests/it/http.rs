@@ -65,7 +65,7 @@ async fn a_signed_push_is_accepted_and_says_what_would_be_patched() {
 
 // Incidents 10, 12, 22 and 41.
 #[tokio::test]
-async fn who_does_not_prove_itself_is_told_nothing() {
+async fn answers_to_unverified_deliveries_say_nothing() {
     let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let url = format!("{}{}", running.base, running.path("github"));
     let forged = hub_signature("another-key", &push());
@@ -263,7 +263,7 @@ async fn no_secret_reaches_the_log_after_startup() {
     running.wait_for_log("config reloaded", &[]);
     let mut pages = String::new();
     for path in ["/metrics", "/config", "/deliveries"] {
-        pages.push_str(&running.ask(path).await.1);
+        pages.push_str(&running.get_admin(path).await.1);
     }
     for secret in ["test-key", "sha256=", "Bearer", "c0ffee", "/hook/"] {
         assert!(!pages.contains(secret), "{secret} in {pages}");

@@ -1,4 +1,4 @@
-//! What an endpoint can be given beside its key: limits, further keys, proxies to believe.
+//! What an endpoint can be given beside its key: limits, further keys, trusted proxies.
 
 use super::http::{padded, post, push, push_signed, push_under};
 use super::running::{CONFIG, FluxRecv, OBJECTS, test_key};
@@ -76,7 +76,7 @@ async fn more_keys_can_be_good_at_one_url() {
         Some(1.0)
     );
     assert_eq!(running.logged("delivery accepted (dry run)", &[("key", "next.key")]), 1, "{}", running.log());
-    let (_, config) = running.ask("/config").await;
+    let (_, config) = running.get_admin("/config").await;
     assert!(config.contains("\"acceptKeyPaths\":[\"next.key\"]"), "{config}");
 }
 
@@ -97,7 +97,7 @@ async fn an_old_key_can_be_retired_and_the_url_stays() {
 }
 
 #[tokio::test]
-async fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
+async fn forwarded_addresses_are_used_from_trusted_proxies_only() {
     let forwarded = [("X-Forwarded-For", "203.0.113.9, 192.0.2.7")];
     let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     push_signed(&running, push(), &forwarded).await;

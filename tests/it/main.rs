@@ -7,6 +7,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod convert;
+mod dependencies;
 mod docs;
 mod filters;
 mod fixtures;

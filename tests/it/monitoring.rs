@@ -1,4 +1,4 @@
-//! The alerts and the dashboard ask for metrics and labels that really exist.
+//! The alerts and the dashboard use metrics and labels that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,12 +68,12 @@ fn served(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[derive(Default)]
-struct Asked {
+struct QueriedMetrics {
     /// Metric names, with the labels that are selected by.
     metrics: Vec<(String, Vec<String>)>,
 }
 
-impl ExprVisitor for Asked {
+impl ExprVisitor for QueriedMetrics {
     type Error = ();
 
     fn pre_visit(&mut self, expr: &Expr) -> Result<bool, ()> {
@@ -91,19 +91,19 @@ impl ExprVisitor for Asked {
 }
 
 #[tokio::test]
-async fn every_query_is_sound_and_asks_for_what_exists() {
+async fn every_query_is_valid_and_uses_metrics_that_exist() {
     let running = FluxRecv::with_objects(CONFIG, OBJECTS);
-    let (_, text) = running.ask("/metrics").await;
+    let (_, text) = running.get_admin("/metrics").await;
     let served = served(&text);
     // Labels of metrics that have counted nothing yet, as the code declares them.
     let declared = std::fs::read_to_string(project().join("src/metrics.rs")).expect("the metrics");
-    let mut asked_for = BTreeSet::new();
+    let mut queried = BTreeSet::new();
     for (place, query) in queries() {
         let expr = parser::parse(&query).unwrap_or_else(|err| panic!("{place}: {err}"));
-        let mut asked = Asked::default();
-        walk_expr(&mut asked, &expr).expect("a walk");
-        assert!(!asked.metrics.is_empty(), "{place} asks for nothing");
-        for (name, labels) in asked.metrics {
+        let mut query = QueriedMetrics::default();
+        walk_expr(&mut query, &expr).expect("a walk");
+        assert!(!query.metrics.is_empty(), "{place} names no metric");
+        for (name, labels) in query.metrics {
             let known = served.get(&name).unwrap_or_else(|| panic!("{place}: there is no {name} in\n{text}"));
             for label in labels {
                 assert!(
@@ -111,11 +111,11 @@ async fn every_query_is_sound_and_asks_for_what_exists() {
                     "{place}: {name} has no {label}"
                 );
             }
-            asked_for.insert(name);
+            queried.insert(name);
         }
     }
     // And the other way round: what is served is shown somewhere.
     for name in served.keys().filter(|name| !name.ends_with("_sum") && !name.ends_with("_count")) {
-        assert!(asked_for.contains(name), "{name} is neither in the dashboard nor in the alerts");
+        assert!(queried.contains(name), "{name} is neither in the dashboard nor in the alerts");
     }
 }

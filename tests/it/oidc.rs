@@ -69,7 +69,7 @@ fn web() -> Web {
 
 // Incident 15.
 #[tokio::test]
-async fn jobs_of_both_systems_are_believed_if_their_claims_are_those_that_are_expected() {
+async fn jobs_of_both_systems_are_accepted_if_their_claims_are_the_expected_ones() {
     let web = web().put_up();
     let receiver = serve(CONFIG, OBJECTS, web.clone()).await;
     for good in [actions(), gitlab(), with(actions(), "aud", json!(["other", "flux-recv"]))] {
@@ -100,8 +100,8 @@ async fn jobs_of_both_systems_are_believed_if_their_claims_are_those_that_are_ex
     ] {
         assert_eq!(post(&receiver, &bad).await, (401, String::new()), "{bad}");
     }
-    let asked = web.asked.lock().expect("a list").clone();
-    assert_eq!(asked.len(), 4, "a document and a key set for each issuer, once: {asked:?}");
+    let fetched = web.fetched.lock().expect("a list").clone();
+    assert_eq!(fetched.len(), 4, "a document and a key set for each issuer, once: {fetched:?}");
 }
 
 // Incident 15.
@@ -131,7 +131,7 @@ async fn tokens_that_only_look_like_some_are_refused() {
 
 // Incident 15.
 #[tokio::test]
-async fn an_issuer_that_is_out_of_reach_or_lies_is_no_reason_to_believe() {
+async fn tokens_of_an_issuer_that_is_out_of_reach_or_lies_are_refused() {
     let document = format!("{GITHUB}/.well-known/openid-configuration");
     let keys = format!("{GITHUB}/keys");
     for web in [

@@ -23,7 +23,7 @@ async fn the_public_listener_serves_hooks_and_health_and_nothing_else() {
         ("/", 404),
         ("/health", 404),
     ] {
-        assert_eq!(running.ask(path).await.0, expect, "{path}");
+        assert_eq!(running.get_admin(path).await.0, expect, "{path}");
     }
     let hook = format!("{}{}", running.admin, running.path("github"));
     assert_eq!(client().post(hook).send().await.expect("an answer").status(), 404, "no hooks there");
@@ -34,7 +34,7 @@ async fn the_last_deliveries_are_listed_with_what_became_of_them() {
     let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     push_signed(&running, push(), &[("X-GitHub-Event", "")]).await;
     push_signed(&running, push(), &[]).await;
-    let (_, text) = running.ask("/deliveries").await;
+    let (_, text) = running.get_admin("/deliveries").await;
     let mut list: Value = serde_json::from_str(&text).expect("JSON");
     let latest = &mut list["github"][0];
     for field in ["received", "tookMicros"] {

@@ -1,5 +1,5 @@
 //! Captured payloads of the providers, where a workspace keeps them: each gets the right answer, and
-//! its forged, truncated, unsigned and bit-flipped twins get 401 or 400 and ask for nothing.
+//! its forged, truncated, unsigned and bit-flipped twins get 401 or 400 and request nothing.
 //!
 //! The captures are under several licences, so none is part of the project; the folder is
 //! `../shared/payloads`, or what `FLUX_RECV_PAYLOADS` names.

@@ -48,7 +48,7 @@ async fn the_header_that_the_endpoint_names_holds_the_key_and_nothing_else_will_
 }
 
 #[tokio::test]
-async fn a_call_asks_for_what_the_endpoint_lists() {
+async fn a_delivery_requests_what_the_endpoint_lists() {
     let objects = format!(
         "{OBJECTS}---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: Bucket\n\
          metadata: {{name: charts, namespace: apps, labels: {{team: a}}}}\n\
@@ -131,7 +131,7 @@ fn every_provider_is_sent_for_and_its_forged_twin_is_refused() {
 }
 
 #[tokio::test]
-async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
+async fn events_that_the_endpoint_does_not_accept_are_ignored_with_the_reason() {
     let config = "fluxRecvVersion: 1\nendpoints:\n\
                   - {source: GitHub, keyPath: github.key, events: [push, release.published], refs: [main, 'refs/tags/v*']}\n";
     let running = FluxRecv::with_objects(config, OBJECTS);
@@ -148,7 +148,7 @@ async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
     assert_eq!(sent("ping", "{}").await, (200, r#""pong" null"#.to_owned()));
     assert_eq!(
         sent("push", &push.replace("heads/main", "heads/other")).await.1,
-        r#""ignored" "push to github.com/org/app other: the endpoint wants other refs or images""#
+        r#""ignored" "push to github.com/org/app other: none of the refs or images passes the endpoint's `refs` and `images`""#
     );
     let release = |action: &str| {
         let repository = serde_json::json!({"clone_url": "https://github.com/org/app"});
@@ -169,17 +169,17 @@ async fn what_the_endpoint_does_not_want_is_ignored_with_the_reason() {
         let expect = format!(r#""ignored" "event type `{name}` is not in the endpoint's `events`""#);
         assert_eq!((status, answer), (200, expect));
     }
-    let (_, config) = running.ask("/config").await;
+    let (_, config) = running.get_admin("/config").await;
     assert!(config.contains(r#""refs":["main","refs/tags/v*"]"#), "{config}");
 }
 
-/// CloudEvents providers that ask before they send.
+/// CloudEvents providers that validate before they send.
 /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection>
 #[tokio::test]
 async fn cloud_events_may_come_after_a_handshake() {
     let config = "fluxRecvVersion: 1\nendpoints:\n- {source: CDEvents, keyPath: events.key, auth: bearer}\n- {source: GitHub, keyPath: github.key}\n";
     let running = FluxRecv::with_objects(config, OBJECTS);
-    let ask = async |endpoint: &str, origin: Option<&str>| {
+    let validate = async |endpoint: &str, origin: Option<&str>| {
         let url = format!("{}{}", running.base, running.path(endpoint));
         let mut request = super::running::client().request(reqwest::Method::OPTIONS, url);
         if let Some(origin) = origin {
@@ -197,8 +197,8 @@ async fn cloud_events_may_come_after_a_handshake() {
         )
     };
     let yes = (200, "ci.example.com".to_owned(), "*".to_owned(), "POST".to_owned());
-    assert_eq!(ask("events", Some("ci.example.com")).await, yes);
+    assert_eq!(validate("events", Some("ci.example.com")).await, yes);
     for (endpoint, origin) in [("events", None), ("github", Some("ci.example.com"))] {
-        assert_eq!(ask(endpoint, origin).await.0, 405, "{endpoint}");
+        assert_eq!(validate(endpoint, origin).await.0, 405, "{endpoint}");
     }
 }

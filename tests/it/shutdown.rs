@@ -117,7 +117,7 @@ async fn a_second_signal_skips_the_delay() {
     let began = Instant::now();
     running.signal("-TERM");
     running.wait_for_log("shutting down: not ready, still accepting deliveries", &[]);
-    assert_eq!(running.ask("/readyz").await.0, 503);
+    assert_eq!(running.get_admin("/readyz").await.0, 503);
     let signature = hub_signature(&test_key("github"), &push());
     let request = client().post(format!("{}{}", running.base, running.path("github"))).body(push());
     let request = request.header("X-GitHub-Event", "push").header("X-Hub-Signature-256", signature);

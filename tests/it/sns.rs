@@ -100,7 +100,7 @@ async fn post(receiver: &InProcess, endpoint: &str, body: &str, raw: bool) -> (u
 }
 
 #[tokio::test]
-async fn messages_are_believed_under_the_certificate_of_amazon_and_no_other() {
+async fn messages_are_accepted_under_the_certificate_of_amazon_and_no_other() {
     let receiver = serve(&config(), OBJECTS, web().put_up()).await;
     let (status, answer) = post(&receiver, "sns", &signed(push()).to_string(), false).await;
     assert_eq!((status, &answer["targets"]), (202, &json!(["GitRepository/apps/app"])), "{answer}");
@@ -164,7 +164,7 @@ async fn a_message_within_a_form_within_a_message_is_not_read() {
 }
 
 #[tokio::test]
-async fn other_messages_ask_what_the_endpoint_lists() {
+async fn other_messages_request_what_the_endpoint_lists() {
     let receiver = serve(&config(), OBJECTS, web().put_up()).await;
     let hello = signed(notification("Hello world!")).to_string();
     let pipeline = json!({"source": "aws.codepipeline", "detail-type": "CodePipeline Pipeline Execution State Change", "detail": {"state": "SUCCEEDED"}});
@@ -192,7 +192,7 @@ async fn a_subscription_is_confirmed_for_the_configured_topic_only() {
     let (status, answer) =
         post(&receiver, "sns", &signed(confirmation(SUBSCRIBE_URL)).to_string(), false).await;
     assert_eq!((status, answer), (200, json!({"outcome": "confirmed"})));
-    assert!(web.asked.lock().expect("a list").iter().any(|url| url == SUBSCRIBE_URL));
+    assert!(web.fetched.lock().expect("a list").iter().any(|url| url == SUBSCRIBE_URL));
 
     let other = with(confirmation(SUBSCRIBE_URL), "TopicArn", json!("arn:aws:sns:us-west-2:1:Other"));
     assert_eq!(post(&receiver, "sns", &signed(other).to_string(), false).await.0, 401);
@@ -203,9 +203,9 @@ async fn a_subscription_is_confirmed_for_the_configured_topic_only() {
     );
     let (status, _) =
         post(&receiver, "sns", &signed(confirmation("https://evil.example/?x")).to_string(), false).await;
-    assert_eq!(status, 400, "signed, and yet nowhere that anyone should be asked");
-    let asked = web.asked.lock().expect("a list").clone();
-    assert!(asked.iter().all(|url| url == SUBSCRIBE_URL || url == CERTIFICATE_URL), "{asked:?}");
+    assert_eq!(status, 400, "signed, and yet no URL that may be fetched");
+    let fetched = web.fetched.lock().expect("a list").clone();
+    assert!(fetched.iter().all(|url| url == SUBSCRIBE_URL || url == CERTIFICATE_URL), "{fetched:?}");
 
     let (status, answer) =
         post(&receiver, "sns", &signed(confirmation(&format!("{SUBSCRIBE_URL}2"))).to_string(), false).await;
@@ -213,7 +213,7 @@ async fn a_subscription_is_confirmed_for_the_configured_topic_only() {
 }
 
 #[tokio::test]
-async fn without_the_certificate_nothing_is_believed_and_the_provider_may_come_again() {
+async fn without_the_certificate_nothing_is_accepted_and_the_provider_may_send_again() {
     let receiver =
         serve(&config(), OBJECTS, Web::default().with(CERTIFICATE_URL, "no certificate").put_up()).await;
     assert_eq!(post(&receiver, "sns", &signed(push()).to_string(), false).await.0, 503);

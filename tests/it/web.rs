@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::google::key_set;
 
-/// Documents by their addresses, and who was asked for.
+/// Documents by their URLs, and the URLs that were fetched.
 #[derive(Default)]
 pub struct Web {
     documents: BTreeMap<String, Vec<u8>>,
-    pub asked: Mutex<Vec<String>>,
+    pub fetched: Mutex<Vec<String>>,
 }
 
 pub const CERTIFICATE: &str = include_str!("../fixtures/certificate-for-tests-only.pem");
@@ -41,7 +41,7 @@ impl Web {
 
 impl Fetch for Web {
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
-        self.asked.lock().expect("a list").push(url.to_owned());
+        self.fetched.lock().expect("a list").push(url.to_owned());
         let document =
             self.documents.get(url).cloned().ok_or_else(|| FetchError(format!("nothing at {url}")));
         Box::pin(std::future::ready(document))

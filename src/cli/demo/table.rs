@@ -30,7 +30,7 @@ impl Row {
         let objects = match (targets.is_empty(), answer["reason"].as_str()) {
             (false, _) => targets.join(", "),
             (true, Some(reason)) => format!("none: {reason}"),
-            (true, None) if status == 401 => "none, and the provider is told nothing".to_owned(),
+            (true, None) if status == 401 => "none, and the answer says nothing".to_owned(),
             (true, None) => "none".to_owned(),
         };
         Row { who, what, answer: format!("{status} {outcome}").trim_end().to_owned(), objects, as_expected }

@@ -201,7 +201,7 @@ fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves the pages with details. Nothing depends on them, so a port that is taken is no reason not to
+/// Serves the pages with details. Nothing depends on them, so a port that is in use does not keep it from
 /// start.
 fn start_debug(address: &str, admin_state: Arc<AdminState>) -> Option<RunningServer> {
     if address == "none" {

@@ -1,10 +1,10 @@
 //! The backend of the receiver: a cluster, manifest files or Flux v1.
 
-use parking_lot::RwLock;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
 use super::ServeArgs;
@@ -144,7 +144,7 @@ impl Backend {
         Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, receivers, must_catch_up })
     }
 
-    /// Over objects from files; keeps nothing, since nothing is asked.
+    /// Over objects from files; keeps nothing, since nothing is requested.
     pub(super) fn offline(inventory: Inventory, history: &Arc<History>, metrics: &Arc<Metrics>) -> Backend {
         let (journal, nothing) = (Journal::none(), Contents::default());
         let inventory = Arc::new(RwLock::new(inventory));
@@ -178,10 +178,10 @@ fn was_absent(left: &Contents, limit: Option<Duration>) -> bool {
 /// The folder at which the manifests mount a volume.
 const DEFAULT_JOURNAL_FOLDER: &str = "/var/lib/flux-recv";
 
-/// The folder that was asked for, or the user's state folder by the XDG specification; a container
+/// The folder of the option, or the user's state folder by the XDG specification; a container
 /// has no home, so there it is the one that the manifests mount.
-fn journal_folder(asked: Option<&Path>) -> Option<PathBuf> {
-    match asked {
+fn journal_folder(option: Option<&Path>) -> Option<PathBuf> {
+    match option {
         Some(folder) if folder == Path::new("none") => None,
         Some(folder) => Some(folder.to_owned()),
         None => {

@@ -19,7 +19,7 @@ pub(super) fn put_in_force(
     needs: InventoryNeeds,
     replace: impl FnOnce(&EndpointRegistry) -> Vec<(Arc<Endpoint>, Conflict)>,
 ) {
-    // Before deliveries ask for them: those wait until they are listed.
+    // Before deliveries need them: those wait until they are listed.
     if let Some(watches) = watches {
         watches.also_watch(needs);
     }

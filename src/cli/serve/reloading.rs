@@ -36,10 +36,10 @@ impl ReloadTask {
 
     /// Reloads whenever something has changed; never ends.
     pub(super) async fn run(mut self, service: Arc<Service>) {
-        let asked = Arc::new(Notify::new());
-        tokio::spawn(on_sighup(self.sighup, Arc::clone(&asked)));
+        let hangup = Arc::new(Notify::new());
+        tokio::spawn(on_sighup(self.sighup, Arc::clone(&hangup)));
         loop {
-            let loaded = match self.changes.next(&asked).await {
+            let loaded = match self.changes.next(&hangup).await {
                 Ok(config) if config.api == self.api => Ok(config),
                 Ok(_) => Err(format!(
                     "{}: api: cannot change while serving; restart flux-recv",
@@ -59,9 +59,9 @@ impl ReloadTask {
     }
 }
 
-async fn on_sighup(mut sighup: Signal, asked: Arc<Notify>) {
+async fn on_sighup(mut sighup: Signal, hangup: Arc<Notify>) {
     while sighup.recv().await.is_some() {
-        asked.notify_one();
+        hangup.notify_one();
     }
 }
 

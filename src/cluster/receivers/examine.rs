@@ -58,7 +58,7 @@ async fn examine_one(
     let not_served = |why: String| (format!("{name}: is NOT served: {why}"), false);
     let receiver = match object.read() {
         Ok(receiver) => receiver,
-        Err(why) => return not_served(why),
+        Err(err) => return not_served(err.to_string()),
     };
     let secret = match &receiver.spec.secret_ref {
         None => None,
@@ -72,7 +72,7 @@ async fn examine_one(
         }
     };
     match flux_receiver::endpoint(&receiver, secret.as_ref(), rules) {
-        Err(why) => not_served(why),
+        Err(err) => not_served(err.to_string()),
         Ok(made) => {
             kinds.extend(made.endpoint.selection.kinds());
             let of_status = match &receiver.webhook_path {

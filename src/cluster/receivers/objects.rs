@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::watch::Watchable;
 use super::NamespacedName;
+use crate::field_error::FieldError;
 use crate::flux_receiver::{FluxReceiver, ReceiverSpec, Secret};
 
 /// A Receiver as it comes; its spec stays untyped, so that one that cannot be read hides no other.
@@ -67,15 +68,15 @@ impl ReceiverObject {
         (self.metadata.namespace.clone(), self.metadata.name.clone())
     }
 
-    pub(super) fn read(self) -> Result<FluxReceiver, String> {
+    pub(super) fn read(self) -> Result<FluxReceiver, FieldError> {
         let ReceiverMetadata { name, namespace, creation_timestamp: created, uid, .. } = self.metadata;
         let spec = self.spec.as_deref().map_or("null", RawValue::get);
         if spec.len() > MAX_SPEC_BYTES {
-            return Err(format!("spec: is longer than {MAX_SPEC_BYTES} bytes"));
+            return Err(FieldError::new("spec", format!("is longer than {MAX_SPEC_BYTES} bytes")));
         }
         let deserializer = &mut serde_json::Deserializer::from_str(spec);
         let spec = serde_path_to_error::deserialize::<_, ReceiverSpec>(deserializer)
-            .map_err(|err| format!("spec.{err}"))?;
+            .map_err(|err| FieldError::from_serde("spec", err))?;
         let webhook_path = self.status.webhook_path.filter(|path| path.len() <= MAX_PATH_BYTES);
         Ok(FluxReceiver { namespace, name, created, uid, spec, webhook_path })
     }

@@ -1,13 +1,13 @@
 //! Looks at Secrets in turns, where there are too many for a watch each: a cluster of many tenants has
 //! thousands of Receivers, and each watch is a connection's worth of memory here and at the API server.
 
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
