@@ -78,6 +78,8 @@ impl ConfigWatcher {
             self.watch_folders();
             // What changed while it was being read may be half of the one and half of the other.
             if config::content_digest(&self.files) != self.seen {
+                // Read again in any case: the next look may find what was dropped here.
+                self.seen = <[u8; 32]>::default();
                 self.touched.notify_one();
                 continue;
             }

@@ -16,6 +16,7 @@ mod baseline;
 mod bed;
 mod cluster_rows;
 mod instruction_rows;
+mod large_rows;
 mod load;
 #[path = "../../tests/common/log.rs"]
 mod log;
@@ -63,6 +64,7 @@ fn main() {
         ("memory", memory_rows::memory),
         ("start", memory_rows::start),
         ("cluster", cluster_rows::cluster),
+        ("large", large_rows::large),
     ] {
         if wanted(group) {
             rows.extend(measure());

@@ -216,7 +216,10 @@ impl Watches {
             loop {
                 match driver.next().await {
                     Ok(event) => self.take(&mut reader, event),
-                    Err(Interruption { verdict: Verdict::Transient | Verdict::Broken, .. }) => {}
+                    Err(Interruption { verdict: Verdict::Transient, .. }) => {}
+                    Err(Interruption { verdict: Verdict::Broken, failure }) => {
+                        self.broken(kind, &Scope::Cluster, failure.code == Some(404));
+                    }
                     Err(Interruption { verdict: Verdict::Forbidden, .. }) => {
                         self.forbidden(kind, &own, &Scope::Cluster);
                     }

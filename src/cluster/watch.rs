@@ -331,13 +331,18 @@ pub(super) struct WatchFailure {
     pub(super) why: String,
     /// The API server was silent in the middle of an answer.
     pub(super) is_silence: bool,
+    /// Discovery says that the kind is served, whatever this failure says.
+    pub(super) is_discovered: bool,
 }
 
 impl From<kube::Error> for WatchFailure {
     fn from(err: kube::Error) -> WatchFailure {
-        WatchFailure { code: status_code(&err), why: describe(&err), is_silence: false }
+        WatchFailure { code: status_code(&err), why: describe(&err), is_silence: false, is_discovered: false }
     }
 }
+
+/// A list that is streamed has to end in this time, however many changes arrive meanwhile.
+const MAX_STREAM_TIME: Duration = Duration::from_secs(5 * 60);
 
 /// The annotation of the bookmark that ends a list at the head of a watch.
 const LIST_END_ANNOTATION: &str = "k8s.io/initial-events-end";
@@ -387,10 +392,15 @@ impl<T: Watchable> Watch<T> {
                     self.begin_list().await?;
                     return Ok(WatchEvent::Listing);
                 }
+                StreamState::Streaming { since, .. } if since.elapsed() > MAX_STREAM_TIME => {
+                    return Err(self.stop_streaming(WatchFailure::because("the list did not end")));
+                }
                 StreamState::Streaming { events, .. } => match events.next_line().await {
                     Ok(Some(line)) => return self.take_listed(&line),
-                    Ok(None) => return Err(self.begin_anew(WatchFailure::because("the list ended early"))),
-                    Err(failure) => return Err(self.begin_anew(failure)),
+                    Ok(None) => {
+                        return Err(self.stop_streaming(WatchFailure::because("the list ended early")));
+                    }
+                    Err(failure) => return Err(self.stop_streaming(failure)),
                 },
                 StreamState::Watching { .. } if self.is_newly_open => {
                     self.is_newly_open = false;
@@ -452,6 +462,12 @@ impl<T: Watchable> Watch<T> {
     fn begin_anew(&mut self, interruption: WatchFailure) -> WatchFailure {
         self.state = StreamState::Outdated;
         interruption
+    }
+
+    /// A list that arrives in part as a stream, as through a proxy that cuts long answers, may arrive in pages.
+    fn stop_streaming(&mut self, interruption: WatchFailure) -> WatchFailure {
+        self.connection = None;
+        self.begin_anew(interruption)
     }
 
     async fn begin_list(&mut self) -> Result<(), WatchFailure> {
@@ -667,7 +683,7 @@ async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, W
 
 impl WatchFailure {
     pub(super) fn because(why: impl fmt::Display) -> WatchFailure {
-        WatchFailure { code: None, why: why.to_string(), is_silence: false }
+        WatchFailure { code: None, why: why.to_string(), is_silence: false, is_discovered: false }
     }
 
     pub(super) fn silent(limit: Duration) -> WatchFailure {
@@ -697,7 +713,7 @@ impl WatchFailure {
             Some(ApiStatus { code, reason, message, .. }) => (code, format!("{code} {reason}: {message}")),
             None => (code, format!("{code} {}", String::from_utf8_lossy(&body[..body.len().min(200)]))),
         };
-        WatchFailure { code: (code != 0).then_some(code), why, is_silence: false }
+        WatchFailure { code: (code != 0).then_some(code), why, is_silence: false, is_discovered: false }
     }
 }
 

@@ -107,7 +107,10 @@ impl<T: Watchable> WatchDriver<T> {
 
     /// Waits for the next event. After a failure the next call waits out the pause and tries again.
     pub(super) async fn next(&mut self) -> Result<WatchEvent<T>, Interruption> {
-        tokio::time::sleep(std::mem::take(&mut self.pause)).await;
+        // A sleep takes a millisecond, however short: a list would wait for one at each object.
+        if !self.pause.is_zero() {
+            tokio::time::sleep(std::mem::take(&mut self.pause)).await;
+        }
         match self.try_next().await {
             Ok(event) => {
                 // A list that can be read says nothing about the watch behind it.
@@ -134,17 +137,17 @@ impl<T: Watchable> WatchDriver<T> {
                 })
             }
         };
-        if !watch.is_listing() {
-            // Once it stands it may be silent; the client has a limit of its own for that.
-            return watch.next().await;
-        }
-        match tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await {
-            Ok(next) => next,
-            Err(_) => {
+        let next = if watch.is_listing() {
+            tokio::time::timeout(ANSWER_TIMEOUT, watch.next()).await.unwrap_or_else(|_| {
                 self.connection.list_in_pages();
                 Err(WatchFailure::silent(ANSWER_TIMEOUT))
-            }
-        }
+            })
+        } else {
+            // Once it stands it may be silent; the client has a limit of its own for that.
+            watch.next().await
+        };
+        let is_discovered = matches!(self.source.resource, WatchedResource::Discovered(..));
+        next.map_err(|failure| WatchFailure { is_discovered, ..failure })
     }
 
     async fn failed(&mut self, failure: WatchFailure) -> Interruption {
@@ -215,7 +218,7 @@ impl RetryState {
                     times => refused(Verdict::Transient, refusal_pause(times)),
                 }
             }
-            Some(404) => {
+            Some(404) if !failure.is_discovered => {
                 self.absent = self.absent.saturating_add(1);
                 match self.absent {
                     1 => refused(Verdict::Transient, refusal_pause(1)),
@@ -234,7 +237,7 @@ impl RetryState {
                     verdict: if is_broken { Verdict::Broken } else { Verdict::Transient },
                     pause: self.growing_pause(),
                     reloads_credentials: code == 401,
-                    opens_anew: code == 401,
+                    opens_anew: matches!(code, 401 | 404),
                 }
             }
             None => {
@@ -289,7 +292,12 @@ mod tests {
         match code {
             0 => WatchFailure::because("no answer"),
             1 => WatchFailure::silent(ANSWER_TIMEOUT),
-            code => WatchFailure { code: Some(code), why: code.to_string(), is_silence: false },
+            code => WatchFailure {
+                code: Some(code),
+                why: code.to_string(),
+                is_silence: false,
+                is_discovered: false,
+            },
         }
     }
 
@@ -307,6 +315,10 @@ mod tests {
         assert_eq!(verdicts(&[404; 5], false), [Transient, Broken, Broken, maybe, gone]);
         assert_eq!(verdicts(&[500; 5], false), [Transient, Transient, Transient, Transient, Broken]);
         assert_eq!(verdicts(&[400], false), [Broken]);
+        let discovered = WatchFailure { is_discovered: true, ..failure(404) };
+        let mut retry = RetryState::default();
+        let steps = [(); 6].map(|()| retry.after(&discovered, true));
+        assert_eq!(steps.map(|step| (step.verdict, step.opens_anew))[4..], [(Broken, true), (Broken, true)]);
         assert_eq!(verdicts(&[1; 5], false)[4], Broken);
         assert_eq!(verdicts(&[0; 40], false)[39], Transient, "nobody knows anything about the kind");
     }

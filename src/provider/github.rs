@@ -205,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_only_paths_need_may_be_of_any_type() {
+        let strange = json!({"before": 0, "forced": null, "total_commits": -1});
+        let mut body = push_body();
+        for (field, value) in strange.as_object().expect("fields") {
+            body[field] = value.clone();
+        }
+        check(&PROVIDER, &[PUSH_EVENT], &body, "push to github.com/org/app main");
+    }
+
+    #[test]
     fn every_commit_of_a_push_is_brought() {
         let mut body = push_body();
         body["commits"] = json!([{"id": "2222"}, {"id": "3333", "message": "like 4444"}]);

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::shared::{git_event, pull_request_refs, pushed_ref, required_header};
+use super::shared::{git_event, lenient, pull_request_refs, pushed_ref, required_header};
 use super::{
     CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
@@ -66,7 +66,9 @@ struct Push<'a> {
     #[serde(borrow)]
     commits: Option<&'a RawValue>,
     before: Option<String>,
-    /// The number of commits, of which it lists twenty.
+    /// The number of commits, of which it lists twenty. Of another type it counts as absent: only `paths`
+    /// need it.
+    #[serde(default, deserialize_with = "lenient")]
     total_commits_count: Option<u64>,
     project: Project,
 }

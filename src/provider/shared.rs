@@ -9,6 +9,7 @@ pub(super) mod pubsub;
 #[cfg(test)]
 pub(super) mod testing;
 
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{CannotCompose, Hints, Parsed, Sample};
@@ -21,6 +22,14 @@ use crate::verify::{Unreadable, Verified};
 /// The header that names the event; a delivery without it cannot be read.
 pub(super) fn required_header<'a>(delivery: &Verified<'a>, name: &str) -> Result<&'a str, Unreadable> {
     delivery.header(name).ok_or_else(|| Unreadable(format!("the header {name} is missing")))
+}
+
+/// Reads a field that only some endpoints need: a value of another type counts as absent.
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = <&RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(value.get()).ok())
 }
 
 /// URLs of one repository that are read; providers give five at most, and each is compared with each host of

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{CannotCompose, Parsed, Sample, git_event, pull_request_refs, pushed_ref};
+use super::{CannotCompose, Parsed, Sample, git_event, lenient, pull_request_refs, pushed_ref};
 use crate::event::git_ref::GitRef;
 use crate::event::{ChangedFiles, GitChanges, RefChange};
 use crate::verify::{Unreadable, Verified};
@@ -70,11 +70,13 @@ struct Push<'a> {
     head_commit: Option<Commit<'a>>,
     #[serde(borrow)]
     commits: Option<&'a RawValue>,
-    #[serde(borrow)]
+    // Only `paths` need these three, and not every fork of a forge writes them alike.
+    #[serde(borrow, default, deserialize_with = "lenient")]
     before: Option<Text<'a>>,
-    #[serde(default)]
-    forced: bool,
+    #[serde(default, deserialize_with = "lenient")]
+    forced: Option<bool>,
     /// The number of commits at Gitea, which lists only some of them.
+    #[serde(default, deserialize_with = "lenient")]
     total_commits: Option<u64>,
     #[serde(borrow)]
     repository: Repository<'a>,
@@ -96,7 +98,7 @@ fn push(push: Push<'_>) -> Result<Parsed, Unreadable> {
     let after = push.after.as_ref().map(Text::as_str);
     let head = push.head_commit.as_ref().and_then(Commit::id);
     let before = push.before.as_ref().map(Text::as_str);
-    let files = ChangedFiles::from_push(before, push.forced, push.total_commits);
+    let files = ChangedFiles::from_push(before, push.forced.unwrap_or_default(), push.total_commits);
     let change = pushed_ref(&push.name, after, push.deleted, head, push.commits)?;
     push.repository.event(RefChange { files, ..change })
 }
