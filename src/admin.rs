@@ -74,7 +74,7 @@ async fn ready(state: web::Data<AdminState>) -> HttpResponse {
     }
     match state.journal.is_writable() {
         true => {
-            let problems = state.service.receiver.unlistable().into_iter();
+            let problems = state.service.handler.unlistable().into_iter();
             let lines: String = problems.map(|problem| format!("{problem}\n")).collect();
             HttpResponse::Ok().body(format!("ok\n{lines}"))
         }

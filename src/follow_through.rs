@@ -123,7 +123,7 @@ impl FollowThrough {
                 "included repository changed, requesting reconciliation"
             );
             // Nobody waits for this one, but it outlives the process.
-            drop(self.shared.queue.want(&[includer]));
+            drop(self.shared.queue.request(&[includer]));
         }
     }
 
@@ -168,7 +168,7 @@ impl FollowThrough {
                         "Flux has not observed the revision yet, requesting reconciliation again"
                     );
                     self.shared.metrics.followed(RevisionCheckLabel::RequestedAgain, None);
-                    self.shared.queue.nudge(&target);
+                    self.shared.queue.request_again(&target);
                 }
                 DueStep::End(verdict) => self.end(&mut checks, &target, verdict),
                 DueStep::Wait => {}

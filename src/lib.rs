@@ -63,7 +63,7 @@ pub mod internals {
     pub use crate::offline::{DryRun, add_manifests};
     pub use crate::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
     pub use crate::queue::{Pace, Queue};
-    pub use crate::receive::{FluxObjects, Receiver, Sink};
+    pub use crate::receive::{DeliveryHandler, FluxObjects, Sink};
     pub use crate::service::{Limits, Service};
     pub use crate::verify::auth::Auth;
     pub use crate::verify::fetch::{Fetch, FetchError};

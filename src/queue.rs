@@ -156,12 +156,12 @@ impl Queue {
     }
 
     /// Requests the reconciliation of these objects, by patches that start after this call.
-    pub fn want(&self, targets: &[Target]) -> PendingCommits {
-        self.want_spread(targets, self.shared.pace.window(targets.len()))
+    pub fn request(&self, targets: &[Target]) -> PendingCommits {
+        self.request_spread(targets, self.shared.pace.window(targets.len()))
     }
 
     /// Requests the reconciliation of these objects some time within the window.
-    pub fn want_spread(&self, targets: &[Target], window: Duration) -> PendingCommits {
+    pub fn request_spread(&self, targets: &[Target], window: Duration) -> PendingCommits {
         let now = Instant::now();
         let spread = |target| (target, now + random_part_of(window));
         let mut slots = self.slots();
@@ -184,7 +184,7 @@ impl Queue {
     }
 
     /// Requests once more, for no delivery: nothing was acknowledged, so the journal does not record it.
-    pub fn nudge(&self, target: &Target) {
+    pub fn request_again(&self, target: &Target) {
         let now = Instant::now();
         if self.slots().want([(target, now)].into_iter(), now).is_sooner {
             self.shared.changed.notify_one();
@@ -268,7 +268,7 @@ impl Queue {
     fn take_due(&self, room: usize) -> DueWork {
         let mut slots = self.slots();
         let (due, forget) = slots.take_due(Instant::now(), room);
-        // Within the lock, as in `want_spread`.
+        // Within the lock, as in `request_spread`.
         let settled =
             forget.into_iter().map(|(target, generation)| JournalChange::Settle(target, generation));
         self.shared.journal.write_later(settled);

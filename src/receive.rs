@@ -38,7 +38,7 @@ use crate::outcome::Outcome;
 use crate::verify::{Refusal, VerifyContext, verify};
 
 /// Takes a delivery from its verification to its outcome.
-pub struct Receiver {
+pub struct DeliveryHandler {
     verify_context: VerifyContext,
     sink: Sink,
     filters: FilterThread,
@@ -73,9 +73,9 @@ enum Matches {
 /// The time after which to send again what could not be taken.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-impl Receiver {
-    pub fn new(verify_context: VerifyContext, sink: Sink, metrics: Arc<Metrics>) -> Receiver {
-        Receiver { verify_context, sink, filters: FilterThread::default(), metrics }
+impl DeliveryHandler {
+    pub fn new(verify_context: VerifyContext, sink: Sink, metrics: Arc<Metrics>) -> DeliveryHandler {
+        DeliveryHandler { verify_context, sink, filters: FilterThread::default(), metrics }
     }
 
     /// Takes a delivery to an endpoint, part by part if it has many events.

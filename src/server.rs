@@ -111,7 +111,7 @@ async fn respond(
             match body::read(request, payload, &service.limits, endpoint, memory).await {
                 Ok(body) => {
                     let delivery = Delivery { headers: request.headers(), body: &body.bytes };
-                    service.receiver.receive(endpoint, &id, delivery).await
+                    service.handler.receive(endpoint, &id, delivery).await
                 }
                 Err(outcome) => Receipt { outcome, key: None },
             }

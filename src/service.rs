@@ -1,4 +1,4 @@
-//! What the listeners share: the endpoints, the receiver behind them, and what is remembered and counted.
+//! What the listeners share: the endpoints, the handler of their deliveries, and what is remembered and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +8,13 @@ use crate::endpoint::registry::EndpointRegistry;
 use crate::history::History;
 use crate::listener::Deadlines;
 use crate::metrics::Metrics;
-use crate::receive::Receiver;
+use crate::receive::DeliveryHandler;
 
-/// A receiver with its endpoints.
+/// The endpoints and the handler of their deliveries.
 pub struct Service {
     /// The endpoints, which a reload replaces.
     pub registry: EndpointRegistry,
-    pub receiver: Receiver,
+    pub handler: DeliveryHandler,
     /// Remembers the last deliveries.
     pub history: Arc<History>,
     pub metrics: Arc<Metrics>,
@@ -26,13 +26,13 @@ pub struct Service {
 impl Service {
     pub fn new(
         registry: EndpointRegistry,
-        receiver: Receiver,
+        handler: DeliveryHandler,
         history: Arc<History>,
         metrics: Arc<Metrics>,
         limits: Limits,
     ) -> Service {
         let shutting_down = AtomicBool::new(false);
-        Service { registry, receiver, history, metrics, limits, shutting_down }
+        Service { registry, handler, history, metrics, limits, shutting_down }
     }
 
     /// From now on probes say that the process is not ready, and each answer ends its connection, so that

@@ -233,7 +233,7 @@ pub async fn verify<'a>(
             None if credentials.unsigned => None,
             None => {
                 return Err(Refusal::unauthenticated(
-                    "the endpoint expects a authentication and does not say which",
+                    "the endpoint needs authentication and does not say which",
                 ));
             }
         },

@@ -71,10 +71,10 @@ fn fast() -> Pace {
 async fn many_deliveries_cost_a_handful_of_patches() {
     let (queue, script) = start(fast(), Script { takes: Duration::from_millis(5), ..Script::default() });
     for _ in 0..1000 {
-        let _ = queue.want(&[target("app")]);
+        let _ = queue.request(&[target("app")]);
     }
     tokio::task::yield_now().await;
-    let _ = queue.want(&[target("app")]);
+    let _ = queue.request(&[target("app")]);
     let last = Instant::now();
     rest(&queue).await;
     let requests = script.requests_of("app");
@@ -88,7 +88,7 @@ async fn many_deliveries_cost_a_handful_of_patches() {
 async fn a_failing_object_does_not_stop_the_others_and_is_tried_again() {
     let answers = HashMap::from([("bad".to_owned(), vec![temporary(), temporary(), WriteError::NotFound])]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
-    let _ = queue.want(&[target("bad"), target("good")]);
+    let _ = queue.request(&[target("bad"), target("good")]);
     rest(&queue).await;
     assert_eq!(script.requests_of("bad").len(), 4);
     assert_eq!(script.requests_of("good").len(), 1);
@@ -102,7 +102,7 @@ async fn an_object_that_is_gone_is_dropped_and_one_that_is_not_found_is_not() {
     ]);
     let gone = Mutex::new(vec!["gone".to_owned()]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), gone, ..Script::default() });
-    let _ = queue.want(&[target("gone"), target("there")]);
+    let _ = queue.request(&[target("gone"), target("there")]);
     rest(&queue).await;
     assert_eq!(script.requests_of("gone").len(), 1);
     assert_eq!(script.requests_of("there").len(), 2);
@@ -112,7 +112,7 @@ async fn an_object_that_is_gone_is_dropped_and_one_that_is_not_found_is_not() {
 async fn a_rejected_request_stays_wanted() {
     let answers = HashMap::from([("app".to_owned(), vec![WriteError::Rejected("422".to_owned())])]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
-    let _ = queue.want(&[target("app")]);
+    let _ = queue.request(&[target("app")]);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(queue.pending(), 1);
     rest(&queue).await;
@@ -127,7 +127,7 @@ async fn the_api_server_decides_the_least_pause() {
         vec![WriteError::Temporary { why: "429".to_owned(), retry_after }],
     )]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
-    let _ = queue.want(&[target("app")]);
+    let _ = queue.request(&[target("app")]);
     rest(&queue).await;
     let requests = script.requests_of("app");
     assert!(requests[1] - requests[0] >= Duration::from_millis(1500));
@@ -140,7 +140,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
     let (queue, script) = start(pace, Script::default());
     let targets = |count: usize| (0..count).map(|at| target(&format!("object-{at}"))).collect::<Vec<_>>();
     let began = Instant::now();
-    let _ = queue.want(&targets(200));
+    let _ = queue.request(&targets(200));
     assert!(began.elapsed() < Duration::from_millis(200), "the answer does not wait");
     rest(&queue).await;
     let took: Vec<Duration> = script.requests.lock().iter().map(|(_, at)| at.duration_since(began)).collect();
@@ -150,7 +150,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
 
     let (queue, script) = start(pace, Script::default());
     let began = Instant::now();
-    let _ = queue.want(&targets(MAX_UNSPREAD_TARGETS));
+    let _ = queue.request(&targets(MAX_UNSPREAD_TARGETS));
     rest(&queue).await;
     let last = script.requests.lock().iter().map(|(_, at)| *at).max().expect("requests");
     assert!(last.duration_since(began) < Duration::from_millis(400));
@@ -167,7 +167,7 @@ async fn patches_in_flight_are_bounded_and_limited_in_time() {
         ..fast()
     };
     let (queue, script) = start(pace, Script { takes: Duration::from_secs(3600), ..Script::default() });
-    let _ = queue.want(&[target("a"), target("b"), target("c")]);
+    let _ = queue.request(&[target("a"), target("b"), target("c")]);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(script.requests.lock().len(), 2);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -181,11 +181,11 @@ async fn a_kind_that_hangs_leaves_half_of_the_patches_to_the_others() {
     let pace = Pace { max_in_flight: 4, time_limit: Duration::from_secs(60), ..fast() };
     let script = Script { takes: Duration::from_secs(3600), ..Script::default() };
     let (queue, script) = start(pace, script);
-    let _ = queue.want(&[target("a"), target("b"), target("c"), target("d")]);
+    let _ = queue.request(&[target("a"), target("b"), target("c"), target("d")]);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(script.requests.lock().len(), 2);
     let other = Target { kind: Kind::Bucket, ..target("other") };
-    let _ = queue.want(&[other]);
+    let _ = queue.request(&[other]);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(script.requests_of("other").len(), 1);
 }
@@ -193,7 +193,7 @@ async fn a_kind_that_hangs_leaves_half_of_the_patches_to_the_others() {
 #[tokio::test]
 async fn slots_that_have_rested_are_forgotten() {
     let (queue, _) = start(fast(), Script::default());
-    let _ = queue.want(&[target("app")]);
+    let _ = queue.request(&[target("app")]);
     rest(&queue).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(queue.slots().is_empty());
@@ -203,7 +203,7 @@ async fn slots_that_have_rested_are_forgotten() {
 #[tokio::test]
 async fn a_panic_loses_nothing() {
     let (queue, script) = start(fast(), Script::default());
-    let _ = queue.want(&[target("panics"), target("good")]);
+    let _ = queue.request(&[target("panics"), target("good")]);
     rest(&queue).await;
     assert_eq!(script.requests_of("panics").len(), 2);
 }
@@ -219,10 +219,10 @@ async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
     let (journal, left) = open();
     let queue = Queue::new(fast(), journal.clone(), &left, Metrics::new());
     tokio::spawn(queue.clone().run(Arc::new(Script::default()) as Arc<dyn Writer>));
-    assert_eq!(queue.want(&[target("app")]).durable().await, Ok(()));
+    assert_eq!(queue.request(&[target("app")]).durable().await, Ok(()));
     rest(&queue).await;
     queue.settle();
-    assert_eq!(queue.want(&[target("app")]).durable().await, Ok(()));
+    assert_eq!(queue.request(&[target("app")]).durable().await, Ok(()));
     journal.close().await;
     let (_, left) = open();
     assert!(left.pending.contains_key(&target("app")));
@@ -233,12 +233,12 @@ async fn what_is_due_sooner_wakes_the_queue() {
     let pace = Pace { min_interval: Duration::from_secs(60), ..Pace::default() };
     let (queue, script) = start(pace, Script::default());
     let (first, second) = (target("first"), target("second"));
-    drop(queue.want(std::slice::from_ref(&first)));
+    drop(queue.request(std::slice::from_ref(&first)));
     rest(&queue).await;
     // Due in a minute, which the queue is sleeping for now.
-    drop(queue.want(std::slice::from_ref(&first)));
+    drop(queue.request(std::slice::from_ref(&first)));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    drop(queue.want(std::slice::from_ref(&second)));
+    drop(queue.request(std::slice::from_ref(&second)));
     for _ in 0..400 {
         if !script.requests_of("second").is_empty() {
             return;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Receiver, Sink};
+use super::{DeliveryHandler, Sink};
 use crate::endpoint::Endpoint;
 use crate::endpoint::registry::Endpoints;
 use crate::flux::Target;
@@ -14,7 +14,7 @@ use crate::matching;
 /// The average time between two requests of a catch-up.
 const CATCH_UP_SPREAD: Duration = Duration::from_millis(20);
 
-impl Receiver {
+impl DeliveryHandler {
     /// Requests once the reconciliation of every object that a delivery to one of these endpoints could
     /// concern, spread out: for a start that does not know what it has missed.
     ///
@@ -55,6 +55,6 @@ impl Receiver {
         }
         let window = CATCH_UP_SPREAD.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
         log::info!(objects = targets.len(), within_s = window.as_secs(); "catching up: requesting each object once");
-        objects.queue.want_spread(&targets, window).durable().await
+        objects.queue.request_spread(&targets, window).durable().await
     }
 }

@@ -79,7 +79,7 @@ impl FluxObjects {
             return Outcome::TooMany { retry_after };
         }
         self.expect_revisions(id, &mut matched);
-        if self.queue.want(&matched.targets).durable().await.is_err() {
+        if self.queue.request(&matched.targets).durable().await.is_err() {
             return not_durable();
         }
         self.outcome(events, matched)
@@ -113,7 +113,7 @@ impl FluxObjects {
             }
         };
         // The record of the delivery stands for these objects, too.
-        drop(self.queue.want(known));
+        drop(self.queue.request(known));
         let committed = match commit {
             Some(commit) => commit.done().await,
             None => Ok(()),

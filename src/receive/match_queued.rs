@@ -9,7 +9,7 @@ use tokio::sync::Notify as Signal;
 
 use super::evaluation::{Evaluation, FilterTask, Found};
 use super::filter_thread::NotEvaluated;
-use super::{Receiver, Sink, has_filters};
+use super::{DeliveryHandler, Sink, has_filters};
 use crate::matching;
 use crate::outcome::Outcome;
 
@@ -19,16 +19,16 @@ const BACKLOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Deliveries that are matched before their records go.
 const MAX_MATCHED_AT_ONCE: usize = 64;
 
-impl Receiver {
+impl DeliveryHandler {
     /// Waits until no delivery waits to be matched.
-    pub async fn matched(&self) {
+    pub async fn all_matched(&self) {
         if let Sink::Flux(objects) = &self.sink {
             objects.backlog.empty().await;
         }
     }
 
     /// Returns the deliveries that wait to be matched, in a line each.
-    pub fn unmatched(&self) -> Vec<String> {
+    pub fn waiting_deliveries(&self) -> Vec<String> {
         match &self.sink {
             Sink::Flux(objects) => objects.backlog.summaries(),
             Sink::FluxV1(_) => Vec::new(),
@@ -36,16 +36,16 @@ impl Receiver {
     }
 
     /// Matches deliveries as their kinds become known; never ends.
-    pub async fn match_what_waits(&self, became_known: &Signal) {
+    pub async fn match_waiting(&self, became_known: &Signal) {
         loop {
-            self.match_what_can_be().await;
+            self.match_ready().await;
             // A delivery may come to wait just as its kinds become known, so there is a tick as well.
             let _ = tokio::time::timeout(BACKLOG_CHECK_INTERVAL, became_known.notified()).await;
         }
     }
 
     /// Matches the deliveries whose kinds are known by now. Ends when they need not be remembered.
-    pub async fn match_what_can_be(&self) {
+    pub async fn match_ready(&self) {
         while !self.match_some().await {}
     }
 
@@ -95,7 +95,7 @@ impl Receiver {
                 Ok(Found { mut matched, .. }) => {
                     objects.remember_digests(&evaluation.events, &matched);
                     objects.expect_revisions(&waiting.id(), &mut matched);
-                    let commits = objects.queue.want(&matched.targets);
+                    let commits = objects.queue.request(&matched.targets);
                     (objects.outcome(&evaluation.events, matched), Some(commits))
                 }
                 Err(none_left) => (Outcome::ignored(none_left.to_string()), None),

@@ -26,7 +26,7 @@ use crate::listener::{self, RunningServer};
 use crate::matching::Inventory;
 use crate::metrics::{EndpointLabelSet, Metrics};
 use crate::queue::Queue;
-use crate::receive::Receiver;
+use crate::receive::DeliveryHandler;
 use crate::reload::ConfigWatcher;
 use crate::server;
 use crate::service::{Limits, Service};
@@ -75,15 +75,15 @@ impl Application {
         let mut reloading = ReloadTask::new(&args.config.config, changes, &config)?;
         reloading.watches.clone_from(&backend.watches);
         let registry = EndpointRegistry::new(serving(config, &metrics));
-        let receiver = Receiver::new(verify_context(), backend.sink, Arc::clone(&metrics));
-        let service = Arc::new(Service::new(registry, receiver, history, metrics, limits));
+        let handler = DeliveryHandler::new(verify_context(), backend.sink, Arc::clone(&metrics));
+        let service = Arc::new(Service::new(registry, handler, history, metrics, limits));
         let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
         let matching = Arc::clone(&service);
         match backend.watches {
             Some(watches) => {
                 let became_known = watches.became_known();
                 tasks.spawn("the matching", async move {
-                    matching.receiver.match_what_waits(&became_known).await;
+                    matching.handler.match_waiting(&became_known).await;
                 });
                 let gaps = background::catch_up_after_gaps(Arc::clone(&service), Arc::clone(&watches));
                 tasks.spawn("the catch-up after gaps", gaps);
@@ -93,9 +93,9 @@ impl Application {
                 tasks.spawn("the first catch-up", synced);
             }
             None => {
-                matching.receiver.match_what_can_be().await;
+                matching.handler.match_ready().await;
                 tasks.spawn("the matching", async move {
-                    matching.receiver.match_what_waits(&Notify::new()).await;
+                    matching.handler.match_waiting(&Notify::new()).await;
                 });
             }
         }
@@ -184,10 +184,10 @@ pub async fn offline_service(
     let (metrics, history) = (Metrics::new(), Arc::default());
     let Backend { sink, tasks, .. } = Backend::offline(inventory, &history, &metrics);
     tasks.detach();
-    let receiver = Receiver::new(verify_context, sink, Arc::clone(&metrics));
+    let handler = DeliveryHandler::new(verify_context, sink, Arc::clone(&metrics));
     let registry = EndpointRegistry::new(serving(config, &metrics));
-    receiver.match_what_can_be().await;
-    Arc::new(Service::new(registry, receiver, history, metrics, limits))
+    handler.match_ready().await;
+    Arc::new(Service::new(registry, handler, history, metrics, limits))
 }
 
 /// Returns what verification needs from outside: the real network and the real clock.

@@ -43,7 +43,7 @@ pub(super) async fn when_synced(
 }
 
 async fn catch_up_with(service: &Service) {
-    while service.receiver.catch_up(service.registry.get().endpoints.iter()).await.is_err() {
+    while service.handler.catch_up(service.registry.get().endpoints.iter()).await.is_err() {
         log::warn!("the catch-up could not be written to the journal, retrying");
         tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }
@@ -55,7 +55,7 @@ pub(super) async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watc
         let missed = watches.missed_changes().await;
         // Those of one list come together.
         tokio::time::sleep(GAP_BATCH_DELAY).await;
-        while service.receiver.catch_up_with(&service.registry.get().endpoints, &missed).await.is_err() {
+        while service.handler.catch_up_with(&service.registry.get().endpoints, &missed).await.is_err() {
             tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
         }
     }
@@ -66,7 +66,7 @@ pub(super) async fn catch_up_late(service: &Service, watches: Option<&Watches>, 
     if let Some(watches) = watches {
         watches.synced().await;
     }
-    while service.receiver.catch_up(came_late.iter()).await.is_err() {
+    while service.handler.catch_up(came_late.iter()).await.is_err() {
         tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }
 }

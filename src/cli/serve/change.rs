@@ -49,7 +49,7 @@ pub(super) fn put_in_force(
         .flat_map(|endpoint| endpoint.credentials.issuers())
         .map(|issuer| issuer.url.as_str())
         .collect();
-    service.receiver.retain_issuers(|url| named.contains(url));
+    service.handler.retain_issuers(|url| named.contains(url));
 }
 
 fn forget_what_is_gone(service: &Service, before: &Serving, now: &Serving) {

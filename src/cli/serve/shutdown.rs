@@ -20,14 +20,14 @@ pub(super) async fn drain(
         if let Some(running) = running {
             running.stop().await;
         }
-        service.receiver.matched().await;
+        service.handler.all_matched().await;
         queue.rest().await;
     });
     if stopped.await.is_err() {
         log::warn!(limit_s = limit.as_secs_f64(); "drain timed out");
     }
     queue.settle();
-    let unmatched = service.receiver.unmatched();
+    let unmatched = service.handler.waiting_deliveries();
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
     let is_kept = journal.keeps() && journal.is_writable();
     if !journal.close().await {
