@@ -18,7 +18,8 @@ use super::kind_states::KindStates;
 use super::resources::Resources;
 use super::watch::{Scope, WatchEvent, WatchedObject};
 use super::watch_driver::{
-    Interruption, REFUSED_RETRY_INTERVAL, Verdict, WatchDriver, WatchSource, WatchedResource, spawn_watch,
+    Interruption, REFUSED_RETRY_INTERVAL, WatchDriver, WatchSource, WatchVerdict, WatchedResource,
+    spawn_watch,
 };
 use crate::flux::needs::InventoryNeeds;
 use crate::flux::{Kind, Spec, Target};
@@ -182,16 +183,16 @@ impl Watches {
                 Err(interruption) => interruption,
             };
             match verdict {
-                Verdict::Transient => {}
+                WatchVerdict::Transient => {}
                 // What is missing then is told in a moment.
-                Verdict::Broken if failure.code == Some(403) => {}
-                Verdict::Broken => self.broken(kind, &scope, failure.code == Some(404)),
-                Verdict::Forbidden if scope == Scope::Cluster => {
+                WatchVerdict::Broken if failure.code == Some(403) => {}
+                WatchVerdict::Broken => self.broken(kind, &scope, failure.code == Some(404)),
+                WatchVerdict::Forbidden if scope == Scope::Cluster => {
                     self.watch_own_namespace(kind).await;
                     driver = WatchDriver::new(&self.connection, self.source(kind, &scope));
                 }
-                Verdict::Forbidden => self.forbidden(kind, &scope, &scope),
-                Verdict::Absent { is_confirmed } => self.absent(kind, &scope, is_confirmed),
+                WatchVerdict::Forbidden => self.forbidden(kind, &scope, &scope),
+                WatchVerdict::Absent { is_confirmed } => self.absent(kind, &scope, is_confirmed),
             }
         }
     }
@@ -216,11 +217,11 @@ impl Watches {
             loop {
                 match driver.next().await {
                     Ok(event) => self.take(&mut reader, event),
-                    Err(Interruption { verdict: Verdict::Transient, .. }) => {}
-                    Err(Interruption { verdict: Verdict::Broken, failure }) => {
+                    Err(Interruption { verdict: WatchVerdict::Transient, .. }) => {}
+                    Err(Interruption { verdict: WatchVerdict::Broken, failure }) => {
                         self.broken(kind, &Scope::Cluster, failure.code == Some(404));
                     }
-                    Err(Interruption { verdict: Verdict::Forbidden, .. }) => {
+                    Err(Interruption { verdict: WatchVerdict::Forbidden, .. }) => {
                         self.forbidden(kind, &own, &Scope::Cluster);
                     }
                     Err(_) => return,

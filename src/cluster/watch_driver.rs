@@ -70,13 +70,13 @@ pub(super) enum WatchedResource {
 
 /// A failure, and what it means.
 pub(super) struct Interruption {
-    pub(super) verdict: Verdict,
+    pub(super) verdict: WatchVerdict,
     pub(super) failure: WatchFailure,
 }
 
 /// The meaning of a failure for those who wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WatchVerdict {
     /// It is tried again soon.
     Transient,
     /// It has failed for so long that others should not wait.
@@ -193,7 +193,7 @@ struct RetryState {
 /// The next step after a failure.
 #[derive(Debug, PartialEq, Eq)]
 struct RetryStep {
-    verdict: Verdict,
+    verdict: WatchVerdict,
     pause: Duration,
     reloads_credentials: bool,
     opens_anew: bool,
@@ -213,19 +213,19 @@ impl RetryState {
                 // What was listed before mostly comes back.
                 let max_slips = MAX_TRANSIENT_REFUSALS + u32::from(was_listed);
                 match self.forbidden {
-                    times if times > max_slips => refused(Verdict::Forbidden, REFUSED_RETRY_INTERVAL),
-                    times if times == max_slips => refused(Verdict::Broken, refusal_pause(times)),
-                    times => refused(Verdict::Transient, refusal_pause(times)),
+                    times if times > max_slips => refused(WatchVerdict::Forbidden, REFUSED_RETRY_INTERVAL),
+                    times if times == max_slips => refused(WatchVerdict::Broken, refusal_pause(times)),
+                    times => refused(WatchVerdict::Transient, refusal_pause(times)),
                 }
             }
             Some(404) if !failure.is_discovered => {
                 self.absent = self.absent.saturating_add(1);
                 match self.absent {
-                    1 => refused(Verdict::Transient, refusal_pause(1)),
-                    2..=MAX_TRANSIENT_REFUSALS => refused(Verdict::Broken, refusal_pause(self.absent)),
+                    1 => refused(WatchVerdict::Transient, refusal_pause(1)),
+                    2..=MAX_TRANSIENT_REFUSALS => refused(WatchVerdict::Broken, refusal_pause(self.absent)),
                     times => {
                         let is_confirmed = times > MAX_TRANSIENT_REFUSALS + 1;
-                        refused(Verdict::Absent { is_confirmed }, REFUSED_RETRY_INTERVAL)
+                        refused(WatchVerdict::Absent { is_confirmed }, REFUSED_RETRY_INTERVAL)
                     }
                 }
             }
@@ -234,7 +234,7 @@ impl RetryState {
                 // A request that is malformed stays so.
                 let is_broken = self.answered >= MAX_ANSWERED_FAILURES || code == 400;
                 RetryStep {
-                    verdict: if is_broken { Verdict::Broken } else { Verdict::Transient },
+                    verdict: if is_broken { WatchVerdict::Broken } else { WatchVerdict::Transient },
                     pause: self.growing_pause(),
                     reloads_credentials: code == 401,
                     opens_anew: matches!(code, 401 | 404),
@@ -247,7 +247,7 @@ impl RetryState {
                 let is_lost = self.unanswered.is_multiple_of(UNANSWERED_BEFORE_RELOAD);
                 let is_broken = self.answered >= MAX_ANSWERED_FAILURES;
                 RetryStep {
-                    verdict: if is_broken { Verdict::Broken } else { Verdict::Transient },
+                    verdict: if is_broken { WatchVerdict::Broken } else { WatchVerdict::Transient },
                     pause: self.growing_pause(),
                     reloads_credentials: is_lost,
                     opens_anew: is_lost || failure.is_silence,
@@ -301,14 +301,14 @@ mod tests {
         }
     }
 
-    fn verdicts(codes: &[u16], was_listed: bool) -> Vec<Verdict> {
+    fn verdicts(codes: &[u16], was_listed: bool) -> Vec<WatchVerdict> {
         let mut retry = RetryState::default();
         codes.iter().map(|code| retry.after(&failure(*code), was_listed).verdict).collect()
     }
 
     #[test]
     fn refusals_and_errors_are_slips_at_first() {
-        use Verdict::{Absent, Broken, Forbidden, Transient};
+        use WatchVerdict::{Absent, Broken, Forbidden, Transient};
         let (maybe, gone) = (Absent { is_confirmed: false }, Absent { is_confirmed: true });
         assert_eq!(verdicts(&[403; 5], false), [Transient, Transient, Broken, Forbidden, Forbidden]);
         assert_eq!(verdicts(&[403; 5], true), [Transient, Transient, Transient, Broken, Forbidden]);

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use super::super::connection::ApiConnection;
 use super::super::watch::{Scope, WatchEvent, Watchable};
 use super::super::watch_driver::{
-    Interruption, Verdict, WatchDriver, WatchSource, WatchedResource, spawn_watch,
+    Interruption, WatchDriver, WatchSource, WatchVerdict, WatchedResource, spawn_watch,
 };
 use super::NamespacedName;
 use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
@@ -124,9 +124,9 @@ async fn follow<T: Watchable>(
     loop {
         let changes = match driver.next().await {
             Ok(event) => see(Some(event)),
-            Err(Interruption { verdict: Verdict::Transient, .. }) => Vec::new(),
+            Err(Interruption { verdict: WatchVerdict::Transient, .. }) => Vec::new(),
             Err(Interruption { verdict, failure }) => {
-                if verdict != Verdict::Broken && !is_refused {
+                if verdict != WatchVerdict::Broken && !is_refused {
                     is_refused = true;
                     log::warn!(kind, scope:%, why:% = failure.why; "cannot be listed and watched; kustomization/components/receivers grants the right");
                 }
