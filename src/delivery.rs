@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// A delivery as it was received. Nothing here has been proved; see [`crate::verify`].
+/// A delivery as it was received. It is not verified; see [`crate::verify`].
 #[derive(Clone, Copy)]
 pub struct Delivery<'a> {
     pub headers: &'a dyn Headers,

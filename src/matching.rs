@@ -98,8 +98,8 @@ pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, fact
     candidates(inventory, events, selection).decide(events, selection, facts)
 }
 
-/// The part of [`find`] that reads the inventory. Filters take longer than that may be held up, so they
-/// come afterwards.
+/// Reads the inventory, under its lock. Filters are slow, so [`Candidates::decide`] evaluates them afterwards,
+/// without it.
 pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Selection) -> Candidates<'e> {
     let mut following: Vec<TargetMatch<'_>> = Vec::new();
     let mut elsewhere: Vec<Arc<Object>> = Vec::new();
@@ -303,7 +303,8 @@ impl<'a> Filters<'a> {
     }
 }
 
-/// Without a list of its own an endpoint never requests everything.
+/// Whether the event concerns all of `resources`. Without `resources` it concerns nothing: an endpoint never
+/// requests everything there is.
 fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
     !selection.resources.is_empty() && (selection.matches_all || matches!(event, Event::Anything { .. }))
 }

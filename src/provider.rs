@@ -1,8 +1,8 @@
 //! Providers: one file for each, and the table of all.
 //!
-//! To add one: write `provider/<name>.rs` with a `pub(super) const PROVIDER`, and put its `mod` line
-//! and its row into the table below. (`forge`, `cloud_event`, `aws`, `batch`, `pubsub` and `testing`
-//! are no providers: they are shared.)
+//! A new one is a file `provider/<name>.rs` with a `pub(super) const PROVIDER`, and its `mod` line and row
+//! below. CONTRIBUTING.md names the fixtures and documents that go with it. What providers share is in
+//! `provider/shared/`.
 
 mod acr;
 mod artifactory;
@@ -79,15 +79,15 @@ pub const PROVIDERS: &[&Provider] = &[
 pub struct Provider {
     /// Its name, as in `source:` of the config.
     pub name: &'static str,
-    /// What flux-recv acts on, in a few words.
+    /// The events that flux-recv acts on, in a few words.
     pub sends: &'static str,
-    /// How its deliveries prove themselves.
+    /// The scheme that authenticates its deliveries.
     pub authentication: Authentication,
     /// Reads a verified delivery.
     pub parse: fn(&Verified<'_>, &Hints<'_>) -> Result<Parsed, Unreadable>,
     /// Writes a delivery as the provider would, for `flux-recv send` and `flux-recv demo`.
     pub compose: fn(&Sample) -> Result<UnsignedDelivery, CannotCompose>,
-    /// The header that names the event, if one does.
+    /// The header that names the event type, if any does.
     pub event_header: Option<EventHeader>,
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
     pub event_fields: &'static [&'static str],

@@ -124,7 +124,7 @@ impl CommitStatus for JournalCommit {
     }
 }
 
-/// The commits that make a call for objects outlive the process.
+/// The journal commits that a delivery waits for before it is answered.
 #[must_use = "what is not durable yet must not be acknowledged"]
 pub struct PendingCommits {
     commits: Vec<JournalCommit>,

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 /// keep the thread busy and no HTTP worker.
 const CPU_PER_SECOND: f64 = 0.25;
 
-/// Deliveries of one endpoint that wait for the thread, and for how long: each holds a connection.
+/// The maximum number of tasks of one endpoint that wait for the thread, and the maximum time. Each holds a
+/// connection.
 const MAX_QUEUED_TASKS: usize = 64;
 const MAX_QUEUED_TIME: Duration = Duration::from_secs(2);
 
@@ -49,7 +50,7 @@ pub(super) enum NotEvaluated<I> {
     /// The endpoint has used up its CPU time of this second, or the thread is busy with others for too long;
     /// this is what was to be evaluated.
     NoBudget(I),
-    /// The work ended in a panic; so it would the next time.
+    /// The evaluation panicked. Another try would panic again.
     Panicked,
     /// There is no thread to do it.
     NoThread,
