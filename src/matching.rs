@@ -74,7 +74,7 @@ pub struct Inclusion {
 /// Inclusions that one delivery reaches: beyond that, objects wait for their interval.
 const MAX_INCLUSIONS: usize = 1000;
 
-/// An object that follows an event.
+/// An object that an event concerns.
 struct TargetMatch<'e> {
     object: Arc<Object>,
     /// Which of the events.
@@ -105,11 +105,11 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
     let mut elsewhere: Vec<Arc<Object>> = Vec::new();
     // All that is listed is requested once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names(VariableName::Event));
-    let mut asks_all_listed = false;
+    let mut has_all_listed = false;
     let budget = CompileBudget::default();
     for (at, event) in events.iter().enumerate() {
-        if concerns_all_listed(event, selection) && (tells_apart || !asks_all_listed) {
-            asks_all_listed = true;
+        if concerns_all_listed(event, selection) && (tells_apart || !has_all_listed) {
+            has_all_listed = true;
             let listed = listed(inventory, selection);
             following.extend(listed.map(|object| TargetMatch {
                 object: Arc::clone(object),
@@ -137,7 +137,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
         });
     }
     let inclusions = inclusions(inventory, &following, selection);
-    let is_wanted = |kind| events.iter().any(|event| asks_for_kind(event, selection, kind));
+    let is_wanted = |kind| events.iter().any(|event| concerns_kind(event, selection, kind));
     let unlistable = inventory.unlistable().filter(|unlistable| is_wanted(unlistable.kind)).collect();
     Candidates { following, elsewhere, inclusions, unlistable }
 }
@@ -343,7 +343,7 @@ pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) 
 }
 
 /// Whether it takes objects of the kind to say which of them the event concerns.
-fn asks_for_kind(event: &Event, selection: &Selection, kind: Kind) -> bool {
+fn concerns_kind(event: &Event, selection: &Selection, kind: Kind) -> bool {
     match concerns_all_listed(event, selection) {
         true => selection.kinds().any(|listed| listed == kind),
         false => kinds_named_by(event).contains(&kind),

@@ -13,20 +13,10 @@ use super::table::{Must, Row, median};
 
 const OBJECTS: usize = 1000;
 const IN_FLIGHT: usize = 32;
-const SOURCE: &str = "/apis/source.toolkit.fluxcd.io/v1";
+pub const SOURCE: &str = "/apis/source.toolkit.fluxcd.io/v1";
 
 pub fn cluster() -> Vec<Row> {
-    let parts = match Parts::find() {
-        Ok(parts) => parts,
-        Err(missing) => {
-            println!("rows with a real API server skipped: {missing} is not built (tests/testbed/build)");
-            return Vec::new();
-        }
-    };
-    let bed = Bed::start(parts);
-    let base = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization");
-    std::fs::write(bed.path("base.yaml"), bed.kustomize(&base)).expect("a file");
-    bed.kubectl(&["apply", "-f", &bed.path("base.yaml").display().to_string()]);
+    let Some(bed) = bed_with_manifests() else { return Vec::new() };
     let kubeconfig = bed.kubeconfig(&bed.token("flux-system", "flux-recv"), "flux-system");
     for at in 0..OBJECTS {
         let object = json!({
@@ -43,6 +33,22 @@ pub fn cluster() -> Vec<Row> {
     let mut rows = requests_per_push(&bed, &kubeconfig);
     rows.push(patches(&bed, &kubeconfig));
     rows
+}
+
+/// Starts a cluster with our manifests; none where its parts are not built.
+pub fn bed_with_manifests() -> Option<Bed> {
+    let parts = match Parts::find() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!("rows with a real API server skipped: {missing} is not built (tests/testbed/build)");
+            return None;
+        }
+    };
+    let bed = Bed::start(parts);
+    let base = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization");
+    std::fs::write(bed.path("base.yaml"), bed.kustomize(&base)).expect("a file");
+    bed.kubectl(&["apply", "-f", &bed.path("base.yaml").display().to_string()]);
+    Some(bed)
 }
 
 fn requests_per_push(bed: &Bed, kubeconfig: &str) -> Vec<Row> {

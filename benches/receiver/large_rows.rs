@@ -5,27 +5,17 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::bed::{Bed, Parts};
+use super::bed::Bed;
+use super::cluster_rows::{SOURCE, bed_with_manifests};
 use super::server::{Server, url};
 use super::table::{Must, Row};
 
 const OBJECTS: usize = 100_000;
 const NAMESPACES: usize = 50;
 const CREATING_THREADS: usize = 16;
-const SOURCE: &str = "/apis/source.toolkit.fluxcd.io/v1";
 
 pub fn large() -> Vec<Row> {
-    let parts = match Parts::find() {
-        Ok(parts) => parts,
-        Err(missing) => {
-            println!("rows of a large cluster skipped: {missing} is not built (tests/testbed/build)");
-            return Vec::new();
-        }
-    };
-    let bed = Bed::start(parts);
-    let base = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization");
-    std::fs::write(bed.path("base.yaml"), bed.kustomize(&base)).expect("a file");
-    bed.kubectl(&["apply", "-f", &bed.path("base.yaml").display().to_string()]);
+    let Some(bed) = bed_with_manifests() else { return Vec::new() };
     create_objects(&bed);
     let token = bed.token("flux-system", "flux-recv");
     let bare = list_once(&bed, &token);

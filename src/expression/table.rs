@@ -37,7 +37,7 @@ pub(super) enum ArgumentCost {
 /// The memory that the result takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResultSize {
-    /// None that depends on its size, or it is paid for with the arguments.
+    /// A fixed amount, or what was charged with the arguments.
     Flat,
     /// That of a new value, or of a copy.
     Kept,
@@ -70,11 +70,8 @@ pub(super) fn library_function(library: &str, name: &str) -> Option<&'static Fun
 
 /// Whether functions stand behind this name and a dot.
 pub(super) fn is_library(name: &str) -> bool {
-    LIBRARIES.contains(&name)
+    !name.is_empty() && FUNCTIONS.iter().any(|function| function.library == name)
 }
-
-/// The libraries that may stand before a dot.
-const LIBRARIES: [&str; 4] = ["strings", "sets", "base64", "optional"];
 
 #[rustfmt::skip]
 const FUNCTIONS: &[Function] = &[

@@ -326,9 +326,7 @@ impl Inventory {
     }
 
     fn id(&self, target: &Target) -> Option<ObjectId> {
-        let is_target = |id: &ObjectId| {
-            self.objects[*id as usize].as_ref().is_some_and(|object| object.target == *target)
-        };
+        let is_target = |id: &ObjectId| is_target(&self.objects, *id, target);
         self.ids.find(self.hasher.hash_one(target), is_target).copied()
     }
 
@@ -358,10 +356,10 @@ impl Inventory {
     }
 
     pub fn remove(&mut self, target: &Target) {
-        let Some(id) = self.id(target) else { return };
-        if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(target), |other| *other == id) {
-            entry.remove();
-        }
+        let Inventory { ids, objects, hasher, .. } = self;
+        let is_target = |id: &ObjectId| is_target(objects, *id, target);
+        let Ok(entry) = ids.find_entry(hasher.hash_one(target), is_target) else { return };
+        let (id, _) = entry.remove();
         self.counts.entry(target.kind).and_modify(|count| *count -= 1);
         if let Some(object) = self.objects[id as usize].take() {
             self.index(&object, id, false);
@@ -552,6 +550,10 @@ impl Inventory {
             visit(object);
         }
     }
+}
+
+fn is_target(objects: &[Option<Arc<Object>>], id: ObjectId, target: &Target) -> bool {
+    objects[id as usize].as_ref().is_some_and(|object| object.target == *target)
 }
 
 /// Whether the push is one to the branch that GitHub publishes.

@@ -38,7 +38,7 @@ struct WaitingSlot<C> {
     record: JournalRecord<C>,
 }
 
-/// The record that the journal holds of an object.
+/// The journal record of an object.
 enum JournalRecord<C> {
     /// The journal has no record of the target.
     None,
