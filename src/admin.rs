@@ -57,7 +57,7 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
     })
 }
 
-/// Whoever reaches this port is in the cluster, but need not mean well.
+/// Clients of this port are in the cluster, and may be hostile.
 const ADMIN_LISTENER_OPTIONS: ListenerOptions = ListenerOptions {
     workers: 1,
     max_connections: 64,

@@ -1,4 +1,4 @@
-//! Follows pushes until Flux shows them, and requests reconciliation again where Flux looked too early. Best effort: a
+//! Tracked pushes until Flux shows them, and requests reconciliation again where Flux looked too early. Best effort: a
 //! restart forgets it.
 
 mod inclusions;

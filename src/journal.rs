@@ -55,7 +55,7 @@ pub struct JournalCommit {
 
 #[derive(Default)]
 struct CommitState {
-    kept: OnceLock<bool>,
+    durable: OnceLock<bool>,
     ended: Notify,
 }
 
@@ -169,8 +169,8 @@ impl JournalCommit {
     }
 
     /// Whether it went through; `None` as long as nobody knows.
-    pub fn kept(&self) -> Option<bool> {
-        self.state.kept.get().copied()
+    pub fn is_durable(&self) -> Option<bool> {
+        self.state.durable.get().copied()
     }
 
     /// Waits for the end.
@@ -184,7 +184,7 @@ impl JournalCommit {
     async fn ended(&self) -> Result<(), NotDurable> {
         loop {
             let ended = self.state.ended.notified();
-            match self.kept() {
+            match self.is_durable() {
                 Some(true) => return Ok(()),
                 Some(false) => return Err(NotDurable),
                 None => ended.await,
@@ -192,8 +192,8 @@ impl JournalCommit {
         }
     }
 
-    fn end(&self, kept: bool) {
-        let _ = self.state.kept.set(kept);
+    fn end(&self, is_durable: bool) {
+        let _ = self.state.durable.set(is_durable);
         self.state.ended.notify_waiters();
     }
 }
@@ -217,7 +217,7 @@ struct JournalWriter {
 impl JournalWriter {
     fn run(self) {
         let _ends = ThreadEndGuard(Arc::clone(&self.shared));
-        // Moved in behind it, so that the file is closed before anyone hears of the end.
+        // Moved in behind it, so that the file is closed before anyone is told of the end.
         let mut keeper = self;
         keeper.work();
     }

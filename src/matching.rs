@@ -5,11 +5,11 @@
 //! through. When in doubt an object matches: one reconcile
 //! too many is cheap, one missed costs an interval.
 
-mod follow;
 mod forge_hosts;
 mod index;
 mod inventory;
 mod pattern;
+mod tracking;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,16 +30,16 @@ use crate::outcome::SkippedTarget;
 pub struct MatchResult {
     /// The objects to reconcile, each once.
     pub targets: Vec<Target>,
-    /// Objects that follow this very change and are left alone.
+    /// Objects that track this very change and are left alone.
     pub skipped: Vec<SkippedTarget>,
-    /// What objects that follow a branch, a tag or a name should show afterwards.
+    /// What objects that track a branch, a tag or a name should show afterwards.
     pub expected: Vec<ExpectedRevision>,
     /// GitRepositories that include a target, or one another: each is requested once what it includes has
     /// changed, since source-controller does not watch that.
     pub inclusions: Vec<Inclusion>,
-    /// How many objects follow the repository or image of the event, but something else of it.
-    pub follow_something_else: usize,
-    /// How many objects follow the event, but not the filters of the endpoint's `resources`.
+    /// How many objects reference the repository or image of the event, but track something else of it.
+    pub track_something_else: usize,
+    /// How many objects track the event, but do not pass the filters of the endpoint's `resources`.
     pub kept_out: usize,
     /// The kinds that the events are about and that cannot be listed: there may be objects that match.
     pub unlistable: Vec<Unlistable>,
@@ -86,7 +86,7 @@ struct TargetMatch<'e> {
 /// The objects that events concern, before any filter has looked at them.
 pub struct Candidates<'e> {
     following: Vec<TargetMatch<'e>>,
-    /// Objects that follow something else of what the events are about.
+    /// Objects that reference what the events are about, but track something else of it.
     elsewhere: Vec<Arc<Object>>,
     /// Objects and those that include them, with the event that reaches them.
     inclusions: Vec<(Arc<Object>, TargetMatch<'e>)>,
@@ -121,15 +121,15 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
             if !selection.admits(&object.target, &object.marks) {
                 return;
             }
-            let follows = match event {
-                Event::Git(event) => follow::git(object, event),
-                Event::Image(event) => follow::image(object, event, &budget),
-                Event::Bucket(event) => follow::bucket(object, event),
+            let tracks = match event {
+                Event::Git(event) => tracking::git(object, event),
+                Event::Image(event) => tracking::image(object, event, &budget),
+                Event::Bucket(event) => tracking::bucket(object, event),
                 Event::Chart(_) | Event::Anything { .. } => true,
             };
-            match follows {
+            match tracks {
                 true => {
-                    let brings = follow::brings(object, event);
+                    let brings = tracking::brings(object, event);
                     following.push(TargetMatch { object: Arc::clone(object), event: at, brings });
                 }
                 false => elsewhere.push(Arc::clone(object)),
@@ -142,7 +142,7 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
     Candidates { following, elsewhere, inclusions, unlistable }
 }
 
-/// Finds what includes the objects that follow, in chains too; an inclusion that closes a circle is left out.
+/// Finds what includes the objects that track the event, in chains too; an inclusion that closes a circle is left out.
 fn inclusions<'e>(
     inventory: &Inventory,
     following: &[TargetMatch<'e>],
@@ -178,8 +178,8 @@ fn inclusions<'e>(
                 log::warn!(object:% = included.target; "too many objects include this one; some are not requested");
                 return found;
             }
-            let follows = TargetMatch { object: Arc::clone(includer), event: *event, brings: None };
-            found.push((included, follows));
+            let tracks = TargetMatch { object: Arc::clone(includer), event: *event, brings: None };
+            found.push((included, tracks));
             if seen.insert(includer.target.clone()) {
                 way.push((Arc::clone(includer), inventory.includers(&includer.target)));
             }
@@ -195,7 +195,7 @@ pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &Match
         let Some(object) = inventory.object(target) else { continue };
         match matched.expected.iter().find(|expected| expected.target == *target) {
             Some(ExpectedRevision { revision, .. }) => object.was_pushed(revision),
-            None if events.iter().any(|event| follow::moves_tag_without_digest(object, event)) => {
+            None if events.iter().any(|event| tracking::moves_tag_without_digest(object, event)) => {
                 object.forget_pushed();
             }
             None => {}
@@ -249,10 +249,10 @@ impl Candidates<'_> {
                 }
             }
         }
-        let follows = |object: &&Arc<Object>| {
+        let tracks = |object: &&Arc<Object>| {
             following.binary_search_by(|following| following.object.target.cmp(&object.target)).is_ok()
         };
-        matched.follow_something_else = elsewhere.iter().filter(|object| !follows(object)).count();
+        matched.track_something_else = elsewhere.iter().filter(|object| !tracks(object)).count();
         matched
     }
 }
@@ -391,7 +391,7 @@ impl MatchResult {
             let objects = counted(self.kept_out);
             return format!("no object passed the filters of `resources` ({objects} this {subject})");
         }
-        match self.follow_something_else {
+        match self.track_something_else {
             0 => format!("no object references this {subject}"),
             others => format!("{} this {subject}; none tracks what changed", counted(others)),
         }

@@ -82,7 +82,7 @@ pub enum Outcome {
         /// When there is room again.
         retry_after: Duration,
     },
-    /// Not now; nothing was kept.
+    /// Not now; nothing is durable.
     Unavailable {
         /// Why; the answer says so to verified deliveries only.
         why: BoundedText,

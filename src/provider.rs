@@ -80,7 +80,7 @@ pub struct Provider {
     /// Its name, as in `source:` of the config.
     pub name: &'static str,
     /// The events that flux-recv acts on, in a few words.
-    pub sends: &'static str,
+    pub handled_events: &'static str,
     /// The scheme that authenticates its deliveries.
     pub authentication: Authentication,
     /// Reads a verified delivery.
@@ -205,9 +205,9 @@ impl Provider {
     /// A provider that says nothing about itself: its deliveries concern whatever the endpoint lists.
     const BASE: Provider = Provider {
         name: "",
-        sends: "",
+        handled_events: "",
         // The endpoint has to say how deliveries are authenticated.
-        authentication: Authentication::Chosen,
+        authentication: Authentication::Configured,
         parse: generic::parse,
         compose: generic::compose,
         event_header: None,

@@ -21,7 +21,7 @@ use crate::journal::contents::{Contents, JournalChange};
 use crate::journal::{Journal, JournalCommit, NotDurable};
 use crate::metrics::{Metrics, PatchResultLabel};
 
-/// The role that writes. Whoever plays it is handed to [`Queue::run`].
+/// Writes reconcile requests; passed to [`Queue::run`].
 pub trait Writer: Send + Sync {
     /// Requests the reconciliation of the object, and logs that it did.
     fn request_reconcile<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), WriteError>>;
@@ -119,8 +119,8 @@ struct SharedQueue {
 }
 
 impl CommitStatus for JournalCommit {
-    fn kept(&self) -> Option<bool> {
-        JournalCommit::kept(self)
+    fn is_durable(&self) -> Option<bool> {
+        JournalCommit::is_durable(self)
     }
 }
 
@@ -165,7 +165,8 @@ impl Queue {
         let now = Instant::now();
         let spread = |target| (target, now + random_part_of(window));
         let mut slots = self.slots();
-        let RequestPlan { write, mut await_commits, is_sooner } = slots.want(targets.iter().map(spread), now);
+        let RequestPlan { write, mut await_commits, is_sooner } =
+            slots.request(targets.iter().map(spread), now);
         if !write.is_empty() {
             let changes =
                 write.iter().map(|(target, generation)| JournalChange::Pend(target.clone(), *generation));
@@ -186,7 +187,7 @@ impl Queue {
     /// Requests once more, for no delivery: nothing was acknowledged, so the journal does not record it.
     pub fn request_again(&self, target: &Target) {
         let now = Instant::now();
-        if self.slots().want([(target, now)].into_iter(), now).is_sooner {
+        if self.slots().request([(target, now)].into_iter(), now).is_sooner {
             self.shared.changed.notify_one();
         }
     }

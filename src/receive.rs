@@ -63,11 +63,11 @@ pub struct Receipt {
 /// What the events of a part concern.
 enum Matches {
     /// Nothing, for a reason that the outcome tells.
-    Nothing(Outcome),
+    None(Outcome),
     /// These objects and no others.
-    All(Vec<Event>, MatchResult),
+    Complete(Vec<Event>, MatchResult),
     /// These objects, and perhaps others that are not known yet or that no filter has decided on.
-    Some(FilterTask, Vec<Target>),
+    Incomplete(FilterTask, Vec<Target>),
 }
 
 /// The time after which to send again what could not be taken.
@@ -96,11 +96,11 @@ impl DeliveryHandler {
                 PartContent::Events(events) => {
                     outcomes.name(&events, part.resume_at);
                     match self.find(endpoint, events, gather::facts(endpoint, &verified)).await {
-                        Matches::Nothing(outcome) => outcome,
-                        Matches::All(events, matched) => {
+                        Matches::None(outcome) => outcome,
+                        Matches::Complete(events, matched) => {
                             self.request(id, &events, matched, &mut charge).await
                         }
-                        Matches::Some(task, targets) => self.wait(endpoint, id, task, &targets).await,
+                        Matches::Incomplete(task, targets) => self.wait(endpoint, id, task, &targets).await,
                     }
                 }
             };
@@ -145,9 +145,9 @@ impl DeliveryHandler {
         let Evaluation { events, facts, result, failure } =
             match self.filters.run(&endpoint.name, task, FilterTask::evaluate).await {
                 Ok(evaluation) => evaluation,
-                Err(NotEvaluated::NoBudget(task)) => return Matches::Some(task, Vec::new()),
+                Err(NotEvaluated::NoBudget(task)) => return Matches::Incomplete(task, Vec::new()),
                 Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
-                    return Matches::Nothing(unavailable("the filters cannot be evaluated"));
+                    return Matches::None(unavailable("the filters cannot be evaluated"));
                 }
             };
         if let Some(why) = failure {
@@ -155,7 +155,7 @@ impl DeliveryHandler {
         }
         match result {
             Ok(found) => matches(endpoint, events, facts, found),
-            Err(none_left) => Matches::Nothing(Outcome::ignored(none_left.to_string())),
+            Err(none_left) => Matches::None(Outcome::ignored(none_left.to_string())),
         }
     }
 
@@ -213,12 +213,12 @@ fn has_filters(condition: Option<&Expression>, selection: &Selection) -> bool {
 
 fn matches(endpoint: &Endpoint, events: Vec<Event>, facts: Facts, found: Found) -> Matches {
     if found.is_complete {
-        return Matches::All(events, found.matched);
+        return Matches::Complete(events, found.matched);
     }
     // The endpoint's own filter has let these events through.
     let selection = endpoint.selection.clone();
     let task = FilterTask { events, facts, condition: None, selection, inventory: None };
-    Matches::Some(task, found.matched.targets)
+    Matches::Incomplete(task, found.matched.targets)
 }
 
 fn unavailable(why: &str) -> Outcome {

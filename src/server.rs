@@ -111,7 +111,8 @@ async fn respond(
             match body::read(request, payload, &service.limits, endpoint, memory).await {
                 Ok(body) => {
                     let delivery = Delivery { headers: request.headers(), body: &body.bytes };
-                    service.handler.receive(endpoint, &id, delivery).await
+                    // Boxed, so that the future of a request to an unknown path stays small.
+                    Box::pin(service.handler.receive(endpoint, &id, delivery)).await
                 }
                 Err(outcome) => Receipt { outcome, key: None },
             }

@@ -64,7 +64,7 @@ pub enum Authentication {
     /// A Standard Webhooks signature.
     StandardWebhooks,
     /// What the endpoint says: the provider signs nothing of its own, but may add a header.
-    Chosen,
+    Configured,
     /// Nothing: knowing the path is enough.
     PathOnly,
 }
@@ -85,7 +85,7 @@ pub struct Credentials {
 pub enum Requirement {
     /// Nothing but the hook path and the key.
     KeyAlone,
-    /// The key in this header, for [`Authentication::Chosen`].
+    /// The key in this header, for [`Authentication::Configured`].
     Header(Auth),
     /// A token of this account, for [`Authentication::GoogleIdentity`].
     Google(GoogleAccount),
@@ -228,7 +228,7 @@ pub async fn verify<'a>(
             let now = (tools.now)();
             Some(first_matching_key(credentials, |key| standard_webhooks::check(&delivery, key, now))?)
         }
-        Authentication::Chosen => match credentials.header() {
+        Authentication::Configured => match credentials.header() {
             Some(auth) => Some(first_matching_key(credentials, |key| auth::check(&delivery, auth, key))?),
             None if credentials.unsigned => None,
             None => {

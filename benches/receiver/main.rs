@@ -21,7 +21,7 @@ mod load;
 #[path = "../../tests/common/log.rs"]
 mod log;
 mod memory_rows;
-#[path = "../../tests/cluster/process.rs"]
+#[path = "../../tests/common/process.rs"]
 #[allow(dead_code)]
 mod process;
 mod rate_rows;

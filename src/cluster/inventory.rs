@@ -345,7 +345,7 @@ impl Watches {
         let spec = Spec::read(target.kind, object.spec.as_deref());
         let ignored = spec.as_ref().ok().and_then(ignored_field);
         let read = spec.and_then(|spec| Object::new(target.clone(), &spec));
-        // Once for each object: whoever writes it can change it as often as they like.
+        // Once for each object: its author can change it any number of times.
         if read.is_ok() && ignored.is_none() {
             self.faulty.lock().remove(target);
         } else if self.faulty.lock().insert(target.clone()) {

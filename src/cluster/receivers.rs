@@ -1,7 +1,7 @@
 //! Flux's Receivers and the Secrets that they name, watched; nothing is read per delivery.
 //!
 //! A Secret is watched by its name, so that a role may name the Secrets that it opens, and of each
-//! only what a Receiver needs is kept.
+//! only what a Receiver needs is held in memory.
 
 mod examine;
 mod objects;
@@ -95,7 +95,7 @@ const BATCH_DELAY: Duration = Duration::from_millis(50);
 /// cannot be read must not keep out every Receiver.
 const FIRST_SET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Receivers that are kept although the memory to serve them is used up.
+/// Receivers that are known although the memory to serve them is used up.
 const MAX_REFUSED: usize = 64;
 
 /// Secrets that are watched one by one. What is beyond is looked at in turns.
@@ -298,7 +298,7 @@ impl ReceiversState {
                     }
                     Some(Arc::new(endpoint))
                 }
-                // Whoever deletes a Secret revokes its token, and the one before it.
+                // Deleting a Secret revokes its token, and the one before it.
                 None if is_gone && last.is_some_and(|built| built.receiver == *receiver) => {
                     digest_before = None;
                     None

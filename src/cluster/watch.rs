@@ -246,8 +246,8 @@ struct PageMetadata {
     annotations: BTreeMap<String, String>,
 }
 
-/// A watch of one kind in one scope. After an error [`Watch::next`] goes on where it makes sense; it
-/// does not wait, which is up to whoever reads the errors.
+/// A watch of one kind in one scope. After an error [`Watch::next`] continues where that makes
+/// sense. It does not wait: pauses are up to the caller.
 pub(super) struct Watch<T> {
     client: Client,
     url: String,
@@ -393,14 +393,14 @@ impl<T: Watchable> Watch<T> {
                     return Ok(WatchEvent::Listing);
                 }
                 StreamState::Streaming { since, .. } if since.elapsed() > MAX_STREAM_TIME => {
-                    return Err(self.stop_streaming(WatchFailure::because("the list did not end")));
+                    return Err(self.begin_anew(WatchFailure::because("the list did not end")));
                 }
                 StreamState::Streaming { events, .. } => match events.next_line().await {
                     Ok(Some(line)) => return self.take_listed(&line),
                     Ok(None) => {
-                        return Err(self.stop_streaming(WatchFailure::because("the list ended early")));
+                        return Err(self.begin_anew(WatchFailure::because("the list ended early")));
                     }
-                    Err(failure) => return Err(self.stop_streaming(failure)),
+                    Err(failure) => return Err(self.begin_anew(failure)),
                 },
                 StreamState::Watching { .. } if self.is_newly_open => {
                     self.is_newly_open = false;
@@ -458,16 +458,14 @@ impl<T: Watchable> Watch<T> {
         WatchEvent::Opened(since.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
-    /// A list that fails in the middle begins anew.
+    /// Begins the list anew after it has failed. If it was a stream it is read in pages from now on, which
+    /// may arrive where a stream does not, as through a proxy that cuts long answers.
     fn begin_anew(&mut self, interruption: WatchFailure) -> WatchFailure {
+        if matches!(self.state, StreamState::Streaming { .. }) {
+            self.connection = None;
+        }
         self.state = StreamState::Outdated;
         interruption
-    }
-
-    /// A list that arrives in part as a stream, as through a proxy that cuts long answers, may arrive in pages.
-    fn stop_streaming(&mut self, interruption: WatchFailure) -> WatchFailure {
-        self.connection = None;
-        self.begin_anew(interruption)
     }
 
     async fn begin_list(&mut self) -> Result<(), WatchFailure> {

@@ -52,7 +52,7 @@ pub(super) fn check(
         | Authentication::GoogleIdentity
         | Authentication::OpenId
         | Authentication::Sns => true,
-        Authentication::Chosen => unsigned,
+        Authentication::Configured => unsigned,
         _ => false,
     };
     if accepts_more_keys && holds_no_key {
@@ -104,7 +104,7 @@ fn checked_topics(entry: &mut Section<'_>, topics: Vec<String>) -> Vec<String> {
 }
 
 fn check_auth(entry: &mut Section<'_>, provider: &Provider, says_auth: bool, unsigned: bool) {
-    let is_chosen = matches!(provider.authentication, Authentication::Chosen);
+    let is_chosen = matches!(provider.authentication, Authentication::Configured);
     match (is_chosen, says_auth, unsigned) {
         (false, true, _) => {
             let why = format!(

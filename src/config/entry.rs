@@ -262,7 +262,7 @@ fn warnings(
     }
     if unsigned {
         warnings.push(format!(
-            "endpoint {name}: unsigned deliveries are accepted; whoever knows the URL can send them"
+            "endpoint {name}: unsigned deliveries are accepted; anyone who knows the URL can send them"
         ));
     }
     warnings

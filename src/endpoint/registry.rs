@@ -56,9 +56,9 @@ impl Endpoints {
         Ok(())
     }
 
-    /// Serves endpoints at their other paths too, where these are free. Comes when all are added: whoever
-    /// may write the status of a Receiver must not be able to take the path of another endpoint. Gives
-    /// those that had to give way, each with the one that has the path.
+    /// Serves endpoints at their other paths too, where these are free. Called when all are added: a
+    /// tenant who may write the status of a Receiver must not be able to take the path of another endpoint.
+    /// Returns the endpoints that lost a path, each with the one that has it.
     fn add_more_paths(&mut self) -> Vec<(Arc<Endpoint>, Arc<Endpoint>)> {
         let mut by_age: Vec<usize> = (0..self.list.len()).collect();
         by_age.sort_by(|left, right| self.list[*left].origin.rank().cmp(&self.list[*right].origin.rank()));
@@ -136,7 +136,7 @@ impl EndpointRegistry {
         registry
     }
 
-    /// Returns what is served now; it stays whole for whoever holds it.
+    /// Returns what is served now; a caller that holds it sees no change.
     pub fn get(&self) -> Arc<Serving> {
         Arc::clone(&self.serving.read())
     }

@@ -146,11 +146,11 @@ impl ResourceSelector {
     }
 }
 
-/// Bytes of the labels of an object that are kept. Kubernetes limits each of them to 380 and not their
+/// Bytes of the labels of an object that the inventory holds. Kubernetes limits each of them to 380 and not their
 /// number.
 const MAX_LABELS_BYTES: usize = 8 << 10;
 
-/// Bytes of the annotation [`ALLOW_ANNOTATION`] that are kept.
+/// Bytes of the annotation [`ALLOW_ANNOTATION`] that the inventory holds.
 const MAX_ALLOW_BYTES: usize = 4 << 10;
 
 impl SelectionMarks {

@@ -121,7 +121,7 @@ fn expects(
     }
 }
 
-/// What fetching from an issuer may reach: whoever writes a Receiver is not the operator.
+/// What fetching from an issuer may reach: the author of a Receiver is not the operator.
 ///
 /// # Errors
 /// When the issuer is not reached over TLS.

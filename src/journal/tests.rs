@@ -22,7 +22,7 @@ fn refused(folder: &std::path::Path) -> String {
     }
 }
 
-async fn kept(journal: &Journal, changes: Vec<JournalChange>) -> Result<(), NotDurable> {
+async fn commit(journal: &Journal, changes: Vec<JournalChange>) -> Result<(), NotDurable> {
     journal.write(changes).expect("a journal that keeps").done().await
 }
 
@@ -37,7 +37,7 @@ async fn what_was_kept_is_there_for_the_next_process() {
         JournalChange::Pend(target("b"), 7),
         JournalChange::Keep(number, b"an event".to_vec()),
     ];
-    assert_eq!(kept(&journal, changes).await, Ok(()));
+    assert_eq!(commit(&journal, changes).await, Ok(()));
     // An old round that ends late takes nothing of a newer one away.
     journal.write_later([
         JournalChange::Settle(target("a"), 1),
@@ -91,7 +91,7 @@ async fn a_corrupt_file_is_put_aside_and_never_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let (journal, _) = open(folder.path());
         let many = (0..200).map(|at| JournalChange::Pend(target(&format!("object-{at}")), at + 1)).collect();
-        assert_eq!(kept(&journal, many).await, Ok(()));
+        assert_eq!(commit(&journal, many).await, Ok(()));
         journal.close().await;
         let file = folder.path().join(JOURNAL_FILE);
         let mut bytes = std::fs::read(&file).expect("a file");
@@ -122,7 +122,7 @@ async fn a_corrupt_file_is_put_aside_and_never_used() {
                 assert!(left.pending.iter().all(|(target, at)| target.name == format!("object-{}", at - 1)));
             }
         }
-        assert_eq!(kept(&journal, vec![JournalChange::Pend(target("new"), 1)]).await, Ok(()));
+        assert_eq!(commit(&journal, vec![JournalChange::Pend(target("new"), 1)]).await, Ok(()));
         journal.close().await;
     }
     assert!(aside > 10, "{aside} of 60 were noticed, {whole} were whole");
@@ -144,7 +144,7 @@ async fn that_something_was_missed_is_remembered_until_someone_has_caught_up() {
         journal.close().await;
     }
     let (journal, _) = open(folder.path());
-    assert_eq!(kept(&journal, vec![JournalChange::CaughtUp]).await, Ok(()));
+    assert_eq!(commit(&journal, vec![JournalChange::CaughtUp]).await, Ok(()));
     journal.close().await;
     assert_eq!(open(folder.path()).1.origin, JournalOrigin::Kept);
 }
@@ -211,13 +211,14 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     let disk = Disk::default();
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     assert_eq!(
-        kept(&journal, vec![JournalChange::Pend(target("a"), 1), JournalChange::Pend(target("b"), 1)]).await,
+        commit(&journal, vec![JournalChange::Pend(target("a"), 1), JournalChange::Pend(target("b"), 1)])
+            .await,
         Ok(())
     );
 
     disk.state.lock().is_broken = true;
     journal.write_later([JournalChange::Settle(target("a"), 1)]);
-    assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Err(NotDurable));
+    assert_eq!(commit(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Err(NotDurable));
     assert!(!journal.is_writable());
 
     // Something else has damaged what was there, too.
@@ -231,7 +232,7 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     assert!(journal.is_writable(), "without anyone who writes");
     let pending: Vec<Target> = disk.state.lock().contents.pending.keys().cloned().collect();
     assert_eq!(pending, [target("b")], "what was acknowledged is there, what had ended is not");
-    assert_eq!(kept(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Ok(()));
+    assert_eq!(commit(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Ok(()));
 }
 
 #[tokio::test]
@@ -241,9 +242,9 @@ async fn an_absence_is_remembered_although_its_commit_fails() {
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     disk.state.lock().is_broken = true;
     journal.write_later([JournalChange::WasAbsent]);
-    assert_eq!(kept(&journal, vec![JournalChange::Alive(1)]).await, Err(NotDurable));
+    assert_eq!(commit(&journal, vec![JournalChange::Alive(1)]).await, Err(NotDurable));
     disk.state.lock().is_broken = false;
-    while kept(&journal, vec![JournalChange::Alive(2)]).await.is_err() {}
+    while commit(&journal, vec![JournalChange::Alive(2)]).await.is_err() {}
     assert_eq!(disk.state.lock().contents.origin, JournalOrigin::KeptAfterAbsence);
 }
 

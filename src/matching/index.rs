@@ -7,8 +7,8 @@ use hashbrown::HashTable;
 /// The number of an object in the inventory.
 pub type ObjectId = u32;
 
-/// The objects that may have a key, by a keyed hash of it. Another key can have the same hash, so whoever
-/// looks something up compares the key.
+/// The objects that may have a key, by a keyed hash of it. Another key can have the same hash, so a
+/// lookup has to compare the key.
 #[derive(Default)]
 pub(super) struct HashIndex {
     entries: HashTable<IndexEntry>,

@@ -23,7 +23,7 @@ use crate::flux::{self, Kind, Progress, Spec, Target};
 /// The Flux objects that exist. Kept current in place, one object at a time.
 #[derive(Default)]
 pub struct Inventory {
-    /// Shared, so that whoever looks longer at an object holds no lock for that.
+    /// Shared, so that reading an object holds no lock.
     objects: Vec<Option<Arc<Object>>>,
     free: Vec<ObjectId>,
     /// By the hashes of their targets, which the objects hold.
@@ -94,7 +94,7 @@ pub struct Object {
     pub marks: SelectionMarks,
     /// What else filters can read of it; none if no filter reads it.
     pub details: Option<Box<FilterFields>>,
-    pub(super) follows: Follows,
+    pub(super) tracked: Tracked,
     pushed: PushedDigests,
 }
 
@@ -127,9 +127,9 @@ impl PushedDigests {
     }
 }
 
-/// What an object follows.
+/// What an object references and tracks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Follows {
+pub(super) enum Tracked {
     Git {
         url: RepositoryUrl,
         reference: GitReference,
@@ -161,7 +161,7 @@ pub(super) enum Follows {
         is_verified: bool,
     },
     /// No event can name it: a chart out of a Git repository or bucket, whose source
-    /// follows the event, or an object that cannot be read.
+    /// tracks the event, or an object that cannot be read.
     Nothing,
     Bucket {
         name: Box<str>,
@@ -207,7 +207,7 @@ impl Object {
             progress: Progress::default(),
             marks: SelectionMarks::default(),
             details: None,
-            follows: Follows::Nothing,
+            tracked: Tracked::Nothing,
             pushed: PushedDigests::default(),
         }
     }
@@ -218,30 +218,30 @@ impl Object {
     /// When it has no readable URL; Flux cannot fetch it either.
     pub fn new(target: Target, spec: &Spec) -> Result<Object, FieldError> {
         let suspended = spec.is_suspended();
-        let follows = match spec {
-            Spec::GitRepository(spec) => Follows::Git {
+        let tracked = match spec {
+            Spec::GitRepository(spec) => Tracked::Git {
                 url: RepositoryUrl::parse(&spec.url).map_err(|err| FieldError::new("spec.url", err))?,
                 reference: GitReference::new(spec.reference.as_ref()),
                 includes: included(spec.include.as_deref()),
             },
-            Spec::OciRepository(spec) => Follows::OciArtifact {
+            Spec::OciRepository(spec) => Tracked::OciArtifact {
                 image: ImageName::parse(&spec.url).map_err(|err| FieldError::new("spec.url", err))?,
                 reference: OciReference::new(spec.reference.as_ref()),
                 is_verified: spec.verify,
             },
-            Spec::ImageRepository(spec) => Follows::Image {
+            Spec::ImageRepository(spec) => Tracked::Image {
                 image: ImageName::parse(&spec.image).map_err(|err| FieldError::new("spec.image", err))?,
                 excluded: exclusions(spec.exclusion_list.as_deref()),
             },
             Spec::HelmRepository(spec) => helm_repository(spec)?,
-            Spec::HelmChart(spec) if spec.source_ref.kind == "HelmRepository" => Follows::Chart {
+            Spec::HelmChart(spec) if spec.source_ref.kind == "HelmRepository" => Tracked::Chart {
                 repository: bounded(&spec.source_ref.name, "spec.sourceRef.name")?.into(),
                 chart: bounded(&spec.chart, "spec.chart")?.to_ascii_lowercase().into(),
                 version: spec.version.as_deref().filter(|version| !version.is_empty()).map(VersionRange::new),
                 is_verified: spec.verify,
             },
-            Spec::HelmChart(_) | Spec::Other(_) => Follows::Nothing,
-            Spec::Bucket(spec) => Follows::Bucket {
+            Spec::HelmChart(_) | Spec::Other(_) => Tracked::Nothing,
+            Spec::Bucket(spec) => Tracked::Bucket {
                 name: bounded(&spec.bucket_name, "spec.bucketName")?.into(),
                 provider: bounded_or_none(spec.provider.as_ref()),
                 endpoint: bounded(&spec.endpoint, "spec.endpoint")?.to_ascii_lowercase().into(),
@@ -255,14 +255,14 @@ impl Object {
             progress,
             marks,
             details: None,
-            follows,
+            tracked,
             pushed: PushedDigests::default(),
         })
     }
 }
 
 impl Object {
-    /// The object as filters read it; none if that was not kept.
+    /// The object as filters read it; none if no filter reads objects of this kind.
     pub(super) fn view(&self) -> Option<serde_json::Value> {
         Some(self.details.as_ref()?.view(&self.target, &self.marks))
     }
@@ -287,7 +287,7 @@ impl Object {
 
     /// Whether the same deliveries concern both.
     pub fn is_matched_like(&self, other: &Object) -> bool {
-        self.follows == other.follows && self.marks == other.marks && self.suspended == other.suspended
+        self.tracked == other.tracked && self.marks == other.marks && self.suspended == other.suspended
     }
 
     /// Whether a request makes Flux fetch something: it is not suspended, and not only an address.
@@ -297,14 +297,14 @@ impl Object {
 
     /// Whether Flux reconciles it at all: a HelmRepository of type `oci` is only an address.
     pub(super) fn is_reconciled(&self) -> bool {
-        !matches!(self.follows, Follows::Registry { .. })
+        !matches!(self.tracked, Tracked::Registry { .. })
     }
 }
 
 impl Inventory {
     /// Adds an object, or replaces the one of this name, which keeps its number.
     pub fn put(&mut self, mut object: Object) -> ObjectId {
-        if let Some(before) = self.object(&object.target).filter(|before| before.follows == object.follows) {
+        if let Some(before) = self.object(&object.target).filter(|before| before.tracked == object.tracked) {
             let pushed: Vec<u64> = before.pushed.iter().collect();
             object.pushed = PushedDigests::default();
             pushed.into_iter().rev().for_each(|digest| object.pushed.add(digest));
@@ -399,29 +399,29 @@ impl Inventory {
     }
 
     fn index(&mut self, object: &Object, id: ObjectId, present: bool) {
-        match &object.follows {
-            Follows::Git { url, includes, .. } => {
+        match &object.tracked {
+            Tracked::Git { url, includes, .. } => {
                 self.git.set(url.key(), id, present);
                 for included in includes {
                     self.includers.set(&(&*object.target.namespace, &**included), id, present);
                 }
             }
-            Follows::OciArtifact { image, .. } | Follows::Image { image, .. } => {
+            Tracked::OciArtifact { image, .. } | Tracked::Image { image, .. } => {
                 self.images.set(image, id, present)
             }
-            Follows::Registry { prefix } => self.registries.set(prefix, id, present),
-            Follows::Chart { repository, .. } => {
+            Tracked::Registry { prefix } => self.registries.set(prefix, id, present),
+            Tracked::Chart { repository, .. } => {
                 self.charts.set(&(&*object.target.namespace, &**repository), id, present);
             }
-            Follows::ChartIndex { host, path } => {
+            Tracked::ChartIndex { host, path } => {
                 self.chart_indexes.set(path.last().map_or(&**host, String::as_str), id, present);
             }
-            Follows::Bucket { name, .. } => self.buckets.set(name, id, present),
-            Follows::Nothing => {}
+            Tracked::Bucket { name, .. } => self.buckets.set(name, id, present),
+            Tracked::Nothing => {}
         }
     }
 
-    /// Visits the objects that follow what the event is about, whatever part of it. An object may
+    /// Visits the objects that reference what the event is about, whatever part of it. An object may
     /// be visited more than once.
     pub(super) fn candidates<'a>(&'a self, event: &Event, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         match event {
@@ -432,7 +432,7 @@ impl Inventory {
             Event::Image(event) => self.image_candidates(event, visit),
             Event::Chart(event) => self.chart_candidates(event, visit),
             Event::Bucket(event) => self.get(&self.buckets, &event.name, &mut |object| {
-                if matches!(&object.follows, Follows::Bucket { name, .. } if **name == *event.name) {
+                if matches!(&object.tracked, Tracked::Bucket { name, .. } if **name == *event.name) {
                     visit(object);
                 }
             }),
@@ -448,8 +448,8 @@ impl Inventory {
                 continue;
             }
             self.get(&self.git, url.key(), &mut |object| {
-                if let Follows::Git { url: followed, .. } = &object.follows
-                    && event.repository.iter().any(|url| url.same_repository(followed))
+                if let Tracked::Git { url: tracked, .. } = &object.tracked
+                    && event.repository.iter().any(|url| url.same_repository(tracked))
                 {
                     visit(object);
                 }
@@ -466,7 +466,7 @@ impl Inventory {
         let Some((owner, repository)) = on_github.and_then(|url| url.path().split_once('/')) else { return };
         let pages_host = format!("{owner}.github.io");
         self.get(&self.chart_indexes, repository, &mut |object| {
-            if let Follows::ChartIndex { host, path } = &object.follows
+            if let Tracked::ChartIndex { host, path } = &object.tracked
                 && **host == *pages_host
                 && match &**path {
                     [] => **host == *repository,
@@ -481,7 +481,7 @@ impl Inventory {
     fn image_candidates<'a>(&'a self, event: &ImageEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         for name in &event.names {
             self.get(&self.images, name, &mut |object| {
-                if let Follows::OciArtifact { image, .. } | Follows::Image { image, .. } = &object.follows
+                if let Tracked::OciArtifact { image, .. } | Tracked::Image { image, .. } = &object.tracked
                     && image == name
                 {
                     visit(object);
@@ -489,7 +489,7 @@ impl Inventory {
             });
             for (prefix, chart) in registry_prefixes(name) {
                 self.get(&self.registries, &prefix, &mut |registry| {
-                    if matches!(&registry.follows, Follows::Registry { prefix: own } if **own == *prefix) {
+                    if matches!(&registry.tracked, Tracked::Registry { prefix: own } if **own == *prefix) {
                         self.charts_of(&registry.target, chart, visit);
                     }
                 });
@@ -500,7 +500,7 @@ impl Inventory {
     /// The HelmCharts of this name from a HelmRepository.
     fn charts_of<'a>(&'a self, registry: &Target, name: &str, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         self.get(&self.charts, &(&*registry.namespace, &*registry.name), &mut |object| {
-            if let Follows::Chart { repository, chart, .. } = &object.follows
+            if let Tracked::Chart { repository, chart, .. } = &object.tracked
                 && **repository == *registry.name
                 && object.target.namespace == registry.namespace
                 && **chart == *name
@@ -513,7 +513,7 @@ impl Inventory {
     fn chart_candidates<'a>(&'a self, event: &ChartEvent, visit: &mut dyn FnMut(&'a Arc<Object>)) {
         let Some(last) = event.url_tail.last() else { return };
         self.get(&self.chart_indexes, last, &mut |object| {
-            if matches!(&object.follows, Follows::ChartIndex { path, .. } if path.ends_with(&event.url_tail))
+            if matches!(&object.tracked, Tracked::ChartIndex { path, .. } if path.ends_with(&event.url_tail))
             {
                 visit(object);
             }
@@ -529,7 +529,7 @@ impl Inventory {
     pub(super) fn includers(&self, included: &Target) -> Vec<&Arc<Object>> {
         let mut includers = Vec::new();
         self.get(&self.includers, &(&*included.namespace, &*included.name), &mut |object| {
-            if let Follows::Git { includes, .. } = &object.follows
+            if let Tracked::Git { includes, .. } = &object.tracked
                 && object.target.namespace == included.namespace
                 && includes.iter().any(|name| **name == *included.name)
             {
@@ -569,18 +569,18 @@ fn registry_prefixes(name: &ImageName) -> impl Iterator<Item = (String, &str)> {
     with_path.chain(std::iter::once((name.host().to_owned(), name.path())))
 }
 
-fn helm_repository(spec: &flux::HelmRepositorySpec) -> Result<Follows, FieldError> {
+fn helm_repository(spec: &flux::HelmRepositorySpec) -> Result<Tracked, FieldError> {
     bounded(&spec.url, "spec.url")?;
     let is_oci = spec.repository_type.as_deref() == Some("oci") || spec.url.starts_with("oci://");
     let rest = spec.url.split_once("://").map_or(spec.url.as_str(), |(_, rest)| rest).trim_end_matches('/');
     if is_oci {
-        return registry_prefix(rest).map(|prefix| Follows::Registry { prefix: prefix.into() });
+        return registry_prefix(rest).map(|prefix| Tracked::Registry { prefix: prefix.into() });
     }
     let mut segments =
         rest.split(['/', '?', '#']).filter(|segment| !segment.is_empty()).map(str::to_ascii_lowercase);
     let host =
         segments.next().ok_or_else(|| FieldError::new("spec.url", format!("no host in `{}`", spec.url)))?;
-    Ok(Follows::ChartIndex { host: host.into(), path: segments.collect() })
+    Ok(Tracked::ChartIndex { host: host.into(), path: segments.collect() })
 }
 
 /// `host[/path]`, with the host as image names have it. The host may stand alone, which no image
@@ -666,7 +666,7 @@ pub fn ignored_field(spec: &Spec) -> Option<&'static str> {
     }
 }
 
-/// A text that is short enough to be kept.
+/// A text that is short enough for the inventory.
 ///
 /// # Errors
 /// Names the field.

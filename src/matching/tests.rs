@@ -70,8 +70,8 @@ fn check(inventory: &Inventory, event: Event, expect: &[&str]) {
 
 const URL: &str = "https://github.com/org/app";
 
-/// One object for every way to follow a repository.
-fn followers() -> Inventory {
+/// One object for every way to track a repository.
+fn objects_that_track() -> Inventory {
     let git = |name, reference: Value| (Kind::GitRepository, name, json!({"url": URL, "ref": reference}));
     inventory(&[
         (Kind::GitRepository, "default", json!({"url": "ssh://git@github.com/Org/App.git"})),
@@ -94,8 +94,8 @@ fn followers() -> Inventory {
 
 // Incidents 24 and 25.
 #[test]
-fn a_push_finds_who_follows_the_ref() {
-    let inventory = followers();
+fn a_push_finds_what_tracks_the_ref() {
+    let inventory = objects_that_track();
     let check_push =
         |name, expect: &[&str]| check(&inventory, push(&["git@github.com:org/app.git"], name), expect);
     check_push(GitRef::branch("main"), &["main", "name"]);
@@ -121,7 +121,7 @@ fn a_push_finds_who_follows_the_ref() {
 
 #[test]
 fn a_deletion_concerns_ranges_only() {
-    let inventory = followers();
+    let inventory = objects_that_track();
     let deleted = |name| change(&[URL], RefChange { deleted: true, ..RefChange::new(name) });
     check(&inventory, deleted(GitRef::branch("main")), &[]);
     check(&inventory, deleted(GitRef::tag("v1.2.3")), &["broken-range", "range"]);
@@ -129,7 +129,7 @@ fn a_deletion_concerns_ranges_only() {
 
 #[test]
 fn a_pinned_commit_is_queried_when_it_comes() {
-    let inventory = followers();
+    let inventory = objects_that_track();
     let brings = |commit: &str| {
         let name = GitRef::branch("main");
         change(&[URL], RefChange { commits: ["beef", commit].into_iter().collect(), ..RefChange::new(name) })
@@ -145,9 +145,9 @@ fn an_unknown_change_concerns_all_but_pinned_commits() {
         ssh_url: None,
         changes: GitChanges::Unknown,
     });
-    let matched = find(&followers(), &[event], &Selection::default());
+    let matched = find(&objects_that_track(), &[event], &Selection::default());
     assert_eq!(matched.targets.len(), 9, "{matched:?}");
-    assert_eq!(matched.follow_something_else, 1);
+    assert_eq!(matched.track_something_else, 1);
 }
 
 #[test]
@@ -193,12 +193,12 @@ fn resource(kind: Kind, name: Option<&str>) -> ResourceSelector {
 #[test]
 fn a_list_narrows_what_a_payload_is_about() {
     let event = || push(&[URL], GitRef::branch("main"));
-    let all = names(&find(&followers(), &[event()], &Selection::default()));
+    let all = names(&find(&objects_that_track(), &[event()], &Selection::default()));
     assert!(all.len() > 1);
     let one = resource(Kind::GitRepository, Some(&all[0]));
-    assert_eq!(names(&find(&followers(), &[event()], &listing(vec![one]))), all[..1]);
+    assert_eq!(names(&find(&objects_that_track(), &[event()], &listing(vec![one]))), all[..1]);
     let none = resource(Kind::Bucket, None);
-    assert!(names(&find(&followers(), &[event()], &listing(vec![none]))).is_empty());
+    assert!(names(&find(&objects_that_track(), &[event()], &listing(vec![none]))).is_empty());
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn namespaces_limit_where() {
     assert_eq!(targets, ["GitRepository/two/app"]);
 }
 
-fn image_followers() -> Inventory {
+fn image_objects_that_track() -> Inventory {
     let oci = |name, reference: Value| {
         (Kind::OciRepository, name, json!({"url": "oci://ghcr.io/Org/app", "ref": reference}))
     };
@@ -325,7 +325,7 @@ fn image_followers() -> Inventory {
 
 #[test]
 fn an_image_finds_who_follows_the_tag() {
-    let inventory = image_followers();
+    let inventory = image_objects_that_track();
     let check_image = |reference, expect: &[&str]| check(&inventory, Event::Image(image(reference)), expect);
     check_image(
         "ghcr.io/org/app:1.2.3",
@@ -355,7 +355,7 @@ fn an_image_finds_who_follows_the_tag() {
 
 #[test]
 fn media_types_narrow_the_kinds() {
-    let inventory = image_followers();
+    let inventory = image_objects_that_track();
     let chart = ImageEvent { media: Media::Chart, ..image("ghcr.io/org/app:1.2.3") };
     check(&inventory, Event::Image(chart), &["chart", "chart-any", "oci-range", "oci-tag"]);
     let container = ImageEvent { media: Media::Image, ..image("ghcr.io/org/app:1.2.3") };
@@ -365,7 +365,7 @@ fn media_types_narrow_the_kinds() {
 #[test]
 fn a_deleted_tag_concerns_ranges_only() {
     let deleted = ImageEvent { deleted: true, ..image("ghcr.io/org/app:1.2.3") };
-    check(&image_followers(), Event::Image(deleted), &["chart", "chart-any", "oci-range"]);
+    check(&image_objects_that_track(), Event::Image(deleted), &["chart", "chart-any", "oci-range"]);
 }
 
 #[test]
@@ -444,7 +444,7 @@ fn buckets_are_found_by_service_endpoint_and_prefix() {
 
 #[test]
 fn the_inventory_follows_changes_in_place() {
-    let mut inventory = followers();
+    let mut inventory = objects_that_track();
     let main = || push(&[URL], GitRef::branch("main"));
     inventory.put(object(Kind::GitRepository, "main", json!({"url": URL, "ref": {"branch": "next"}})));
     check(&inventory, main(), &["name"]);
@@ -613,7 +613,7 @@ fn a_signature_concerns_those_who_verify_what_it_signs() {
     check(&inventory, signature('b'), &["by-range", "by-tag", "chart"]);
     let fallback = Event::Image(image(&format!("ghcr.io/org/app:sha256-{}", digest('b'))));
     check(&inventory, fallback, &["by-range", "by-tag", "chart"]);
-    // Whoever pushes without naming the digest makes it unknown.
+    // A push that does not name the digest makes it unknown.
     let nameless = [Event::Image(image("ghcr.io/org/app:v1"))];
     let matched = find(&inventory, &nameless, &Selection::default());
     super::remember_digests(&inventory, &nameless, &matched);

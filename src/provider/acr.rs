@@ -12,8 +12,8 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "ACR",
-    sends: "pushes and deletions of images and charts",
-    authentication: Authentication::Chosen,
+    handled_events: "pushes and deletions of images and charts",
+    authentication: Authentication::Configured,
     parse,
     compose,
     event_fields: &["/action"],

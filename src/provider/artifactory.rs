@@ -13,7 +13,7 @@ use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable,
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Artifactory",
-    sends: "docker and OCI images, helm repositories",
+    handled_events: "docker and OCI images, helm repositories",
     authentication: Authentication::TokenOrHmac(Hmac {
         headers: &["X-JFrog-Event-Auth"],
         encoding: Encoding::Hex(Hash::Sha256),

@@ -12,8 +12,8 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "AzureDevOps",
-    sends: "pushes of branches and tags, pull requests",
-    authentication: Authentication::Chosen,
+    handled_events: "pushes of branches and tags, pull requests",
+    authentication: Authentication::Configured,
     parse,
     compose,
     event_fields: &["/eventType"],

@@ -15,7 +15,7 @@ use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verif
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketCloud",
-    sends: "pushes of branches and tags",
+    handled_events: "pushes of branches and tags",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Hub-Signature"],
         encoding: Encoding::Prefixed,

@@ -16,7 +16,7 @@ use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verif
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketServer",
-    sends: "pushes of branches and tags, mirror synchronisation",
+    handled_events: "pushes of branches and tags, mirror synchronisation",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,

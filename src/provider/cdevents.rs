@@ -21,8 +21,8 @@ use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "CDEvents",
-    sends: "merged changes, branches, repositories, artifacts with a package URL",
-    authentication: Authentication::Chosen,
+    handled_events: "merged changes, branches, repositories, artifacts with a package URL",
+    authentication: Authentication::Configured,
     parse,
     compose,
     event_header: Some(EventHeader { names: &["ce-type"], usual: "dev.cdevents.change.merged.0.3.0" }),

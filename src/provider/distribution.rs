@@ -13,8 +13,8 @@ use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "distribution",
-    sends: "pushes and deletions of images, charts and other artifacts",
-    authentication: Authentication::Chosen,
+    handled_events: "pushes and deletions of images, charts and other artifacts",
+    authentication: Authentication::Configured,
     parse,
     compose,
     may_come_unsigned: true,

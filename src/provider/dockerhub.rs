@@ -11,7 +11,7 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "DockerHub",
-    sends: "image and chart pushes",
+    handled_events: "image and chart pushes",
     authentication: Authentication::PathOnly,
     parse,
     compose,
@@ -42,7 +42,7 @@ struct PushData {
     media_type: Option<String>,
 }
 
-/// The payload's `callback_url` is never called: it comes from whoever knows the path.
+/// The payload's `callback_url` is never called: anyone who knows the path can set it.
 fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
     let push: Push = delivery.json()?;
     let named = image_event(&push.repository.repo_name)?;

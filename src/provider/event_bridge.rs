@@ -12,8 +12,8 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "EventBridge",
-    sends: "images and charts in ECR, pushes to CodeCommit, objects in S3",
-    authentication: Authentication::Chosen,
+    handled_events: "images and charts in ECR, pushes to CodeCommit, objects in S3",
+    authentication: Authentication::Configured,
     parse,
     compose,
     event_fields: &["/detail-type", "/detail/action-type"],

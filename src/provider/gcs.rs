@@ -13,7 +13,7 @@ use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GCS",
-    sends: "changes of objects in buckets",
+    handled_events: "changes of objects in buckets",
     authentication: Authentication::GoogleIdentity,
     parse,
     compose,

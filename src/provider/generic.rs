@@ -1,4 +1,4 @@
-//! Whoever can post: a delivery says nothing but that something happened.
+//! Any client that can post: a delivery says only that something happened.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic>
 
 use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
@@ -7,8 +7,8 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic",
-    sends: "anything: all of `resources`",
-    authentication: Authentication::Chosen,
+    handled_events: "anything: all of `resources`",
+    authentication: Authentication::Configured,
     parse,
     compose,
     takes_cloud_events: true,

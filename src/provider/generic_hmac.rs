@@ -1,4 +1,4 @@
-//! Whoever can post and sign.
+//! Any client that can post and sign.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic-hmac>
 
 use super::{Provider, ProviderSettings};
@@ -6,7 +6,7 @@ use crate::verify::{Authentication, Encoding, Hmac, HmacInput};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic-hmac",
-    sends: "anything, signed: all of `resources`",
+    handled_events: "anything, signed: all of `resources`",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Signature"],
         encoding: Encoding::Prefixed,

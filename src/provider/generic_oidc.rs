@@ -1,4 +1,4 @@
-//! Whoever has a token of an OpenID Connect issuer: jobs of GitHub Actions, GitLab CI and others.
+//! Any client that has a token of an OpenID Connect issuer: jobs of GitHub Actions, GitLab CI and others.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic-oidc>
 
 use super::{Provider, ProviderSettings};
@@ -6,7 +6,7 @@ use crate::verify::Authentication;
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "generic-oidc",
-    sends: "anything, with a token: all of `resources`",
+    handled_events: "anything, with a token: all of `resources`",
     authentication: Authentication::OpenId,
     takes_cloud_events: true,
     settings: ProviderSettings {

@@ -15,7 +15,7 @@ use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable,
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gitea",
-    sends: "pushes of branches and tags, pull requests, releases, container packages",
+    handled_events: "pushes of branches and tags, pull requests, releases, container packages",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Gitea-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),

@@ -14,7 +14,7 @@ use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verif
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitHub",
-    sends: "pushes of branches and tags, pull requests, releases, GHCR images",
+    handled_events: "pushes of branches and tags, pull requests, releases, GHCR images",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Hub-Signature-256", "X-Hub-Signature"],
         encoding: Encoding::Prefixed,

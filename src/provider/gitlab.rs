@@ -15,7 +15,7 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitLab",
-    sends: "pushes of branches and tags, merge requests, releases, system hooks",
+    handled_events: "pushes of branches and tags, merge requests, releases, system hooks",
     authentication: Authentication::GitLab,
     parse,
     compose,

@@ -10,7 +10,7 @@ use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable,
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gogs",
-    sends: "pushes of branches and tags, pull requests, releases",
+    handled_events: "pushes of branches and tags, pull requests, releases",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Gogs-Signature"],
         encoding: Encoding::Hex(Hash::Sha256),

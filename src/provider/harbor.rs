@@ -14,7 +14,7 @@ use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Harbor",
-    sends: "image and chart pushes and deletions",
+    handled_events: "image and chart pushes and deletions",
     authentication: Authentication::Token { header: "Authorization" },
     parse,
     compose,

@@ -13,8 +13,8 @@ use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "MinIO",
-    sends: "changes of objects in buckets",
-    authentication: Authentication::Chosen,
+    handled_events: "changes of objects in buckets",
+    authentication: Authentication::Configured,
     parse,
     compose,
     event_fields: &["/EventName"],

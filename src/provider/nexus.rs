@@ -14,7 +14,7 @@ use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable,
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Nexus",
-    sends: "docker components, helm repositories",
+    handled_events: "docker components, helm repositories",
     authentication: Authentication::Hmac(Hmac {
         headers: &["X-Nexus-Webhook-Signature"],
         encoding: Encoding::Hex(Hash::Sha1),

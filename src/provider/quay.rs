@@ -12,7 +12,7 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Quay",
-    sends: "image and chart pushes",
+    handled_events: "image and chart pushes",
     authentication: Authentication::PathOnly,
     parse,
     compose,

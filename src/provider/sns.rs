@@ -12,7 +12,7 @@ use crate::verify::{Authentication, Unreadable, Verified};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "SNS",
-    sends: "CodeCommit pushes, S3 objects, ECR images; other messages: all of `resources`",
+    handled_events: "CodeCommit pushes, S3 objects, ECR images; other messages: all of `resources`",
     authentication: Authentication::Sns,
     parse,
     compose,

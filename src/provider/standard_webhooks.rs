@@ -1,4 +1,4 @@
-//! Providers that follow Standard Webhooks, and Svix. What they send is theirs to say.
+//! Providers that sign as Standard Webhooks says, and Svix. Their payloads have no common format.
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
 use super::{Provider, ProviderSettings};
@@ -6,7 +6,7 @@ use crate::verify::Authentication;
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "StandardWebhooks",
-    sends: "anything, signed: all of `resources`",
+    handled_events: "anything, signed: all of `resources`",
     authentication: Authentication::StandardWebhooks,
     event_fields: &["/type"],
     settings: ProviderSettings {

@@ -14,8 +14,8 @@ use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "zot",
-    sends: "pushes and deletions of images, charts and other artifacts",
-    authentication: Authentication::Chosen,
+    handled_events: "pushes and deletions of images, charts and other artifacts",
+    authentication: Authentication::Configured,
     parse,
     compose,
     event_header: Some(EventHeader { names: &["ce-type"], usual: UPDATED_TYPE }),

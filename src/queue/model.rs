@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const OBJECTS: usize = 4;
 
 impl CommitStatus for Arc<OnceLock<bool>> {
-    fn kept(&self) -> Option<bool> {
+    fn is_durable(&self) -> Option<bool> {
         self.get().copied()
     }
 }
@@ -131,8 +131,8 @@ impl Model {
 
     fn deliver(&mut self, objects: Vec<usize>, spread: Duration) {
         let targets: Vec<Target> = objects.iter().map(|at| target(*at)).collect();
-        let wanted = targets.iter().map(|target| (target, self.now + spread));
-        let RequestPlan { write, mut await_commits, .. } = self.slots.want(wanted, self.now);
+        let requested = targets.iter().map(|target| (target, self.now + spread));
+        let RequestPlan { write, mut await_commits, .. } = self.slots.request(requested, self.now);
         if !write.is_empty() {
             let changes =
                 write.iter().map(|(target, generation)| JournalChange::Pend(target.clone(), *generation));
@@ -156,10 +156,10 @@ impl Model {
 
     fn answer(&mut self) {
         for delivery in std::mem::take(&mut self.unanswered) {
-            if delivery.commits.iter().any(|commit| commit.kept() == Some(false)) {
+            if delivery.commits.iter().any(|commit| commit.is_durable() == Some(false)) {
                 continue;
             }
-            if delivery.commits.iter().all(|commit| commit.kept() == Some(true)) {
+            if delivery.commits.iter().all(|commit| commit.is_durable() == Some(true)) {
                 self.accepted.extend(delivery.objects.iter().map(|at| (*at, delivery.received)));
                 continue;
             }
@@ -187,7 +187,7 @@ proptest! {
             let patched = world.patched.get(&target(*at));
             prop_assert!(patched.is_some_and(|started| started > received), "object-{at}");
         }
-        prop_assert!(world.slots.is_empty());
+        prop_assert!(world.slots.entries.is_empty());
         prop_assert_eq!(&world.disk.pending, &BTreeMap::new());
         prop_assert_eq!(world.slots.busy(), 0);
     }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 /// Counts the rounds of an object. A round is over when a patch has succeeded that started after
 /// every delivery of the round had arrived.
-pub type Generation = u64;
+pub type Round = u64;
 
 /// The state of one object.
 #[derive(Debug)]
 pub struct Slot {
     state: SlotState,
-    wanted: Generation,
+    requested: Round,
     /// When the first delivery came that no patch covers yet.
     waiting_since: Option<Instant>,
     started: Option<Instant>,
@@ -38,12 +38,12 @@ pub enum PatchFailure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SlotState {
-    /// No patch is wanted.
+    /// No patch is requested.
     Idle,
-    /// A patch is wanted, not before this time.
+    /// A patch is requested, not before this time.
     Pending { due: Instant },
-    /// A patch is on its way; it covers this generation, whose first delivery came then.
-    InFlight { covers: Generation, since: Option<Instant> },
+    /// A patch is on its way; it covers this round, whose first delivery came then.
+    InFlight { covers: Round, since: Option<Instant> },
 }
 
 const NO_FAILURE: Failures = Failures { sort: PatchFailure::Passing, count: 0 };
@@ -66,21 +66,21 @@ pub enum PatchResult {
 /// The next step for an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Nothing; everything up to this generation is settled.
-    Rest(Generation),
+    /// Nothing; everything up to this round is settled.
+    Rest(Round),
     /// Try to start a patch at this time.
     StartAt(Instant),
 }
 
 impl Slot {
-    /// A slot for which nothing is wanted yet, after these generations of an earlier process.
-    pub fn new(wanted: Generation) -> Slot {
-        Slot { state: SlotState::Idle, wanted, waiting_since: None, started: None, failures: NO_FAILURE }
+    /// A slot for which nothing is requested yet, after these rounds of an earlier process.
+    pub fn new(requested: Round) -> Slot {
+        Slot { state: SlotState::Idle, requested, waiting_since: None, started: None, failures: NO_FAILURE }
     }
 
-    /// A delivery wants the object, by a patch not before `earliest`. Says when to start, if that was
+    /// A delivery requests the object, by a patch not before `earliest`. Says when to start, if that was
     /// not settled already or has to be sooner.
-    pub fn want(&mut self, now: Instant, earliest: Instant, min_interval: Duration) -> Option<Instant> {
+    pub fn request(&mut self, now: Instant, earliest: Instant, min_interval: Duration) -> Option<Instant> {
         self.waiting_since.get_or_insert(now);
         match self.state {
             // The patch that is to come covers this delivery too.
@@ -91,28 +91,28 @@ impl Slot {
             }
             SlotState::InFlight { covers, .. } => {
                 // One more round, however many deliveries need it.
-                self.wanted = covers + 1;
+                self.requested = covers + 1;
                 None
             }
             SlotState::Idle => {
-                self.wanted += 1;
+                self.requested += 1;
                 Some(self.pend(now, earliest, min_interval))
             }
         }
     }
 
-    /// Whether a patch is wanted whose time has come.
+    /// Whether a patch is requested whose time has come.
     pub fn is_due(&self, now: Instant) -> bool {
         matches!(self.state, SlotState::Pending { due } if due <= now)
     }
 
     /// Starts a patch if one is due; says which generation it covers.
-    pub fn start(&mut self, now: Instant) -> Option<Generation> {
+    pub fn start(&mut self, now: Instant) -> Option<Round> {
         match self.state {
             SlotState::Pending { due } if due <= now => {
-                self.state = SlotState::InFlight { covers: self.wanted, since: self.waiting_since.take() };
+                self.state = SlotState::InFlight { covers: self.requested, since: self.waiting_since.take() };
                 self.started = Some(now);
-                Some(self.wanted)
+                Some(self.requested)
             }
             _ => None,
         }
@@ -121,9 +121,9 @@ impl Slot {
     /// The patch in flight has ended.
     pub fn finish(&mut self, now: Instant, ending: PatchResult, min_interval: Duration) -> NextStep {
         let SlotState::InFlight { covers, since } = self.state else {
-            return NextStep::Rest(self.wanted);
+            return NextStep::Rest(self.requested);
         };
-        let wanted_again = self.wanted > covers;
+        let requested_again = self.requested > covers;
         match ending {
             PatchResult::Failed { pause, sort } => {
                 self.failures = Failures { sort, count: self.failures(sort).saturating_add(1) };
@@ -132,7 +132,7 @@ impl Slot {
             }
             PatchResult::Done | PatchResult::Gone => {
                 self.failures = NO_FAILURE;
-                if wanted_again {
+                if requested_again {
                     return NextStep::StartAt(self.pend(now, now, min_interval));
                 }
                 self.state = SlotState::Idle;
@@ -141,9 +141,9 @@ impl Slot {
         }
     }
 
-    /// The round that is wanted, on its way or was settled last.
-    pub fn generation(&self) -> Generation {
-        self.wanted
+    /// The round that is requested, on its way or was settled last.
+    pub fn round(&self) -> Round {
+        self.requested
     }
 
     /// Returns when the first delivery came that the patch in flight covers.
@@ -154,7 +154,7 @@ impl Slot {
         }
     }
 
-    /// Whether a patch is wanted that has not started.
+    /// Whether a patch is requested that has not started.
     pub fn is_pending(&self) -> bool {
         matches!(self.state, SlotState::Pending { .. })
     }
@@ -164,12 +164,12 @@ impl Slot {
         if self.failures.sort == sort { self.failures.count } else { 0 }
     }
 
-    /// Whether something is wanted or on its way.
+    /// Whether something is requested or on its way.
     pub fn is_busy(&self) -> bool {
         self.state != SlotState::Idle
     }
 
-    /// The time before which no patch starts, however much it is wanted.
+    /// The time before which no patch starts, however much it is requested.
     pub fn rests_until(&self, min_interval: Duration) -> Option<Instant> {
         self.started.map(|started| started + min_interval)
     }
@@ -197,10 +197,10 @@ mod tests {
     fn the_first_patch_starts_at_once_and_later_ones_are_spaced() {
         let now = Instant::now();
         let mut slot = Slot::new(0);
-        assert_eq!(slot.want(now, now, INTERVAL), Some(now));
+        assert_eq!(slot.request(now, now, INTERVAL), Some(now));
         assert_eq!(slot.start(now), Some(1));
         assert_eq!(slot.finish(after(now, 100), PatchResult::Done, INTERVAL), NextStep::Rest(1));
-        assert_eq!(slot.want(after(now, 200), now, INTERVAL), Some(after(now, 1000)));
+        assert_eq!(slot.request(after(now, 200), now, INTERVAL), Some(after(now, 1000)));
         assert_eq!(slot.start(after(now, 999)), None);
         assert_eq!(slot.start(after(now, 1000)), Some(2));
     }
@@ -209,8 +209,8 @@ mod tests {
     fn deliveries_before_the_start_share_a_patch() {
         let now = Instant::now();
         let mut slot = Slot::new(0);
-        slot.want(now, now, INTERVAL);
-        assert_eq!(slot.want(now, now, INTERVAL), None);
+        slot.request(now, now, INTERVAL);
+        assert_eq!(slot.request(now, now, INTERVAL), None);
         assert_eq!(slot.start(now), Some(1));
         assert_eq!(slot.finish(now, PatchResult::Done, INTERVAL), NextStep::Rest(1));
         assert!(!slot.is_busy());
@@ -220,10 +220,10 @@ mod tests {
     fn deliveries_in_flight_cause_exactly_one_more() {
         let now = Instant::now();
         let mut slot = Slot::new(0);
-        slot.want(now, now, INTERVAL);
+        slot.request(now, now, INTERVAL);
         slot.start(now);
-        assert_eq!(slot.want(now, now, INTERVAL), None);
-        assert_eq!(slot.want(now, now, INTERVAL), None);
+        assert_eq!(slot.request(now, now, INTERVAL), None);
+        assert_eq!(slot.request(now, now, INTERVAL), None);
         assert_eq!(slot.finish(now, PatchResult::Done, INTERVAL), NextStep::StartAt(after(now, 1000)));
         assert_eq!(slot.start(after(now, 1000)), Some(2));
         assert_eq!(slot.finish(after(now, 1001), PatchResult::Done, INTERVAL), NextStep::Rest(2));
@@ -234,7 +234,7 @@ mod tests {
         let now = Instant::now();
         let pause = Duration::from_secs(5);
         let mut slot = Slot::new(0);
-        slot.want(now, now, INTERVAL);
+        slot.request(now, now, INTERVAL);
         slot.start(now);
         assert_eq!(
             slot.finish(now, PatchResult::Failed { pause, sort: PatchFailure::Passing }, INTERVAL),
@@ -250,16 +250,16 @@ mod tests {
     fn a_delivery_brings_forward_what_was_spread_out_but_no_retry() {
         let now = Instant::now();
         let mut slot = Slot::new(0);
-        assert_eq!(slot.want(now, after(now, 4000), INTERVAL), Some(after(now, 4000)));
-        assert_eq!(slot.want(now, after(now, 4500), INTERVAL), None);
-        assert_eq!(slot.want(now, now, INTERVAL), Some(now));
+        assert_eq!(slot.request(now, after(now, 4000), INTERVAL), Some(after(now, 4000)));
+        assert_eq!(slot.request(now, after(now, 4500), INTERVAL), None);
+        assert_eq!(slot.request(now, now, INTERVAL), Some(now));
         slot.start(now);
         slot.finish(
             now,
             PatchResult::Failed { pause: Duration::from_secs(9), sort: PatchFailure::Blocked },
             INTERVAL,
         );
-        assert_eq!(slot.want(now, now, INTERVAL), None);
+        assert_eq!(slot.request(now, now, INTERVAL), None);
         assert_eq!(slot.start(after(now, 8999)), None);
     }
 
@@ -273,7 +273,7 @@ mod tests {
         ], 1..60)) {
             let mut now = Instant::now();
             let mut slot = Slot::new(7);
-            let (mut last_want, mut last_success) = (None, None);
+            let (mut last_request, mut last_success) = (None, None);
             let mut in_flight: Option<Instant> = None;
             let mut last_start: Option<Instant> = None;
             let mut due: Vec<Instant> = Vec::new();
@@ -283,8 +283,8 @@ mod tests {
                 now += Duration::from_micros(1);
                 match step {
                     SlotStep::Want(spread) => {
-                        last_want = Some(now);
-                        due.extend(slot.want(now, after(now, spread), INTERVAL));
+                        last_request = Some(now);
+                        due.extend(slot.request(now, after(now, spread), INTERVAL));
                     }
                     SlotStep::Wait(millis) => now = after(now, millis),
                     SlotStep::Finish(how) => if let Some(started) = in_flight.take() {
@@ -296,7 +296,7 @@ mod tests {
                             last_success = Some(started);
                         }
                         match slot.finish(now, ending, INTERVAL) {
-                            NextStep::Rest(_) => prop_assert!(last_success > last_want),
+                            NextStep::Rest(_) => prop_assert!(last_success > last_request),
                             NextStep::StartAt(at) => due.push(at),
                         }
                     }
@@ -312,7 +312,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert!(last_want.is_none() || last_success > last_want);
+            prop_assert!(last_request.is_none() || last_success > last_request);
             prop_assert!(!slot.is_busy());
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::slot::{Generation, NextStep, PatchResult, Slot};
+use super::slot::{NextStep, PatchResult, Round, Slot};
 use crate::flux::{Kind, Target};
 
-/// The time that the journal still holds an object after its patch. An object that is wanted again in
+/// The time that the journal still holds an object after its patch. An object that is requested again in
 /// that time costs the journal no write; after a crash in that time it is requested once too often.
 pub(super) const RECORD_LINGER_TIME: Duration = Duration::from_secs(2);
 
@@ -16,12 +16,12 @@ const RECORD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A commit of the journal that is on its way.
 pub(super) trait CommitStatus: Clone {
     /// Whether it went through; `None` as long as nobody knows.
-    fn kept(&self) -> Option<bool>;
+    fn is_durable(&self) -> Option<bool>;
 }
 
 /// The slots of all targets, and the journal records that they need.
 pub(super) struct Slots<C> {
-    entries: HashMap<Target, WaitingSlot<C>>,
+    pub(super) entries: HashMap<Target, WaitingSlot<C>>,
     /// When to look at which slot again: to start a patch, or to forget a slot that has rested.
     due: BTreeSet<(Instant, Target)>,
     busy: usize,
@@ -33,7 +33,7 @@ pub(super) struct Slots<C> {
     parked: HashMap<Kind, BTreeSet<(Instant, Target)>>,
 }
 
-struct WaitingSlot<C> {
+pub(super) struct WaitingSlot<C> {
     slot: Slot,
     record: JournalRecord<C>,
 }
@@ -50,7 +50,7 @@ enum JournalRecord<C> {
 
 /// The commits that a request needs before it can be answered.
 pub(super) struct RequestPlan<C> {
-    pub(super) write: Vec<(Target, Generation)>,
+    pub(super) write: Vec<(Target, Round)>,
     /// Commits on their way that cover the rest.
     pub(super) await_commits: Vec<C>,
     /// Whether something is due sooner than all that was due before.
@@ -68,9 +68,9 @@ impl<C: CommitStatus> JournalRecord<C> {
     /// Takes note of a commit that has ended.
     fn update(&mut self) {
         if let JournalRecord::Writing(commit) = self
-            && let Some(kept) = commit.kept()
+            && let Some(is_durable) = commit.is_durable()
         {
-            *self = if kept { JournalRecord::Durable } else { JournalRecord::None };
+            *self = if is_durable { JournalRecord::Durable } else { JournalRecord::None };
         }
     }
 }
@@ -92,40 +92,40 @@ impl<C: CommitStatus> Slots<C> {
     /// time.
     pub(super) fn restore(
         &mut self,
-        pending: impl Iterator<Item = (Target, Generation)>,
+        pending: impl Iterator<Item = (Target, Round)>,
         now: Instant,
         mut when: impl FnMut() -> Instant,
     ) {
         for (target, generation) in pending {
             let mut slot = Slot::new(generation);
-            self.due.extend(slot.want(now, when(), self.min_interval).map(|due| (due, target.clone())));
+            self.due.extend(slot.request(now, when(), self.min_interval).map(|due| (due, target.clone())));
             self.entries.insert(target, WaitingSlot { slot, record: JournalRecord::Durable });
             self.busy += 1;
         }
     }
 
-    /// The objects are wanted, each by a patch not before its time.
-    pub(super) fn want<'t>(
+    /// The objects are requested, each by a patch not before its time.
+    pub(super) fn request<'t>(
         &mut self,
-        wanted: impl Iterator<Item = (&'t Target, Instant)>,
+        requested: impl Iterator<Item = (&'t Target, Instant)>,
         now: Instant,
     ) -> RequestPlan<C> {
         let mut result = RequestPlan { write: Vec::new(), await_commits: Vec::new(), is_sooner: false };
         let next = self.due.first().map(|(due, _)| *due);
-        for (target, earliest) in wanted {
+        for (target, earliest) in requested {
             if !self.entries.contains_key(target) {
                 self.entries
                     .insert(target.clone(), WaitingSlot { slot: Slot::new(0), record: JournalRecord::None });
             }
             let Some(WaitingSlot { slot, record }) = self.entries.get_mut(target) else { continue };
             self.busy += usize::from(!slot.is_busy());
-            if let Some(due) = slot.want(now, earliest, self.min_interval) {
+            if let Some(due) = slot.request(now, earliest, self.min_interval) {
                 self.due.insert((due, target.clone()));
                 result.is_sooner |= next.is_none_or(|next| due < next);
             }
             record.update();
             match record {
-                JournalRecord::None => result.write.push((target.clone(), slot.generation())),
+                JournalRecord::None => result.write.push((target.clone(), slot.round())),
                 JournalRecord::Writing(commit) => result.await_commits.push(commit.clone()),
                 JournalRecord::Durable => {}
             }
@@ -134,7 +134,7 @@ impl<C: CommitStatus> Slots<C> {
     }
 
     /// The records of [`RequestPlan::write`] are in this commit.
-    pub(super) fn writing(&mut self, records: &[(Target, Generation)], commit: &C) {
+    pub(super) fn writing(&mut self, records: &[(Target, Round)], commit: &C) {
         for (target, _) in records {
             if let Some(entry) = self.entries.get_mut(target) {
                 entry.record = JournalRecord::Writing(commit.clone());
@@ -144,7 +144,7 @@ impl<C: CommitStatus> Slots<C> {
 
     /// Starts what is due, as far as there is room, and forgets what has rested; gives the records of
     /// these, which the journal need not hold any more.
-    pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (DueWork, Vec<(Target, Generation)>) {
+    pub(super) fn take_due(&mut self, now: Instant, room: usize) -> (DueWork, Vec<(Target, Round)>) {
         let (mut start, mut forget) = (Vec::new(), Vec::new());
         while start.len() < room {
             let Some((due, target)) = self.pop_due(now) else { break };
@@ -170,7 +170,7 @@ impl<C: CommitStatus> Slots<C> {
                 }
                 JournalRecord::None => drop(self.entries.remove(&target)),
                 JournalRecord::Durable => {
-                    forget.push((target.clone(), slot.generation()));
+                    forget.push((target.clone(), slot.round()));
                     self.entries.remove(&target);
                 }
             }
@@ -209,14 +209,14 @@ impl<C: CommitStatus> Slots<C> {
         self.due.insert((look_again, target.clone()));
     }
 
-    /// The records of slots that rest, which a process that ends need not leave behind. Whoever wants
-    /// these objects from now on has them written down again.
-    pub(super) fn forget_rested(&mut self) -> Vec<(Target, Generation)> {
+    /// The records of slots that rest, which a process that ends need not leave behind. A later
+    /// request for these objects writes a new record.
+    pub(super) fn forget_rested(&mut self) -> Vec<(Target, Round)> {
         let mut forgotten = Vec::new();
         for (target, WaitingSlot { slot, record }) in &mut self.entries {
             if !slot.is_busy() && !matches!(record, JournalRecord::None) {
                 *record = JournalRecord::None;
-                forgotten.push((target.clone(), slot.generation()));
+                forgotten.push((target.clone(), slot.round()));
             }
         }
         forgotten
@@ -235,11 +235,6 @@ impl<C: CommitStatus> Slots<C> {
         let mut targets: Vec<Target> = busy.map(|(target, _)| target.clone()).collect();
         targets.sort();
         targets
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 
@@ -261,11 +256,11 @@ mod tests {
         let now = Instant::now();
         let (first, second) = (bucket("first"), bucket("second"));
         // Brought forward, so that a stale entry stays behind.
-        slots.want([(&first, now + INTERVAL)].into_iter(), now);
-        slots.want([(&first, now)].into_iter(), now);
+        slots.request([(&first, now + INTERVAL)].into_iter(), now);
+        slots.request([(&first, now)].into_iter(), now);
         assert_eq!(slots.take_due(now, 9).0.start, std::slice::from_ref(&first));
         let later = now + 2 * INTERVAL;
-        slots.want([(&second, later)].into_iter(), later);
+        slots.request([(&second, later)].into_iter(), later);
         // The stale entry of the first is due, and so is the second, which has to wait.
         assert!(slots.take_due(later, 9).0.start.is_empty());
         slots.finish(&first, later, PatchResult::Done);
@@ -273,6 +268,6 @@ mod tests {
         slots.finish(&second, later, PatchResult::Done);
         let forgotten = later + RECORD_LINGER_TIME + INTERVAL;
         slots.take_due(forgotten, 9);
-        assert!(slots.is_empty() && slots.parked.values().all(BTreeSet::is_empty));
+        assert!(slots.entries.is_empty() && slots.parked.values().all(BTreeSet::is_empty));
     }
 }

@@ -116,7 +116,7 @@ async fn a_rejected_request_stays_wanted() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(queue.pending(), 1);
     rest(&queue).await;
-    assert_eq!(script.requests_of("app").len(), 2, "whoever mends the object need not push again");
+    assert_eq!(script.requests_of("app").len(), 2, "a fixed object needs no second push");
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn slots_that_have_rested_are_forgotten() {
     let _ = queue.request(&[target("app")]);
     rest(&queue).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(queue.slots().is_empty());
+    assert!(queue.slots().entries.is_empty());
 }
 
 // Incident 9.

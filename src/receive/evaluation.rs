@@ -41,7 +41,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Leaves matching to whoever gets the events.
+    /// Leaves matching to the receiver of the events.
     pub(super) fn everything() -> Found {
         Found { matched: MatchResult::default(), is_complete: true }
     }

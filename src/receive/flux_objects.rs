@@ -25,7 +25,7 @@ use crate::queue::Queue;
 
 /// The Flux objects of a cluster, and the queue of requests for their reconciliation.
 pub struct FluxObjects {
-    /// The objects, kept current by whoever watches them.
+    /// The objects, updated by the watches or from manifest files.
     pub inventory: Arc<RwLock<Inventory>>,
     pub queue: Queue,
     /// Checks whether Flux fetches what was pushed; none without a cluster.

@@ -36,7 +36,7 @@ impl Auth {
         }
     }
 
-    /// The header that proves whoever holds this key.
+    /// The header that authenticates with this key.
     pub(super) fn header(&self, key: &str) -> (String, String) {
         let authorization = |value| (AUTHORIZATION_HEADER.to_owned(), value);
         match self {

@@ -26,9 +26,9 @@ pub trait Fetch: Send + Sync {
 /// The author of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// Whoever runs flux-recv: the config, an option, or a pinned pattern.
+    /// The operator of flux-recv: the config, an option, or a pinned pattern.
     Operator,
-    /// Whoever can write a Receiver: https, no redirects, and no address of this host or of a metadata
+    /// The author of a Receiver: https, no redirects, and no address of this host or of a metadata
     /// service.
     Tenant,
 }

@@ -41,7 +41,7 @@ pub fn sign(
     let key_text = || std::str::from_utf8(key).map(str::to_owned).map_err(|_| CannotSign::KeyIsNotText);
     Ok(match authentication {
         Authentication::PathOnly => Vec::new(),
-        Authentication::Chosen => match credentials.header() {
+        Authentication::Configured => match credentials.header() {
             Some(auth) => vec![auth.header(&key_text()?)],
             None => Vec::new(),
         },

@@ -1,5 +1,5 @@
-//! Signed tokens (JWT, RFC 7519): signature, issuer, audience and times. Who they speak for is up to
-//! whoever asks.
+//! Signed tokens (JWT, RFC 7519): signature, issuer, audience and times. The meaning of the
+//! subject is up to the caller.
 
 use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header};
 use serde_json::Value;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::bed::Bed;
+use super::common::log::LogLine;
 use super::costs::hook_url;
 use super::gitea::{Gitea, USER};
-use super::log::LogLine;
 use super::process::{Process, free_port, wait_for};
-use super::receive::{FluxRecv, git_repository, own_token};
+use super::receive::{FluxRecv, git_repository, own_token, test_key};
 
 const PUSHES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,8 +21,8 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
     let gitea = Gitea::start(bed);
     let _source_controller = start_source_controller(bed);
     let hook = hook_url(&running, "gitea");
-    let app = gitea.repository(bed, "app", &hook, "test-key-of-the-cluster-suite-gitea");
-    let other = gitea.repository(bed, "other", &hook, "test-key-of-the-cluster-suite-gitea");
+    let app = gitea.repository(bed, "app", &hook, &test_key("gitea"));
+    let other = gitea.repository(bed, "other", &hook, &test_key("gitea"));
     let url = format!("{}/{USER}/app.git", gitea.base);
     git_repository(bed, "flux-system", "chain", json!({"url": url, "ref": {"branch": "main"}}));
     wait_for("the first artifact", PATIENCE, || revision(&chain(bed)));
@@ -75,9 +75,8 @@ pub fn quick_pushes_survive_restarts_of_the_api_server(bed: &Bed) {
     let _source_controller = start_source_controller(bed);
     let hook = hook_url(&running, "gitea");
     let name = |at: usize| format!("quick-{at}");
-    let clones: Vec<_> = (0..REPOSITORIES)
-        .map(|at| gitea.repository(bed, &name(at), &hook, "test-key-of-the-cluster-suite-gitea"))
-        .collect();
+    let clones: Vec<_> =
+        (0..REPOSITORIES).map(|at| gitea.repository(bed, &name(at), &hook, &test_key("gitea"))).collect();
     for at in 0..REPOSITORIES {
         let url = format!("{}/{USER}/{}.git", gitea.base, name(at));
         git_repository(bed, "flux-system", &name(at), json!({"url": url, "ref": {"branch": "main"}}));
@@ -154,9 +153,8 @@ pub fn what_includes_a_repository_shows_its_push(bed: &Bed) {
     let gitea = Gitea::start(bed);
     let _source_controller = start_source_controller(bed);
     let hook = hook_url(&running, "gitea");
-    let clones = ["base", "middle", "top"].map(|name| {
-        gitea.repository(bed, &format!("in-{name}"), &hook, "test-key-of-the-cluster-suite-gitea")
-    });
+    let clones = ["base", "middle", "top"]
+        .map(|name| gitea.repository(bed, &format!("in-{name}"), &hook, &test_key("gitea")));
     let include = |name: &str| json!([{"repository": {"name": format!("in-{name}")}, "toPath": name}]);
     for (name, include) in [("base", json!(null)), ("middle", include("base")), ("top", include("middle"))] {
         let url = format!("{}/{USER}/in-{name}.git", gitea.base);
@@ -199,7 +197,7 @@ pub fn a_pull_request_reaches_its_ref(bed: &Bed) {
     let gitea = Gitea::start(bed);
     let _source_controller = start_source_controller(bed);
     let hook = hook_url(&running, "gitea");
-    let clone = gitea.repository(bed, "reviewed", &hook, "test-key-of-the-cluster-suite-gitea");
+    let clone = gitea.repository(bed, "reviewed", &hook, &test_key("gitea"));
     clone.git(&["checkout", "--quiet", "-b", "topic"]);
     clone.commit("proposed");
     clone.git(&["push", "--quiet", "origin", "topic"]);

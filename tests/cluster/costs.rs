@@ -7,7 +7,7 @@ use serde_json::json;
 use super::bed::Bed;
 use super::common::leaks;
 use super::process::wait_for;
-use super::receive::{FluxRecv, git_repository, own_token};
+use super::receive::{FluxRecv, git_repository, own_token, test_key};
 
 const DELIVERIES: usize = 1000;
 const CONNECTIONS: usize = 16;
@@ -114,8 +114,8 @@ pub fn hook_url(running: &FluxRecv, endpoint: &str) -> String {
 
 pub fn signature(body: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(b"test-key-of-the-cluster-suite-github")
-        .expect("a key");
+    let mut mac =
+        <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(test_key("github").as_bytes()).expect("a key");
     mac.update(body.as_bytes());
     let signature = hex::encode(mac.finalize().into_bytes());
     leaks::remember(&signature);

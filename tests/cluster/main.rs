@@ -7,6 +7,7 @@
 mod absence;
 mod bed;
 mod chain;
+#[allow(dead_code, reason = "each suite uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
 mod costs;
@@ -16,7 +17,6 @@ mod gitea;
 mod hostile;
 mod issuer;
 mod named_kinds;
-mod process;
 mod receive;
 mod receivers;
 mod registry;
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bed::{Bed, Parts};
-use common::log;
+use common::process;
 use libtest_mimic::{Arguments, Trial};
 
 /// The scenarios in the order in which they run, each named after its function.

@@ -2,34 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::bed::Bed;
-use super::common::leaks;
-use super::process::{Process, free_port, wait_for};
-
-/// A running flux-recv with a config and keys of its own.
-pub struct FluxRecv {
-    pub folder: tempfile::TempDir,
-    pub base: String,
-    /// Where the operators' listener is.
-    pub admin: String,
-    pub process: Process,
-    command: Vec<std::ffi::OsString>,
-    kubeconfig: PathBuf,
-    starts: u32,
-}
-
-fn spawn(command: &[std::ffi::OsString], kubeconfig: &std::path::Path, log: &std::path::Path) -> Process {
-    let mut process = flux_recv();
-    process.args(command).env("KUBECONFIG", kubeconfig).env_remove("RUST_LOG");
-    process.env("FLUX_RECV_DEBUG_LISTEN", "127.0.0.1:0").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
-    process.env("FLUX_RECV_LOG_FORMAT", "json");
-    Process::spawn(&mut process, log)
-}
+pub use super::common::running::{FluxRecv, flux_recv, test_key};
+use super::process::{free_port, wait_for};
 
 pub const CONFIG: &str = "fluxRecvVersion: 1
 endpoints:
@@ -43,22 +22,6 @@ const KIND_FORBIDDEN: &str =
     "kind cannot be listed; grant the ClusterRole flux-recv (`flux-recv check` names the missing rights)";
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-impl Drop for FluxRecv {
-    fn drop(&mut self) {
-        // Incidents 38 and 40: everything that any process of the suite has written.
-        let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
-        let logs = logs.filter(|entry| entry.file_name().to_string_lossy().starts_with("log"));
-        let output: String =
-            logs.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).collect();
-        let leak = leaks::find(&output, self.folder.path());
-        assert!(leak.is_none() || std::thread::panicking(), "a leak: {}", leak.unwrap_or_default());
-    }
-}
-
-pub fn flux_recv() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_flux-recv"))
-}
 
 impl FluxRecv {
     /// Starts with this token, and waits until all objects are known.
@@ -76,62 +39,21 @@ impl FluxRecv {
         FluxRecv::start_in(folder, kubeconfig, arguments)
     }
 
+    /// Starts in a folder with the kubeconfig of this token, and with [`CONFIG`] unless there is another one.
+    /// Its ports stay when it starts again.
     pub fn start_in(folder: tempfile::TempDir, kubeconfig: PathBuf, arguments: &[&str]) -> FluxRecv {
         let config = folder.path().join("fluxrecv.yaml");
         if !config.exists() {
             std::fs::write(&config, CONFIG).expect("a config");
         }
         for key in ["github", "harbor", "gitea", "team"] {
-            let file = folder.path().join(format!("{key}.key"));
-            std::fs::write(file, format!("test-key-of-the-cluster-suite-{key}")).expect("a key");
+            std::fs::write(folder.path().join(format!("{key}.key")), test_key(key)).expect("a key");
         }
-        let (port, admin) = (free_port(), free_port());
-        let listen = [format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}")];
-        let mut command: Vec<std::ffi::OsString> = vec!["--config".into(), config.into()];
-        command.extend([
-            "--listen".into(),
-            (&listen[0]).into(),
-            "--admin-listen".into(),
-            (&listen[1]).into(),
-        ]);
-        if !arguments.contains(&"--journal") {
-            command.extend(["--journal".into(), folder.path().join("journal").into()]);
-        }
-        command.extend(arguments.iter().map(std::ffi::OsString::from));
-        let process = spawn(&command, &kubeconfig, &folder.path().join("log"));
-        let mut running = FluxRecv {
-            folder,
-            base: format!("http://{}", listen[0]),
-            admin: format!("http://{}", listen[1]),
-            process,
-            command,
-            kubeconfig,
-            starts: 1,
-        };
-        running.wait_until_it_listens();
-        running
-    }
-
-    /// Where the pages with details are.
-    pub fn debug(&self) -> String {
-        let lines = self.process.log_lines();
-        let line = lines.iter().rfind(|line| line.message() == "serving config and deliveries");
-        format!("http://{}", line.expect("a line about it").field("address"))
-    }
-
-    fn wait_until_it_listens(&mut self) {
-        wait_for("flux-recv to listen", PATIENCE, || {
-            self.process.assert_runs();
-            self.process.has_logged("listening", &[]).then_some(())
-        });
-    }
-
-    /// Starts again after it was ended, with the same journal and ports.
-    pub fn start_again(&mut self) {
-        self.starts += 1;
-        let log = self.folder.path().join(format!("log-{}", self.starts));
-        self.process = spawn(&self.command, &self.kubeconfig, &log);
-        self.wait_until_it_listens();
+        let (listen, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        let kubeconfig = kubeconfig.display().to_string();
+        let environment =
+            [("KUBECONFIG", &*kubeconfig), ("FLUX_RECV_LISTEN", &listen), ("FLUX_RECV_ADMIN_LISTEN", &admin)];
+        FluxRecv::with_environment(folder, arguments, &environment)
     }
 
     pub fn wait_until_synced(&mut self) {

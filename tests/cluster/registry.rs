@@ -14,7 +14,7 @@ use super::bed::Bed;
 use super::chain::start_source_controller;
 use super::costs::hook_url;
 use super::process::{Process, free_port, wait_for};
-use super::receive::{FluxRecv, create, own_token, requested_at};
+use super::receive::{FluxRecv, create, own_token, requested_at, test_key};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -113,8 +113,7 @@ async fn push_manifest(
 pub fn a_registrys_notifications_reach_the_oci_repository(bed: &Bed) {
     let folder = tempfile::tempdir().expect("a folder");
     let running = start_flux_recv(bed, folder);
-    let (_registry, base) =
-        start_registry(bed, &hook_url(&running, "registry"), "test-key-of-the-cluster-suite-harbor");
+    let (_registry, base) = start_registry(bed, &hook_url(&running, "registry"), &test_key("harbor"));
     let host = base.trim_start_matches("http://");
     let api = "/apis/source.toolkit.fluxcd.io/v1";
     for (name, repository, tag) in
@@ -217,8 +216,7 @@ pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
     let from_file = format!("--from-file=cosign.pub={}", file.display());
     bed.kubectl(&["create", "secret", "generic", "cosign-pub", "-n", "apps", &from_file]);
     let running = start_flux_recv(bed, folder);
-    let (_registry, base) =
-        start_registry(bed, &hook_url(&running, "registry"), "test-key-of-the-cluster-suite-harbor");
+    let (_registry, base) = start_registry(bed, &hook_url(&running, "registry"), &test_key("harbor"));
     let _source_controller = start_source_controller(bed);
     let host = base.trim_start_matches("http://");
     let signed = bed.block_on(push(&base, "fleet/signed", "v1", &content));

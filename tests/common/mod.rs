@@ -1,7 +1,9 @@
-//! What both suites share.
+//! What the suites share.
 
 pub mod leaks;
 pub mod log;
+pub mod process;
+pub mod running;
 
 use std::path::Path;
 

@@ -1,20 +1,28 @@
 //! The binary, running.
 
+use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use super::leaks;
 use super::log::{self, LogLine};
+use super::process::{Process, wait_for};
 
 /// A flux-recv that serves from a folder of its own, and ends with the test.
 pub struct FluxRecv {
     pub base: String,
-    /// Where the operators' listener is.
+    /// The listener for probes and metrics.
     pub admin: String,
     pub folder: tempfile::TempDir,
-    child: Child,
+    pub process: Process,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+    starts: u32,
 }
+
+/// How long a start may take, on a machine that is busy.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A provider that signs and one that cannot.
 pub const CONFIG: &str = "fluxRecvVersion: 1
@@ -96,49 +104,43 @@ impl FluxRecv {
         FluxRecv::with_environment(folder, arguments, &[])
     }
 
+    /// Serves the config of a folder. An argument of the test comes after the ones of the suite, and so
+    /// does a variable.
     pub fn with_environment(
         folder: tempfile::TempDir,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> FluxRecv {
-        let log = folder.path().join("log");
-        let file = std::fs::File::create(&log).expect("a log");
-        let mut command = flux_recv();
-        command
-            .arg("--config")
-            .arg(folder.path().join("fluxrecv.yaml"))
-            .args(["--listen", "127.0.0.1:0"])
-            .env("FLUX_RECV_JOURNAL", folder.path().join("journal"))
-            .args(arguments)
-            .envs(environment.iter().copied());
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .expect("flux-recv starts");
+        let path = |name: &str| folder.path().join(name).into_os_string();
+        let mut all = vec!["--config".into(), path("fluxrecv.yaml")];
+        all.extend(arguments.iter().map(OsString::from));
+        let journal = path("journal").into_string().expect("a name that is UTF-8");
+        let own = [("FLUX_RECV_JOURNAL", &*journal), ("FLUX_RECV_LISTEN", "127.0.0.1:0")];
+        let environment = own.iter().chain(environment);
+        let environment: Vec<(String, String)> =
+            environment.map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let process = spawn(&all, &environment, &folder.path().join("log-1"));
         let (base, admin) = (String::new(), String::new());
-        let mut running = FluxRecv { base, admin, folder, child };
-        let started = Instant::now();
-        running.base = loop {
-            if let Some(base) = running.base_of("listening") {
-                break base;
-            }
-            assert!(
-                running.child.try_wait().expect("a status").is_none(),
-                "flux-recv ended: {}",
-                running.log()
-            );
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "flux-recv does not listen: {}",
-                running.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        running.admin =
-            running.base_of("serving probes and metrics").expect("the admin listener comes first");
+        let mut running = FluxRecv { base, admin, process, folder, arguments: all, environment, starts: 1 };
+        running.wait_until_it_listens();
         running
+    }
+
+    /// Starts again after it was ended, in the same folder.
+    pub fn start_again(&mut self) {
+        self.starts += 1;
+        let log = self.folder.path().join(format!("log-{}", self.starts));
+        self.process = spawn(&self.arguments, &self.environment, &log);
+        self.wait_until_it_listens();
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let base = wait_for("flux-recv to listen", START_TIMEOUT, || {
+            self.process.assert_runs();
+            self.base_of("listening")
+        });
+        self.base = base;
+        self.admin = self.base_of("serving probes and metrics").expect("the admin listener comes first");
     }
 
     /// The URL of the listener that this message is about.
@@ -156,7 +158,7 @@ impl FluxRecv {
     }
 
     /// Where the pages with details are.
-    fn debug(&self) -> String {
+    pub fn debug(&self) -> String {
         self.base_of("serving config and deliveries").unwrap_or_else(|| self.admin.clone())
     }
 
@@ -170,7 +172,7 @@ impl FluxRecv {
 
     /// The process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// Sends a signal by its name.
@@ -180,7 +182,7 @@ impl FluxRecv {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        self.process.output()
     }
 
     /// The path of an endpoint, as the startup line tells it.
@@ -192,8 +194,7 @@ impl FluxRecv {
 
     /// Ends it as `kill -9` does, and gives its folder to the next one.
     pub fn into_folder(mut self) -> tempfile::TempDir {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
     }
 
@@ -235,18 +236,25 @@ impl FluxRecv {
 
     /// Sends SIGTERM; gives the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
-        assert!(status.success());
-        self.child.wait().expect("a status").code()
+        self.process.terminate()
     }
+}
+
+fn spawn(arguments: &[OsString], environment: &[(String, String)], log: &Path) -> Process {
+    let mut command = flux_recv();
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+    Process::spawn(&mut command, log)
 }
 
 impl Drop for FluxRecv {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
         // Incidents 38 and 40: everything that any process of the suite has written.
-        let leak = leaks::find(&self.log(), self.folder.path());
+        let logs = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let logs = logs.filter(|entry| entry.file_name().to_string_lossy().starts_with("log-"));
+        let output: String =
+            logs.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).collect();
+        let leak = leaks::find(&output, self.folder.path());
         assert!(leak.is_none() || std::thread::panicking(), "a leak: {}", leak.unwrap_or_default());
     }
 }

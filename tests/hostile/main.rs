@@ -3,20 +3,18 @@
 
 mod attack;
 mod bodies;
+#[allow(dead_code, reason = "each suite uses a part of it")]
+#[path = "../common/mod.rs"]
+mod common;
 mod connections;
 mod deadlines;
 mod double;
 mod filters;
-#[path = "../common/leaks.rs"]
-mod leaks;
-#[path = "../common/log.rs"]
-mod log;
 mod objects;
 mod payloads;
 mod receivers;
-#[path = "../common/running.rs"]
-#[expect(dead_code, reason = "the other suites use more of it")]
-mod running;
 mod signatures;
 mod texts;
 mod together;
+
+use common::running;

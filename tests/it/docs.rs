@@ -126,6 +126,14 @@ fn every_command_line_that_can_be_run_works() {
             ["cargo", "test"]
             | ["cargo", "test", "--test", "cluster"]
             | ["FLUX_RECV_FAULTS=long", "cargo", "test", "--test", "cluster"]
+            | [
+                "FLUX_RECV_PAYLOADS=payloads",
+                "FLUX_RECV_SEMVER_TABLE=semver.tsv",
+                "cargo",
+                "test",
+                "--",
+                "--ignored",
+            ]
             | ["cargo", "bench"]
             | ["docker", ..]
             | ["ngrok", "http", "8080"] => {}
@@ -183,8 +191,10 @@ fn the_table_of_providers_is_the_table_of_providers() {
         .into_iter()
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone()))
         .collect();
-    let expected: Vec<(String, String)> =
-        PROVIDERS.iter().map(|provider| (provider.name.to_owned(), provider.sends.to_owned())).collect();
+    let expected: Vec<(String, String)> = PROVIDERS
+        .iter()
+        .map(|provider| (provider.name.to_owned(), provider.handled_events.to_owned()))
+        .collect();
     assert_eq!(written, expected);
 }
 

@@ -4,6 +4,7 @@
 mod api_server;
 mod architecture;
 mod commands;
+#[allow(dead_code, reason = "each suite uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
 mod convert;
@@ -22,10 +23,8 @@ mod payloads;
 mod providers;
 mod recipes;
 mod reload;
-#[path = "../common/running.rs"]
-mod running;
 mod shutdown;
 mod sns;
 mod web;
 
-use common::{leaks, log};
+use common::running;

@@ -1,8 +1,8 @@
-//! Captured payloads of the providers, where a workspace keeps them: each gets the right answer, and
+//! Captured payloads of the providers: each gets the right answer, and
 //! its forged, truncated, unsigned and bit-flipped twins get 401 or 400 and request nothing.
 //!
-//! The captures are under several licences, so none is part of the project; the folder is
-//! `../shared/payloads`, or what `FLUX_RECV_PAYLOADS` names.
+//! The captures are under several licences, so none is part of the project: `FLUX_RECV_PAYLOADS` names
+//! their folder, and without it the test is ignored.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -84,12 +84,6 @@ struct Capture {
     name: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-}
-
-fn folder() -> Option<PathBuf> {
-    let named = std::env::var_os("FLUX_RECV_PAYLOADS").map(PathBuf::from);
-    let folder = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/payloads"));
-    folder.is_dir().then_some(folder)
 }
 
 /// Headers as captured, without those that prove something: those are made anew.
@@ -190,11 +184,10 @@ fn line(name: &str, status: u16, answer: &Value) -> String {
 }
 
 #[tokio::test]
+#[ignore = "reads captured payloads, the folder FLUX_RECV_PAYLOADS"]
 async fn captures_get_the_right_answer_and_their_twins_get_none() {
-    let Some(folder) = folder() else {
-        eprintln!("skipped: no captured payloads here");
-        return;
-    };
+    let folder = std::env::var_os("FLUX_RECV_PAYLOADS").expect("FLUX_RECV_PAYLOADS names the captures");
+    let folder = PathBuf::from(folder);
     let folders =
         std::fs::read_dir(&folder).expect("a folder").flatten().filter(|entry| entry.path().is_dir());
     for provider in folders.map(|entry| entry.file_name().to_string_lossy().into_owned()) {

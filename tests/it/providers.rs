@@ -90,7 +90,7 @@ fn every_provider_is_sent_for_and_its_forged_twin_is_refused() {
     let mut config = "fluxRecvVersion: 1\nendpoints:\n".to_owned();
     for provider in &named {
         let auth =
-            if matches!(provider.authentication, Authentication::Chosen) { "auth: bearer, " } else { "" };
+            if matches!(provider.authentication, Authentication::Configured) { "auth: bearer, " } else { "" };
         let name = provider.name;
         config.push_str(&format!(
             "- {{source: {name}, {auth}{LISTED}, match: all, name: {name}, keyPath: {name}.key}}\n"

@@ -1,13 +1,13 @@
-//! Whether an object follows what changed, once its repository is known to be the right one.
+//! Whether an object tracks what changed, once its repository is known to be the right one.
 
-use super::inventory::{Follows, GitReference, Object, OciReference};
+use super::inventory::{GitReference, Object, OciReference, Tracked};
 use super::pattern::{CompileBudget, Pattern, VersionRange};
 use crate::event::image::signed_digest;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange};
 
 pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
-    let reference = match &object.follows {
-        Follows::Git { reference, .. } => reference,
+    let reference = match &object.tracked {
+        Tracked::Git { reference, .. } => reference,
         // The pages of the repository were published; the index has looked at the branch already.
         _ => return true,
     };
@@ -18,10 +18,10 @@ pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
 }
 
 /// The commit ID or digest that the object should show afterwards, in hex: only for objects that
-/// follow one name. What a range picks is Flux's to say.
+/// track one name. What a range picks is Flux's to say.
 pub(super) fn brings<'e>(object: &Object, event: &'e Event) -> Option<&'e str> {
-    match (&object.follows, event) {
-        (Follows::Git { reference, .. }, Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. })) => {
+    match (&object.tracked, event) {
+        (Tracked::Git { reference, .. }, Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. })) => {
             let is_followed_name = |change: &&RefChange| match reference {
                 GitReference::Branch(branch) => change.name.as_branch() == Some(branch),
                 GitReference::Name(name) => change.name == *name,
@@ -31,7 +31,7 @@ pub(super) fn brings<'e>(object: &Object, event: &'e Event) -> Option<&'e str> {
             let change = refs.iter().find(is_followed_name)?;
             change.head.as_deref().filter(|_| !change.deleted)
         }
-        (Follows::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) => {
+        (Tracked::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) => {
             let digest = event.digest.as_deref().filter(|_| has_tag(event, tag) && !event.deleted)?;
             digest.strip_prefix("sha256:")
         }
@@ -62,19 +62,19 @@ fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
 }
 
 pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget) -> bool {
-    match &object.follows {
-        Follows::Image { excluded, .. } => {
+    match &object.tracked {
+        Tracked::Image { excluded, .. } => {
             event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags, budget)
         }
-        Follows::OciArtifact { reference, is_verified, .. } => {
+        Tracked::OciArtifact { reference, is_verified, .. } => {
             follows_artifact(reference, event, budget)
                 || (*is_verified
                     && is_signature_for(event, |digest| match reference {
-                        OciReference::Digest(followed) => followed.strip_prefix("sha256:") == Some(digest),
+                        OciReference::Digest(tracked) => tracked.strip_prefix("sha256:") == Some(digest),
                         _ => object.may_have_digest(digest),
                     }))
         }
-        Follows::Chart { version, is_verified, .. } => {
+        Tracked::Chart { version, is_verified, .. } => {
             (event.media != Media::Image && follows_chart(version.as_ref(), event))
                 // The digest of a chart is in no status.
                 || (*is_verified && is_signature_for(event, |_| true))
@@ -85,8 +85,8 @@ pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget)
 
 /// Whether the tag that the object tracks was pushed, with a digest that the event does not name.
 pub(super) fn moves_tag_without_digest(object: &Object, event: &Event) -> bool {
-    let (Follows::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) =
-        (&object.follows, event)
+    let (Tracked::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) =
+        (&object.tracked, event)
     else {
         return false;
     };
@@ -135,7 +135,7 @@ fn follows_chart(version: Option<&VersionRange>, event: &ImageEvent) -> bool {
 }
 
 pub(super) fn bucket(object: &Object, event: &BucketEvent) -> bool {
-    let Follows::Bucket { provider, endpoint, prefix, .. } = &object.follows else { return false };
+    let Tracked::Bucket { provider, endpoint, prefix, .. } = &object.tracked else { return false };
     let provider = provider.as_deref().unwrap_or("generic");
     let same_service = match event.service {
         BucketService::Aws => provider == "aws" || endpoint.contains("amazonaws.com"),
