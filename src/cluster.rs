@@ -4,7 +4,6 @@ pub mod access;
 pub mod annotate;
 pub mod connection;
 mod gap;
-pub mod inventory;
 mod kind_state;
 mod kind_states;
 pub mod list_scanner;
@@ -12,6 +11,7 @@ pub mod receivers;
 mod resources;
 mod watch;
 mod watch_driver;
+pub mod watches;
 
 /// An API error in a line: what the API server says, or why it was not reached.
 fn describe(err: &kube::Error) -> String {

@@ -12,7 +12,7 @@ use self::byte_count::ByteCount;
 use self::limit::RateLimit;
 use crate::filter::Filter;
 use crate::flux::selection::Selection;
-use crate::provider::{Hints, Provider};
+use crate::provider::{ParseContext, Provider};
 use crate::verify::key::Key;
 use crate::verify::{Authentication, Credentials};
 
@@ -52,8 +52,8 @@ pub struct Endpoint {
     pub origin: EndpointOrigin,
     /// The last segment of its path. A secret.
     digest: String,
-    /// The last segments of other paths at which it is served where nobody else has a better claim: of
-    /// the path in its status, then of the one before its token changed. Secrets.
+    /// Digests of further hook paths, used where no other endpoint ranks higher: the path in the Receiver's
+    /// status, then the path from before the token changed. Secrets.
     more_digests: Vec<String>,
 }
 
@@ -148,7 +148,7 @@ impl Endpoint {
         }
     }
 
-    /// Serves it at the path of a key before as well, with the lowest rank.
+    /// Also serves it at the hook path of its previous key, with the lowest rank.
     pub fn with_former_path(mut self, digest: &str) -> Endpoint {
         if digest != self.digest && !self.more_digests.iter().any(|other| other == digest) {
             self.more_digests.push(digest.to_owned());
@@ -177,17 +177,17 @@ impl Endpoint {
     }
 
     /// Returns what the payloads of its provider may lack.
-    pub fn hints(&self) -> Hints<'_> {
-        Hints { registry_hosts: &self.registry_hosts, git_hosts: &self.git_hosts, resume_at: 0 }
+    pub fn parse_context(&self) -> ParseContext<'_> {
+        ParseContext { registry_hosts: &self.registry_hosts, git_hosts: &self.git_hosts, resume_at: 0 }
     }
 
-    /// Whether a delivery has to prove more than that it knows the path.
+    /// Whether knowing the hook path is not enough.
     pub fn is_authenticated(&self) -> bool {
         !matches!(self.provider.authentication, Authentication::PathOnly) && !self.credentials.unsigned
     }
 
-    /// Whether a delivery has to hold the key or something made with it.
-    pub fn proves_by_key(&self) -> bool {
+    /// Whether a delivery is authenticated by the key, or by something made with it.
+    pub fn is_authenticated_by_key(&self) -> bool {
         self.is_authenticated()
             && !matches!(
                 self.provider.authentication,

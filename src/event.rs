@@ -44,8 +44,8 @@ pub enum Subject {
     /// Helm repositories over HTTP.
     Charts,
     Buckets,
-    /// Whatever the endpoint lists.
-    Listed,
+    /// Everything that the endpoint lists in `resources`.
+    Selection,
 }
 
 /// A change in a Git repository.

@@ -4,7 +4,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::event::{Event, GitChanges, GitEvent, ImageEvent, RefChange};
 use crate::expression::{Budget, Expression};
-use crate::facts::Facts;
+use crate::filter_input::FilterInput;
 
 /// The events that an endpoint accepts; a part that is absent accepts all.
 #[derive(Debug, Default)]
@@ -164,13 +164,13 @@ impl Filter {
 pub fn fulfilling(
     condition: &Expression,
     events: Vec<Event>,
-    facts: &Facts,
+    input: &FilterInput,
     failed: &mut dyn FnMut(String),
 ) -> Result<Vec<Event>, FilteredOut> {
     let summary = events.first().map(Event::summary).unwrap_or_default();
     let budget = Budget::default();
     let mut holds = |event: &Event| {
-        facts.hold(condition, &facts.event_variable(event), None, &budget).unwrap_or_else(|err| {
+        input.hold(condition, &input.event_variable(event), None, &budget).unwrap_or_else(|err| {
             failed(format!("filter: {err}"));
             false
         })

@@ -1,5 +1,5 @@
-//! Tracked pushes until Flux shows them, and requests reconciliation again where Flux looked too early. Best effort: a
-//! restart forgets it.
+//! Checks whether Flux has fetched what was pushed, and requests reconciliation again where Flux looked
+//! too early. Best effort: a restart forgets the checks.
 
 mod inclusions;
 pub mod revision_check;
@@ -19,7 +19,7 @@ use crate::matching::{ExpectedRevision, Inclusion};
 use crate::metrics::{Metrics, RevisionCheckLabel};
 use crate::queue::Queue;
 
-/// The pushes that are followed; clones share it.
+/// The pushes that are checked; clones share it.
 #[derive(Clone)]
 pub struct FollowThrough {
     shared: Arc<SharedFollowThrough>,
@@ -29,12 +29,12 @@ struct SharedFollowThrough {
     queue: Queue,
     history: Arc<History>,
     metrics: Arc<Metrics>,
-    checks: Mutex<HashMap<Target, Followed>>,
+    checks: Mutex<HashMap<Target, PendingCheck>>,
     inclusions: Mutex<Inclusions>,
     changed: Notify,
 }
 
-struct Followed {
+struct PendingCheck {
     check: RevisionCheck,
     delivery: DeliveryId,
 }
@@ -47,7 +47,7 @@ impl FollowThrough {
         }
     }
 
-    /// A delivery has brought something. The latest push of an object is the one that is followed.
+    /// A delivery has brought something. The latest push of an object is the one that is checked.
     pub fn expect(&self, delivery: &DeliveryId, expected: Vec<ExpectedRevision>) {
         if expected.is_empty() {
             return;
@@ -64,7 +64,7 @@ impl FollowThrough {
                 self.end(&mut checks, &target, Verdict::Superseded);
             }
             if let Some(check) = RevisionCheck::new(&revision, &progress, now) {
-                checks.insert(target, Followed { check, delivery: delivery.clone() });
+                checks.insert(target, PendingCheck { check, delivery: delivery.clone() });
             }
         }
         if was_empty && !checks.is_empty() {
@@ -94,7 +94,7 @@ impl FollowThrough {
     pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
         self.observe_included(target, progress, suspended);
         let mut checks = self.checks();
-        let Some(Followed { check, .. }) = checks.get_mut(target) else { return };
+        let Some(PendingCheck { check, .. }) = checks.get_mut(target) else { return };
         let due = check.due();
         match check.observe(progress, suspended, Instant::now()) {
             Some(verdict) => self.end(&mut checks, target, verdict),
@@ -167,7 +167,7 @@ impl FollowThrough {
                         object:% = target, endpoint:% = followed.delivery.endpoint, again = followed.check.repeats();
                         "Flux has not observed the revision yet, requesting reconciliation again"
                     );
-                    self.shared.metrics.followed(RevisionCheckLabel::RequestedAgain, None);
+                    self.shared.metrics.revision_checked(RevisionCheckLabel::RequestedAgain, None);
                     self.shared.queue.request_again(&target);
                 }
                 DueStep::End(verdict) => self.end(&mut checks, &target, verdict),
@@ -177,8 +177,8 @@ impl FollowThrough {
         checks.values().map(|followed| followed.check.due()).min()
     }
 
-    fn end(&self, checks: &mut HashMap<Target, Followed>, target: &Target, verdict: Verdict) {
-        let Some(Followed { check, delivery }) = checks.remove(target) else { return };
+    fn end(&self, checks: &mut HashMap<Target, PendingCheck>, target: &Target, verdict: Verdict) {
+        let Some(PendingCheck { check, delivery }) = checks.remove(target) else { return };
         let again = check.repeats();
         let (result, after) = match verdict {
             Verdict::Seen(after) => (RevisionCheckLabel::Seen, Some(after)),
@@ -197,15 +197,15 @@ impl FollowThrough {
             }
             (_, None) => log::debug!(object:% = target, endpoint:%, result:%; "revision check ended"),
         }
-        self.shared.metrics.followed(result, after);
-        self.shared.history.followed(&delivery, target, result, after);
+        self.shared.metrics.revision_checked(result, after);
+        self.shared.history.revision_checked(&delivery, target, result, after);
     }
 
     fn inclusions(&self) -> MutexGuard<'_, Inclusions> {
         self.shared.inclusions.lock()
     }
 
-    fn checks(&self) -> MutexGuard<'_, HashMap<Target, Followed>> {
+    fn checks(&self) -> MutexGuard<'_, HashMap<Target, PendingCheck>> {
         self.shared.checks.lock()
     }
 }

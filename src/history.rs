@@ -46,11 +46,11 @@ pub struct DeliveryRecord {
     pub status: u16,
     /// How long the answer took.
     pub took: Duration,
-    /// What became of the pushes that are followed.
-    pub followed: Vec<FollowThroughRecord>,
+    /// What became of the pushes whose fetching is checked.
+    pub revision_checks: Vec<FollowThroughRecord>,
 }
 
-/// A push that was followed to its end.
+/// A push whose fetching was checked to its end.
 pub struct FollowThroughRecord {
     target: Target,
     result: RevisionCheckLabel,
@@ -93,8 +93,8 @@ impl History {
         drop(oldest);
     }
 
-    /// A push of a delivery was followed to its end.
-    pub fn followed(
+    /// A push of a delivery was checked to its end.
+    pub fn revision_checked(
         &self,
         id: &DeliveryId,
         target: &Target,
@@ -102,8 +102,8 @@ impl History {
         after: Option<Duration>,
     ) {
         self.change(id, |entry| {
-            if entry.followed.len() < MAX_OBJECTS {
-                entry.followed.push(FollowThroughRecord { target: target.clone(), result, after });
+            if entry.revision_checks.len() < MAX_OBJECTS {
+                entry.revision_checks.push(FollowThroughRecord { target: target.clone(), result, after });
             }
         });
     }
@@ -182,8 +182,8 @@ impl DeliveryRecord {
                 line["matched"]["targets"] = matched.targets().iter().map(ToString::to_string).collect();
             }
         }
-        if !self.followed.is_empty() {
-            line["followThrough"] = self.followed.iter().map(FollowThroughRecord::to_json).collect();
+        if !self.revision_checks.is_empty() {
+            line["followThrough"] = self.revision_checks.iter().map(FollowThroughRecord::to_json).collect();
         }
         line
     }
@@ -217,7 +217,7 @@ mod tests {
                 matched: None,
                 status: 200,
                 took: Duration::ZERO,
-                followed: Vec::new(),
+                revision_checks: Vec::new(),
             });
         }
         assert_eq!(history.to_json()["github"].as_array().map(Vec::len), Some(MAX_DELIVERIES));
@@ -236,7 +236,7 @@ mod tests {
             matched: None,
             status: 202,
             took: Duration::ZERO,
-            followed: Vec::new(),
+            revision_checks: Vec::new(),
         };
         let unmatched =
             || Outcome::Unmatched { event: "a push".into(), reason: "nothing".into(), skipped: Vec::new() };

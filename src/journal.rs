@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 /// The journal; clones share it.
 #[derive(Clone)]
 pub struct Journal {
-    /// `None` for one that keeps nothing.
+    /// `None` for a journal without storage.
     shared: Option<Arc<SharedJournal>>,
 }
 
@@ -79,7 +79,7 @@ fn since_start() -> u64 {
 const UNAWAITED_COMMIT_DELAY: Duration = Duration::from_secs(1);
 
 impl Journal {
-    /// Keeps nothing: what is pending ends with the process.
+    /// A journal without storage: what is pending ends with the process.
     pub fn none() -> Journal {
         Journal { shared: None }
     }
@@ -103,15 +103,15 @@ impl Journal {
             ended: JournalCommit::new(),
             metrics,
         });
-        let keeper =
+        let writer =
             JournalWriter { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
-        let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || keeper.run());
+        let spawned = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
         spawned.map_err(|err| OpenError::Unusable(format!("no thread for the journal: {err}")))?;
         Ok((Journal { shared: Some(shared) }, contents))
     }
 
-    /// Writes changes with the next commit, in the order of the calls. A journal that keeps nothing
-    /// has nothing to wait for.
+    /// Writes changes with the next commit, in the order of the calls. A journal without
+    /// storage has nothing to wait for.
     pub fn write(&self, changes: Vec<JournalChange>) -> Option<JournalCommit> {
         let shared = self.shared.as_ref()?;
         let mut gathering = shared.lock();
@@ -135,7 +135,7 @@ impl Journal {
     }
 
     /// Whether what is accepted outlives the process.
-    pub fn keeps(&self) -> bool {
+    pub fn is_persistent(&self) -> bool {
         self.shared.is_some()
     }
 
@@ -153,11 +153,11 @@ impl Journal {
         let Some(shared) = &self.shared else { return true };
         shared.lock().closing = true;
         shared.wake.notify_one();
-        shared.ended.done().await.is_ok()
+        shared.ended.wait_until_durable().await.is_ok()
     }
 
-    /// Ends when the journal does. One that keeps nothing never ends.
-    pub async fn ended(&self) {
+    /// Ends when the journal does. One without storage never ends.
+    pub async fn wait_until_ended(&self) {
         let Some(shared) = &self.shared else { return std::future::pending().await };
         let _ = shared.ended.ended().await;
     }
@@ -177,7 +177,7 @@ impl JournalCommit {
     ///
     /// # Errors
     /// When nothing was written, or nobody knows for too long: a disk can also hang.
-    pub async fn done(&self) -> Result<(), NotDurable> {
+    pub async fn wait_until_durable(&self) -> Result<(), NotDurable> {
         tokio::time::timeout(COMMIT_TIMEOUT, self.ended()).await.unwrap_or(Err(NotDurable))
     }
 
@@ -218,8 +218,8 @@ impl JournalWriter {
     fn run(self) {
         let _ends = ThreadEndGuard(Arc::clone(&self.shared));
         // Moved in behind it, so that the file is closed before anyone is told of the end.
-        let mut keeper = self;
-        keeper.work();
+        let mut writer = self;
+        writer.work();
     }
 
     fn work(&mut self) {

@@ -13,9 +13,9 @@ pub(crate) mod delivery;
 pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod expression;
-pub(crate) mod facts;
 pub(crate) mod field_error;
 pub(crate) mod filter;
+pub(crate) mod filter_input;
 pub(crate) mod flux;
 pub(crate) mod flux_receiver;
 pub(crate) mod flux_v1;
@@ -52,7 +52,7 @@ pub mod internals {
     pub use crate::event::semver::{Constraint, version_of_tag};
     pub use crate::event::{Event, GitChanges, GitEvent, RefChange, Subject};
     pub use crate::expression::{Budget, Expression, Variable, VariableName, Variables};
-    pub use crate::facts::{Facts, RESOURCE_VARIABLES};
+    pub use crate::filter_input::{FilterInput, RESOURCE_VARIABLES};
     pub use crate::flux::selection::Selection;
     pub use crate::flux::{KINDS, Kind, REQUESTED_AT, Spec, Target, revision_hash};
     pub use crate::journal::Journal;
@@ -61,7 +61,7 @@ pub mod internals {
     pub use crate::matching::{Inventory, KindCoverage, Object};
     pub use crate::metrics::Metrics;
     pub use crate::offline::{DryRun, add_manifests};
-    pub use crate::provider::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
+    pub use crate::provider::{EventHeader, PROVIDERS, ParseContext, Parsed, Provider};
     pub use crate::queue::{Pace, Queue};
     pub use crate::receive::{DeliveryHandler, FluxObjects, Sink};
     pub use crate::service::{Limits, Service};

@@ -20,7 +20,7 @@ pub use inventory::{Inventory, KindCoverage, Object, ObjectId, Unlistable, ignor
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable, VariableName};
-use crate::facts::Facts;
+use crate::filter_input::FilterInput;
 use crate::flux::selection::{Selection, SelectionResult};
 use crate::flux::{Kind, Progress, Target};
 use crate::outcome::SkippedTarget;
@@ -85,7 +85,7 @@ struct TargetMatch<'e> {
 
 /// The objects that events concern, before any filter has looked at them.
 pub struct Candidates<'e> {
-    following: Vec<TargetMatch<'e>>,
+    tracking_objects: Vec<TargetMatch<'e>>,
     /// Objects that reference what the events are about, but track something else of it.
     elsewhere: Vec<Arc<Object>>,
     /// Objects and those that include them, with the event that reaches them.
@@ -94,24 +94,29 @@ pub struct Candidates<'e> {
 }
 
 /// Finds the objects of the selection that these events concern.
-pub fn find(inventory: &Inventory, events: &[Event], selection: &Selection, facts: &Facts) -> MatchResult {
-    candidates(inventory, events, selection).decide(events, selection, facts)
+pub fn find(
+    inventory: &Inventory,
+    events: &[Event],
+    selection: &Selection,
+    input: &FilterInput,
+) -> MatchResult {
+    candidates(inventory, events, selection).decide(events, selection, input)
 }
 
 /// Reads the inventory, under its lock. Filters are slow, so [`Candidates::decide`] evaluates them afterwards,
 /// without it.
 pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Selection) -> Candidates<'e> {
-    let mut following: Vec<TargetMatch<'_>> = Vec::new();
+    let mut tracking_objects: Vec<TargetMatch<'_>> = Vec::new();
     let mut elsewhere: Vec<Arc<Object>> = Vec::new();
-    // All that is listed is requested once, unless filters tell the events apart.
+    // The whole selection is requested once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names(VariableName::Event));
-    let mut has_all_listed = false;
+    let mut has_selection = false;
     let budget = CompileBudget::default();
     for (at, event) in events.iter().enumerate() {
-        if concerns_all_listed(event, selection) && (tells_apart || !has_all_listed) {
-            has_all_listed = true;
-            let listed = listed(inventory, selection);
-            following.extend(listed.map(|object| TargetMatch {
+        if concerns_whole_selection(event, selection) && (tells_apart || !has_selection) {
+            has_selection = true;
+            let selected = selected(inventory, selection);
+            tracking_objects.extend(selected.map(|object| TargetMatch {
                 object: Arc::clone(object),
                 event: at,
                 brings: None,
@@ -130,22 +135,22 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
             match tracks {
                 true => {
                     let brings = tracking::brings(object, event);
-                    following.push(TargetMatch { object: Arc::clone(object), event: at, brings });
+                    tracking_objects.push(TargetMatch { object: Arc::clone(object), event: at, brings });
                 }
                 false => elsewhere.push(Arc::clone(object)),
             }
         });
     }
-    let inclusions = inclusions(inventory, &following, selection);
+    let inclusions = inclusions(inventory, &tracking_objects, selection);
     let is_wanted = |kind| events.iter().any(|event| concerns_kind(event, selection, kind));
     let unlistable = inventory.unlistable().filter(|unlistable| is_wanted(unlistable.kind)).collect();
-    Candidates { following, elsewhere, inclusions, unlistable }
+    Candidates { tracking_objects, elsewhere, inclusions, unlistable }
 }
 
 /// Finds what includes the objects that track the event, in chains too; an inclusion that closes a circle is left out.
 fn inclusions<'e>(
     inventory: &Inventory,
-    following: &[TargetMatch<'e>],
+    tracking_objects: &[TargetMatch<'e>],
     selection: &Selection,
 ) -> Vec<(Arc<Object>, TargetMatch<'e>)> {
     let mut found = Vec::new();
@@ -155,7 +160,8 @@ fn inclusions<'e>(
     let is_source =
         |object: &Arc<Object>| object.target.kind == Kind::GitRepository && object.can_be_requested();
     let mut seen = BTreeSet::new();
-    for TargetMatch { object, event, .. } in following.iter().filter(|following| is_source(&following.object))
+    for TargetMatch { object, event, .. } in
+        tracking_objects.iter().filter(|tracking_objects| is_source(&tracking_objects.object))
     {
         // Depth first: what is on the way to an object is what it may not include again.
         let mut way: Vec<(Arc<Object>, Vec<&Arc<Object>>)> = Vec::new();
@@ -188,8 +194,8 @@ fn inclusions<'e>(
     found
 }
 
-/// Notes the digests that a delivery has named for the tags that objects track: signatures come later
-/// and name nothing else. A push that names no digest leaves nothing known.
+/// Remembers the pushed digest of each tracked tag, because a later push of a signature names only the
+/// digest. A push without a digest clears it.
 pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &MatchResult) {
     for target in matched.targets.iter().filter(|target| target.kind == Kind::OciRepository) {
         let Some(object) = inventory.object(target) else { continue };
@@ -204,16 +210,16 @@ pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &Match
 }
 
 impl Candidates<'_> {
-    /// Leaves those that the filters of the selection let through.
-    pub fn decide(self, events: &[Event], selection: &Selection, facts: &Facts) -> MatchResult {
-        let Candidates { mut following, mut elsewhere, mut inclusions, unlistable } = self;
+    /// Keeps the candidates that pass the filters of the selection.
+    pub fn decide(self, events: &[Event], selection: &Selection, input: &FilterInput) -> MatchResult {
+        let Candidates { mut tracking_objects, mut elsewhere, mut inclusions, unlistable } = self;
         let mut matched = MatchResult { unlistable, ..MatchResult::default() };
         if selection.filters().next().is_some() {
-            let mut filters = Filters::new(events, selection, facts);
-            let candidates = following.len();
-            following.retain(|following| filters.let_through(following));
+            let mut filters = Filters::new(events, selection, input);
+            let candidates = tracking_objects.len();
+            tracking_objects.retain(|object| filters.let_through(object));
             inclusions.retain(|(_, includer)| filters.let_through(includer));
-            matched.kept_out = candidates - following.len();
+            matched.kept_out = candidates - tracking_objects.len();
             (matched.failed, matched.failures) = (filters.failed, filters.failures);
         }
         matched.inclusions = inclusions
@@ -224,8 +230,8 @@ impl Candidates<'_> {
                 includer: includer.object.target.clone(),
             })
             .collect();
-        following.sort_by(|first, later| first.object.target.cmp(&later.object.target));
-        following.dedup_by(|later, first| {
+        tracking_objects.sort_by(|first, later| first.object.target.cmp(&later.object.target));
+        tracking_objects.dedup_by(|later, first| {
             let is_same = later.object.target == first.object.target;
             if is_same {
                 first.brings = later.brings.or(first.brings);
@@ -234,7 +240,7 @@ impl Candidates<'_> {
         });
         elsewhere.sort_unstable_by(|first, later| first.target.cmp(&later.target));
         elsewhere.dedup_by(|later, first| later.target == first.target);
-        for TargetMatch { object, brings, .. } in &following {
+        for TargetMatch { object, brings, .. } in &tracking_objects {
             match object.suspended {
                 false => {
                     matched.targets.push(object.target.clone());
@@ -250,7 +256,7 @@ impl Candidates<'_> {
             }
         }
         let tracks = |object: &&Arc<Object>| {
-            following.binary_search_by(|following| following.object.target.cmp(&object.target)).is_ok()
+            tracking_objects.binary_search_by(|other| other.object.target.cmp(&object.target)).is_ok()
         };
         matched.track_something_else = elsewhere.iter().filter(|object| !tracks(object)).count();
         matched
@@ -261,21 +267,21 @@ impl Candidates<'_> {
 /// its object out and no other.
 struct Filters<'a> {
     selection: &'a Selection,
-    facts: &'a Facts,
+    input: &'a FilterInput,
     events: Vec<Variable>,
-    /// A filter that takes all that it may leaves the others theirs.
+    /// One for each filter: a filter that exhausts its own does not affect the others.
     budgets: Vec<(&'a Expression, Budget)>,
     failed: Option<(Target, String)>,
     failures: usize,
 }
 
 impl<'a> Filters<'a> {
-    fn new(events: &[Event], selection: &'a Selection, facts: &'a Facts) -> Filters<'a> {
+    fn new(events: &[Event], selection: &'a Selection, input: &'a FilterInput) -> Filters<'a> {
         let count = selection.filters().count();
         Filters {
             selection,
-            facts,
-            events: events.iter().map(|event| facts.event_variable(event)).collect(),
+            input,
+            events: events.iter().map(|event| input.event_variable(event)).collect(),
             budgets: selection.filters().map(|filter| (filter, Budget::shared_by(count))).collect(),
             failed: None,
             failures: 0,
@@ -293,7 +299,7 @@ impl<'a> Filters<'a> {
             let Some((_, budget)) = self.budgets.iter().find(|(of, _)| std::ptr::eq(*of, filter)) else {
                 return false;
             };
-            let result = self.facts.hold(filter, &self.events[*event], res.as_ref(), budget);
+            let result = self.input.hold(filter, &self.events[*event], res.as_ref(), budget);
             result.unwrap_or_else(|err| {
                 self.failures += 1;
                 self.failed.get_or_insert_with(|| (object.target.clone(), err.to_string()));
@@ -305,12 +311,12 @@ impl<'a> Filters<'a> {
 
 /// Whether the event concerns all of `resources`. Without `resources` it concerns nothing: an endpoint never
 /// requests everything there is.
-fn concerns_all_listed(event: &Event, selection: &Selection) -> bool {
+fn concerns_whole_selection(event: &Event, selection: &Selection) -> bool {
     !selection.resources.is_empty() && (selection.matches_all || matches!(event, Event::Anything { .. }))
 }
 
-/// The objects that the selection lists, whatever they follow.
-fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Arc<Object>> {
+/// The objects of the selection, whatever they track.
+fn selected<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<Item = &'i Arc<Object>> {
     inventory
         .objects()
         .filter(|object| object.is_reconciled() && selection.admits(&object.target, &object.marks))
@@ -319,7 +325,7 @@ fn listed<'i>(inventory: &'i Inventory, selection: &Selection) -> impl Iterator<
 /// The objects that events about these subjects can concern, but for those that are suspended.
 pub fn all_of(inventory: &Inventory, subjects: &[Subject], selection: &Selection) -> Vec<Target> {
     let mut kinds: Vec<Kind> = subjects.iter().flat_map(|subject| kinds_of(*subject)).copied().collect();
-    if selection.matches_all || subjects.contains(&Subject::Listed) {
+    if selection.matches_all || subjects.contains(&Subject::Selection) {
         kinds.extend(selection.kinds());
     }
     let wanted = inventory.objects().filter(|object| {
@@ -336,7 +342,7 @@ pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) 
     let is_known = |kind| {
         inventory.is_known(kind) && (inventory.has_filter_fields(kind) || !selection.reads_objects_of(kind))
     };
-    events.iter().all(|event| match concerns_all_listed(event, selection) {
+    events.iter().all(|event| match concerns_whole_selection(event, selection) {
         true => selection.kinds().all(is_known),
         false => kinds_named_by(event).iter().copied().all(is_known),
     })
@@ -344,7 +350,7 @@ pub fn can_tell(inventory: &Inventory, events: &[Event], selection: &Selection) 
 
 /// Whether it takes objects of the kind to say which of them the event concerns.
 fn concerns_kind(event: &Event, selection: &Selection, kind: Kind) -> bool {
-    match concerns_all_listed(event, selection) {
+    match concerns_whole_selection(event, selection) {
         true => selection.kinds().any(|listed| listed == kind),
         false => kinds_named_by(event).contains(&kind),
     }
@@ -360,7 +366,7 @@ fn kinds_named_by(event: &Event) -> &'static [Kind] {
         }
         Event::Chart(_) => kinds_of(Subject::Charts),
         Event::Bucket(_) => kinds_of(Subject::Buckets),
-        Event::Anything { .. } => kinds_of(Subject::Listed),
+        Event::Anything { .. } => kinds_of(Subject::Selection),
     }
 }
 
@@ -371,7 +377,7 @@ fn kinds_of(subject: Subject) -> &'static [Kind] {
         Subject::Images => &[Kind::OciRepository, Kind::HelmChart, Kind::ImageRepository],
         Subject::Charts => &[Kind::HelmRepository],
         Subject::Buckets => &[Kind::Bucket],
-        Subject::Listed => &[],
+        Subject::Selection => &[],
     }
 }
 
@@ -384,7 +390,7 @@ impl MatchResult {
 
     fn why_nothing_known(&self, events: &[Event]) -> String {
         if !self.skipped.is_empty() {
-            return "every object that tracks it is suspended".to_owned();
+            return "every object that tracks this change is suspended".to_owned();
         }
         let subject = subject(events);
         if self.kept_out > 0 {
@@ -392,6 +398,9 @@ impl MatchResult {
             return format!("no object passed the filters of `resources` ({objects} this {subject})");
         }
         match self.track_something_else {
+            0 if matches!(events.first(), Some(Event::Anything { .. })) => {
+                "no object is selected by the `resources` of this endpoint".to_owned()
+            }
             0 => format!("no object references this {subject}"),
             others => format!("{} this {subject}; none tracks what changed", counted(others)),
         }

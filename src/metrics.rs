@@ -411,7 +411,7 @@ impl Metrics {
     }
 
     /// A push was followed to its end.
-    pub fn followed(&self, result: RevisionCheckLabel, after: Option<Duration>) {
+    pub fn revision_checked(&self, result: RevisionCheckLabel, after: Option<Duration>) {
         self.follow_through.get_or_create(&RevisionCheckLabels { result }).inc();
         if let Some(after) = after {
             self.follow_through_time.observe(after.as_secs_f64());

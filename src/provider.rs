@@ -84,7 +84,7 @@ pub struct Provider {
     /// The scheme that authenticates its deliveries.
     pub authentication: Authentication,
     /// Reads a verified delivery.
-    pub parse: fn(&Verified<'_>, &Hints<'_>) -> Result<Parsed, Unreadable>,
+    pub parse: fn(&Verified<'_>, &ParseContext<'_>) -> Result<Parsed, Unreadable>,
     /// Writes a delivery as the provider would, for `flux-recv send` and `flux-recv demo`.
     pub compose: fn(&Sample) -> Result<UnsignedDelivery, CannotCompose>,
     /// The header that names the event type, if any does.
@@ -92,7 +92,7 @@ pub struct Provider {
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
     pub event_fields: &'static [&'static str],
     /// What filters read as `req`, as JSON text, where that is not the body itself but something inside it.
-    pub request: Option<fn(&Verified<'_>) -> Option<String>>,
+    pub filter_body: Option<fn(&Verified<'_>) -> Option<String>>,
     /// Whether its pushes list the files that they change.
     pub lists_changed_files: bool,
     /// Whether its CloudEvents may come after a handshake.
@@ -122,7 +122,7 @@ pub struct ProviderSettings {
 
 /// What the endpoint knows and the payload may lack.
 #[derive(Clone, Copy, Default)]
-pub struct Hints<'a> {
+pub struct ParseContext<'a> {
     /// The registry's hosts, as the endpoint lists them.
     pub registry_hosts: &'a [String],
     /// Other hosts of the Git forge, as the endpoint lists them, without ports.
@@ -212,12 +212,12 @@ impl Provider {
         compose: generic::compose,
         event_header: None,
         event_fields: &[],
-        request: None,
+        filter_body: None,
         lists_changed_files: false,
         takes_cloud_events: false,
         needs_registry_host: false,
         may_come_unsigned: false,
-        subjects: &[Subject::Listed],
+        subjects: &[Subject::Selection],
         settings: ProviderSettings { page: "", content_type: None, secret: "", events: "" },
     };
 
@@ -226,8 +226,8 @@ impl Provider {
         PROVIDERS.iter().copied().find(|provider| provider.name == name)
     }
 
-    /// Returns the providers that bring the events of a service that is none itself.
-    pub fn carriers_of(service: &str) -> Option<&'static str> {
+    /// Returns the `source` values for a service that has no provider of its own, such as ECR.
+    pub fn sources_for_service(service: &str) -> Option<&'static str> {
         match service.to_ascii_lowercase().as_str() {
             "ecr" | "codecommit" | "s3" => Some("`EventBridge` or `SNS`"),
             "gcr" | "gar" | "artifactregistry" => Some("`GoogleContainerRegistry`"),
@@ -241,12 +241,12 @@ impl Provider {
     ///
     /// # Errors
     /// When the delivery is not what this provider sends.
-    pub fn read(&self, delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-        let mut parsed = (self.parse)(delivery, hints)?;
+    pub fn read(&self, delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+        let mut parsed = (self.parse)(delivery, context)?;
         if let Parsed::Events(events) | Parsed::Part { events, .. } = &mut parsed {
             for event in events {
                 if let Event::Git(event) = event {
-                    shared::add_git_hosts(&mut event.repository, hints);
+                    shared::add_git_hosts(&mut event.repository, context);
                 }
             }
         }

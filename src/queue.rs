@@ -35,7 +35,7 @@ pub trait Writer: Send + Sync {
 pub enum WriteError {
     /// It may be taken next time.
     #[error("{why}")]
-    Temporary {
+    Transient {
         /// The reason, for the log.
         why: String,
         /// The pause of the API server's `Retry-After`.
@@ -56,7 +56,7 @@ impl WriteError {
     /// The error's name, one of a closed set.
     fn label(&self) -> PatchResultLabel {
         match self {
-            WriteError::Temporary { .. } => PatchResultLabel::Failure,
+            WriteError::Transient { .. } => PatchResultLabel::Failure,
             WriteError::Forbidden(_) => PatchResultLabel::Forbidden,
             WriteError::NotFound => PatchResultLabel::NotFound,
             WriteError::Rejected(_) => PatchResultLabel::Rejected,
@@ -135,9 +135,9 @@ impl PendingCommits {
     ///
     /// # Errors
     /// When the journal cannot be written. The objects may be requested all the same.
-    pub async fn durable(self) -> Result<(), NotDurable> {
+    pub async fn wait_until_durable(self) -> Result<(), NotDurable> {
         for commit in self.commits {
-            commit.done().await?;
+            commit.wait_until_durable().await?;
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Queue {
     /// A queue over what an earlier process has left in the journal.
     pub fn new(pace: Pace, journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Queue {
         let mut slots = Slots::new(pace.min_interval, pace.max_per_kind());
-        let pending = left.pending.iter().map(|(target, generation)| (target.clone(), *generation));
+        let pending = left.pending.iter().map(|(target, round)| (target.clone(), *round));
         let (now, window) = (Instant::now(), pace.window(left.pending.len()));
         slots.restore(pending, now, || now + random_part_of(window));
         metrics.pending(slots.busy());
@@ -169,7 +169,7 @@ impl Queue {
             slots.request(targets.iter().map(spread), now);
         if !write.is_empty() {
             let changes =
-                write.iter().map(|(target, generation)| JournalChange::Pend(target.clone(), *generation));
+                write.iter().map(|(target, round)| JournalChange::AddPending(target.clone(), *round));
             // Within the lock, so that the journal sees the rounds of an object in their order.
             if let Some(commit) = self.shared.journal.write(changes.collect()) {
                 slots.writing(&write, &commit);
@@ -210,7 +210,7 @@ impl Queue {
     }
 
     /// Waits until nothing is pending.
-    pub async fn rest(&self) {
+    pub async fn wait_until_idle(&self) {
         loop {
             let rests = self.shared.rests.notified();
             if self.pending() == 0 {
@@ -221,12 +221,12 @@ impl Queue {
     }
 
     /// Tells the journal which objects the next process need not request.
-    pub fn settle(&self) {
+    pub fn remove_rested_records(&self) {
         let mut slots = self.slots();
         let rested = slots
             .forget_rested()
             .into_iter()
-            .map(|(target, generation)| JournalChange::Settle(target, generation));
+            .map(|(target, round)| JournalChange::RemovePending(target, round));
         self.shared.journal.write_later(rested);
     }
 
@@ -270,8 +270,7 @@ impl Queue {
         let mut slots = self.slots();
         let (due, forget) = slots.take_due(Instant::now(), room);
         // Within the lock, as in `request_spread`.
-        let settled =
-            forget.into_iter().map(|(target, generation)| JournalChange::Settle(target, generation));
+        let settled = forget.into_iter().map(|(target, round)| JournalChange::RemovePending(target, round));
         self.shared.journal.write_later(settled);
         due
     }
@@ -334,7 +333,7 @@ fn random_part_of(window: Duration) -> Duration {
 async fn request(writer: &dyn Writer, target: &Target, limit: Duration) -> Result<(), WriteError> {
     match tokio::time::timeout(limit, writer.request_reconcile(target)).await {
         Ok(result) => result,
-        Err(_) => Err(WriteError::Temporary {
+        Err(_) => Err(WriteError::Transient {
             why: format!("no answer within {} s", limit.as_secs()),
             retry_after: None,
         }),
@@ -343,7 +342,7 @@ async fn request(writer: &dyn Writer, target: &Target, limit: Duration) -> Resul
 
 /// A panic in a writer is a bug, and no reason to lose what was wanted.
 fn panicked() -> WriteError {
-    WriteError::Temporary {
+    WriteError::Transient {
         why: "the request ended in a panic; please report this".to_owned(),
         retry_after: None,
     }
@@ -364,10 +363,10 @@ fn after_failure(
         WriteError::Forbidden(_) | WriteError::Rejected(_) => {
             (PatchFailure::Blocked, MAX_BLOCKED_RETRY_DELAY, Duration::ZERO)
         }
-        WriteError::Temporary { retry_after, .. } => {
-            (PatchFailure::Passing, MAX_RETRY_DELAY, retry_after.unwrap_or_default())
+        WriteError::Transient { retry_after, .. } => {
+            (PatchFailure::Transient, MAX_RETRY_DELAY, retry_after.unwrap_or_default())
         }
-        WriteError::NotFound => (PatchFailure::Passing, MAX_RETRY_DELAY, Duration::ZERO),
+        WriteError::NotFound => (PatchFailure::Transient, MAX_RETRY_DELAY, Duration::ZERO),
     };
     let failures = failures(sort);
     let pause = growing_pause(FIRST_RETRY_DELAY, longest, failures).max(at_least);

@@ -9,7 +9,7 @@ mod filter_thread;
 mod flux_objects;
 mod forward;
 mod gather;
-mod match_queued;
+mod match_backlog;
 mod part_outcomes;
 mod read_part;
 mod summary;
@@ -17,7 +17,7 @@ mod summary;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::evaluation::{Evaluation, FilterTask, Found};
+use self::evaluation::{Evaluation, FilterTask, InventoryMatch};
 use self::filter_thread::{FilterThread, NotEvaluated};
 pub use self::flux_objects::FluxObjects;
 pub use self::forward::Notify;
@@ -28,7 +28,7 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::limit::Charge;
 use crate::event::Event;
 use crate::expression::Expression;
-use crate::facts::Facts;
+use crate::filter_input::FilterInput;
 use crate::flux::Target;
 use crate::flux::selection::Selection;
 use crate::history::DeliveryId;
@@ -49,7 +49,7 @@ pub struct DeliveryHandler {
 pub enum Sink {
     /// The Flux objects that they concern.
     Flux(FluxObjects),
-    /// fluxd, the daemon of Flux v1.
+    /// Flux v1.
     FluxV1(Box<dyn Notify>),
 }
 
@@ -70,8 +70,8 @@ enum Matches {
     Incomplete(FilterTask, Vec<Target>),
 }
 
-/// The time after which to send again what could not be taken.
-const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The `Retry-After` of a 503.
+const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl DeliveryHandler {
     pub fn new(verify_context: VerifyContext, sink: Sink, metrics: Arc<Metrics>) -> DeliveryHandler {
@@ -95,12 +95,12 @@ impl DeliveryHandler {
                 PartContent::Confirm(url) => self.confirm(&url).await,
                 PartContent::Events(events) => {
                     outcomes.name(&events, part.resume_at);
-                    match self.find(endpoint, events, gather::facts(endpoint, &verified)).await {
+                    match self.find(endpoint, events, gather::filter_input(endpoint, &verified)).await {
                         Matches::None(outcome) => outcome,
                         Matches::Complete(events, matched) => {
                             self.request(id, &events, matched, &mut charge).await
                         }
-                        Matches::Incomplete(task, targets) => self.wait(endpoint, id, task, &targets).await,
+                        Matches::Incomplete(task, targets) => self.defer(endpoint, id, task, &targets).await,
                     }
                 }
             };
@@ -109,7 +109,7 @@ impl DeliveryHandler {
         Receipt { outcome: outcomes.into_outcome(), key: verified.key }
     }
 
-    /// Requests the URL with which the provider wants its subscription confirmed. It holds a token, so it
+    /// Fetches the URL with which the provider wants its subscription confirmed. It holds a token, so it
     /// is not logged.
     async fn confirm(&self, url: &str) -> Outcome {
         match self.verify_context.fetch.get(url).await {
@@ -122,7 +122,7 @@ impl DeliveryHandler {
     }
 
     /// Finds the objects that the events concern. Filters are evaluated on a thread of their own.
-    async fn find(&self, endpoint: &Endpoint, events: Vec<Event>, facts: Facts) -> Matches {
+    async fn find(&self, endpoint: &Endpoint, events: Vec<Event>, input: FilterInput) -> Matches {
         let inventory = match &self.sink {
             Sink::Flux(objects) => Some(&objects.inventory),
             Sink::FluxV1(_) => None,
@@ -130,22 +130,22 @@ impl DeliveryHandler {
         let condition = endpoint.filter.condition.as_ref();
         if !has_filters(condition, &endpoint.selection) {
             let found = match inventory {
-                Some(inventory) => evaluation::find(inventory, &events, &endpoint.selection, &facts),
-                None => Found::everything(),
+                Some(inventory) => evaluation::find(inventory, &events, &endpoint.selection, &input),
+                None => InventoryMatch::everything(),
             };
-            return matches(endpoint, events, facts, found);
+            return matches(endpoint, events, input, found);
         }
         let task = FilterTask {
             events,
-            facts,
+            input,
             condition: condition.cloned(),
             selection: endpoint.selection.clone(),
             inventory: inventory.map(Arc::clone),
         };
-        let Evaluation { events, facts, result, failure } =
+        let Evaluation { events, input, result, failure } =
             match self.filters.run(&endpoint.name, task, FilterTask::evaluate).await {
                 Ok(evaluation) => evaluation,
-                Err(NotEvaluated::NoBudget(task)) => return Matches::Incomplete(task, Vec::new()),
+                Err(NotEvaluated::NoCapacity(task)) => return Matches::Incomplete(task, Vec::new()),
                 Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
                     return Matches::None(unavailable("the filters cannot be evaluated"));
                 }
@@ -154,7 +154,7 @@ impl DeliveryHandler {
             self.filter_failed(&endpoint.name, &why);
         }
         match result {
-            Ok(found) => matches(endpoint, events, facts, found),
+            Ok(found) => matches(endpoint, events, input, found),
             Err(none_left) => Matches::None(Outcome::ignored(none_left.to_string())),
         }
     }
@@ -173,8 +173,8 @@ impl DeliveryHandler {
         }
     }
 
-    /// Keeps a delivery that cannot be matched to its end yet.
-    async fn wait(
+    /// Puts a delivery that cannot be matched completely yet into the backlog.
+    async fn defer(
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
@@ -182,8 +182,10 @@ impl DeliveryHandler {
         known: &[Target],
     ) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => objects.wait(endpoint, id, task, known).await,
-            Sink::FluxV1(_) => unavailable("the filters of the endpoint have used up their CPU time"),
+            Sink::Flux(objects) => objects.defer(endpoint, id, task, known).await,
+            Sink::FluxV1(_) => unavailable(
+                "the filters cannot be evaluated now: no CPU time is left or too many deliveries wait",
+            ),
         }
     }
 
@@ -211,25 +213,25 @@ fn has_filters(condition: Option<&Expression>, selection: &Selection) -> bool {
     condition.is_some() || selection.filters().next().is_some()
 }
 
-fn matches(endpoint: &Endpoint, events: Vec<Event>, facts: Facts, found: Found) -> Matches {
+fn matches(endpoint: &Endpoint, events: Vec<Event>, input: FilterInput, found: InventoryMatch) -> Matches {
     if found.is_complete {
         return Matches::Complete(events, found.matched);
     }
     // The endpoint's own filter has let these events through.
     let selection = endpoint.selection.clone();
-    let task = FilterTask { events, facts, condition: None, selection, inventory: None };
+    let task = FilterTask { events, input, condition: None, selection, inventory: None };
     Matches::Incomplete(task, found.matched.targets)
 }
 
 fn unavailable(why: &str) -> Outcome {
-    Outcome::Unavailable { why: why.into(), retry_after: OVERLOAD_RETRY_AFTER, is_verified: true }
+    Outcome::Unavailable { why: why.into(), retry_after: UNAVAILABLE_RETRY_AFTER, is_verified: true }
 }
 
 fn refused(refusal: Refusal) -> Outcome {
     match refusal {
         Refusal::Unauthenticated(why) => Outcome::Refused { why: why.into() },
         Refusal::CannotCheck(why) => {
-            Outcome::Unavailable { why: why.into(), retry_after: OVERLOAD_RETRY_AFTER, is_verified: false }
+            Outcome::Unavailable { why: why.into(), retry_after: UNAVAILABLE_RETRY_AFTER, is_verified: false }
         }
     }
 }

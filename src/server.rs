@@ -92,7 +92,7 @@ async fn respond(
         && path.starts_with(HOOK_PREFIX)
     {
         // Just after the start it may be one that is not known yet.
-        if !service.registry.all_known(RECEIVERS_TIMEOUT).await {
+        if !service.registry.wait_until_known(RECEIVERS_TIMEOUT).await {
             return answer(&not_known_yet());
         }
         serving = service.registry.get();
@@ -129,7 +129,7 @@ async fn respond(
         matched: None,
         status: response.status().as_u16(),
         took: received.elapsed(),
-        followed: Vec::new(),
+        revision_checks: Vec::new(),
     };
     record(service, endpoint, entry, log_throttle);
     response

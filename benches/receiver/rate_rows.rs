@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flux_recv::internals::Facts;
+use flux_recv::internals::FilterInput;
 use flux_recv::internals::GitRef;
 use flux_recv::internals::RepositoryUrl;
 use flux_recv::internals::Selection;
@@ -174,11 +174,11 @@ fn event(repository: usize) -> Event {
 pub fn matching() -> Vec<Row> {
     let (few, many) = (inventory(1000), inventory(100_000));
     let events: Arc<Vec<Event>> = Arc::new((0..1000).map(event).collect());
-    let facts = Facts::default();
+    let input = FilterInput::default();
     let time = |inventory: &Inventory| {
         let started = Instant::now();
         for event in events.iter().cycle().take(100_000) {
-            let found = matching::find(inventory, std::slice::from_ref(event), &Selection::default(), &facts);
+            let found = matching::find(inventory, std::slice::from_ref(event), &Selection::default(), &input);
             assert_eq!(found.targets.len(), 1);
         }
         started.elapsed().as_secs_f64() / 100_000.0

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use flux_recv::internals::Delivery;
 use flux_recv::internals::Event;
-use flux_recv::internals::{EventHeader, Hints, PROVIDERS, Parsed, Provider};
+use flux_recv::internals::{EventHeader, ParseContext, PROVIDERS, Parsed, Provider};
 use flux_recv::internals::Key;
 use flux_recv::internals::{Credentials, Authentication, VerifyContext, verify};
 use libfuzzer_sys::fuzz_target;
@@ -38,8 +38,8 @@ fuzz_target!(|input: &[u8]| {
     let Ok(verified) = verified else { panic!("the path is proof enough here") };
     let hosts = ["registry.example.com:5000".to_owned()];
     let git_hosts = ["git.example.com".to_owned()];
-    for hints in [Hints::default(), Hints { registry_hosts: &hosts, git_hosts: &git_hosts, resume_at: body.len() / 2 }] {
-        if let Ok(Parsed::Events(events)) = provider.read(&verified, &hints) {
+    for context in [ParseContext::default(), ParseContext { registry_hosts: &hosts, git_hosts: &git_hosts, resume_at: body.len() / 2 }] {
+        if let Ok(Parsed::Events(events)) = provider.read(&verified, &context) {
             let text = serde_json::to_vec(&events).expect("events can be written");
             let read: Vec<Event> = serde_json::from_slice(&text).expect("and read again");
             let text = serde_json::to_vec(&read).expect("and written again");

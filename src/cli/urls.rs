@@ -37,7 +37,7 @@ fn describe(endpoint: &Endpoint, base: &str) -> String {
         lines.push(format!("  Content type: {content_type}"));
     }
     let credentials = &endpoint.credentials;
-    match credentials.own_key().filter(|_| endpoint.proves_by_key()) {
+    match credentials.own_key().filter(|_| endpoint.is_authenticated_by_key()) {
         Some(key) => {
             let newline = if key.ends_in_newline() { ", without its line break" } else { "" };
             lines.push(format!("  Secret:       the content of {}{newline}", endpoint.key_file.display()));

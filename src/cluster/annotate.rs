@@ -54,7 +54,7 @@ impl Annotator {
         Err(match refusal.code {
             401 => {
                 self.connection.reload_credentials().await;
-                WriteError::Temporary { why, retry_after: None }
+                WriteError::Transient { why, retry_after: None }
             }
             403 => WriteError::Forbidden(why),
             404 => {
@@ -66,11 +66,11 @@ impl Annotator {
                 if refusal.names_the_object { WriteError::NotFound } else { self.not_served(target, &why) }
             }
             422 => WriteError::Rejected(why),
-            _ => WriteError::Temporary { why, retry_after: refusal.retry_after },
+            _ => WriteError::Transient { why, retry_after: refusal.retry_after },
         })
     }
 
-    /// A slip of the API server, unless the watches have found the kind gone for long.
+    /// A transient answer of the API server, unless the watches have found the kind gone for long.
     fn not_served(&self, target: &Target, why: &str) -> WriteError {
         match self.states.is_kind_gone(target) {
             true => WriteError::NotFound,
@@ -80,7 +80,7 @@ impl Annotator {
 }
 
 fn temporary(why: &str) -> WriteError {
-    WriteError::Temporary { why: why.to_owned(), retry_after: None }
+    WriteError::Transient { why: why.to_owned(), retry_after: None }
 }
 
 fn unanswered(err: kube::Error) -> WriteError {

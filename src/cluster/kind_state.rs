@@ -25,7 +25,7 @@ enum Listing {
     /// The inventory holds all objects.
     Listed,
     /// A list of a kind that was absent or forbidden is being read. Deliveries wait for its end.
-    Stale,
+    Relisting,
     /// Objects cannot be listed there, in words. Deliveries do not wait for a right that may never come.
     Forbidden(String),
     /// The API server does not serve the kind.
@@ -42,9 +42,9 @@ pub(super) enum KindChange {
     ListBegan { namespace: Option<String> },
     /// The list is complete; `has_filter_fields` if its objects hold what filters read.
     ListEnded { namespace: Option<String>, has_filter_fields: bool },
-    /// The right to list is missing, for longer than a slip of the API server lasts.
+    /// The right to list is missing, for longer than a transient refusal lasts.
     Forbidden { place: String },
-    /// The API server does not serve the kind, for longer than a slip lasts.
+    /// The API server does not serve the kind, for longer than a transient refusal lasts.
     Absent { is_confirmed: bool },
     /// The API server answers with errors for longer than others should wait.
     Broken,
@@ -58,7 +58,7 @@ impl KindState {
             KindChange::ListBegan { namespace } => {
                 let is_unseen = !self.was_listed_in(namespace.as_deref());
                 if is_unseen && matches!(self.listing, Listing::Forbidden(_) | Listing::Absent { .. }) {
-                    self.listing = Listing::Stale;
+                    self.listing = Listing::Relisting;
                 }
             }
             KindChange::ListEnded { namespace: None, has_filter_fields } => {
@@ -182,7 +182,7 @@ mod tests {
             ("forbidden", vec![forbidden()], [true, true, false, true, false]),
             ("a right that came late", vec![forbidden(), BEGAN], [false, true, true, false, false]),
             ("a right that went", vec![BEGAN, ENDED, forbidden()], [true, true, false, true, true]),
-            ("absent, perhaps a slip", vec![BEGAN, ENDED, ABSENT], [true, true, false, true, true]),
+            ("absent, perhaps transient", vec![BEGAN, ENDED, ABSENT], [true, true, false, true, true]),
             ("gone", vec![BEGAN, ENDED, ABSENT, GONE], [true, true, false, true, true]),
             ("back again", vec![BEGAN, ENDED, GONE, BEGAN], [false, true, true, false, false]),
             ("the own namespace", vec![own(false), own(true)], [true, true, false, true, false]),

@@ -256,7 +256,7 @@ pub(super) struct Watch<T> {
     /// The list may come as a stream.
     connection: Option<ApiConnection>,
     state: StreamState,
-    /// The watch stands since the end of its list, and nobody was told.
+    /// The streamed list has ended and `Opened` was not returned yet.
     is_newly_open: bool,
     short_watches: u32,
     /// Since when nobody watches: since the list began, or since the last watch may have ended.
@@ -415,7 +415,7 @@ impl<T: Watchable> Watch<T> {
                         let version = std::mem::take(version);
                         let metadata = match page.end() {
                             Ok(metadata) => metadata,
-                            Err(interruption) => return Err(self.begin_anew(interruption)),
+                            Err(failure) => return Err(self.begin_anew(failure)),
                         };
                         let version = if version.is_empty() { metadata.resource_version } else { version };
                         if metadata.r#continue.is_empty() {
@@ -424,7 +424,7 @@ impl<T: Watchable> Watch<T> {
                         }
                         self.list(&metadata.r#continue, version).await?;
                     }
-                    Err(interruption) => return Err(self.begin_anew(interruption)),
+                    Err(failure) => return Err(self.begin_anew(failure)),
                 },
                 StreamState::Current { version } => {
                     let version = version.clone();
@@ -460,12 +460,12 @@ impl<T: Watchable> Watch<T> {
 
     /// Begins the list anew after it has failed. If it was a stream it is read in pages from now on, which
     /// may arrive where a stream does not, as through a proxy that cuts long answers.
-    fn begin_anew(&mut self, interruption: WatchFailure) -> WatchFailure {
+    fn begin_anew(&mut self, failure: WatchFailure) -> WatchFailure {
         if matches!(self.state, StreamState::Streaming { .. }) {
             self.connection = None;
         }
         self.state = StreamState::Outdated;
-        interruption
+        failure
     }
 
     async fn begin_list(&mut self) -> Result<(), WatchFailure> {
@@ -529,12 +529,12 @@ impl<T: Watchable> Watch<T> {
                 self.state = StreamState::Watching { version, events, since };
                 Ok(())
             }
-            Err(interruption) => {
+            Err(failure) => {
                 self.short_watches = self.short_watches.saturating_add(1);
-                if interruption.code == Some(GONE_STATUS) {
+                if failure.code == Some(GONE_STATUS) {
                     self.state = StreamState::Outdated;
                 }
-                Err(interruption)
+                Err(failure)
             }
         }
     }
@@ -662,7 +662,7 @@ impl WatchLines {
     }
 }
 
-/// Sends a request; an answer other than success is an interruption.
+/// Sends a request; an answer other than success is an failure.
 async fn send(client: &Client, request: http::Request<Body>) -> Result<Chunks, WatchFailure> {
     let response = client.send(request).await?;
     let status = response.status();
@@ -693,7 +693,7 @@ impl WatchFailure {
         WatchFailure { code: Some(404), ..WatchFailure::because("the API server knows no such kind") }
     }
 
-    /// Whether the log should have it at once: missing rights and kinds are told when they are no slips.
+    /// Whether the log should have it at once: missing rights and kinds are logged once they are not transient.
     pub(super) fn is_unexpected(&self) -> bool {
         !matches!(self.code, Some(403 | 404))
     }

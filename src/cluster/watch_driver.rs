@@ -1,7 +1,7 @@
 //! Follows one watch through failures.
 //!
 //! The one place that decides how long to wait, what to read again, and when a failure is more than a
-//! slip: for kinds, Receivers and Secrets alike.
+//! transient refusal: for kinds, Receivers and Secrets alike.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// "Forbidden" and "no such kind" may be slips of an API server that has just started and knows no roles
+/// "Forbidden" and "no such kind" may be transient answers of an API server that has just started and knows no roles
 /// yet, so often; the pauses after them double.
 const MAX_TRANSIENT_REFUSALS: u32 = 3;
 const FIRST_REFUSAL_DELAY: Duration = Duration::from_secs(2);
@@ -100,7 +100,7 @@ impl<T: Watchable> WatchDriver<T> {
     }
 
     /// Takes the first "forbidden" as final: another watch has confirmed it.
-    pub(super) fn without_slips(mut self) -> WatchDriver<T> {
+    pub(super) fn with_final_refusals(mut self) -> WatchDriver<T> {
         self.retry.forbidden = MAX_TRANSIENT_REFUSALS;
         self
     }

@@ -85,7 +85,7 @@ impl EndpointEntry {
         let git_hosts = read_git_hosts(&mut entry, provider, &git_hosts);
         if let Some(provider) = provider {
             filter::check(&mut entry, provider, &filter);
-            let names_listed = provider.subjects.contains(&Subject::Listed);
+            let names_listed = provider.subjects.contains(&Subject::Selection);
             if let Some(kind) = selection.named_kinds().next()
                 && !selection.matches_all
                 && !names_listed
@@ -228,8 +228,8 @@ fn find_provider(entry: &mut Section<'_>, source: &str) -> Option<&'static Provi
     let found = Provider::named(source);
     if found.is_none() {
         let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
-        let fix = match Provider::carriers_of(source) {
-            Some(carriers) => format!("its events come through {carriers}"),
+        let fix = match Provider::sources_for_service(source) {
+            Some(sources) => format!("its events come through {sources}"),
             None => suggestion::fix(source, &known),
         };
         entry.mistake("source", &format!("`{source}` is unknown; {fix}"));

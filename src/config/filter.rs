@@ -3,8 +3,8 @@
 use super::expression;
 use super::section::Section;
 use crate::event::Subject;
-use crate::facts;
 use crate::filter::{BadGlob, Filter, Globs};
+use crate::filter_input;
 use crate::provider::Provider;
 
 /// Reads the fields that limit the events of an endpoint.
@@ -14,7 +14,7 @@ pub(super) fn read(entry: &mut Section<'_>) -> Filter {
         refs: globs(entry, "refs", Globs::from_paths),
         images: globs(entry, "images", Globs::from_paths),
         paths: globs(entry, "paths", Globs::from_paths),
-        condition: expression::read(entry, "filter", facts::DELIVERY_VARIABLES),
+        condition: expression::read(entry, "filter", filter_input::DELIVERY_VARIABLES),
     }
 }
 

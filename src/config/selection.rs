@@ -6,7 +6,7 @@ use serde_yaml::Value;
 
 use super::section::Section;
 use super::{expression, suggestion};
-use crate::facts;
+use crate::filter_input;
 use crate::flux::selection::{ResourceSelector, Selection};
 use crate::flux::{KINDS, Kind};
 
@@ -35,7 +35,7 @@ fn resource(entry: &mut Section<'_>, number: usize, value: Value) -> Option<Reso
     let name = fields.text("name").filter(|name| name != "*");
     let namespace = fields.text("namespace");
     let labels = labels(&mut fields);
-    let filter = expression::read(&mut fields, "filter", facts::RESOURCE_VARIABLES);
+    let filter = expression::read(&mut fields, "filter", filter_input::RESOURCE_VARIABLES);
     fields.finish();
     let kind = kind.and_then(|kind| find_kind(&mut fields, &kind));
     if let (Some(kind), Some(version)) = (kind, api_version)

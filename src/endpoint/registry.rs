@@ -172,7 +172,7 @@ impl EndpointRegistry {
     }
 
     /// Waits until all endpoints are known, but no longer than this; says whether they are.
-    pub async fn all_known(&self, limit: Duration) -> bool {
+    pub async fn wait_until_known(&self, limit: Duration) -> bool {
         let mut known = self.receivers_known.subscribe();
         tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
     }

@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Rows of (range, version, `true` | `false` | `CERR`), as the Go library answers. They are facts about
+    /// Rows of (range, version, `true` | `false` | `CERR`), as the Go library answers. They are input about
     /// that library; the tests above restate the rules.
     #[test]
     #[ignore = "reads a table of answers of the Go library, the file FLUX_RECV_SEMVER_TABLE"]

@@ -2,8 +2,8 @@
 
 use super::{FluxReceiver, ResourceReference};
 use crate::expression::Expression;
-use crate::facts;
 use crate::field_error::FieldError;
+use crate::filter_input;
 use crate::flux::Kind;
 use crate::flux::selection;
 
@@ -92,7 +92,7 @@ fn both(of_all: Option<&Expression>, of_one: &str, field: &str) -> Result<Option
 }
 
 fn condition(text: &str, field: &str) -> Result<Option<Expression>, FieldError> {
-    let read = |text| Expression::condition(text, facts::RESOURCE_VARIABLES);
+    let read = |text| Expression::condition(text, filter_input::RESOURCE_VARIABLES);
     let text = Some(text.trim()).filter(|text| !text.is_empty());
     text.map(read).transpose().map_err(|err| FieldError::new(field, err))
 }

@@ -33,7 +33,7 @@ pub enum Verdict {
     GivenUp,
     /// The object was suspended or is gone.
     Dropped,
-    /// A later push is followed in its place.
+    /// A later push is checked in its place.
     Superseded,
 }
 
@@ -46,7 +46,7 @@ pub enum DueStep {
     End(Verdict),
 }
 
-/// How long a push is followed.
+/// How long a push is checked.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The first pause before another request; it doubles with every further one.

@@ -9,7 +9,7 @@ use crate::flux::Target;
 pub struct Contents {
     /// The objects that wait for a patch, each with the round that waits.
     pub pending: BTreeMap<Target, u64>,
-    /// Deliveries that wait for the first look at the cluster, as the receiver wrote them.
+    /// Deliveries that wait for the first look at the cluster, as JSON, written by the backlog.
     pub deliveries: BTreeMap<u64, Vec<u8>>,
     /// When the process was last there to accept deliveries, in seconds since 1970.
     pub last_alive: Option<u64>,
@@ -25,27 +25,26 @@ pub enum JournalOrigin {
     #[default]
     New,
     /// An earlier process has left them.
-    Kept,
+    Restored,
     /// What an earlier process has left cannot be read.
     Corrupt,
-    /// An earlier process has left them, and nobody was there for long since; or that was so, and the one
-    /// that came then has not caught up.
-    KeptAfterAbsence,
+    /// An earlier process left them, flux-recv was then down for long, and no process has caught up since.
+    RestoredAfterDowntime,
 }
 
 /// A change of what the journal holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalChange {
     /// The object waits for a patch in this round.
-    Pend(Target, u64),
+    AddPending(Target, u64),
     /// The object waits no more, unless in a later round than this one.
-    Settle(Target, u64),
+    RemovePending(Target, u64),
     /// A delivery that waits to be matched.
-    Keep(u64, Vec<u8>),
+    AddDelivery(u64, Vec<u8>),
     /// A delivery waits no more.
-    Drop(u64),
+    RemoveDelivery(u64),
     /// Nobody was there for long before this start: what was refused meanwhile has to be caught up with.
-    WasAbsent,
+    DowntimeDetected,
     /// What an earlier journal may have held, or what was refused in an absence, was requested, or nobody
     /// wants that.
     CaughtUp,
@@ -58,11 +57,11 @@ impl JournalChange {
     /// waits for it, and it stays true.
     pub fn outlives_failure(&self) -> bool {
         match self {
-            JournalChange::Settle(..)
-            | JournalChange::Drop(_)
+            JournalChange::RemovePending(..)
+            | JournalChange::RemoveDelivery(_)
             | JournalChange::CaughtUp
-            | JournalChange::WasAbsent => true,
-            JournalChange::Pend(..) | JournalChange::Keep(..) | JournalChange::Alive(_) => false,
+            | JournalChange::DowntimeDetected => true,
+            JournalChange::AddPending(..) | JournalChange::AddDelivery(..) | JournalChange::Alive(_) => false,
         }
     }
 }
@@ -70,16 +69,16 @@ impl JournalChange {
 impl Contents {
     pub fn apply(&mut self, change: JournalChange) {
         match change {
-            JournalChange::Pend(target, generation) => drop(self.pending.insert(target, generation)),
-            JournalChange::Settle(target, generation) => {
-                if self.pending.get(&target).is_some_and(|held| *held <= generation) {
+            JournalChange::AddPending(target, round) => drop(self.pending.insert(target, round)),
+            JournalChange::RemovePending(target, round) => {
+                if self.pending.get(&target).is_some_and(|held| *held <= round) {
                     self.pending.remove(&target);
                 }
             }
-            JournalChange::Keep(number, bytes) => drop(self.deliveries.insert(number, bytes)),
-            JournalChange::Drop(number) => drop(self.deliveries.remove(&number)),
-            JournalChange::CaughtUp => self.origin = JournalOrigin::Kept,
-            JournalChange::WasAbsent => self.origin = JournalOrigin::KeptAfterAbsence,
+            JournalChange::AddDelivery(number, bytes) => drop(self.deliveries.insert(number, bytes)),
+            JournalChange::RemoveDelivery(number) => drop(self.deliveries.remove(&number)),
+            JournalChange::CaughtUp => self.origin = JournalOrigin::Restored,
+            JournalChange::DowntimeDetected => self.origin = JournalOrigin::RestoredAfterDowntime,
             JournalChange::Alive(time) => self.last_alive = Some(time),
         }
     }
@@ -87,25 +86,25 @@ impl Contents {
     /// The changes that make these contents those.
     pub(super) fn changes_to(&self, wanted: &Contents) -> Vec<JournalChange> {
         let mut changes = Vec::new();
-        for (target, generation) in &self.pending {
+        for (target, round) in &self.pending {
             if !wanted.pending.contains_key(target) {
-                changes.push(JournalChange::Settle(target.clone(), *generation));
+                changes.push(JournalChange::RemovePending(target.clone(), *round));
             }
         }
-        for (target, generation) in &wanted.pending {
-            if self.pending.get(target) != Some(generation) {
-                changes.push(JournalChange::Pend(target.clone(), *generation));
+        for (target, round) in &wanted.pending {
+            if self.pending.get(target) != Some(round) {
+                changes.push(JournalChange::AddPending(target.clone(), *round));
             }
         }
         let surplus = self.deliveries.keys().filter(|number| !wanted.deliveries.contains_key(number));
-        changes.extend(surplus.map(|number| JournalChange::Drop(*number)));
+        changes.extend(surplus.map(|number| JournalChange::RemoveDelivery(*number)));
         let missing = wanted.deliveries.iter().filter(|(number, _)| !self.deliveries.contains_key(number));
-        changes.extend(missing.map(|(number, bytes)| JournalChange::Keep(*number, bytes.clone())));
-        if wanted.origin == JournalOrigin::Kept && self.origin != JournalOrigin::Kept {
+        changes.extend(missing.map(|(number, bytes)| JournalChange::AddDelivery(*number, bytes.clone())));
+        if wanted.origin == JournalOrigin::Restored && self.origin != JournalOrigin::Restored {
             changes.push(JournalChange::CaughtUp);
         }
-        if wanted.origin == JournalOrigin::KeptAfterAbsence && self.origin == JournalOrigin::Kept {
-            changes.push(JournalChange::WasAbsent);
+        if wanted.origin == JournalOrigin::RestoredAfterDowntime && self.origin == JournalOrigin::Restored {
+            changes.push(JournalChange::DowntimeDetected);
         }
         if wanted.last_alive != self.last_alive {
             changes.extend(wanted.last_alive.map(JournalChange::Alive));

@@ -89,7 +89,7 @@ const LAST_ALIVE_KEY: &str = "last";
 const MISSED_KEY: &str = "missed";
 const MISSED_NEW: u64 = 1;
 const MISSED_CORRUPT: u64 = 2;
-const MISSED_ABSENT: u64 = 3;
+const MISSED_DOWNTIME: u64 = 3;
 
 /// What is pending is small and mostly written; redb's default would be a GiB.
 const CACHE_BYTES: usize = 1 << 20;
@@ -260,9 +260,9 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
     }
     let missed = meta.get(MISSED_KEY).map_err(|err| corrupt(&err))?.map(|missed| missed.value());
     let origin = match missed {
-        None => JournalOrigin::Kept,
+        None => JournalOrigin::Restored,
         Some(MISSED_NEW) => JournalOrigin::New,
-        Some(MISSED_ABSENT) => JournalOrigin::KeptAfterAbsence,
+        Some(MISSED_DOWNTIME) => JournalOrigin::RestoredAfterDowntime,
         Some(_) => JournalOrigin::Corrupt,
     };
     let last_alive = match transaction.open_table(ALIVE_TABLE) {
@@ -276,8 +276,8 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
     for entry in pending.iter().map_err(|err| corrupt(&err))? {
         let (key, value) = entry.map_err(|err| corrupt(&err))?;
         let (key, value) = (key.value(), value.value());
-        let generation = unsealed(key.as_bytes(), value).and_then(|bytes| bytes.try_into().ok());
-        let Some(generation) = generation else {
+        let round = unsealed(key.as_bytes(), value).and_then(|bytes| bytes.try_into().ok());
+        let Some(round) = round else {
             return Err(corrupt(&"a record of a pending object cannot be read"));
         };
         // A newer version may have written it, and may come back.
@@ -285,7 +285,7 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
             unknown += 1;
             continue;
         };
-        contents.pending.insert(target, u64::from_le_bytes(generation));
+        contents.pending.insert(target, u64::from_le_bytes(round));
     }
     if unknown > 0 {
         log::warn!(records = unknown; "journal has records of kinds that this version does not know; keeping them");
@@ -340,27 +340,27 @@ impl RedbStore {
             let mut deliveries = transaction.open_table(DELIVERIES_TABLE)?;
             for change in changes {
                 match change {
-                    JournalChange::Pend(target, generation) => {
+                    JournalChange::AddPending(target, round) => {
                         let key = target.to_string();
-                        let value = sealed(key.as_bytes(), &generation.to_le_bytes());
+                        let value = sealed(key.as_bytes(), &round.to_le_bytes());
                         pending.insert(key.as_str(), value.as_slice())?;
                     }
-                    JournalChange::Settle(target, generation) => {
+                    JournalChange::RemovePending(target, round) => {
                         let key = target.to_string();
                         let held = pending.get(key.as_str())?.and_then(|held| {
                             let bytes = unsealed(key.as_bytes(), held.value())?;
                             bytes.try_into().ok().map(u64::from_le_bytes)
                         });
-                        if held.is_some_and(|held| held <= *generation) {
+                        if held.is_some_and(|held| held <= *round) {
                             pending.remove(key.as_str())?;
                         }
                     }
-                    JournalChange::Keep(number, bytes) => {
+                    JournalChange::AddDelivery(number, bytes) => {
                         deliveries.insert(number, sealed(&number.to_le_bytes(), bytes).as_slice())?;
                     }
-                    JournalChange::Drop(number) => drop(deliveries.remove(number)?),
-                    JournalChange::WasAbsent => {
-                        drop(transaction.open_table(META_TABLE)?.insert(MISSED_KEY, MISSED_ABSENT)?);
+                    JournalChange::RemoveDelivery(number) => drop(deliveries.remove(number)?),
+                    JournalChange::DowntimeDetected => {
+                        drop(transaction.open_table(META_TABLE)?.insert(MISSED_KEY, MISSED_DOWNTIME)?);
                     }
                     JournalChange::CaughtUp => drop(transaction.open_table(META_TABLE)?.remove(MISSED_KEY)?),
                     JournalChange::Alive(time) => {

@@ -23,7 +23,7 @@ fn refused(folder: &std::path::Path) -> String {
 }
 
 async fn commit(journal: &Journal, changes: Vec<JournalChange>) -> Result<(), NotDurable> {
-    journal.write(changes).expect("a journal that keeps").done().await
+    journal.write(changes).expect("a journal that keeps").wait_until_durable().await
 }
 
 #[tokio::test]
@@ -33,20 +33,20 @@ async fn what_was_kept_is_there_for_the_next_process() {
     assert_eq!(left, Contents::default());
     let number = journal.new_delivery_number();
     let changes = vec![
-        JournalChange::Pend(target("a"), 1),
-        JournalChange::Pend(target("b"), 7),
-        JournalChange::Keep(number, b"an event".to_vec()),
+        JournalChange::AddPending(target("a"), 1),
+        JournalChange::AddPending(target("b"), 7),
+        JournalChange::AddDelivery(number, b"an event".to_vec()),
     ];
     assert_eq!(commit(&journal, changes).await, Ok(()));
     // An old round that ends late takes nothing of a newer one away.
     journal.write_later([
-        JournalChange::Settle(target("a"), 1),
-        JournalChange::Settle(target("b"), 6),
+        JournalChange::RemovePending(target("a"), 1),
+        JournalChange::RemovePending(target("b"), 6),
         JournalChange::CaughtUp,
     ]);
     journal.close().await;
     let (journal, left) = open(folder.path());
-    assert_eq!(left.origin, JournalOrigin::Kept);
+    assert_eq!(left.origin, JournalOrigin::Restored);
     assert_eq!(left.pending.into_iter().collect::<Vec<_>>(), [(target("b"), 7)]);
     assert_eq!(left.deliveries.into_iter().collect::<Vec<_>>(), [(number, b"an event".to_vec())]);
     assert!(journal.new_delivery_number() > number, "numbers are not used twice");
@@ -90,7 +90,8 @@ async fn a_corrupt_file_is_put_aside_and_never_used() {
     for seed in 0..60 {
         let folder = tempfile::tempdir().expect("a folder");
         let (journal, _) = open(folder.path());
-        let many = (0..200).map(|at| JournalChange::Pend(target(&format!("object-{at}")), at + 1)).collect();
+        let many =
+            (0..200).map(|at| JournalChange::AddPending(target(&format!("object-{at}")), at + 1)).collect();
         assert_eq!(commit(&journal, many).await, Ok(()));
         journal.close().await;
         let file = folder.path().join(JOURNAL_FILE);
@@ -122,7 +123,7 @@ async fn a_corrupt_file_is_put_aside_and_never_used() {
                 assert!(left.pending.iter().all(|(target, at)| target.name == format!("object-{}", at - 1)));
             }
         }
-        assert_eq!(commit(&journal, vec![JournalChange::Pend(target("new"), 1)]).await, Ok(()));
+        assert_eq!(commit(&journal, vec![JournalChange::AddPending(target("new"), 1)]).await, Ok(()));
         journal.close().await;
     }
     assert!(aside > 10, "{aside} of 60 were noticed, {whole} were whole");
@@ -146,7 +147,7 @@ async fn that_something_was_missed_is_remembered_until_someone_has_caught_up() {
     let (journal, _) = open(folder.path());
     assert_eq!(commit(&journal, vec![JournalChange::CaughtUp]).await, Ok(()));
     journal.close().await;
-    assert_eq!(open(folder.path()).1.origin, JournalOrigin::Kept);
+    assert_eq!(open(folder.path()).1.origin, JournalOrigin::Restored);
 }
 
 #[test]
@@ -211,14 +212,17 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     let disk = Disk::default();
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     assert_eq!(
-        commit(&journal, vec![JournalChange::Pend(target("a"), 1), JournalChange::Pend(target("b"), 1)])
-            .await,
+        commit(
+            &journal,
+            vec![JournalChange::AddPending(target("a"), 1), JournalChange::AddPending(target("b"), 1)]
+        )
+        .await,
         Ok(())
     );
 
     disk.state.lock().is_broken = true;
-    journal.write_later([JournalChange::Settle(target("a"), 1)]);
-    assert_eq!(commit(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Err(NotDurable));
+    journal.write_later([JournalChange::RemovePending(target("a"), 1)]);
+    assert_eq!(commit(&journal, vec![JournalChange::AddPending(target("c"), 1)]).await, Err(NotDurable));
     assert!(!journal.is_writable());
 
     // Something else has damaged what was there, too.
@@ -232,20 +236,20 @@ async fn a_full_disk_is_reported_and_recovers_by_itself() {
     assert!(journal.is_writable(), "without anyone who writes");
     let pending: Vec<Target> = disk.state.lock().contents.pending.keys().cloned().collect();
     assert_eq!(pending, [target("b")], "what was acknowledged is there, what had ended is not");
-    assert_eq!(commit(&journal, vec![JournalChange::Pend(target("c"), 1)]).await, Ok(()));
+    assert_eq!(commit(&journal, vec![JournalChange::AddPending(target("c"), 1)]).await, Ok(()));
 }
 
 #[tokio::test]
 async fn an_absence_is_remembered_although_its_commit_fails() {
     let disk = Disk::default();
-    disk.state.lock().contents.origin = JournalOrigin::Kept;
+    disk.state.lock().contents.origin = JournalOrigin::Restored;
     let (journal, _) = Journal::open(Box::new(disk.clone()), Metrics::new()).expect("a journal");
     disk.state.lock().is_broken = true;
-    journal.write_later([JournalChange::WasAbsent]);
+    journal.write_later([JournalChange::DowntimeDetected]);
     assert_eq!(commit(&journal, vec![JournalChange::Alive(1)]).await, Err(NotDurable));
     disk.state.lock().is_broken = false;
     while commit(&journal, vec![JournalChange::Alive(2)]).await.is_err() {}
-    assert_eq!(disk.state.lock().contents.origin, JournalOrigin::KeptAfterAbsence);
+    assert_eq!(disk.state.lock().contents.origin, JournalOrigin::RestoredAfterDowntime);
 }
 
 /// Two first starts in one folder: one has the journal, and the other one is refused.
@@ -272,10 +276,10 @@ async fn commits_are_grouped() {
     let metrics = Metrics::new();
     let (journal, _) = Journal::open(Box::new(Disk::default()), Arc::clone(&metrics)).expect("a journal");
     let commits: Vec<JournalCommit> = (0..1000)
-        .filter_map(|at| journal.write(vec![JournalChange::Pend(target(&format!("object-{at}")), 1)]))
+        .filter_map(|at| journal.write(vec![JournalChange::AddPending(target(&format!("object-{at}")), 1)]))
         .collect();
     for commit in commits {
-        assert_eq!(commit.done().await, Ok(()));
+        assert_eq!(commit.wait_until_durable().await, Ok(()));
     }
     let text = metrics.encode();
     let line =

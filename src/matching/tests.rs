@@ -10,7 +10,7 @@ use crate::event::{
     BucketEvent, BucketService, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Media, RefChange,
 };
 use crate::expression::Expression;
-use crate::facts::{self, Facts};
+use crate::filter_input::{self, FilterInput};
 use crate::flux::details::{FilterFields, FilterMetadata};
 use crate::flux::selection::{ResourceSelector, Selection};
 use crate::flux::{Kind, Spec, Target};
@@ -53,7 +53,7 @@ fn image(reference: &str) -> ImageEvent {
 }
 
 fn find(inventory: &Inventory, events: &[Event], selection: &Selection) -> MatchResult {
-    super::find(inventory, events, selection, &Facts::default())
+    super::find(inventory, events, selection, &FilterInput::default())
 }
 
 fn names(matched: &MatchResult) -> Vec<String> {
@@ -172,7 +172,7 @@ fn suspended_objects_are_named_and_left_alone() {
     let matched = find(&inventory, &events, &Selection::default());
     assert!(matched.targets.is_empty());
     assert_eq!(matched.skipped.len(), 1);
-    assert_eq!(matched.why_nothing(&events), "every object that tracks it is suspended");
+    assert_eq!(matched.why_nothing(&events), "every object that tracks this change is suspended");
 }
 
 // Incident 33.
@@ -210,7 +210,7 @@ fn anything_and_all_mean_what_is_listed_and_nothing_without_a_list() {
         (Kind::HelmRepository, "one/d", json!({"url": "oci://ghcr.io/org", "type": "oci"})),
     ]);
     inventory.set_coverage(Kind::GitRepository, KindCoverage::complete());
-    let anything = || vec![Event::Anything { what: "a call".to_owned() }];
+    let anything = || vec![Event::Anything { what: "a delivery".to_owned() }];
     let everything = listing(vec![resource(Kind::GitRepository, None), resource(Kind::HelmRepository, None)]);
     let matched = find(&inventory, &anything(), &everything);
     assert_eq!(names(&matched), ["a"], "an OCI HelmRepository is never reconciled");
@@ -482,15 +482,16 @@ fn filters_decide_object_by_object() {
         inventory.put(object);
     }
     let find_with = |filter: &str| {
-        let filter = Expression::condition(filter, facts::RESOURCE_VARIABLES).expect("a condition");
+        let filter = Expression::condition(filter, filter_input::RESOURCE_VARIABLES).expect("a condition");
         let resource = ResourceSelector { filter: Some(filter), ..resource(Kind::GitRepository, None) };
-        let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"team": "blue"}).to_string()));
+        let input =
+            FilterInput::named("push".to_owned()).with_request(Ok(json!({"team": "blue"}).to_string()));
         let selection = Selection { resources: vec![resource], ..Selection::default() };
         super::find(
             &inventory,
             &[push(&["https://github.com/org/app"], GitRef::branch("main"))],
             &selection,
-            &facts,
+            &input,
         )
     };
     let matched = find_with("res.metadata.annotations.team == req.team");
@@ -521,9 +522,9 @@ fn a_filter_lets_no_object_through_of_which_it_knows_nothing() {
     let without = KindCoverage { has_filter_fields: false, ..KindCoverage::complete() };
     inventory.set_coverage(Kind::GitRepository, without);
     let events = [push(&["https://github.com/org/app"], GitRef::branch("main"))];
-    let facts = Facts::named("push".to_owned()).with_request(Ok("{}".to_owned()));
+    let input = FilterInput::named("push".to_owned()).with_request(Ok("{}".to_owned()));
     let selection = |filter: &str| {
-        let filter = Expression::condition(filter, facts::RESOURCE_VARIABLES).expect("a condition");
+        let filter = Expression::condition(filter, filter_input::RESOURCE_VARIABLES).expect("a condition");
         let resource = ResourceSelector { filter: Some(filter), ..resource(Kind::GitRepository, None) };
         Selection { resources: vec![resource], ..Selection::default() }
     };
@@ -532,13 +533,13 @@ fn a_filter_lets_no_object_through_of_which_it_knows_nothing() {
     {
         let selection = selection(filter);
         assert!(!super::can_tell(&inventory, &events, &selection), "{filter}");
-        let matched = super::find(&inventory, &events, &selection, &facts);
+        let matched = super::find(&inventory, &events, &selection, &input);
         assert_eq!(names(&matched), [""; 0], "{filter}");
     }
     let of_the_event = selection("event.refs[0].branch == 'main'");
     assert!(super::can_tell(&inventory, &events, &of_the_event));
     assert!(super::can_tell(&inventory, &events, &Selection::default()), "others do not wait");
-    assert_eq!(names(&super::find(&inventory, &events, &of_the_event, &facts)), ["a"]);
+    assert_eq!(names(&super::find(&inventory, &events, &of_the_event, &input)), ["a"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
     };
     match &event.changes {
         GitChanges::Unknown => !matches!(reference, GitReference::Commit(_)),
-        GitChanges::Refs(refs) => refs.iter().any(|change| follows_ref(reference, change)),
+        GitChanges::Refs(refs) => refs.iter().any(|change| tracks_ref(reference, change)),
     }
 }
 
@@ -22,13 +22,13 @@ pub(super) fn git(object: &Object, event: &GitEvent) -> bool {
 pub(super) fn brings<'e>(object: &Object, event: &'e Event) -> Option<&'e str> {
     match (&object.tracked, event) {
         (Tracked::Git { reference, .. }, Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. })) => {
-            let is_followed_name = |change: &&RefChange| match reference {
+            let is_tracked_name = |change: &&RefChange| match reference {
                 GitReference::Branch(branch) => change.name.as_branch() == Some(branch),
                 GitReference::Name(name) => change.name == *name,
                 GitReference::TagOrRange { tag: Some(tag), range: None } => change.name.as_tag() == Some(tag),
                 _ => false,
             };
-            let change = refs.iter().find(is_followed_name)?;
+            let change = refs.iter().find(is_tracked_name)?;
             change.head.as_deref().filter(|_| !change.deleted)
         }
         (Tracked::OciArtifact { reference: OciReference::Tag(tag), .. }, Event::Image(event)) => {
@@ -41,7 +41,7 @@ pub(super) fn brings<'e>(object: &Object, event: &'e Event) -> Option<&'e str> {
 
 /// A deleted ref can only make Flux report an error, except that it may have been the highest
 /// version of a range.
-fn follows_ref(reference: &GitReference, change: &RefChange) -> bool {
+fn tracks_ref(reference: &GitReference, change: &RefChange) -> bool {
     match reference {
         GitReference::Commit(commit) => change.commits.contains(commit),
         GitReference::Name(name) if name.as_branch().or(name.as_tag()).is_some() => {
@@ -67,7 +67,7 @@ pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget)
             event.media != Media::Chart && !event.deleted && scans(excluded, &event.tags, budget)
         }
         Tracked::OciArtifact { reference, is_verified, .. } => {
-            follows_artifact(reference, event, budget)
+            tracks_artifact(reference, event, budget)
                 || (*is_verified
                     && is_signature_for(event, |digest| match reference {
                         OciReference::Digest(tracked) => tracked.strip_prefix("sha256:") == Some(digest),
@@ -75,7 +75,7 @@ pub(super) fn image(object: &Object, event: &ImageEvent, budget: &CompileBudget)
                     }))
         }
         Tracked::Chart { version, is_verified, .. } => {
-            (event.media != Media::Image && follows_chart(version.as_ref(), event))
+            (event.media != Media::Image && tracks_chart(version.as_ref(), event))
                 // The digest of a chart is in no status.
                 || (*is_verified && is_signature_for(event, |_| true))
         }
@@ -110,7 +110,7 @@ fn scans(excluded: &[Pattern], tags: &[String], budget: &CompileBudget) -> bool 
     tags.is_empty() || tags.iter().any(|tag| !is_excluded(tag))
 }
 
-fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &CompileBudget) -> bool {
+fn tracks_artifact(reference: &OciReference, event: &ImageEvent, budget: &CompileBudget) -> bool {
     match reference {
         OciReference::Anything => true,
         OciReference::Digest(digest) => event.digest.as_deref() == Some(&**digest) && !event.deleted,
@@ -128,7 +128,7 @@ fn follows_artifact(reference: &OciReference, event: &ImageEvent, budget: &Compi
 
 /// No version means any release; a tag that reads like the version is taken before any range is read.
 /// The tags of charts have `_` where versions have `+`.
-fn follows_chart(version: Option<&VersionRange>, event: &ImageEvent) -> bool {
+fn tracks_chart(version: Option<&VersionRange>, event: &ImageEvent) -> bool {
     let mut releases = event.tags.iter().filter(|tag| signed_digest(tag).is_none());
     event.tags.is_empty()
         || releases.any(|tag| version.is_none_or(|range| range.is_written_as(tag) || range.holds(tag)))

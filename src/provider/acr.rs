@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::{add_registry_hosts, artifact_event};
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
@@ -47,7 +47,7 @@ struct Request {
     host: Option<String>,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let webhook: Webhook = delivery.json()?;
     let deleted = match webhook.action.as_str() {
         "ping" => return Ok(Parsed::Ping),
@@ -67,7 +67,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     if let Some(host) = &host {
         names.push(ImageName::in_registry(host, &path).map_err(Unreadable::payload)?);
     }
-    add_registry_hosts(&mut names, hints, &path);
+    add_registry_hosts(&mut names, context, &path);
     let event = artifact_event(names, target.tag, target.digest, deleted);
     Ok(Parsed::Events(vec![event.ok_or_else(|| Unreadable::payload("missing field `request.host`"))?]))
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::shared::{add_registry_hosts, artifact_event};
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
 use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified, from_json};
@@ -52,9 +52,9 @@ struct Data {
     tag: Option<String>,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let Webhook { domain, event_type, jpd_origin, data } = delivery.json()?;
-    let image = |deleted| image(&from_json(data.get())?, jpd_origin.as_deref(), deleted, hints);
+    let image = |deleted| image(&from_json(data.get())?, jpd_origin.as_deref(), deleted, context);
     match (domain.as_str(), event_type.as_str()) {
         ("docker", "pushed" | "promoted") => image(false),
         ("docker", "deleted") => image(true),
@@ -65,7 +65,12 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 
 /// A registry has several addresses: the repository may stand in the path or before the host, and the
 /// host that clients use may be another one. Whatever follows from the payload is a name.
-fn image(data: &Data, origin: Option<&str>, deleted: bool, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn image(
+    data: &Data,
+    origin: Option<&str>,
+    deleted: bool,
+    context: &ParseContext<'_>,
+) -> Result<Parsed, Unreadable> {
     let path = data
         .in_path()
         .or(data.image_name.as_deref())
@@ -77,8 +82,8 @@ fn image(data: &Data, origin: Option<&str>, deleted: bool, hints: &Hints<'_>) ->
         names.extend(ImageName::in_registry(host, &in_repository));
         names.extend(ImageName::in_registry(&format!("{}.{host}", data.repo_key), path));
     }
-    add_registry_hosts(&mut names, hints, &in_repository);
-    add_registry_hosts(&mut names, hints, path);
+    add_registry_hosts(&mut names, context, &in_repository);
+    add_registry_hosts(&mut names, context, path);
     let digest = data.sha256.as_deref().filter(|digest| !digest.is_empty());
     let digest = digest.map(|digest| format!("sha256:{digest}"));
     let event = artifact_event(names, data.tag.clone(), digest, deleted);
@@ -149,7 +154,7 @@ mod tests {
         let verified = assume_verified(Delivery { headers: &headers, body: body.as_bytes() });
         let hosts = ["registry.example.com".to_owned()];
         let Ok(Parsed::Events(events)) =
-            parse(&verified, &Hints { registry_hosts: &hosts, ..Hints::default() })
+            parse(&verified, &ParseContext { registry_hosts: &hosts, ..ParseContext::default() })
         else {
             panic!("no events")
         };

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::batch::BoundedList;
 use super::shared::{git_event, pull_request_refs, pushed_ref};
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{GitChanges, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -64,7 +64,7 @@ struct RefUpdate {
 }
 
 /// The one URL of the payload stands for all spellings: the normal form knows them.
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let hook: ServiceHook = delivery.json()?;
     match hook.event_type.as_str() {
         "git.push" => {}

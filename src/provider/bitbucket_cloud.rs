@@ -7,7 +7,7 @@ use serde_json::json;
 use super::shared::batch::BoundedList;
 use super::shared::{git_event, required_header};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange, Subject};
@@ -35,7 +35,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-Event-Key")? {
         "repo:push" => push(&delivery.json()?),
         event => Ok(Parsed::ignored_event(event)),

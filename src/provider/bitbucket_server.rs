@@ -7,7 +7,7 @@ use serde_json::json;
 use super::shared::batch::BoundedList;
 use super::shared::{git_event, pushed_ref, required_header};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
     UnsignedDelivery,
 };
 use crate::event::GitChanges;
@@ -35,10 +35,10 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-Event-Key")? {
         "diagnostics:ping" => Ok(Parsed::Ping),
-        "repo:refs_changed" | "mirror:repo_synchronized" => refs_changed(&delivery.json()?, hints),
+        "repo:refs_changed" | "mirror:repo_synchronized" => refs_changed(&delivery.json()?, context),
         event => Ok(Parsed::ignored_event(event)),
     }
 }
@@ -93,10 +93,10 @@ struct Link {
 
 /// SSH and HTTP URLs have different paths here, so only the payload's own list tells that they
 /// are one repository.
-fn refs_changed(event: &RefsChanged, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn refs_changed(event: &RefsChanged, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let links = event.repository.links.as_ref().and_then(|links| links.clone.as_ref());
     let links = links.map_or(&[][..], |links| &links.items);
-    let from_name = if links.is_empty() { urls_by_name(&event.repository, hints)? } else { Vec::new() };
+    let from_name = if links.is_empty() { urls_by_name(&event.repository, context)? } else { Vec::new() };
     let mut refs = Vec::with_capacity(event.changes.items.len());
     for change in &event.changes.items {
         let deleted = change.update_type.as_deref() == Some("DELETE");
@@ -116,14 +116,14 @@ fn refs_changed(event: &RefsChanged, hints: &Hints<'_>) -> Result<Parsed, Unread
 /// The clone URLs that follow from project and name, at the hosts of the endpoint: before version 6 the
 /// payload has none.
 /// <https://confluence.atlassian.com/bitbucketserver0516/event-payload-966061436.html>
-fn urls_by_name(repository: &Repository, hints: &Hints<'_>) -> Result<Vec<String>, Unreadable> {
+fn urls_by_name(repository: &Repository, context: &ParseContext<'_>) -> Result<Vec<String>, Unreadable> {
     let key = repository.project.as_ref().and_then(|project| project.key.as_deref());
     let (Some(key), Some(slug)) = (key, repository.slug.as_deref()) else {
         return Err(Unreadable::payload(
             "the repository has neither clone URLs nor a project key and a slug",
         ));
     };
-    if hints.git_hosts.is_empty() {
+    if context.git_hosts.is_empty() {
         return Err(Unreadable::payload(
             "the repository has no clone URL, as before Bitbucket Server 6; list the server's host under `gitHosts` of the \
              endpoint",
@@ -131,7 +131,7 @@ fn urls_by_name(repository: &Repository, hints: &Hints<'_>) -> Result<Vec<String
     }
     let urls =
         |host: &String| [format!("https://{host}/scm/{key}/{slug}"), format!("ssh://{host}/{key}/{slug}")];
-    Ok(hints.git_hosts.iter().flat_map(urls).collect())
+    Ok(context.git_hosts.iter().flat_map(urls).collect())
 }
 
 fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::shared::{artifact_event, cloud_event};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
@@ -92,8 +92,8 @@ struct PeekedContext {
     kind: String,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    cloud_event::read(delivery, hints, |event| one(&event.data))
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    cloud_event::read(delivery, context, |event| one(&event.data))
 }
 
 fn one(data: &str) -> Result<Parsed, Unreadable> {

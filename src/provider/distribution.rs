@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::shared::{add_registry_hosts, artifact_event, batch, host_of};
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
@@ -58,13 +58,13 @@ struct Request {
 
 /// The registry sends again for ever and in order until it is content, so nothing verified may be
 /// refused: what cannot be read is ignored, with a reason.
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let envelope: Envelope<'_> = match delivery.json() {
         Ok(envelope) => envelope,
         Err(err) => return Ok(Parsed::ignored(format!("{err}; sending it again would not help"))),
     };
-    let parsed = batch::read(envelope.events, hints, |notification| {
-        let event = from_json::<Notification>(notification)?.event(hints)?;
+    let parsed = batch::read(envelope.events, context, |notification| {
+        let event = from_json::<Notification>(notification)?.event(context)?;
         Ok(event.map_or_else(
             || Parsed::ignored("no manifest was pushed or deleted"),
             |event| Parsed::Events(vec![event]),
@@ -75,7 +75,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 
 impl Notification {
     /// Pulls, mounts and layers concern no object.
-    fn event(self, hints: &Hints<'_>) -> Result<Option<Event>, Unreadable> {
+    fn event(self, context: &ParseContext<'_>) -> Result<Option<Event>, Unreadable> {
         let target = self.target;
         let deleted = match self.action.as_str() {
             "push" if target.is_manifest() => false,
@@ -92,7 +92,7 @@ impl Notification {
                 names.push(name);
             }
         }
-        add_registry_hosts(&mut names, hints, &target.repository);
+        add_registry_hosts(&mut names, context, &target.repository);
         let event = artifact_event(names, target.tag, target.digest, deleted);
         event.map(Some).ok_or_else(|| Unreadable::payload("missing field `request.host`"))
     }
@@ -163,7 +163,7 @@ mod tests {
     fn both_hosts_are_names_of_the_image() {
         let event =
             from_json::<Notification>(&push(MANIFEST_MEDIA_TYPE, Some("v1")).to_string()).expect("an event");
-        let Ok(Some(Event::Image(image))) = event.event(&Hints::default()) else { panic!("no image") };
+        let Ok(Some(Event::Image(image))) = event.event(&ParseContext::default()) else { panic!("no image") };
         let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["registry.example.com/team/app", "registry.internal:5000/team/app"]);
     }
@@ -184,7 +184,7 @@ mod tests {
                     headers: &Vec::<(String, String)>::new(),
                     body: body.to_string().as_bytes(),
                 }),
-                &Hints::default(),
+                &ParseContext::default(),
             );
             let Ok(Parsed::Ignored(reason)) = parsed else { panic!("{body}: {parsed:?}") };
             assert!(reason.ends_with("sending it again would not help"), "{reason}");

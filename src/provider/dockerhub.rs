@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::image_event;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -43,7 +43,7 @@ struct PushData {
 }
 
 /// The payload's `callback_url` is never called: anyone who knows the path can set it.
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let push: Push = delivery.json()?;
     let named = image_event(&push.repository.repo_name)?;
     let media = push.push_data.media_type.as_deref().map_or(Media::Unknown, Media::from_config_media_type);

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::shared::aws;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::Subject;
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -28,9 +28,9 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let body: &RawValue = delivery.json()?;
-    match aws::read(body.get(), hints) {
+    match aws::read(body.get(), context) {
         Some(read) => read,
         None => {
             let other: Envelope = delivery.json()?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::pubsub;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_fields: &["/message/attributes/eventType"],
-    request: Some(pubsub::request),
+    filter_body: Some(pubsub::request),
     subjects: &[Subject::Buckets],
     settings: ProviderSettings {
         page: "gcloud storage buckets notifications create gs://BUCKET --topic=TOPIC; then Pub/Sub → TOPIC → Create subscription → Delivery type: Push",
@@ -39,7 +39,7 @@ struct Object {
 /// The types of Eventarc begin with this.
 const CLOUD_EVENT_TYPE_PREFIX: &str = "google.cloud.storage.object.v1.";
 
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     if let Some(kind) = delivery.header("ce-type").and_then(|kind| kind.strip_prefix(CLOUD_EVENT_TYPE_PREFIX))
     {
         let object = delivery.json()?;

@@ -1,7 +1,7 @@
 //! Any client that can post: a delivery says only that something happened.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic>
 
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::Event;
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -23,8 +23,8 @@ pub(super) const PROVIDER: Provider = Provider {
 };
 
 /// The body may be anything, or nothing.
-pub(super) fn parse(_: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    Ok(Parsed::Events(vec![Event::Anything { what: "a call".to_owned() }]))
+pub(super) fn parse(_: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    Ok(Parsed::Events(vec![Event::Anything { what: "a delivery".to_owned() }]))
 }
 
 pub(super) fn compose(_: &Sample) -> Result<UnsignedDelivery, CannotCompose> {
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn any_body_is_a_call() {
         for body in [json!({}), json!(null), json!([1, "two"])] {
-            check(&PROVIDER, &[], &body, "a call");
+            check(&PROVIDER, &[], &body, "a delivery");
         }
         assert!(compose(&Sample::Ping).is_ok());
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::{add_registry_hosts, forge};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
     UnsignedDelivery,
 };
 use crate::event::image::ImageName;
@@ -36,14 +36,14 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    parse_named(delivery, hints, &PROVIDER)
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    parse_named(delivery, context, &PROVIDER)
 }
 
 /// Reads a delivery of a forge that sends what Gitea does under headers of its own.
 pub(super) fn parse_named(
     delivery: &Verified<'_>,
-    hints: &Hints<'_>,
+    context: &ParseContext<'_>,
     forge: &Provider,
 ) -> Result<Parsed, Unreadable> {
     let Some(header) = forge.event_header else { return Err(Unreadable::payload("the event has no name")) };
@@ -51,7 +51,7 @@ pub(super) fn parse_named(
         .value(delivery)
         .ok_or_else(|| Unreadable(format!("the header {} is missing", header.names[0])))?
     {
-        "package" => package(&delivery.json()?, hints),
+        "package" => package(&delivery.json()?, context),
         event => forge::parse(event, delivery).unwrap_or_else(|| Ok(Parsed::ignored_event(event))),
     }
 }
@@ -80,7 +80,7 @@ struct PackageOwner {
 }
 
 /// The registry is the Git host itself, whose name stands only in the package's page.
-fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn package(event: &PackageEvent, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let package = &event.package;
     if package.package_type != "container" {
         return Ok(Parsed::ignored(format!(
@@ -97,7 +97,7 @@ fn package(event: &PackageEvent, hints: &Hints<'_>) -> Result<Parsed, Unreadable
     let page_host = package.html_url.as_deref().and_then(|page| page.split("://").nth(1)?.split('/').next());
     let mut names: Vec<ImageName> =
         page_host.and_then(|host| ImageName::in_registry(host, &path).ok()).into_iter().collect();
-    add_registry_hosts(&mut names, hints, &path);
+    add_registry_hosts(&mut names, context, &path);
     let Some(first) = names.first() else {
         return Ok(Parsed::ignored("the package names no host; set registryHost on the endpoint"));
     };

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::{forge, required_header};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
@@ -35,7 +35,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-GitHub-Event")? {
         "ping" => Ok(Parsed::Ping),
         "package" | "registry_package" => package(delivery.json()?),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::shared::{git_event, lenient, pull_request_refs, pushed_ref, required_header};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{ChangedFiles, GitChanges, RefChange, Subject};
@@ -32,7 +32,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     match required_header(delivery, "X-Gitlab-Event")? {
         "Push Hook" | "Tag Push Hook" => push(&delivery.json()?),
         "Release Hook" => release(&delivery.json()?),

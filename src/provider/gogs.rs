@@ -3,7 +3,8 @@
 
 use super::shared::forge;
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery, gitea,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    gitea,
 };
 use crate::event::Subject;
 use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
@@ -31,8 +32,8 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    gitea::parse_named(delivery, hints, &PROVIDER)
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    gitea::parse_named(delivery, context, &PROVIDER)
 }
 
 fn compose(change: &Sample) -> Result<UnsignedDelivery, CannotCompose> {

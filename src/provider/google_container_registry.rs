@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::shared::{image_event, pubsub};
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::json_items::has_too_many_values;
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     authentication: Authentication::GoogleIdentity,
     parse,
     compose,
-    request: Some(request),
+    filter_body: Some(request),
     subjects: &[Subject::Images],
     settings: ProviderSettings {
         page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
@@ -52,7 +52,7 @@ fn request(delivery: &Verified<'_>) -> Option<String> {
 
 const NO_NOTIFICATION: &str = "the message is not a notification of a registry";
 
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let notification: Notification = match pubsub::message(delivery)? {
         None => delivery.json()?,
         // Other messages may come over the same topic. Pub/Sub would repeat them for days if they were

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::shared::batch;
 use super::shared::{add_registry_hosts, image_event};
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
@@ -76,7 +76,7 @@ struct FirstShape {
     tag: Option<String>,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let EventType { event_type, first_event_type } = delivery.json()?;
     let event_type =
         event_type.or(first_event_type).ok_or_else(|| Unreadable::payload("missing field `type`"))?;
@@ -87,7 +87,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     };
     let webhook: Webhook<'_> = delivery.json()?;
     if let Some(events) = webhook.events {
-        return batch::read(events, hints, |image| first_shape(&from_json(image)?, hints, deleted));
+        return batch::read(events, context, |image| first_shape(&from_json(image)?, context, deleted));
     }
     let data = webhook
         .event_data
@@ -97,8 +97,8 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
     let Some(resources) = data.resources else {
         return Ok(Parsed::ignored("the event lists no resources"));
     };
-    batch::read(resources, hints, |resource| {
-        let image = from_json::<Resource>(resource)?.event(full_name.as_deref(), hints, deleted)?;
+    batch::read(resources, context, |resource| {
+        let image = from_json::<Resource>(resource)?.event(full_name.as_deref(), context, deleted)?;
         Ok(Parsed::Events(vec![Event::Image(image)]))
     })
 }
@@ -108,12 +108,12 @@ impl Resource {
     fn event(
         self,
         full_name: Option<&str>,
-        hints: &Hints<'_>,
+        context: &ParseContext<'_>,
         deleted: bool,
     ) -> Result<ImageEvent, Unreadable> {
         let mut event = image_event(&self.resource_url)?;
         if let Some(path) = full_name {
-            add_registry_hosts(&mut event.names, hints, path);
+            add_registry_hosts(&mut event.names, context, path);
         }
         event.tags =
             self.tag.filter(|tag| !tag.is_empty() && !tag.starts_with("sha256:")).into_iter().collect();
@@ -123,9 +123,9 @@ impl Resource {
     }
 }
 
-fn first_shape(image: &FirstShape, hints: &Hints<'_>, deleted: bool) -> Result<Parsed, Unreadable> {
+fn first_shape(image: &FirstShape, context: &ParseContext<'_>, deleted: bool) -> Result<Parsed, Unreadable> {
     let mut names: Vec<ImageName> = Vec::new();
-    add_registry_hosts(&mut names, hints, &image.full_name);
+    add_registry_hosts(&mut names, context, &image.full_name);
     let Some(first) = names.first() else {
         return Ok(Parsed::ignored("this old Harbor names no host; set registryHost on the endpoint"));
     };

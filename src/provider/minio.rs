@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::shared::batch;
 use super::shared::host_of;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
@@ -66,13 +66,13 @@ struct Object {
     key: String,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let notification: Notification<'_> = delivery.json()?;
-    batch::read(notification.records, hints, |record| {
+    batch::read(notification.records, context, |record| {
         let record: Record = from_json(record)?;
         let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
         match name.starts_with("ObjectCreated:") || name.starts_with("ObjectRemoved:") {
-            true => Ok(Parsed::Events(vec![record.event(hints)])),
+            true => Ok(Parsed::Events(vec![record.event(context)])),
             false => Ok(Parsed::ignored("no object was created or removed")),
         }
     })
@@ -81,9 +81,9 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 impl Record {
     /// The origin is what the service calls itself, often a name that only it knows. So it counts only
     /// where the endpoint confirms it; otherwise any address of the service may be meant.
-    fn event(self, hints: &Hints<'_>) -> Event {
+    fn event(self, context: &ParseContext<'_>) -> Event {
         let origin = self.response_elements.origin.as_deref().and_then(host_of);
-        let endpoint = origin.filter(|origin| hints.registry_hosts.contains(origin));
+        let endpoint = origin.filter(|origin| context.registry_hosts.contains(origin));
         Event::Bucket(BucketEvent {
             name: self.s3.bucket.name,
             service: BucketService::S3Compatible,
@@ -138,11 +138,12 @@ mod tests {
             response_elements: ResponseElements { origin: Some("http://minio.example.com:9000".to_owned()) },
             s3: S3 { bucket: Bucket { name: "flux".to_owned() }, object: None },
         };
-        let endpoint =
-            |hosts: &[String]| match origin().event(&Hints { registry_hosts: hosts, ..Hints::default() }) {
-                Event::Bucket(event) => event.endpoint,
-                other => panic!("{other:?}"),
-            };
+        let endpoint = |hosts: &[String]| match origin()
+            .event(&ParseContext { registry_hosts: hosts, ..ParseContext::default() })
+        {
+            Event::Bucket(event) => event.endpoint,
+            other => panic!("{other:?}"),
+        };
         assert_eq!(endpoint(&[]), None);
         let hosts = ["minio.example.com:9000".to_owned()];
         assert_eq!(endpoint(&hosts), Some(hosts[0].clone()));

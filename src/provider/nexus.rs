@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::{add_registry_hosts, required_header};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
@@ -51,7 +51,7 @@ struct Part {
     version: Option<String>,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let id = required_header(delivery, "X-Nexus-Webhook-ID")?;
     if !matches!(id, "rm:repository:component" | "rm:repository:asset") {
         return Ok(Parsed::ignored_event(id));
@@ -66,7 +66,7 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
         .or(webhook.asset)
         .ok_or_else(|| Unreadable::payload("missing field `component`"))?;
     match part.format.as_str() {
-        "docker" if is_component => image(part, &webhook.action, hints),
+        "docker" if is_component => image(part, &webhook.action, context),
         "docker" => Ok(Parsed::ignored("images are read from component events")),
         "helm" => chart(webhook.repository_name),
         other => Ok(Parsed::ignored(format!("format `{other}` concerns no Flux object"))),
@@ -75,10 +75,10 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 
 /// The payload does not say under which host the registry is reached; without `registryHost` the
 /// name is taken as it is, as flux-recv always did.
-fn image(part: Part, action: &str, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn image(part: Part, action: &str, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let mut names = Vec::new();
-    add_registry_hosts(&mut names, hints, &part.name);
-    let written = match hints.registry_hosts.first() {
+    add_registry_hosts(&mut names, context, &part.name);
+    let written = match context.registry_hosts.first() {
         Some(host) => format!("{}/{}", host.trim_end_matches('/'), part.name),
         None => part.name,
     };

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::batch::BoundedList;
 use super::shared::image_event;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -33,7 +33,7 @@ struct Notification {
 }
 
 /// Only a push lists `updated_tags`; builds, scans and the rest do not.
-fn parse(delivery: &Verified<'_>, _: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let notification: Notification = delivery.json()?;
     let Some(tags) = notification.updated_tags else {
         return Ok(Parsed::ignored("the notification is not about a push"));

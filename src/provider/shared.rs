@@ -12,7 +12,7 @@ pub(super) mod testing;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{CannotCompose, Hints, Parsed, Sample};
+use super::{CannotCompose, ParseContext, Parsed, Sample};
 use crate::event::git_ref::{GitRef, is_zero_object_id};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::repository_url::RepositoryUrl;
@@ -128,8 +128,8 @@ pub(super) fn host_of(url: &str) -> Option<String> {
 }
 
 /// Adds the repository under the hosts that the endpoint lists.
-pub(super) fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, path: &str) {
-    for host in hints.registry_hosts {
+pub(super) fn add_registry_hosts(names: &mut Vec<ImageName>, context: &ParseContext<'_>, path: &str) {
+    for host in context.registry_hosts {
         if let Ok(name) = ImageName::in_registry(host, path)
             && !names.contains(&name)
         {
@@ -139,9 +139,9 @@ pub(super) fn add_registry_hosts(names: &mut Vec<ImageName>, hints: &Hints<'_>, 
 }
 
 /// Adds a Git repository under the hosts that the endpoint lists.
-pub(super) fn add_git_hosts(urls: &mut Vec<RepositoryUrl>, hints: &Hints<'_>) {
+pub(super) fn add_git_hosts(urls: &mut Vec<RepositoryUrl>, context: &ParseContext<'_>) {
     for at in 0..urls.len() {
-        for host in hints.git_hosts {
+        for host in context.git_hosts {
             // Also at the host that the payload names: ports are not compared at hosts that are listed.
             let url = urls[at].at_host(host);
             if !urls.contains(&url) {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::aws;
-use super::{CannotCompose, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
 use crate::event::{Event, Subject};
 use crate::verify::sns_address;
 use crate::verify::{Authentication, Unreadable, Verified};
@@ -18,7 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     compose,
     // The header says it as well, but is not signed.
     event_fields: &["/Type", "/Subject"],
-    request: Some(request),
+    filter_body: Some(request),
     subjects: &[Subject::Git, Subject::Buckets, Subject::Images],
     settings: ProviderSettings {
         page: "SNS → Topics → the topic of `topicArn` → Create subscription, protocol HTTPS, without raw message delivery",
@@ -39,10 +39,10 @@ struct Envelope {
     subscribe_url: Option<String>,
 }
 
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let envelope: Envelope = delivery.json()?;
     match envelope.r#type.as_str() {
-        "Notification" => notification(&envelope, hints),
+        "Notification" => notification(&envelope, context),
         "SubscriptionConfirmation" => {
             let url = envelope.subscribe_url.filter(|url| sns_address::parse(url).is_some());
             url.map(Parsed::Confirm)
@@ -55,8 +55,8 @@ fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadabl
 
 /// A message that none of the known services has written may still be meant for what the endpoint
 /// lists.
-fn notification(envelope: &Envelope, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    aws::read(&envelope.message, hints).unwrap_or_else(|| {
+fn notification(envelope: &Envelope, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    aws::read(&envelope.message, context).unwrap_or_else(|| {
         let topic = envelope.topic_arn.rsplit(':').next().unwrap_or_default();
         Ok(Parsed::Events(vec![Event::Anything { what: format!("a message of the topic {topic}") }]))
     })

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::shared::{add_registry_hosts, artifact_event, cloud_event};
 use super::{
-    CannotCompose, EventHeader, Hints, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -44,20 +44,20 @@ struct Image {
 }
 
 /// The payload does not say under which host the registry is reached.
-fn parse(delivery: &Verified<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    cloud_event::read(delivery, hints, |event| {
+fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    cloud_event::read(delivery, context, |event| {
         let deleted = match &*event.kind {
             UPDATED_TYPE => false,
             DELETED_TYPE => true,
             other => return Ok(Parsed::ignored_event(other)),
         };
-        Ok(Parsed::Events(vec![image(from_json(&event.data)?, deleted, hints)?]))
+        Ok(Parsed::Events(vec![image(from_json(&event.data)?, deleted, context)?]))
     })
 }
 
-fn image(image: Image, deleted: bool, hints: &Hints<'_>) -> Result<Event, Unreadable> {
+fn image(image: Image, deleted: bool, context: &ParseContext<'_>) -> Result<Event, Unreadable> {
     let mut names = Vec::new();
-    add_registry_hosts(&mut names, hints, &image.name);
+    add_registry_hosts(&mut names, context, &image.name);
     if names.is_empty() {
         names.push(ImageName::parse(&image.name).map_err(Unreadable::payload)?);
     }

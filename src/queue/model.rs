@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     let failed = |sort| PatchResult::Failed { pause: Duration::from_millis(700), sort };
     let ending = prop_oneof![
         4 => Just(PatchResult::Done),
-        1 => Just(failed(PatchFailure::Passing)),
+        1 => Just(failed(PatchFailure::Transient)),
         1 => Just(failed(PatchFailure::Blocked)),
     ];
     let step = prop_oneof![
@@ -110,7 +110,7 @@ impl Model {
             ModelStep::Crash => {
                 self.slots = Slots::new(INTERVAL, MAX_PER_KIND);
                 let pending = self.disk.pending.iter();
-                let pending = pending.map(|(target, generation)| (target.clone(), *generation));
+                let pending = pending.map(|(target, round)| (target.clone(), *round));
                 self.slots.restore(pending, self.now, || self.now);
                 self.gathered.clear();
                 self.commit = Arc::default();
@@ -122,7 +122,7 @@ impl Model {
         self.now += Duration::from_micros(1);
         let (DueWork { start, .. }, forget) = self.slots.take_due(self.now, 2 - self.in_flight.len().min(2));
         self.gathered
-            .extend(forget.into_iter().map(|(target, generation)| JournalChange::Settle(target, generation)));
+            .extend(forget.into_iter().map(|(target, round)| JournalChange::RemovePending(target, round)));
         for target in start {
             assert!(self.in_flight.iter().all(|(other, _)| *other != target), "one patch at a time");
             self.in_flight.push((target, self.now));
@@ -135,7 +135,7 @@ impl Model {
         let RequestPlan { write, mut await_commits, .. } = self.slots.request(requested, self.now);
         if !write.is_empty() {
             let changes =
-                write.iter().map(|(target, generation)| JournalChange::Pend(target.clone(), *generation));
+                write.iter().map(|(target, round)| JournalChange::AddPending(target.clone(), *round));
             self.gathered.extend(changes);
             self.slots.writing(&write, &self.commit);
             await_commits.push(Arc::clone(&self.commit));

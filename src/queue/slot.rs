@@ -30,9 +30,10 @@ struct Failures {
 /// The sorts of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchFailure {
-    /// It may pass by itself.
-    Passing,
-    /// Someone has to do something. An API server that has just started may say so, too.
+    /// It may succeed next time.
+    Transient,
+    /// Refused until someone grants a right or corrects the object; an API server that starts may also
+    /// answer 403.
     Blocked,
 }
 
@@ -46,7 +47,7 @@ enum SlotState {
     InFlight { covers: Round, since: Option<Instant> },
 }
 
-const NO_FAILURE: Failures = Failures { sort: PatchFailure::Passing, count: 0 };
+const NO_FAILURE: Failures = Failures { sort: PatchFailure::Transient, count: 0 };
 
 /// The result of a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +79,8 @@ impl Slot {
         Slot { state: SlotState::Idle, requested, waiting_since: None, started: None, failures: NO_FAILURE }
     }
 
-    /// A delivery requests the object, by a patch not before `earliest`. Says when to start, if that was
-    /// not settled already or has to be sooner.
+    /// A delivery requests the object, by a patch not before `earliest`. Returns the new start time;
+    /// none if the planned patch covers the delivery or one is in flight.
     pub fn request(&mut self, now: Instant, earliest: Instant, min_interval: Duration) -> Option<Instant> {
         self.waiting_since.get_or_insert(now);
         match self.state {
@@ -106,7 +107,7 @@ impl Slot {
         matches!(self.state, SlotState::Pending { due } if due <= now)
     }
 
-    /// Starts a patch if one is due; says which generation it covers.
+    /// Starts a patch if one is due; says which round it covers.
     pub fn start(&mut self, now: Instant) -> Option<Round> {
         match self.state {
             SlotState::Pending { due } if due <= now => {
@@ -170,12 +171,12 @@ impl Slot {
     }
 
     /// The time before which no patch starts, however much it is requested.
-    pub fn rests_until(&self, min_interval: Duration) -> Option<Instant> {
+    pub fn earliest_start(&self, min_interval: Duration) -> Option<Instant> {
         self.started.map(|started| started + min_interval)
     }
 
     fn pend(&mut self, now: Instant, earliest: Instant, min_interval: Duration) -> Instant {
-        let due = self.rests_until(min_interval).unwrap_or(now).max(earliest);
+        let due = self.earliest_start(min_interval).unwrap_or(now).max(earliest);
         self.state = SlotState::Pending { due };
         due
     }
@@ -237,13 +238,13 @@ mod tests {
         slot.request(now, now, INTERVAL);
         slot.start(now);
         assert_eq!(
-            slot.finish(now, PatchResult::Failed { pause, sort: PatchFailure::Passing }, INTERVAL),
+            slot.finish(now, PatchResult::Failed { pause, sort: PatchFailure::Transient }, INTERVAL),
             NextStep::StartAt(now + pause)
         );
-        assert_eq!((slot.failures(PatchFailure::Passing), slot.failures(PatchFailure::Blocked)), (1, 0));
+        assert_eq!((slot.failures(PatchFailure::Transient), slot.failures(PatchFailure::Blocked)), (1, 0));
         slot.start(now + pause);
         assert_eq!(slot.finish(now + pause, PatchResult::Gone, INTERVAL), NextStep::Rest(1));
-        assert_eq!(slot.failures(PatchFailure::Passing), 0);
+        assert_eq!(slot.failures(PatchFailure::Transient), 0);
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
                     SlotStep::Finish(how) => if let Some(started) = in_flight.take() {
                         let ending = match how {
                             0 | 1 => PatchResult::Done,
-                            _ => PatchResult::Failed { pause: Duration::from_millis(300), sort: PatchFailure::Passing },
+                            _ => PatchResult::Failed { pause: Duration::from_millis(300), sort: PatchFailure::Transient },
                         };
                         if ending == PatchResult::Done {
                             last_success = Some(started);

@@ -21,7 +21,7 @@ pub(super) trait CommitStatus: Clone {
 
 /// The slots of all targets, and the journal records that they need.
 pub(super) struct Slots<C> {
-    pub(super) entries: HashMap<Target, WaitingSlot<C>>,
+    pub(super) entries: HashMap<Target, SlotEntry<C>>,
     /// When to look at which slot again: to start a patch, or to forget a slot that has rested.
     due: BTreeSet<(Instant, Target)>,
     busy: usize,
@@ -33,7 +33,7 @@ pub(super) struct Slots<C> {
     parked: HashMap<Kind, BTreeSet<(Instant, Target)>>,
 }
 
-pub(super) struct WaitingSlot<C> {
+pub(super) struct SlotEntry<C> {
     slot: Slot,
     record: JournalRecord<C>,
 }
@@ -42,9 +42,9 @@ pub(super) struct WaitingSlot<C> {
 enum JournalRecord<C> {
     /// The journal has no record of the target.
     None,
-    /// That it is pending, once the commit is through.
+    /// A commit with this record is on its way.
     Writing(C),
-    /// That it is pending. Which round does not matter: the record goes when no round is left.
+    /// The object is recorded as pending. Which round does not matter: the record goes when no round is left.
     Durable,
 }
 
@@ -96,10 +96,10 @@ impl<C: CommitStatus> Slots<C> {
         now: Instant,
         mut when: impl FnMut() -> Instant,
     ) {
-        for (target, generation) in pending {
-            let mut slot = Slot::new(generation);
+        for (target, round) in pending {
+            let mut slot = Slot::new(round);
             self.due.extend(slot.request(now, when(), self.min_interval).map(|due| (due, target.clone())));
-            self.entries.insert(target, WaitingSlot { slot, record: JournalRecord::Durable });
+            self.entries.insert(target, SlotEntry { slot, record: JournalRecord::Durable });
             self.busy += 1;
         }
     }
@@ -115,9 +115,9 @@ impl<C: CommitStatus> Slots<C> {
         for (target, earliest) in requested {
             if !self.entries.contains_key(target) {
                 self.entries
-                    .insert(target.clone(), WaitingSlot { slot: Slot::new(0), record: JournalRecord::None });
+                    .insert(target.clone(), SlotEntry { slot: Slot::new(0), record: JournalRecord::None });
             }
-            let Some(WaitingSlot { slot, record }) = self.entries.get_mut(target) else { continue };
+            let Some(SlotEntry { slot, record }) = self.entries.get_mut(target) else { continue };
             self.busy += usize::from(!slot.is_busy());
             if let Some(due) = slot.request(now, earliest, self.min_interval) {
                 self.due.insert((due, target.clone()));
@@ -148,7 +148,7 @@ impl<C: CommitStatus> Slots<C> {
         let (mut start, mut forget) = (Vec::new(), Vec::new());
         while start.len() < room {
             let Some((due, target)) = self.pop_due(now) else { break };
-            let Some(WaitingSlot { slot, record }) = self.entries.get_mut(&target) else { continue };
+            let Some(SlotEntry { slot, record }) = self.entries.get_mut(&target) else { continue };
             let in_flight = self.in_flight.entry(target.kind).or_default();
             if slot.is_due(now) && *in_flight >= self.max_per_kind {
                 self.parked.entry(target.kind).or_default().insert((due, target));
@@ -160,7 +160,7 @@ impl<C: CommitStatus> Slots<C> {
                 continue;
             }
             // An entry of a slot that has moved on since; its own entry is still to come.
-            if slot.is_busy() || slot.rests_until(self.min_interval).is_some_and(|until| until > now) {
+            if slot.is_busy() || slot.earliest_start(self.min_interval).is_some_and(|until| until > now) {
                 continue;
             }
             record.update();
@@ -196,14 +196,14 @@ impl<C: CommitStatus> Slots<C> {
         if let Some(in_flight) = self.in_flight.get_mut(&target.kind) {
             *in_flight = in_flight.saturating_sub(1);
         }
-        let Some(WaitingSlot { slot, record }) = self.entries.get_mut(target) else { return };
+        let Some(SlotEntry { slot, record }) = self.entries.get_mut(target) else { return };
         let look_again = match slot.finish(now, ending, self.min_interval) {
             NextStep::StartAt(due) => due,
             NextStep::Rest(_) => {
                 self.busy -= 1;
                 let linger =
                     if matches!(record, JournalRecord::None) { now } else { now + RECORD_LINGER_TIME };
-                slot.rests_until(self.min_interval).unwrap_or(now).max(linger)
+                slot.earliest_start(self.min_interval).unwrap_or(now).max(linger)
             }
         };
         self.due.insert((look_again, target.clone()));
@@ -213,7 +213,7 @@ impl<C: CommitStatus> Slots<C> {
     /// request for these objects writes a new record.
     pub(super) fn forget_rested(&mut self) -> Vec<(Target, Round)> {
         let mut forgotten = Vec::new();
-        for (target, WaitingSlot { slot, record }) in &mut self.entries {
+        for (target, SlotEntry { slot, record }) in &mut self.entries {
             if !slot.is_busy() && !matches!(record, JournalRecord::None) {
                 *record = JournalRecord::None;
                 forgotten.push((target.clone(), slot.round()));

@@ -45,7 +45,7 @@ fn target(name: &str) -> Target {
 }
 
 fn temporary() -> WriteError {
-    WriteError::Temporary { why: "down".to_owned(), retry_after: None }
+    WriteError::Transient { why: "down".to_owned(), retry_after: None }
 }
 
 fn start(pace: Pace, script: Script) -> (Queue, Arc<Script>) {
@@ -58,8 +58,8 @@ fn queue(pace: Pace, journal: Journal) -> Queue {
     Queue::new(pace, journal, &Contents::default(), Metrics::new())
 }
 
-async fn rest(queue: &Queue) {
-    tokio::time::timeout(Duration::from_secs(30), queue.rest()).await.expect("the queue rests");
+async fn wait_until_idle(queue: &Queue) {
+    tokio::time::timeout(Duration::from_secs(30), queue.wait_until_idle()).await.expect("the queue rests");
 }
 
 fn fast() -> Pace {
@@ -76,7 +76,7 @@ async fn many_deliveries_cost_a_handful_of_patches() {
     tokio::task::yield_now().await;
     let _ = queue.request(&[target("app")]);
     let last = Instant::now();
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     let requests = script.requests_of("app");
     assert!(requests.len() <= 3, "{}", requests.len());
     assert!(requests.last().is_some_and(|at| *at >= last) || requests.len() == 1);
@@ -89,7 +89,7 @@ async fn a_failing_object_does_not_stop_the_others_and_is_tried_again() {
     let answers = HashMap::from([("bad".to_owned(), vec![temporary(), temporary(), WriteError::NotFound])]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
     let _ = queue.request(&[target("bad"), target("good")]);
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     assert_eq!(script.requests_of("bad").len(), 4);
     assert_eq!(script.requests_of("good").len(), 1);
 }
@@ -103,7 +103,7 @@ async fn an_object_that_is_gone_is_dropped_and_one_that_is_not_found_is_not() {
     let gone = Mutex::new(vec!["gone".to_owned()]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), gone, ..Script::default() });
     let _ = queue.request(&[target("gone"), target("there")]);
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     assert_eq!(script.requests_of("gone").len(), 1);
     assert_eq!(script.requests_of("there").len(), 2);
 }
@@ -115,7 +115,7 @@ async fn a_rejected_request_stays_wanted() {
     let _ = queue.request(&[target("app")]);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(queue.pending(), 1);
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     assert_eq!(script.requests_of("app").len(), 2, "a fixed object needs no second push");
 }
 
@@ -124,11 +124,11 @@ async fn the_api_server_decides_the_least_pause() {
     let retry_after = Some(Duration::from_millis(1500));
     let answers = HashMap::from([(
         "app".to_owned(),
-        vec![WriteError::Temporary { why: "429".to_owned(), retry_after }],
+        vec![WriteError::Transient { why: "429".to_owned(), retry_after }],
     )]);
     let (queue, script) = start(fast(), Script { answers: Mutex::new(answers), ..Script::default() });
     let _ = queue.request(&[target("app")]);
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     let requests = script.requests_of("app");
     assert!(requests[1] - requests[0] >= Duration::from_millis(1500));
 }
@@ -142,7 +142,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
     let began = Instant::now();
     let _ = queue.request(&targets(200));
     assert!(began.elapsed() < Duration::from_millis(200), "the answer does not wait");
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     let took: Vec<Duration> = script.requests.lock().iter().map(|(_, at)| at.duration_since(began)).collect();
     assert_eq!(took.len(), 200);
     let in_first_half = took.iter().filter(|after| after.as_millis() < 400).count();
@@ -151,7 +151,7 @@ async fn a_delivery_for_many_objects_is_spread_out_and_a_few_are_not() {
     let (queue, script) = start(pace, Script::default());
     let began = Instant::now();
     let _ = queue.request(&targets(MAX_UNSPREAD_TARGETS));
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     let last = script.requests.lock().iter().map(|(_, at)| *at).max().expect("requests");
     assert!(last.duration_since(began) < Duration::from_millis(400));
 }
@@ -194,7 +194,7 @@ async fn a_kind_that_hangs_leaves_half_of_the_patches_to_the_others() {
 async fn slots_that_have_rested_are_forgotten() {
     let (queue, _) = start(fast(), Script::default());
     let _ = queue.request(&[target("app")]);
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(queue.slots().entries.is_empty());
 }
@@ -204,7 +204,7 @@ async fn slots_that_have_rested_are_forgotten() {
 async fn a_panic_loses_nothing() {
     let (queue, script) = start(fast(), Script::default());
     let _ = queue.request(&[target("panics"), target("good")]);
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     assert_eq!(script.requests_of("panics").len(), 2);
 }
 
@@ -219,10 +219,10 @@ async fn what_is_wanted_after_the_last_settling_is_written_down_again() {
     let (journal, left) = open();
     let queue = Queue::new(fast(), journal.clone(), &left, Metrics::new());
     tokio::spawn(queue.clone().run(Arc::new(Script::default()) as Arc<dyn Writer>));
-    assert_eq!(queue.request(&[target("app")]).durable().await, Ok(()));
-    rest(&queue).await;
-    queue.settle();
-    assert_eq!(queue.request(&[target("app")]).durable().await, Ok(()));
+    assert_eq!(queue.request(&[target("app")]).wait_until_durable().await, Ok(()));
+    wait_until_idle(&queue).await;
+    queue.remove_rested_records();
+    assert_eq!(queue.request(&[target("app")]).wait_until_durable().await, Ok(()));
     journal.close().await;
     let (_, left) = open();
     assert!(left.pending.contains_key(&target("app")));
@@ -234,7 +234,7 @@ async fn what_is_due_sooner_wakes_the_queue() {
     let (queue, script) = start(pace, Script::default());
     let (first, second) = (target("first"), target("second"));
     drop(queue.request(std::slice::from_ref(&first)));
-    rest(&queue).await;
+    wait_until_idle(&queue).await;
     // Due in a minute, which the queue is sleeping for now.
     drop(queue.request(std::slice::from_ref(&first)));
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -11,7 +11,7 @@ use super::evaluation::FilterTask;
 use crate::bounded_text::BoundedText;
 use crate::event::Event;
 use crate::expression::Expression;
-use crate::facts::Facts;
+use crate::filter_input::FilterInput;
 use crate::flux::needs::InventoryNeeds;
 use crate::flux::selection::Selection;
 use crate::history::DeliveryId;
@@ -23,14 +23,14 @@ use crate::metrics::Metrics;
 /// Keeps events until the kinds that they need are listed.
 pub(super) struct Backlog {
     state: Mutex<BacklogState>,
-    opened: Notify,
+    changed: Notify,
     journal: Journal,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
 struct BacklogState {
-    waiting: Vec<(u64, QueuedEvents)>,
+    waiting: Vec<(u64, BacklogEntry)>,
     bytes: usize,
     /// Handed out and not settled.
     in_hand: usize,
@@ -38,7 +38,7 @@ struct BacklogState {
 
 /// Events of one delivery, with the options that they were accepted under.
 #[derive(Serialize, Deserialize)]
-pub(super) struct QueuedEvents {
+pub(super) struct BacklogEntry {
     pub(super) endpoint: String,
     /// Which one it is; none if an earlier process has answered it.
     #[serde(skip)]
@@ -51,7 +51,7 @@ pub(super) struct QueuedEvents {
     pub(super) events: Vec<Event>,
     /// What the filters read.
     #[serde(default)]
-    pub(super) facts: Facts,
+    pub(super) input: FilterInput,
     /// What it takes in memory, in bytes, as [`Backlog::keep`] has found it.
     #[serde(default)]
     pub(super) size: usize,
@@ -65,7 +65,7 @@ pub(super) enum BacklogAnswer {
     Full,
 }
 
-impl QueuedEvents {
+impl BacklogEntry {
     /// Returns its size in memory, in bytes, from its size as JSON. Short filters are shared by most of
     /// what waits; long ones that change with each delivery are not.
     fn size_of(&self, json_bytes: usize) -> usize {
@@ -83,7 +83,7 @@ impl QueuedEvents {
     pub(super) fn task(&self, inventory: &Arc<RwLock<Inventory>>) -> FilterTask {
         FilterTask {
             events: self.events.clone(),
-            facts: self.facts.clone(),
+            input: self.input.clone(),
             condition: self.condition.clone(),
             selection: self.selection.clone(),
             inventory: Some(Arc::clone(inventory)),
@@ -110,9 +110,9 @@ impl Backlog {
     pub(super) fn new(journal: Journal, left: &Contents, metrics: Arc<Metrics>) -> Backlog {
         let mut state = BacklogState::default();
         for (number, bytes) in &left.deliveries {
-            match serde_json::from_slice::<QueuedEvents>(bytes) {
+            match serde_json::from_slice::<BacklogEntry>(bytes) {
                 Ok(waiting) => {
-                    let waiting = QueuedEvents { size: waiting.size_of(bytes.len()), ..waiting };
+                    let waiting = BacklogEntry { size: waiting.size_of(bytes.len()), ..waiting };
                     state.bytes += waiting.size;
                     state.waiting.push((*number, waiting));
                 }
@@ -122,12 +122,12 @@ impl Backlog {
             }
         }
         metrics.waiting_deliveries(state.waiting.len());
-        Backlog { state: Mutex::new(state), opened: Notify::new(), journal, metrics }
+        Backlog { state: Mutex::new(state), changed: Notify::new(), journal, metrics }
     }
 
-    pub(super) fn keep(&self, delivery: QueuedEvents) -> BacklogAnswer {
+    pub(super) fn keep(&self, delivery: BacklogEntry) -> BacklogAnswer {
         let Ok(bytes) = serde_json::to_vec(&delivery) else { return BacklogAnswer::Full };
-        let delivery = QueuedEvents { size: delivery.size_of(bytes.len()), ..delivery };
+        let delivery = BacklogEntry { size: delivery.size_of(bytes.len()), ..delivery };
         let mut state = self.lock();
         if state.waiting.len() >= MAX_WAITING_DELIVERIES || state.bytes + delivery.size > MAX_BACKLOG_BYTES {
             return BacklogAnswer::Full;
@@ -143,7 +143,7 @@ impl Backlog {
         let event = super::summary::summary(&delivery.events).into();
         let number = self.journal.new_delivery_number();
         // Within the lock, so that the journal sees it come before it sees it go.
-        let commit = self.journal.write(vec![JournalChange::Keep(number, bytes)]);
+        let commit = self.journal.write(vec![JournalChange::AddDelivery(number, bytes)]);
         state.bytes += delivery.size;
         state.waiting.push((number, delivery));
         self.metrics.waiting_deliveries(state.waiting.len());
@@ -154,8 +154,8 @@ impl Backlog {
     pub(super) fn take(
         &self,
         max: usize,
-        is_ready: impl Fn(&QueuedEvents) -> bool,
-    ) -> Vec<(u64, QueuedEvents)> {
+        is_ready: impl Fn(&BacklogEntry) -> bool,
+    ) -> Vec<(u64, BacklogEntry)> {
         let mut state = self.lock();
         let all = std::mem::take(&mut state.waiting);
         let mut taken = 0;
@@ -171,19 +171,19 @@ impl Backlog {
     }
 
     /// Settles what `take` has handed out: some need not be remembered, some come back.
-    pub(super) fn settled(
+    pub(super) fn hand_back(
         &self,
         handed_out: usize,
         numbers: impl Iterator<Item = u64>,
-        back: Vec<(u64, QueuedEvents)>,
+        back: Vec<(u64, BacklogEntry)>,
     ) {
-        self.journal.write_later(numbers.map(JournalChange::Drop));
+        self.journal.write_later(numbers.map(JournalChange::RemoveDelivery));
         let mut state = self.lock();
         state.in_hand -= handed_out;
         state.bytes += back.iter().map(|(_, waiting)| waiting.size).sum::<usize>();
         state.waiting.extend(back);
         self.metrics.waiting_deliveries(state.waiting.len());
-        self.opened.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Returns what has to be known so that all that waits can be matched.
@@ -196,9 +196,9 @@ impl Backlog {
     }
 
     /// Waits until nothing waits or is being taken care of.
-    pub(super) async fn empty(&self) {
+    pub(super) async fn wait_until_empty(&self) {
         loop {
-            let opened = self.opened.notified();
+            let changed = self.changed.notified();
             let is_done = {
                 let state = self.lock();
                 state.waiting.is_empty() && state.in_hand == 0
@@ -206,7 +206,7 @@ impl Backlog {
             if is_done {
                 return;
             }
-            opened.await;
+            changed.await;
         }
     }
 
@@ -225,16 +225,16 @@ mod tests {
     use super::*;
 
     /// A delivery that says this.
-    fn waiting(what: &str) -> QueuedEvents {
+    fn waiting(what: &str) -> BacklogEntry {
         let (endpoint, source) = ("test".to_owned(), "GitHub".to_owned());
-        QueuedEvents {
+        BacklogEntry {
             endpoint,
             id: None,
             source,
             condition: None,
             selection: Selection::default(),
             events: vec![Event::Anything { what: what.to_owned() }],
-            facts: Facts::default(),
+            input: FilterInput::default(),
             size: 0,
         }
     }
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn it_is_bounded_in_number_and_in_bytes() {
         let backlog_by_number = backlog();
-        let other = || QueuedEvents { endpoint: "other".to_owned(), ..waiting("a") };
+        let other = || BacklogEntry { endpoint: "other".to_owned(), ..waiting("a") };
         for _ in 0..MAX_WAITING_DELIVERIES / ENDPOINT_SHARE_DIVISOR {
             assert!(matches!(backlog_by_number.keep(waiting("a")), BacklogAnswer::Waits { .. }));
         }
@@ -270,11 +270,11 @@ mod tests {
         let backlog = backlog();
         backlog.keep(waiting("a"));
         backlog.keep(waiting("bb"));
-        let says = |waiting: &QueuedEvents, what: &str| waiting.events[0].summary() == what;
+        let says = |waiting: &BacklogEntry, what: &str| waiting.events[0].summary() == what;
         let ready = backlog.take(10, |waiting| says(waiting, "bb"));
         assert_eq!(ready.len(), 1);
         assert!(!backlog.is_empty());
-        backlog.settled(1, std::iter::empty(), Vec::new());
+        backlog.hand_back(1, std::iter::empty(), Vec::new());
         assert_eq!(backlog.take(10, |_| true).len(), 1);
         assert!(backlog.is_empty());
         assert_eq!(backlog.lock().bytes, 0);

@@ -12,7 +12,7 @@ use crate::journal::NotDurable;
 use crate::matching;
 
 /// The average time between two requests of a catch-up.
-const CATCH_UP_SPREAD: Duration = Duration::from_millis(20);
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
 
 impl DeliveryHandler {
     /// Requests once the reconciliation of every object that a delivery to one of these endpoints could
@@ -28,7 +28,7 @@ impl DeliveryHandler {
     ///
     /// # Errors
     /// When the journal does not hold all of them.
-    pub async fn catch_up_with(
+    pub async fn catch_up_targets(
         &self,
         endpoints: &Endpoints,
         missed: &BTreeSet<Target>,
@@ -53,8 +53,8 @@ impl DeliveryHandler {
         if targets.is_empty() {
             return Ok(());
         }
-        let window = CATCH_UP_SPREAD.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+        let window = CATCH_UP_INTERVAL.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
         log::info!(objects = targets.len(), within_s = window.as_secs(); "catching up: requesting each object once");
-        objects.queue.request_spread(&targets, window).durable().await
+        objects.queue.request_spread(&targets, window).wait_until_durable().await
     }
 }

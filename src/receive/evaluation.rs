@@ -6,15 +6,15 @@ use parking_lot::RwLock;
 
 use crate::event::Event;
 use crate::expression::Expression;
-use crate::facts::Facts;
 use crate::filter::{self, FilteredOut};
+use crate::filter_input::FilterInput;
 use crate::flux::selection::Selection;
 use crate::matching::{self, Inventory, MatchResult};
 
 /// What is to be evaluated.
 pub(super) struct FilterTask {
     pub(super) events: Vec<Event>,
-    pub(super) facts: Facts,
+    pub(super) input: FilterInput,
     /// The condition on an event.
     pub(super) condition: Option<Expression>,
     pub(super) selection: Selection,
@@ -26,49 +26,49 @@ pub(super) struct FilterTask {
 pub(super) struct Evaluation {
     /// The events of which the condition holds.
     pub(super) events: Vec<Event>,
-    pub(super) facts: Facts,
+    pub(super) input: FilterInput,
     /// What matches, or why no event is left.
-    pub(super) result: Result<Found, FilteredOut>,
+    pub(super) result: Result<InventoryMatch, FilteredOut>,
     /// Why a filter failed, the first time.
     pub(super) failure: Option<String>,
 }
 
 /// The objects that match, as far as they are known.
-pub(super) struct Found {
+pub(super) struct InventoryMatch {
     pub(super) matched: MatchResult,
     /// No other object can match.
     pub(super) is_complete: bool,
 }
 
-impl Found {
-    /// Leaves matching to the receiver of the events.
-    pub(super) fn everything() -> Found {
-        Found { matched: MatchResult::default(), is_complete: true }
+impl InventoryMatch {
+    /// Matches without an inventory: Flux v1 matches the events itself.
+    pub(super) fn everything() -> InventoryMatch {
+        InventoryMatch { matched: MatchResult::default(), is_complete: true }
     }
 }
 
 impl FilterTask {
     pub(super) fn evaluate(self) -> Evaluation {
-        let FilterTask { mut events, facts, condition, selection, inventory } = self;
+        let FilterTask { mut events, input, condition, selection, inventory } = self;
         let mut failure = None;
         if let Some(condition) = &condition {
             let failed = &mut |why: String| failure = failure.take().or(Some(why));
-            match filter::fulfilling(condition, events, &facts, failed) {
+            match filter::fulfilling(condition, events, &input, failed) {
                 Ok(left) => events = left,
                 Err(reason) => {
-                    return Evaluation { events: Vec::new(), facts, result: Err(reason), failure };
+                    return Evaluation { events: Vec::new(), input, result: Err(reason), failure };
                 }
             }
         }
         let found = match &inventory {
-            Some(inventory) => find(inventory, &events, &selection, &facts),
-            None => Found::everything(),
+            Some(inventory) => find(inventory, &events, &selection, &input),
+            None => InventoryMatch::everything(),
         };
         // Before all objects are known, filters are evaluated again.
         if found.is_complete {
             failure = failure.or_else(|| describe_failure(&found.matched));
         }
-        Evaluation { events, facts, result: Ok(found), failure }
+        Evaluation { events, input, result: Ok(found), failure }
     }
 }
 
@@ -77,14 +77,14 @@ pub(super) fn find(
     inventory: &RwLock<Inventory>,
     events: &[Event],
     selection: &Selection,
-    facts: &Facts,
-) -> Found {
+    input: &FilterInput,
+) -> InventoryMatch {
     let (candidates, is_complete) = {
         let inventory = inventory.read();
         let candidates = matching::candidates(&inventory, events, selection);
         (candidates, matching::can_tell(&inventory, events, selection))
     };
-    Found { matched: candidates.decide(events, selection, facts), is_complete }
+    InventoryMatch { matched: candidates.decide(events, selection, input), is_complete }
 }
 
 /// Describes why filters failed, in a line.

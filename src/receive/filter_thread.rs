@@ -49,7 +49,7 @@ struct Turns {
 pub(super) enum NotEvaluated<I> {
     /// The endpoint has used up its CPU time of this second, or the thread is busy with others for too long;
     /// this is what was to be evaluated.
-    NoBudget(I),
+    NoCapacity(I),
     /// The evaluation panicked. Another try would panic again.
     Panicked,
     /// There is no thread to do it.
@@ -77,19 +77,19 @@ impl FilterThread {
         T: Send + 'static,
     {
         if !self.has_budget(endpoint) {
-            return Err(NotEvaluated::NoBudget(input));
+            return Err(NotEvaluated::NoCapacity(input));
         }
         let (answer, answered) = oneshot::channel();
         let (budgets, of_endpoint) = (Arc::clone(&self.budgets), Arc::clone(endpoint));
         let jobs = self.jobs.get_or_init(start).as_ref().ok_or(NotEvaluated::NoThread)?;
         if jobs.queued(endpoint) >= MAX_QUEUED_TASKS {
-            return Err(NotEvaluated::NoBudget(input));
+            return Err(NotEvaluated::NoCapacity(input));
         }
         let queued = Instant::now();
         let job = move || {
             // Many may have been let in before the first of them was charged.
             if queued.elapsed() >= MAX_QUEUED_TIME || !has_budget(&budgets, &of_endpoint, Instant::now()) {
-                drop(answer.send(Err(NotEvaluated::NoBudget(input))));
+                drop(answer.send(Err(NotEvaluated::NoCapacity(input))));
                 return;
             }
             let before = thread_cpu_time();
@@ -250,7 +250,7 @@ mod tests {
         let runs = (0..4).map(|_| thread.run(&endpoint, 300, burn));
         let results = futures::future::join_all(runs).await;
         assert!(matches!(results[0], Ok(300)));
-        assert!(results[1..].iter().all(|result| matches!(result, Err(NotEvaluated::NoBudget(300)))));
+        assert!(results[1..].iter().all(|result| matches!(result, Err(NotEvaluated::NoCapacity(300)))));
         let other: Result<u64, _> = thread.run(&Arc::from("other"), 1, burn).await;
         assert!(matches!(other, Ok(1)));
     }

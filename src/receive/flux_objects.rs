@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 
-use super::backlog::{Backlog, BacklogAnswer, QueuedEvents};
+use super::backlog::{Backlog, BacklogAnswer, BacklogEntry};
 use super::evaluation::FilterTask;
 use super::summary::summary;
 use super::unavailable;
@@ -79,31 +79,31 @@ impl FluxObjects {
             return Outcome::TooMany { retry_after };
         }
         self.expect_revisions(id, &mut matched);
-        if self.queue.request(&matched.targets).durable().await.is_err() {
+        if self.queue.request(&matched.targets).wait_until_durable().await.is_err() {
             return not_durable();
         }
         self.outcome(events, matched)
     }
 
-    /// Keeps a delivery until its kinds are known and its filters have CPU time. What is known to match is
+    /// Puts a delivery into the backlog until its kinds are known and its filters have CPU time. What is known to match is
     /// requested at once: one kind may be broken for long.
-    pub(super) async fn wait(
+    pub(super) async fn defer(
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
         task: FilterTask,
         known: &[Target],
     ) -> Outcome {
-        let FilterTask { events, facts, condition, selection, .. } = task;
-        let facts = facts.at_rest(condition.iter().chain(selection.filters()));
-        let delivery = QueuedEvents {
+        let FilterTask { events, input, condition, selection, .. } = task;
+        let input = input.at_rest(condition.iter().chain(selection.filters()));
+        let delivery = BacklogEntry {
             endpoint: endpoint.name.to_string(),
             id: Some(id.clone()),
             source: endpoint.provider.name.to_owned(),
             condition,
             selection,
             events,
-            facts,
+            input,
             size: 0,
         };
         let (event, commit) = match self.backlog.keep(delivery) {
@@ -115,7 +115,7 @@ impl FluxObjects {
         // The record of the delivery stands for these objects, too.
         drop(self.queue.request(known));
         let committed = match commit {
-            Some(commit) => commit.done().await,
+            Some(commit) => commit.wait_until_durable().await,
             None => Ok(()),
         };
         committed.map_or_else(|_| not_durable(), |()| Outcome::Queued { event })

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use crate::endpoint::Endpoint;
 use crate::expression::VariableName;
-use crate::facts::{Facts, UnreadableBody};
+use crate::filter_input::{FilterInput, UnreadableBody};
 use crate::json_items::{MAX_TREE_VALUES, has_too_many_values};
 use crate::verify::Verified;
 use crate::verify::auth::Auth;
@@ -12,11 +12,11 @@ use crate::verify::auth::Auth;
 /// A body that is longer takes too much memory to be read field by field, in bytes.
 const MAX_REQUEST_BYTES: usize = 3 << 20;
 
-/// The facts about a delivery that the endpoint's expressions name; none if there are no expressions.
-pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
+/// The input about a delivery that the endpoint's expressions name; none if there are no expressions.
+pub(super) fn filter_input(endpoint: &Endpoint, delivery: &Verified<'_>) -> FilterInput {
     let mut expressions = endpoint.filter.condition.iter().chain(endpoint.selection.filters()).peekable();
     if expressions.peek().is_none() {
-        return Facts::default();
+        return FilterInput::default();
     }
     let (mut event, mut request, mut headers, mut claims) = (false, false, false, false);
     for expression in expressions {
@@ -26,9 +26,9 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
         claims |= expression.names(VariableName::Claims);
     }
     let name = if event { endpoint.provider.event_type(delivery) } else { String::new() };
-    let mut facts = Facts::named(name);
+    let mut input = FilterInput::named(name);
     if request {
-        facts = facts.with_request(body(endpoint, delivery));
+        input = input.with_request(body(endpoint, delivery));
     }
     if headers {
         let named = endpoint.provider.event_header.map_or(&[][..], |header| header.names);
@@ -36,11 +36,11 @@ pub(super) fn facts(endpoint: &Endpoint, delivery: &Verified<'_>) -> Facts {
             Some(Auth::Header(name)) => Some(name.as_str()),
             _ => None,
         };
-        facts = facts.with_headers(delivery.plain_headers(named, secret));
+        input = input.with_headers(delivery.plain_headers(named, secret));
     }
     match &delivery.claims {
-        Some(of_token) if claims => facts.with_claims(of_token),
-        _ => facts,
+        Some(of_token) if claims => input.with_claims(of_token),
+        _ => input,
     }
 }
 
@@ -50,7 +50,7 @@ fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, Unreadab
     if length > MAX_REQUEST_BYTES {
         return Err(UnreadableBody::TooLong { length, max: MAX_REQUEST_BYTES });
     }
-    let read = match endpoint.provider.request {
+    let read = match endpoint.provider.filter_body {
         Some(inside) => inside(delivery),
         None => delivery.json().map(|body: Box<RawValue>| body.get().to_owned()).ok(),
     };

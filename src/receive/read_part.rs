@@ -3,7 +3,7 @@
 use crate::endpoint::Endpoint;
 use crate::event::Event;
 use crate::outcome::Outcome;
-use crate::provider::{Hints, Parsed};
+use crate::provider::{ParseContext, Parsed};
 use crate::verify::Verified;
 
 /// A part of a delivery; most deliveries have one.
@@ -24,8 +24,8 @@ pub(super) enum PartContent {
 
 /// Reads the part of the delivery that begins at `resume_at`.
 pub(super) fn read_part(endpoint: &Endpoint, delivery: &Verified<'_>, resume_at: usize) -> Part {
-    let hints = Hints { resume_at, ..endpoint.hints() };
-    let (parsed, resume_at) = match endpoint.provider.read(delivery, &hints) {
+    let context = ParseContext { resume_at, ..endpoint.parse_context() };
+    let (parsed, resume_at) = match endpoint.provider.read(delivery, &context) {
         Ok(Parsed::Part { events, resume_at }) => (Ok(Parsed::Events(events)), Some(resume_at)),
         parsed => (parsed, None),
     };
@@ -37,7 +37,7 @@ pub(super) fn read_part(endpoint: &Endpoint, delivery: &Verified<'_>, resume_at:
             PartContent::ignored(format!("event type `{event_type}` is not in the endpoint's `events`"))
         }
         Ok(Parsed::Events(events) | Parsed::Part { events, .. }) => narrow(endpoint, events),
-        // It concerns all that is listed, whatever it says.
+        // It concerns everything in `resources`, whatever it says.
         _ if endpoint.selection.matches_all && (endpoint.takes_any_body || delivery.is_json()) => {
             PartContent::Events(vec![unread_event(endpoint, delivery)])
         }
@@ -87,7 +87,7 @@ fn without_long_fields(mut events: Vec<Event>) -> Result<Vec<Event>, &'static st
 /// An event of which nothing but its type is known.
 fn unread_event(endpoint: &Endpoint, delivery: &Verified<'_>) -> Event {
     let event_type = endpoint.provider.event_type(delivery);
-    let what = if event_type.is_empty() { "a call".to_owned() } else { format!("event `{event_type}`") };
+    let what = if event_type.is_empty() { "a delivery".to_owned() } else { format!("event `{event_type}`") };
     Event::Anything { what }
 }
 

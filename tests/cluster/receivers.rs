@@ -240,7 +240,7 @@ fn requests_to_both(issuer: &Issuer) -> Vec<Request> {
     ];
     let team_a = json!({"repository": {"name": "web"}});
     vec![
-        request("generic", "a call", &[], &json!({})),
+        request("generic", "a delivery", &[], &json!({})),
         request("generic", "a GET", &[], &json!({})).method("GET"),
         request("generic", "no JSON", &[], &json!({})).body(b"hello"),
         request("generic-hmac", "sha256", &[("X-Signature", sha256(TOKEN, &push))], &push),
@@ -367,12 +367,12 @@ fn requests_to_both(issuer: &Issuer) -> Vec<Request> {
         github_form,
         github("failing-filter", "push", "push", TOKEN, &team_a).differs(BY_CHANCE),
         github("suspended", "push", "push", TOKEN, &push),
-        request("elsewhere", "a call", &[], &json!({})),
-        request("missing-first", "a call", &[], &json!({})),
-        request("labels-of-a-named-one", "a call", &[], &json!({})),
-        request("kinds", "a call", &[], &json!({})),
-        request("kind-without-version", "a call", &[], &json!({})).differs("A kind without `apiVersion`"),
-        request("at-rest", "a call", &[], &json!({})).differs("Objects that Flux leaves alone"),
+        request("elsewhere", "a delivery", &[], &json!({})),
+        request("missing-first", "a delivery", &[], &json!({})),
+        request("labels-of-a-named-one", "a delivery", &[], &json!({})),
+        request("kinds", "a delivery", &[], &json!({})),
+        request("kind-without-version", "a delivery", &[], &json!({})).differs("A kind without `apiVersion`"),
+        request("at-rest", "a delivery", &[], &json!({})).differs("Objects that Flux leaves alone"),
     ]
 }
 

@@ -146,7 +146,7 @@ fn start(double: Double) -> Bed {
 const INVENTORY_COMPLETE: &str = "inventory complete; matching deliveries as they arrive";
 const REQUEST_FAILED: &str = "reconciliation request failed, retrying";
 const CONTINUING_WITHOUT: &str = "kind cannot be listed; continuing without it";
-const QUEUED_MATCHED: &str = "queued delivery matched";
+const QUEUED_MATCHED: &str = "waiting delivery matched";
 const APP: [(&str, &str); 1] = [("object", "GitRepository/apps/app")];
 
 impl Bed {

@@ -293,7 +293,7 @@ async fn check_twins(
         endpoint.provider.authentication,
         Authentication::Hmac(_) | Authentication::TokenOrHmac(_) | Authentication::StandardWebhooks
     );
-    let reads_the_body = !endpoint.provider.subjects.contains(&Subject::Listed);
+    let reads_the_body = !endpoint.provider.subjects.contains(&Subject::Selection);
     let is_unread = |status: u16, answer: &Value| {
         status == 400 || is_ignored_by_its_header(status, answer) || (!reads_the_body && status == 202)
     };

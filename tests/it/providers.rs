@@ -66,7 +66,7 @@ async fn a_delivery_requests_what_the_endpoint_lists() {
     let answer = post(&url, &[], Vec::new()).await;
     assert_eq!(
         answer.body,
-        r#"{"dryRun":true,"event":"a call","outcome":"accepted","skipped":[],"targets":["Bucket/apps/charts"]}"#
+        r#"{"dryRun":true,"event":"a delivery","outcome":"accepted","skipped":[],"targets":["Bucket/apps/charts"]}"#
     );
     let answer = push_signed(&running, push(), &[]).await;
     assert!(

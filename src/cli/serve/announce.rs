@@ -26,7 +26,7 @@ pub(super) fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
             log::info!(
                 "requesting reconciliation through the Kubernetes API; set `api:` to forward events to Flux v1"
             );
-            if !journal.keeps() {
+            if !journal.is_persistent() {
                 log::warn!("no journal: pending reconcile requests are lost when the process ends");
             }
         }

@@ -145,7 +145,7 @@ impl Application {
             why = running.ended() => Stop::Failure { why: format!("the listener ended: {why}"), listens: false },
             why = admin.ended() => failure(format!("the admin listener ended: {why}")),
             why = self.tasks.ended() => failure(why),
-            () = self.journal.ended() => failure("the journal ended".to_owned()),
+            () = self.journal.wait_until_ended() => failure("the journal ended".to_owned()),
         };
         let drain = |running| drain(running, &self.service, &self.queue, &self.journal, self.drain_limit);
         match stop {

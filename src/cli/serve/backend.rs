@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use super::ServeArgs;
 use crate::cluster::connection::ApiConnection;
-use crate::cluster::inventory::Watches;
 use crate::cluster::receivers::{ReceiverRules, Receivers};
+use crate::cluster::watches::Watches;
 use crate::config::Config;
 use crate::flux_v1::FluxV1Client;
 use crate::follow_through::FollowThrough;
@@ -97,14 +97,14 @@ impl Backend {
             );
         }
         let must_catch_up = match left.origin {
-            JournalOrigin::Kept => was_absent(&left, args.catch_up_after),
+            JournalOrigin::Restored => was_absent(&left, args.catch_up_after),
             JournalOrigin::New => args.catch_up,
-            JournalOrigin::Corrupt | JournalOrigin::KeptAfterAbsence => true,
+            JournalOrigin::Corrupt | JournalOrigin::RestoredAfterDowntime => true,
         };
-        if must_catch_up && left.origin == JournalOrigin::Kept {
+        if must_catch_up && left.origin == JournalOrigin::Restored {
             log::warn!("flux-recv was away for longer than --catch-up-after; requesting every object once");
             // Before the first sign of life, so that a crash in between does not forget it.
-            journal.write_later([JournalChange::WasAbsent]);
+            journal.write_later([JournalChange::DowntimeDetected]);
         }
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cluster::inventory::Watches;
+use crate::cluster::watches::Watches;
 use crate::endpoint::Endpoint;
 use crate::journal::Journal;
 use crate::journal::contents::JournalChange;
@@ -16,7 +16,7 @@ pub(super) async fn when_synced(
     journal: Journal,
     catch_up: bool,
 ) {
-    watches.synced().await;
+    watches.wait_until_synced().await;
     let unlistable = watches.unlistable_kinds();
     if unlistable.is_empty() {
         log::info!("inventory complete; matching deliveries as they arrive");
@@ -32,8 +32,8 @@ pub(super) async fn when_synced(
         catch_up_with(&service).await;
         if !is_all {
             // Receivers can name kinds that nobody has watched before.
-            service.registry.all_known(Duration::MAX).await;
-            watches.all_known().await;
+            service.registry.wait_until_known(Duration::MAX).await;
+            watches.wait_until_known().await;
             catch_up_with(&service).await;
         }
     }
@@ -55,7 +55,7 @@ pub(super) async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watc
         let missed = watches.missed_changes().await;
         // Those of one list come together.
         tokio::time::sleep(GAP_BATCH_DELAY).await;
-        while service.handler.catch_up_with(&service.registry.get().endpoints, &missed).await.is_err() {
+        while service.handler.catch_up_targets(&service.registry.get().endpoints, &missed).await.is_err() {
             tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
         }
     }
@@ -64,7 +64,7 @@ pub(super) async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watc
 /// Requests the objects of endpoints whose deliveries were answered as to unknown paths.
 pub(super) async fn catch_up_late(service: &Service, watches: Option<&Watches>, came_late: &[Arc<Endpoint>]) {
     if let Some(watches) = watches {
-        watches.synced().await;
+        watches.wait_until_synced().await;
     }
     while service.handler.catch_up(came_late.iter()).await.is_err() {
         tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;

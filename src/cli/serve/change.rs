@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::announce::announce_endpoint;
 use super::application::shown;
-use crate::cluster::inventory::Watches;
+use crate::cluster::watches::Watches;
 use crate::endpoint::registry::{Conflict, EndpointRegistry, Serving};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::flux::needs::InventoryNeeds;

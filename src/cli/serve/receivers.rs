@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::change;
-use crate::cluster::inventory::Watches;
+use crate::cluster::watches::Watches;
 use crate::endpoint::Endpoint;
 use crate::flux::needs::InventoryNeeds;
 use crate::service::Service;

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::application::serving;
 use super::change;
-use crate::cluster::inventory::Watches;
+use crate::cluster::watches::Watches;
 use crate::config::Config;
 use crate::reload::ConfigWatcher;
 use crate::service::Service;

@@ -20,16 +20,16 @@ pub(super) async fn drain(
         if let Some(running) = running {
             running.stop().await;
         }
-        service.handler.all_matched().await;
-        queue.rest().await;
+        service.handler.wait_until_matched().await;
+        queue.wait_until_idle().await;
     });
     if stopped.await.is_err() {
         log::warn!(limit_s = limit.as_secs_f64(); "drain timed out");
     }
-    queue.settle();
+    queue.remove_rested_records();
     let unmatched = service.handler.waiting_deliveries();
     let left: Vec<String> = queue.pending_targets().iter().map(ToString::to_string).collect();
-    let is_kept = journal.keeps() && journal.is_writable();
+    let is_kept = journal.is_persistent() && journal.is_writable();
     if !journal.close().await {
         log::error!("the journal cannot be closed; its disk does not respond");
     }

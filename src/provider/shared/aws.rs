@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::super::minio::decoded;
 use super::batch::BoundedList;
-use super::{Hints, Parsed, add_registry_hosts, artifact_event, batch, git_event, pushed_ref};
+use super::{ParseContext, Parsed, add_registry_hosts, artifact_event, batch, git_event, pushed_ref};
 use crate::event::image::ImageName;
 use crate::event::{BucketEvent, BucketService, Event, GitChanges};
 use crate::json_items::{self, JsonItems};
@@ -114,25 +114,28 @@ struct TransformedImage {
 }
 
 /// Reads an event of a service; none if the text comes from none of those that are known.
-pub(in crate::provider) fn read(text: &str, hints: &Hints<'_>) -> Option<Result<Parsed, Unreadable>> {
+pub(in crate::provider) fn read(
+    text: &str,
+    context: &ParseContext<'_>,
+) -> Option<Result<Parsed, Unreadable>> {
     let field = |name: &str| json_items::field(text, name);
     let says = |name: &str, word: &str| field(name).is_some_and(|value| is_text(value, word));
     if let Some(first) = field("Records").and_then(JsonItems::new).and_then(|mut records| records.next())
         && let Some(service) = json_items::field(first.get(), "eventSource")
     {
         let is_known = ["aws:codecommit", "aws:s3"].iter().any(|known| is_text(service, known));
-        return is_known.then(|| from_json(text).and_then(|records| all_records(&records, hints)));
+        return is_known.then(|| from_json(text).and_then(|records| all_records(&records, context)));
     }
     if says("Service", "Amazon S3") && says("Event", "s3:TestEvent") {
         return Some(Ok(Parsed::Ping));
     }
     if says("type", "com.amazon.ecr.image.push") {
-        return Some(from_json(text).and_then(|event| transformed(event, hints)));
+        return Some(from_json(text).and_then(|event| transformed(event, context)));
     }
     let is_of_a_known_service =
         ["aws.ecr", "aws.codecommit", "aws.s3"].iter().any(|known| says("source", known));
     if field("detail-type").is_some() && is_of_a_known_service {
-        return Some(from_json(text).and_then(|envelope| event(envelope, hints)));
+        return Some(from_json(text).and_then(|envelope| event(envelope, context)));
     }
     None
 }
@@ -142,11 +145,11 @@ fn is_text(value: &RawValue, word: &str) -> bool {
     serde_json::from_str::<Cow<'_, str>>(value.get()).is_ok_and(|text| text == word)
 }
 
-fn event(envelope: Envelope, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn event(envelope: Envelope, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let Envelope { source, detail_type, account, region, detail } = envelope;
     let detail = detail.get();
     match (source.as_str(), detail_type.as_str()) {
-        ("aws.ecr", "ECR Image Action") => image_action(from_json(detail)?, &account, &region, hints),
+        ("aws.ecr", "ECR Image Action") => image_action(from_json(detail)?, &account, &region, context),
         ("aws.codecommit", "CodeCommit Repository State Change") => {
             repository_change(from_json(detail)?, &region)
         }
@@ -163,7 +166,7 @@ fn image_action(
     detail: ImageAction,
     account: &str,
     region: &str,
-    hints: &Hints<'_>,
+    context: &ParseContext<'_>,
 ) -> Result<Parsed, Unreadable> {
     let deleted = match (detail.action_type.as_deref(), detail.result.as_deref()) {
         (Some("PUSH"), Some("SUCCESS")) => false,
@@ -176,10 +179,10 @@ fn image_action(
     let path = detail
         .repository_name
         .ok_or_else(|| Unreadable::payload("missing field `detail.repository-name`"))?;
-    image(account, region, &path, (detail.image_tag, detail.image_digest), deleted, hints)
+    image(account, region, &path, (detail.image_tag, detail.image_digest), deleted, context)
 }
 
-fn transformed(event: Transformed, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
+fn transformed(event: Transformed, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     let Transformed { source, data } = event;
     // urn:aws:ecr:REGION:ACCOUNT:repository/NAME
     let parts: Vec<&str> = source.split(':').collect();
@@ -188,7 +191,7 @@ fn transformed(event: Transformed, hints: &Hints<'_>) -> Result<Parsed, Unreadab
         _ => return Err(Unreadable::payload("source: does not name region and account of the registry")),
     };
     let account = data.registry_id.as_deref().unwrap_or(account);
-    image(account, region, &data.repository_name, (data.image_tag, data.image_digest), false, hints)
+    image(account, region, &data.repository_name, (data.image_tag, data.image_digest), false, context)
 }
 
 /// The event does not name the registry, but an account has one in each region.
@@ -198,11 +201,11 @@ fn image(
     path: &str,
     (tag, digest): (Option<String>, Option<String>),
     deleted: bool,
-    hints: &Hints<'_>,
+    context: &ParseContext<'_>,
 ) -> Result<Parsed, Unreadable> {
     let registry = format!("{account}.dkr.ecr.{region}.{}", domain(region));
     let mut names = vec![ImageName::in_registry(&registry, path).map_err(Unreadable::payload)?];
-    add_registry_hosts(&mut names, hints, path);
+    add_registry_hosts(&mut names, context, path);
     Ok(Parsed::Events(artifact_event(names, tag, digest, deleted).into_iter().collect()))
 }
 
@@ -228,8 +231,8 @@ fn repository_url(name: &str, region: &str) -> String {
     format!("https://git-codecommit.{region}.{}/v1/repos/{name}", domain(region))
 }
 
-fn all_records(records: &Records<'_>, hints: &Hints<'_>) -> Result<Parsed, Unreadable> {
-    batch::read(records.records, hints, |item| record(from_json(item)?))
+fn all_records(records: &Records<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
+    batch::read(records.records, context, |item| record(from_json(item)?))
 }
 
 fn record(record: Record) -> Result<Parsed, Unreadable> {

@@ -9,7 +9,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Hints, Parsed};
+use super::{ParseContext, Parsed};
 use crate::event::Event;
 use crate::json_items::JsonItems;
 use crate::verify::Unreadable;
@@ -24,11 +24,11 @@ const MAX_PART_EVENTS: usize = 4096;
 /// When it is not a list, or nothing in this part can be read.
 pub(in crate::provider) fn read(
     list: &RawValue,
-    hints: &Hints<'_>,
+    context: &ParseContext<'_>,
     mut one: impl FnMut(&str) -> Result<Parsed, Unreadable>,
 ) -> Result<Parsed, Unreadable> {
     let items = JsonItems::new(list).ok_or_else(|| Unreadable::payload("the events are not a list"))?;
-    let mut items = items.resume(hints.resume_at);
+    let mut items = items.resume(context.resume_at);
     let (mut events, mut other, mut unreadable): (Vec<Event>, _, _) = (Vec::new(), None, None);
     while let Some(item) = items.next() {
         match one(item.get()) {
@@ -128,13 +128,13 @@ mod tests {
         let list = serde_json::to_string(&(0..10_000).collect::<Vec<u32>>()).expect("JSON");
         let list: &RawValue = serde_json::from_str(&list).expect("JSON");
         let mut what = Vec::new();
-        let mut hints = Hints::default();
+        let mut context = ParseContext::default();
         loop {
             let one = |item: &str| match item.ends_with('7') {
                 true => Err(Unreadable::payload("a seven")),
                 false => Ok(Parsed::Events(vec![Event::Anything { what: item.to_owned() }])),
             };
-            let (events, resume_at) = match read(list, &hints, one) {
+            let (events, resume_at) = match read(list, &context, one) {
                 Ok(Parsed::Part { events, resume_at }) => (events, Some(resume_at)),
                 Ok(Parsed::Events(events)) => (events, None),
                 other => panic!("{other:?}"),
@@ -142,7 +142,7 @@ mod tests {
             assert!(events.len() <= MAX_PART_EVENTS);
             what.extend(events.into_iter().map(|event| event.summary()));
             match resume_at {
-                Some(resume_at) => hints.resume_at = resume_at,
+                Some(resume_at) => context.resume_at = resume_at,
                 None => break,
             }
         }

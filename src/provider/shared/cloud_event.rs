@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Hints, Parsed, batch, required_header};
+use super::{ParseContext, Parsed, batch, required_header};
 use crate::verify::{Unreadable, Verified, from_json};
 
 /// An event out of any of the three modes.
@@ -34,7 +34,7 @@ struct Structured<'v> {
 /// When none of them can be read.
 pub(in crate::provider) fn read(
     delivery: &Verified<'_>,
-    hints: &Hints<'_>,
+    context: &ParseContext<'_>,
     mut one: impl FnMut(&CloudEvent<'_>) -> Result<Parsed, Unreadable>,
 ) -> Result<Parsed, Unreadable> {
     let content_type = delivery.header("Content-Type").unwrap_or_default();
@@ -42,7 +42,7 @@ pub(in crate::provider) fn read(
     match mode.as_str() {
         "application/cloudevents+json" => one(&delivery.json::<Structured<'_>>()?.event()?),
         "application/cloudevents-batch+json" => {
-            batch::read(delivery.json()?, hints, |item| one(&from_json::<Structured<'_>>(item)?.event()?))
+            batch::read(delivery.json()?, context, |item| one(&from_json::<Structured<'_>>(item)?.event()?))
         }
         _ => {
             let kind = Cow::Borrowed(required_header(delivery, "ce-type")?);
@@ -79,7 +79,7 @@ mod tests {
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let verified = assume_verified(Delivery { headers: &headers, body: body.as_bytes() });
         let mut events: Vec<(String, String)> = Vec::new();
-        let read = read(&verified, &Hints::default(), |event| {
+        let read = read(&verified, &ParseContext::default(), |event| {
             events.push((event.kind.to_string(), event.data.to_string()));
             Ok(Parsed::Ping)
         });
@@ -105,6 +105,6 @@ mod tests {
     fn an_event_without_a_type_cannot_be_read() {
         let headers: Vec<(String, String)> = Vec::new();
         let verified = assume_verified(Delivery { headers: &headers, body: b"{}" });
-        assert!(read(&verified, &Hints::default(), |_| Ok(Parsed::Ping)).is_err());
+        assert!(read(&verified, &ParseContext::default(), |_| Ok(Parsed::Ping)).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::{CannotCompose, Hints, Parsed, Provider, Sample};
+use super::super::{CannotCompose, ParseContext, Parsed, Provider, Sample};
 use crate::delivery::Delivery;
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
@@ -32,8 +32,8 @@ fn parse(provider: &Provider, headers: &[(&str, &str)], body: &[u8], hosts: &[&s
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let delivery = Delivery { headers: &headers, body };
-    let hints = Hints { registry_hosts: &hosts, git_hosts: &hosts, resume_at: 0 };
-    match provider.read(&assume_verified(delivery), &hints) {
+    let context = ParseContext { registry_hosts: &hosts, git_hosts: &hosts, resume_at: 0 };
+    match provider.read(&assume_verified(delivery), &context) {
         Ok(Parsed::Ping) => "ping".to_owned(),
         Ok(Parsed::Confirm(_)) => "confirm".to_owned(),
         Ok(Parsed::Ignored(reason)) => format!("ignored: {reason}"),
@@ -56,8 +56,8 @@ pub(in crate::provider) fn repositories(
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let body = body.to_string();
     let delivery = Delivery { headers: &headers, body: body.as_bytes() };
-    let hints = Hints { git_hosts: hosts, ..Hints::default() };
-    let Ok(Parsed::Events(events)) = provider.read(&assume_verified(delivery), &hints) else {
+    let context = ParseContext { git_hosts: hosts, ..ParseContext::default() };
+    let Ok(Parsed::Events(events)) = provider.read(&assume_verified(delivery), &context) else {
         return Vec::new();
     };
     let urls = events.into_iter().filter_map(|event| match event {
@@ -78,7 +78,9 @@ pub(in crate::provider) fn brings(
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let body = body.to_string();
     let verified = assume_verified(Delivery { headers: &headers, body: body.as_bytes() });
-    let Ok(Parsed::Events(events)) = (provider.parse)(&verified, &Hints::default()) else { return false };
+    let Ok(Parsed::Events(events)) = (provider.parse)(&verified, &ParseContext::default()) else {
+        return false;
+    };
     events.iter().any(|event| match event {
         Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) => {
             refs.iter().any(|change| change.commits.contains(commit))

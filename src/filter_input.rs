@@ -12,10 +12,10 @@ use crate::expression::{Budget, EvaluationError, Expression, Variable, VariableN
 
 /// What filters can read of a delivery beside its events; empty where there are none.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Facts(Option<Box<FactSources>>);
+pub struct FilterInput(Option<Box<FilterSources>>);
 
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct FactSources {
+struct FilterSources {
     /// What the provider calls the event.
     name: String,
     request: LazyVariable,
@@ -50,14 +50,14 @@ pub enum UnreadableBody {
     TooManyValues { max: usize },
 }
 
-impl Facts {
+impl FilterInput {
     /// Of a delivery whose event has this name.
-    pub fn named(name: String) -> Facts {
-        Facts(Some(Box::new(FactSources { name, ..FactSources::default() })))
+    pub fn named(name: String) -> FilterInput {
+        FilterInput(Some(Box::new(FilterSources { name, ..FilterSources::default() })))
     }
 
     /// With the body as JSON text, or why filters cannot read it.
-    pub fn with_request(self, body: Result<String, UnreadableBody>) -> Facts {
+    pub fn with_request(self, body: Result<String, UnreadableBody>) -> FilterInput {
         let request = match body {
             Ok(json) => LazyVariable { json: Some(json), ..LazyVariable::default() },
             Err(why) => LazyVariable { missing: Some(why.to_string()), ..LazyVariable::default() },
@@ -66,20 +66,20 @@ impl Facts {
     }
 
     /// With these headers, by their names in lower case.
-    pub fn with_headers(self, headers: BTreeMap<String, String>) -> Facts {
+    pub fn with_headers(self, headers: BTreeMap<String, String>) -> FilterInput {
         self.with(|gathered| gathered.headers = LazyVariable::from_json(&json!(headers)))
     }
 
     /// With the claims of the token that has proved the delivery.
-    pub fn with_claims(self, claims: &Value) -> Facts {
+    pub fn with_claims(self, claims: &Value) -> FilterInput {
         self.with(|gathered| gathered.claims = LazyVariable::from_json(claims))
     }
 
     /// What these conditions read, for as long as the delivery waits.
-    pub fn at_rest<'e>(self, conditions: impl Iterator<Item = &'e Expression>) -> Facts {
-        let Some(gathered) = self.0 else { return Facts(None) };
-        let FactSources { name, request, headers, claims } = *gathered;
-        let mut kept = FactSources { name, ..FactSources::default() };
+    pub fn at_rest<'e>(self, conditions: impl Iterator<Item = &'e Expression>) -> FilterInput {
+        let Some(gathered) = self.0 else { return FilterInput(None) };
+        let FilterSources { name, request, headers, claims } = *gathered;
+        let mut kept = FilterSources { name, ..FilterSources::default() };
         let mut parts =
             [(VariableName::Req, request), (VariableName::Headers, headers), (VariableName::Claims, claims)];
         for condition in conditions {
@@ -94,22 +94,22 @@ impl Facts {
                 }
             }
         }
-        Facts(Some(Box::new(kept)))
+        FilterInput(Some(Box::new(kept)))
     }
 
     /// How much of it has to be kept, in bytes.
     pub fn size(&self) -> usize {
-        let parts = |gathered: &FactSources| {
+        let parts = |gathered: &FilterSources| {
             let parts = [&gathered.request, &gathered.headers, &gathered.claims];
             parts.iter().filter_map(|part| part.json.as_ref()).map(String::len).sum()
         };
         self.0.as_deref().map_or(0, parts)
     }
 
-    fn with(self, change: impl FnOnce(&mut FactSources)) -> Facts {
+    fn with(self, change: impl FnOnce(&mut FilterSources)) -> FilterInput {
         let mut gathered = self.0.unwrap_or_default();
         change(&mut gathered);
-        Facts(Some(gathered))
+        FilterInput(Some(gathered))
     }
 
     /// Whether the condition holds of an event, and of an object if it is about one. Charges the budget
@@ -222,9 +222,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_to_those_who_ask() {
-        let facts =
-            Facts::named("s3:Put".to_owned()).with_request(Err(UnreadableBody::TooManyValues { max: 1 }));
-        let event = facts.event_variable(&Event::Bucket(BucketEvent {
+        let input = FilterInput::named("s3:Put".to_owned())
+            .with_request(Err(UnreadableBody::TooManyValues { max: 1 }));
+        let event = input.event_variable(&Event::Bucket(BucketEvent {
             name: "flux".to_owned(),
             service: BucketService::Aws,
             endpoint: None,
@@ -232,7 +232,7 @@ mod tests {
         }));
         let hold = |text: &str| {
             let condition = Expression::condition(text, DELIVERY_VARIABLES).expect("a condition");
-            facts.hold(&condition, &event, None, &Budget::default()).map_err(|err| err.to_string())
+            input.hold(&condition, &event, None, &Budget::default()).map_err(|err| err.to_string())
         };
         assert_eq!(hold("event.name == 's3:Put' && event.keys.exists(key, key.startsWith('a/'))"), Ok(true));
         assert_eq!(hold("req.x == 1"), Err("the body has more than 1 values".to_owned()));
@@ -241,12 +241,12 @@ mod tests {
 
     #[test]
     fn facts_survive_being_written_down() {
-        let facts = Facts::named("push".to_owned()).with_request(Ok(json!({"ref": "x"}).to_string()));
-        let written = serde_json::to_string(&facts).expect("JSON");
-        let read: Facts = serde_json::from_str(&written).expect("facts");
+        let input = FilterInput::named("push".to_owned()).with_request(Ok(json!({"ref": "x"}).to_string()));
+        let written = serde_json::to_string(&input).expect("JSON");
+        let read: FilterInput = serde_json::from_str(&written).expect("input");
         let condition = Expression::condition("req.ref == 'x' && event.name == 'push'", DELIVERY_VARIABLES)
             .expect("a condition");
-        let event = read.event_variable(&Event::Anything { what: "a call".to_owned() });
+        let event = read.event_variable(&Event::Anything { what: "a delivery".to_owned() });
         assert_eq!(read.hold(&condition, &event, None, &Budget::default()), Ok(true));
     }
 }

@@ -144,7 +144,7 @@ impl Watches {
 
     /// Waits until events of every kind can be matched. Longer than [`Watches::synced`], which does not
     /// wait for what is broken.
-    pub async fn all_known(&self) {
+    pub async fn wait_until_known(&self) {
         while !self.is_all_known() {
             tokio::time::sleep(KNOWN_CHECK_INTERVAL).await;
         }
@@ -166,7 +166,7 @@ impl Watches {
     }
 
     /// Waits until every kind is listed, absent, forbidden or broken.
-    pub async fn synced(&self) {
+    pub async fn wait_until_synced(&self) {
         self.states.all_settled().await;
     }
 
@@ -184,7 +184,7 @@ impl Watches {
             };
             match verdict {
                 WatchVerdict::Transient => {}
-                // What is missing then is told in a moment.
+                // A 403 is reported as `Forbidden` if it persists.
                 WatchVerdict::Broken if failure.code == Some(403) => {}
                 WatchVerdict::Broken => self.broken(kind, &scope, failure.code == Some(404)),
                 WatchVerdict::Forbidden if scope == Scope::Cluster => {
@@ -211,7 +211,7 @@ impl Watches {
             kind:%, scope:% = own, retry_in_s = REFUSED_RETRY_INTERVAL.as_secs();
             "kind cannot be listed in the whole cluster, watching the own namespace"
         );
-        let mut driver = WatchDriver::new(&self.connection, self.source(kind, &own)).without_slips();
+        let mut driver = WatchDriver::new(&self.connection, self.source(kind, &own)).with_final_refusals();
         let mut reader = ListReader::new(kind, Scope::Cluster, Some(namespace));
         let watch = async {
             loop {

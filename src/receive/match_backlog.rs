@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Notify as Signal;
 
-use super::evaluation::{Evaluation, FilterTask, Found};
+use super::evaluation::{Evaluation, FilterTask, InventoryMatch};
 use super::filter_thread::NotEvaluated;
 use super::{DeliveryHandler, Sink, has_filters};
 use crate::matching;
@@ -16,14 +16,14 @@ use crate::outcome::Outcome;
 /// The time between two looks at the queued deliveries without a signal.
 const BACKLOG_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Deliveries that are matched before their records go.
+/// Deliveries matched per batch.
 const MAX_MATCHED_AT_ONCE: usize = 64;
 
 impl DeliveryHandler {
     /// Waits until no delivery waits to be matched.
-    pub async fn all_matched(&self) {
+    pub async fn wait_until_matched(&self) {
         if let Sink::Flux(objects) = &self.sink {
-            objects.backlog.empty().await;
+            objects.backlog.wait_until_empty().await;
         }
     }
 
@@ -77,7 +77,7 @@ impl DeliveryHandler {
         while let Some((number, waiting, endpoint, evaluation)) = evaluations.next().await {
             let evaluation = match evaluation {
                 Ok(evaluation) => evaluation,
-                Err(NotEvaluated::NoBudget(_) | NotEvaluated::NoThread) => {
+                Err(NotEvaluated::NoCapacity(_) | NotEvaluated::NoThread) => {
                     back.push((number, waiting));
                     continue;
                 }
@@ -92,7 +92,7 @@ impl DeliveryHandler {
                 self.filter_failed(&endpoint, why);
             }
             let (outcome, commits) = match evaluation.result {
-                Ok(Found { mut matched, .. }) => {
+                Ok(InventoryMatch { mut matched, .. }) => {
                     objects.remember_digests(&evaluation.events, &matched);
                     objects.expect_revisions(&waiting.id(), &mut matched);
                     let commits = objects.queue.request(&matched.targets);
@@ -103,7 +103,7 @@ impl DeliveryHandler {
             log::info!(
                 endpoint:% = waiting.endpoint, source:% = waiting.source, outcome = outcome.label().as_str(),
                 detail:% = outcome.detail();
-                "queued delivery matched"
+                "waiting delivery matched"
             );
             objects.history.matched(&waiting.id(), outcome);
             matched.push((number, waiting, commits));
@@ -111,7 +111,7 @@ impl DeliveryHandler {
         let mut settled = Vec::new();
         for (number, waiting, commits) in matched {
             let is_durable = match commits {
-                Some(commits) => commits.durable().await.is_ok(),
+                Some(commits) => commits.wait_until_durable().await.is_ok(),
                 None => true,
             };
             match is_durable {
@@ -121,7 +121,7 @@ impl DeliveryHandler {
             }
         }
         let is_all = handed_out < MAX_MATCHED_AT_ONCE || settled.is_empty();
-        objects.backlog.settled(handed_out, settled.into_iter(), back);
+        objects.backlog.hand_back(handed_out, settled.into_iter(), back);
         is_all
     }
 
