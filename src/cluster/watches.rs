@@ -142,7 +142,7 @@ impl Watches {
         self.states.scopes().iter().map(start).collect()
     }
 
-    /// Waits until events of every kind can be matched. Longer than [`Watches::synced`], which does not
+    /// Waits until events of every kind can be matched. Longer than [`Watches::wait_until_synced`], which does not
     /// wait for what is broken.
     pub async fn wait_until_known(&self) {
         while !self.is_all_known() {
@@ -150,7 +150,7 @@ impl Watches {
         }
     }
 
-    /// Whether [`Watches::all_known`] would end at once.
+    /// Whether [`Watches::wait_until_known`] would end at once.
     pub fn is_all_known(&self) -> bool {
         self.states.is_all_known()
     }
