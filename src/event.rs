@@ -9,6 +9,9 @@ pub mod image;
 pub mod repository_url;
 pub mod semver;
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 pub use changed_files::ChangedFiles;
@@ -160,7 +163,7 @@ impl Event {
         let Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) = self else { return None };
         let mut changes_one = false;
         for change in refs {
-            changes_one |= change.files.change_one(change.commits.listed()?, &is_wanted)?;
+            changes_one |= change.files.change_one(change.commits.listed(), &is_wanted)?;
         }
         Some(changes_one)
     }
@@ -257,6 +260,18 @@ impl RefChange {
     pub fn new(name: GitRef) -> RefChange {
         let (commits, files) = (CommitIds::default(), ChangedFiles::Unknown);
         RefChange { name, deleted: false, commits, head: None, files }
+    }
+
+    /// Returns the files that it changes; none if they are not known, or their names have more bytes.
+    pub fn changed_files(&self, max_bytes: usize) -> Option<Vec<String>> {
+        let (files, bytes) = (RefCell::new(BTreeSet::new()), Cell::new(0));
+        self.files.change_one(self.commits.listed(), |file| {
+            if bytes.get() <= max_bytes && files.borrow_mut().insert(file.to_owned()) {
+                bytes.set(bytes.get() + file.len());
+            }
+            false
+        })?;
+        (bytes.get() <= max_bytes).then(|| files.into_inner().into_iter().collect())
     }
 
     fn summary(&self) -> String {

@@ -16,6 +16,7 @@ pub(crate) mod expression;
 pub(crate) mod field_error;
 pub(crate) mod filter;
 pub(crate) mod filter_input;
+pub(crate) mod fleet;
 pub(crate) mod flux;
 pub(crate) mod flux_receiver;
 pub(crate) mod flux_v1;

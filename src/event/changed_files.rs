@@ -9,7 +9,7 @@ use super::git_ref::is_zero_object_id;
 use crate::json_items::JsonItems;
 
 /// The place where a push lists the files that it changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ChangedFiles {
     /// It does not say, or not all: a new ref, or one that was forced away from what it was.
     #[default]
@@ -19,6 +19,8 @@ pub enum ChangedFiles {
         /// The number of commits, where the provider lists only some of them.
         total: Option<u64>,
     },
+    /// These and no others, as a publisher has read them.
+    Listed(Box<[String]>),
 }
 
 /// GitHub lists no more commits than this.
@@ -47,8 +49,12 @@ impl ChangedFiles {
 
     /// Whether one of the files that the commits change is wanted; none if it cannot be known. `commits` is
     /// a JSON list.
-    pub(super) fn change_one(self, commits: &str, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
-        let ChangedFiles::ByCommit { total } = self else { return None };
+    pub(super) fn change_one(&self, commits: Option<&str>, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
+        let (total, commits) = match self {
+            ChangedFiles::Unknown => return None,
+            ChangedFiles::Listed(files) => return Some(files.iter().any(|file| is_wanted(file))),
+            ChangedFiles::ByCommit { total } => (*total, commits?),
+        };
         let mut listed = 0;
         let mut changes_one = false;
         for commit in JsonItems::new(serde_json::from_str(commits).ok()?)? {
@@ -74,7 +80,7 @@ mod tests {
 
     fn files(files: ChangedFiles, commits: &Value) -> Option<Vec<String>> {
         let seen = std::cell::RefCell::new(Vec::new());
-        files.change_one(&commits.to_string(), |file| {
+        files.change_one(Some(&commits.to_string()), |file| {
             seen.borrow_mut().push(file.to_owned());
             false
         })?;
@@ -95,7 +101,7 @@ mod tests {
         assert_eq!(push(None, false, None), None);
         let known = ChangedFiles::ByCommit { total: None };
         for open in [json!([]), json!([{"id": "1"}]), json!(7), json!(vec![commit.clone(); 2048])] {
-            assert_eq!(files(known, &open), None);
+            assert_eq!(files(known.clone(), &open), None);
         }
     }
 }

@@ -44,6 +44,12 @@ impl CommitIds {
             && (self.named().any(|other| other == id) || self.listed.as_deref().is_some_and(is_listed))
     }
 
+    /// Returns the IDs, each once for each time that it is listed.
+    pub fn to_list(&self) -> Vec<String> {
+        let listed = self.listed.as_deref().and_then(read).into_iter().flatten();
+        self.named().map(Cow::Borrowed).chain(listed).map(Cow::into_owned).collect()
+    }
+
     /// The list of commits as the provider writes it, if it lists them.
     pub(super) fn listed(&self) -> Option<&str> {
         self.listed.as_deref()
@@ -68,8 +74,7 @@ fn id_of(commit: &RawValue) -> serde_json::Result<Option<Cow<'_, str>>> {
 
 impl Serialize for CommitIds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let listed = self.listed.as_deref().and_then(read).into_iter().flatten();
-        serializer.collect_seq(self.named().map(Cow::Borrowed).chain(listed))
+        serializer.collect_seq(self.to_list())
     }
 }
 
