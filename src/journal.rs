@@ -6,6 +6,8 @@
 //! then opened anew until it works again, and brought to what it should hold.
 
 pub mod contents;
+pub mod event_log;
+mod log_table;
 pub mod store;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +18,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use self::contents::{Contents, JournalChange};
-use self::store::{CommitError, JournalMedium, JournalStore, OpenError};
+use self::event_log::EventLog;
+use self::store::{Applied, CommitError, JournalMedium, JournalStore, OpenError};
 use crate::metrics::Metrics;
 
 /// The journal; clones share it.
@@ -36,6 +39,7 @@ struct SharedJournal {
     /// Ends when the thread does.
     ended: JournalCommit,
     metrics: Arc<Metrics>,
+    event_log: Option<Arc<EventLog>>,
 }
 
 /// What goes to disk with the next commit.
@@ -92,6 +96,7 @@ impl Journal {
         mut medium: Box<dyn JournalMedium>,
         metrics: Arc<Metrics>,
     ) -> Result<(Journal, Contents), OpenError> {
+        let event_log = medium.event_log();
         let (store, contents) = medium.open()?;
         let next_delivery = contents.deliveries.keys().next_back().map_or(0, |last| last + 1);
         let shared = Arc::new(SharedJournal {
@@ -102,6 +107,7 @@ impl Journal {
             next_delivery: AtomicU64::new(next_delivery),
             ended: JournalCommit::new(),
             metrics,
+            event_log,
         });
         let writer =
             JournalWriter { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
@@ -154,6 +160,11 @@ impl Journal {
         shared.lock().closing = true;
         shared.wake.notify_one();
         shared.ended.wait_until_durable().await.is_ok()
+    }
+
+    /// Returns the event log, if the journal holds that of a publisher.
+    pub fn event_log(&self) -> Option<&Arc<EventLog>> {
+        self.shared.as_ref()?.event_log.as_ref()
     }
 
     /// Ends when the journal does. One without storage never ends.
@@ -267,9 +278,13 @@ impl JournalWriter {
             }
         };
         all.extend_from_slice(changes);
-        let size = store.apply(&all)?;
+        let Applied { size, log } = store.apply(&all)?;
         self.shared.metrics.journal_size(size);
         self.store = Some(store);
+        if let (Some(event_log), Some(range)) = (&self.shared.event_log, log) {
+            let entries: Vec<_> = changes.iter().filter_map(JournalChange::appended).collect();
+            event_log.appended(range, entries.into_iter().map(|(time, content)| (time, content.clone())));
+        }
         Ok(())
     }
 

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use super::event_log::LogContent;
+use crate::fleet::cursor::Cursor;
 use crate::flux::Target;
 
 /// What a journal holds.
@@ -16,6 +20,17 @@ pub struct Contents {
     /// Whether it is a new one that does not know what was pending before. Remembered until someone
     /// has caught up.
     pub origin: JournalOrigin,
+    /// How far each subscription has come, by name.
+    pub cursors: BTreeMap<String, SubscriptionRecord>,
+}
+
+/// How far a subscription has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionRecord {
+    /// None before the first connection.
+    pub cursor: Option<Cursor>,
+    /// Whether every object has to be requested once, since events were missed.
+    pub must_catch_up: bool,
 }
 
 /// Where the contents of a journal come from.
@@ -50,6 +65,13 @@ pub enum JournalChange {
     CaughtUp,
     /// The process is there to accept deliveries, at this time in seconds since 1970.
     Alive(u64),
+    /// A publisher's event log gets this entry, at this time in milliseconds since 1970. The log is on disk
+    /// alone.
+    Append(u64, LogContent),
+    /// A subscription has come this far.
+    SetCursor(String, SubscriptionRecord),
+    /// The config has no such subscription any more.
+    RemoveCursor(String),
 }
 
 impl JournalChange {
@@ -60,8 +82,23 @@ impl JournalChange {
             JournalChange::RemovePending(..)
             | JournalChange::RemoveDelivery(_)
             | JournalChange::CaughtUp
-            | JournalChange::DowntimeDetected => true,
-            JournalChange::AddPending(..) | JournalChange::AddDelivery(..) | JournalChange::Alive(_) => false,
+            | JournalChange::DowntimeDetected
+            | JournalChange::RemoveCursor(_) => true,
+            JournalChange::AddPending(..)
+            | JournalChange::AddDelivery(..)
+            | JournalChange::Alive(_)
+            | JournalChange::Append(..)
+            | JournalChange::SetCursor(..) => false,
+        }
+    }
+}
+
+impl JournalChange {
+    /// Returns the entry that the event log gets, with its time.
+    pub(super) fn appended(&self) -> Option<(u64, &LogContent)> {
+        match self {
+            JournalChange::Append(time, content) => Some((*time, content)),
+            _ => None,
         }
     }
 }
@@ -80,6 +117,9 @@ impl Contents {
             JournalChange::CaughtUp => self.origin = JournalOrigin::Restored,
             JournalChange::DowntimeDetected => self.origin = JournalOrigin::RestoredAfterDowntime,
             JournalChange::Alive(time) => self.last_alive = Some(time),
+            JournalChange::Append(..) => {}
+            JournalChange::SetCursor(name, record) => drop(self.cursors.insert(name, record)),
+            JournalChange::RemoveCursor(name) => drop(self.cursors.remove(&name)),
         }
     }
 
@@ -109,6 +149,10 @@ impl Contents {
         if wanted.last_alive != self.last_alive {
             changes.extend(wanted.last_alive.map(JournalChange::Alive));
         }
+        let surplus = self.cursors.keys().filter(|name| !wanted.cursors.contains_key(*name));
+        changes.extend(surplus.map(|name| JournalChange::RemoveCursor(name.clone())));
+        let differs = wanted.cursors.iter().filter(|(name, record)| self.cursors.get(*name) != Some(record));
+        changes.extend(differs.map(|(name, record)| JournalChange::SetCursor(name.clone(), *record)));
         changes
     }
 }

@@ -4,11 +4,14 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use sha2::{Digest, Sha256};
 
 use super::contents::{Contents, JournalChange, JournalOrigin};
+use super::event_log::{EventLog, LogEntry, LogRange, LogUnreadable};
+use super::log_table;
 use crate::flux::{Kind, Target};
 
 /// Where a journal lives. Opened at the start, and again after every failure.
@@ -18,15 +21,43 @@ pub trait JournalMedium: Send {
     /// # Errors
     /// When it cannot be used.
     fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError>;
+
+    /// Returns the event log that its stores hold, if they hold one.
+    fn event_log(&self) -> Option<Arc<EventLog>> {
+        None
+    }
 }
 
 /// A store that can be written. After an error it is not used any more.
 pub trait JournalStore: Send {
-    /// Makes all changes durable, or none. Gives the size of the store in bytes.
+    /// Makes all changes durable, or none.
     ///
     /// # Errors
     /// When nothing was written.
-    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, CommitError>;
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<Applied, CommitError>;
+}
+
+/// A store after a commit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Applied {
+    /// Bytes of the store.
+    pub size: u64,
+    /// The event log, if entries were appended.
+    pub log: Option<LogRange>,
+}
+
+/// Reads the event log of an open store. Holds nothing open.
+#[derive(Clone)]
+pub struct LogReader(Weak<Database>);
+
+impl LogReader {
+    /// Reads entries from this sequence on.
+    ///
+    /// # Errors
+    /// When the store was closed, or the entries cannot be read.
+    pub(super) fn read(&self, from: u64, max_entries: usize) -> Result<Vec<LogEntry>, LogUnreadable> {
+        log_table::read(&*self.0.upgrade().ok_or(LogUnreadable)?, from, max_entries)
+    }
 }
 
 /// Changes cannot be written to a journal.
@@ -67,6 +98,7 @@ pub enum OpenError {
 /// A folder with the file of a journal.
 pub struct JournalFolder {
     folder: PathBuf,
+    event_log: Option<Arc<EventLog>>,
 }
 
 /// The name of the file.
@@ -84,6 +116,8 @@ const DELIVERIES_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("
 /// A table of its own: versions that do not know it pass it over.
 const ALIVE_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("alive");
 const LAST_ALIVE_KEY: &str = "last";
+/// How far each subscription has come; as JSON.
+const CURSORS_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("cursors");
 
 /// Says in the first table that nobody has caught up yet with what came before the file.
 const MISSED_KEY: &str = "missed";
@@ -106,11 +140,20 @@ enum StoreFault {
 impl JournalFolder {
     /// The journal in this folder, which is made if it is not there.
     pub fn new(folder: &Path) -> JournalFolder {
-        JournalFolder { folder: folder.to_owned() }
+        JournalFolder { folder: folder.to_owned(), event_log: None }
+    }
+
+    /// With the event log of a publisher. Without it, one that the file holds is dropped.
+    pub fn with_event_log(self, event_log: Arc<EventLog>) -> JournalFolder {
+        JournalFolder { event_log: Some(event_log), ..self }
     }
 }
 
 impl JournalMedium for JournalFolder {
+    fn event_log(&self) -> Option<Arc<EventLog>> {
+        self.event_log.clone()
+    }
+
     fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError> {
         let unusable = |err: &dyn std::fmt::Display| {
             OpenError::Unusable(format!(
@@ -130,7 +173,7 @@ impl JournalMedium for JournalFolder {
         if !file.exists() {
             create(&self.folder, &file, origin).map_err(|why| unusable(&why))?;
         }
-        match guarded(|| open(&file, origin)).and_then(|opened| opened) {
+        match guarded(|| open(&file, origin, self.event_log.as_ref())).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
             Err(StoreFault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
             Err(StoreFault::Refused(err)) => Err(err),
@@ -140,7 +183,9 @@ impl JournalMedium for JournalFolder {
                     file:% = file.display(), aside:% = aside.display(), why:%;
                     "journal is corrupt and was moved aside; its pending reconcile requests are unknown"
                 );
-                match guarded(|| open(&file, JournalOrigin::Corrupt)).and_then(|opened| opened) {
+                match guarded(|| open(&file, JournalOrigin::Corrupt, self.event_log.as_ref()))
+                    .and_then(|opened| opened)
+                {
                     Ok((store, contents)) => Ok((Box::new(store), contents)),
                     Err(StoreFault::Refused(err)) => Err(err),
                     Err(StoreFault::Corrupt(why)) => Err(unusable(&why)),
@@ -176,7 +221,8 @@ fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), Commi
     let unfinished = unfinished?.into_temp_path();
     let created = guarded(|| {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(&unfinished);
-        let store = RedbStore { database: database?, file: unfinished.to_path_buf() };
+        let database = Arc::new(database?);
+        let store = RedbStore { database, file: unfinished.to_path_buf(), event_log: None };
         store.begin(origin)
     });
     created.map_err(|_| CommitError::Panicked("creating"))??;
@@ -187,7 +233,11 @@ fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), Commi
 }
 
 /// Opens the file; one that is made is marked with where it comes from.
-fn open(file: &Path, origin: JournalOrigin) -> Result<(RedbStore, Contents), StoreFault> {
+fn open(
+    file: &Path,
+    origin: JournalOrigin,
+    event_log: Option<&Arc<EventLog>>,
+) -> Result<(RedbStore, Contents), StoreFault> {
     let existed = match std::fs::metadata(file) {
         Ok(metadata) if metadata.len() == 0 => {
             return Err(StoreFault::Corrupt("the file is empty".to_owned()));
@@ -202,19 +252,24 @@ fn open(file: &Path, origin: JournalOrigin) -> Result<(RedbStore, Contents), Sto
         if !database.check_integrity().map_err(|err| database_fault(err, file))? {
             return Err(StoreFault::Corrupt("its checksums do not match".to_owned()));
         }
-        if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > MIN_COMPACTED_BYTES) {
+        let entries = log_table::held_bytes(&database);
+        if std::fs::metadata(file).is_ok_and(|metadata| metadata.len() > MIN_COMPACTED_BYTES + 3 * entries) {
             database.compact().map_err(|err| StoreFault::Refused(OpenError::Unusable(err.to_string())))?;
         }
     }
     let left = read(&database, file)?;
-    let mut store = RedbStore { database, file: file.to_owned() };
-    let unusable = |why| StoreFault::Refused(OpenError::Unusable(why));
-    let Some(left) = left else {
-        store.begin(origin).map_err(|err| unusable(err.to_string()))?;
-        return Ok((store, Contents { origin, ..Contents::default() }));
+    let (database, event_log) = (Arc::new(database), event_log.cloned());
+    let store = RedbStore { database, file: file.to_owned(), event_log };
+    let unusable = |err: redb::Error| StoreFault::Refused(OpenError::Unusable(err.to_string()));
+    let left = match left {
+        Some(left) => left,
+        None => {
+            store.begin(origin).map_err(unusable)?;
+            Contents { origin, ..Contents::default() }
+        }
     };
     // A folder that became read-only is found out now, not with the first delivery.
-    store.apply(&[]).map_err(|err| unusable(err.to_string()))?;
+    store.open_event_log().map_err(unusable)?;
     Ok((store, left))
 }
 
@@ -298,19 +353,35 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
         };
         contents.deliveries.insert(key.value(), bytes.to_vec());
     }
+    let cursors = match transaction.open_table(CURSORS_TABLE) {
+        Ok(cursors) => cursors,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Some(contents)),
+        Err(err) => return Err(corrupt(&err)),
+    };
+    for entry in cursors.iter().map_err(|err| corrupt(&err))? {
+        let (key, value) = entry.map_err(|err| corrupt(&err))?;
+        let (key, value) = (key.value(), value.value());
+        let record = unsealed(key.as_bytes(), value).and_then(|bytes| serde_json::from_slice(bytes).ok());
+        // Without its cursor a subscription catches up.
+        contents.cursors.insert(key.to_owned(), record.unwrap_or_default());
+    }
     Ok(Some(contents))
 }
 
 struct RedbStore {
-    database: Database,
+    database: Arc<Database>,
     file: PathBuf,
+    event_log: Option<Arc<EventLog>>,
 }
 
 impl JournalStore for RedbStore {
-    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, CommitError> {
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<Applied, CommitError> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write(changes)));
         match written {
-            Ok(Ok(())) => Ok(std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len())),
+            Ok(Ok(log)) => {
+                let size = std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len());
+                Ok(Applied { size, log })
+            }
             Ok(Err(err)) => Err(err.into()),
             Err(_) => Err(CommitError::Panicked("writing")),
         }
@@ -333,7 +404,24 @@ impl RedbStore {
         Ok(())
     }
 
-    fn write(&self, changes: &[JournalChange]) -> Result<(), redb::Error> {
+    /// Makes the tables of the event log, or drops them where there is to be none.
+    fn open_event_log(&self) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let range = match &self.event_log {
+            Some(_) => log_table::prepare(&transaction)?,
+            None => {
+                log_table::drop_tables(&transaction)?;
+                LogRange::default()
+            }
+        };
+        transaction.commit()?;
+        if let Some(event_log) = &self.event_log {
+            event_log.opened(range, LogReader(Arc::downgrade(&self.database)));
+        }
+        Ok(())
+    }
+
+    fn write(&self, changes: &[JournalChange]) -> Result<Option<LogRange>, redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut pending = transaction.open_table(PENDING_TABLE)?;
@@ -366,11 +454,26 @@ impl RedbStore {
                     JournalChange::Alive(time) => {
                         drop(transaction.open_table(ALIVE_TABLE)?.insert(LAST_ALIVE_KEY, time)?);
                     }
+                    // Below, all at once.
+                    JournalChange::Append(..) => {}
+                    JournalChange::SetCursor(name, record) => {
+                        let record = serde_json::to_vec(record).unwrap_or_default();
+                        let value = sealed(name.as_bytes(), &record);
+                        transaction.open_table(CURSORS_TABLE)?.insert(name.as_str(), value.as_slice())?;
+                    }
+                    JournalChange::RemoveCursor(name) => {
+                        drop(transaction.open_table(CURSORS_TABLE)?.remove(name.as_str())?);
+                    }
                 }
             }
         }
+        let mut entries = changes.iter().filter_map(JournalChange::appended).peekable();
+        let log = match (&self.event_log, entries.peek()) {
+            (Some(event_log), Some(_)) => Some(log_table::append(&transaction, entries, event_log.limits())?),
+            _ => None,
+        };
         transaction.commit()?;
-        Ok(())
+        Ok(log)
     }
 }
 
@@ -384,13 +487,13 @@ fn checksum(key: &[u8], bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 /// A value with the checksum of its key and itself before it.
-fn sealed(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+pub(super) fn sealed(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     let mut sealed = checksum(key, bytes).to_vec();
     sealed.extend_from_slice(bytes);
     sealed
 }
 
-fn unsealed<'v>(key: &[u8], value: &'v [u8]) -> Option<&'v [u8]> {
+pub(super) fn unsealed<'v>(key: &[u8], value: &'v [u8]) -> Option<&'v [u8]> {
     let (sum, bytes) = value.split_at_checked(CHECKSUM_BYTES)?;
     (sum == checksum(key, bytes)).then_some(bytes)
 }

@@ -197,13 +197,13 @@ impl JournalMedium for Disk {
 }
 
 impl JournalStore for DiskStore {
-    fn apply(&mut self, changes: &[JournalChange]) -> Result<u64, CommitError> {
+    fn apply(&mut self, changes: &[JournalChange]) -> Result<Applied, CommitError> {
         let mut state = self.disk.state.lock();
         if state.is_broken || state.opened != self.opened {
             return Err(CommitError::Io(io::Error::other("no space left")));
         }
         changes.iter().cloned().for_each(|change| state.contents.apply(change));
-        Ok(0)
+        Ok(Applied::default())
     }
 }
 
