@@ -12,8 +12,10 @@ mod filter;
 mod keys;
 mod names;
 mod oidc;
+mod publish;
 mod section;
 mod selection;
+mod subscribe;
 mod suggestion;
 
 use std::fmt;
@@ -32,6 +34,7 @@ use self::keys::KeyFiles;
 use self::section::Section;
 use crate::endpoint::registry::Endpoints;
 use crate::expression::LINE_PREFIX;
+use crate::fleet::options::{PublisherOptions, SubscriptionOptions};
 
 /// A config that can be served.
 pub struct Config {
@@ -40,6 +43,10 @@ pub struct Config {
     pub endpoints: Endpoints,
     /// Proxies whose `X-Forwarded-For` header is trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// Who may subscribe to what, if this instance is a publisher.
+    pub publish: Option<PublisherOptions>,
+    /// The publishers that this instance follows.
+    pub subscribe: Vec<SubscriptionOptions>,
     /// Problems that stop nothing.
     pub warnings: Vec<String>,
     /// How serving differs from flux-recv for Flux v1, as far as it concerns this file.
@@ -75,6 +82,8 @@ impl fmt::Display for Mistakes {
 pub struct Rules {
     /// Whether objects outside of an endpoint's own namespaces have to consent.
     pub require_opt_in: bool,
+    /// Whether Receivers are served, so that the config need not list endpoints.
+    pub serves_receivers: bool,
 }
 
 /// A config as it was loaded, and the files that were read for it.
@@ -119,6 +128,8 @@ fn read(value: Value, keys: &mut KeyFiles<'_>, rules: Rules, mistakes: &mut Vec<
         api: None,
         endpoints: Endpoints::default(),
         trusted_proxies: Vec::new(),
+        publish: None,
+        subscribe: Vec::new(),
         warnings: Vec::new(),
         notes: Vec::new(),
     };
@@ -128,8 +139,22 @@ fn read(value: Value, keys: &mut KeyFiles<'_>, rules: Rules, mistakes: &mut Vec<
     config.api = file.text("api").and_then(|api| parse_api(&mut file, &api));
     config.trusted_proxies = trusted_proxies(&mut file);
     let entries = file.list("endpoints").unwrap_or_default();
-    if entries.is_empty() {
-        file.mistake("endpoints", "lists no endpoint; give at least one with `source` and `keyPath`");
+    let publish = file.take("publish");
+    let subscribe = file.filled_list("subscribe");
+    if entries.is_empty() && subscribe.is_empty() && !rules.serves_receivers {
+        file.mistake(
+            "endpoints",
+            "lists no endpoint; give at least one with `source` and `keyPath`, or a publisher in `subscribe`",
+        );
+    }
+    if publish.is_some() && config.api.is_some() {
+        file.mistake("publish", "stands beside `api`; events that go to Flux v1 are not published");
+    }
+    if publish.is_some() && !subscribe.is_empty() {
+        file.mistake(
+            "publish",
+            "stands beside `subscribe`; a subscriber does not publish, run two instances",
+        );
     }
     file.finish();
 
@@ -143,8 +168,21 @@ fn read(value: Value, keys: &mut KeyFiles<'_>, rules: Rules, mistakes: &mut Vec<
         let (Some(entry), Some(name)) = (entry, name) else { continue };
         entry.add_to(name, rules, &mut config, mistakes);
     }
+    config.publish = publish.and_then(|value| publish::read(value, keys, &mut config.warnings, mistakes));
+    match &config.publish {
+        Some(options) => publish::check_names(options, &config.endpoints, mistakes),
+        None => config.warnings.extend(forwards_to_nobody(&config.endpoints)),
+    }
+    config.subscribe = subscribe::read(subscribe, keys, rules, mistakes);
     config.notes = differences::to_flux_v1(&config.endpoints);
     config
+}
+
+fn forwards_to_nobody(endpoints: &Endpoints) -> Vec<String> {
+    let forwards = endpoints.iter().filter(|endpoint| !endpoint.forward.is_empty());
+    forwards
+        .map(|endpoint| format!("endpoint {}: `forward` has no effect without `publish`", endpoint.name))
+        .collect()
 }
 
 fn check_version(file: &mut Section<'_>) {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::byte_count::ByteCount;
 use self::limit::RateLimit;
 use crate::filter::Filter;
+use crate::fleet::forward::ForwardPath;
 use crate::flux::selection::Selection;
 use crate::provider::{ParseContext, Provider};
 use crate::verify::key::Key;
@@ -48,6 +49,8 @@ pub struct Endpoint {
     pub takes_any_method: bool,
     /// Whether a delivery counts whatever its body is.
     pub takes_any_body: bool,
+    /// The fields that a publisher forwards with its events.
+    pub forward: Vec<ForwardPath>,
     /// Where it is configured.
     pub origin: EndpointOrigin,
     /// The last segment of its path. A secret.
@@ -84,6 +87,7 @@ pub struct EndpointOptions {
     pub suspended: bool,
     pub takes_any_method: bool,
     pub takes_any_body: bool,
+    pub forward: Vec<ForwardPath>,
     pub origin: EndpointOrigin,
     /// The last segments of further paths; earlier ones rank higher.
     pub more_digests: Vec<String>,
@@ -142,6 +146,7 @@ impl Endpoint {
             suspended: options.suspended,
             takes_any_method: options.takes_any_method,
             takes_any_body: options.takes_any_body,
+            forward: options.forward,
             origin: options.origin,
             digest,
             more_digests,

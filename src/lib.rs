@@ -30,6 +30,7 @@ pub(crate) mod metrics;
 pub(crate) mod offline;
 pub(crate) mod outcome;
 pub(crate) mod provider;
+pub(crate) mod publisher;
 pub(crate) mod queue;
 pub(crate) mod receive;
 pub(crate) mod reload;

@@ -23,6 +23,8 @@ pub enum Outcome {
         skipped: Vec<SkippedTarget>,
         /// Whether there is no cluster behind this: nothing is written anywhere.
         dry_run: bool,
+        /// Whether subscribers get it as well.
+        is_published: bool,
     },
     /// Queued until the objects of the cluster are listed.
     Queued {
@@ -143,15 +145,16 @@ impl Outcome {
         match (self, later) {
             (_, later @ (Outcome::Unavailable { .. } | Outcome::TooMany { .. })) => later,
             (
-                Outcome::Accepted { event, mut targets, mut skipped, dry_run },
-                Outcome::Accepted { targets: more, skipped: more_skipped, .. },
+                Outcome::Accepted { event, mut targets, mut skipped, dry_run, is_published },
+                Outcome::Accepted { targets: more, skipped: more_skipped, is_published: later_is, .. },
             ) => {
                 targets.extend(more);
                 targets.sort_unstable();
                 targets.dedup();
                 skipped.extend(more_skipped);
                 skipped.dedup();
-                Outcome::Accepted { event, targets, skipped, dry_run }
+                let is_published = is_published || later_is;
+                Outcome::Accepted { event, targets, skipped, dry_run, is_published }
             }
             (first @ Outcome::Queued { .. }, _) | (_, first @ Outcome::Queued { .. }) => first,
             (first @ Outcome::Accepted { .. }, _) | (_, first @ Outcome::Accepted { .. }) => first,
@@ -188,8 +191,9 @@ impl Outcome {
     pub fn answer(&self) -> Option<String> {
         let bare = Answer { outcome: self.label().as_str(), ..Answer::default() };
         let answer = match self {
-            Outcome::Accepted { event, targets, skipped, dry_run } => Answer {
+            Outcome::Accepted { event, targets, skipped, dry_run, is_published } => Answer {
                 dry_run: *dry_run,
+                published: *is_published,
                 event: Some(event),
                 skipped: Some(named(skipped)),
                 more_skipped: left_out(skipped),
@@ -249,8 +253,14 @@ impl Outcome {
     /// Returns what the log line adds to its message.
     pub fn detail(&self) -> String {
         match self {
-            Outcome::Accepted { event, targets, skipped, .. } => {
-                format!("{event}: {}{}", shortened(targets, Target::to_string), skipped_detail(skipped))
+            Outcome::Accepted { event, targets, skipped, is_published, .. } => {
+                let published = match (is_published, targets.is_empty()) {
+                    (false, _) => "",
+                    (true, true) => "published",
+                    (true, false) => "; published",
+                };
+                let targets = shortened(targets, Target::to_string);
+                format!("{event}: {targets}{published}{}", skipped_detail(skipped))
             }
             Outcome::Queued { event } | Outcome::Forwarded { event } => event.to_string(),
             Outcome::Ignored { reason } => reason.to_string(),
@@ -345,6 +355,8 @@ struct Answer<'o> {
     #[serde(skip_serializing_if = "is_zero")]
     more_skipped: usize,
     outcome: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    published: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'o str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -126,11 +126,18 @@ impl CommitStatus for JournalCommit {
 
 /// The journal commits that a delivery waits for before it is answered.
 #[must_use = "what is not durable yet must not be acknowledged"]
+#[derive(Default)]
 pub struct PendingCommits {
     commits: Vec<JournalCommit>,
 }
 
 impl PendingCommits {
+    /// These and one more.
+    pub fn and(mut self, commit: Option<JournalCommit>) -> PendingCommits {
+        self.commits.extend(commit);
+        self
+    }
+
     /// Waits until everything is durable.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod forward;
 mod gather;
 mod match_backlog;
 mod part_outcomes;
+mod publish;
 mod read_part;
 mod summary;
 
@@ -22,6 +23,8 @@ use self::filter_thread::{FilterThread, NotEvaluated};
 pub use self::flux_objects::FluxObjects;
 pub use self::forward::Notify;
 use self::part_outcomes::PartOutcomes;
+use self::publish::DeliveryFields;
+pub use self::publish::EventPublisher;
 use self::read_part::{PartContent, read_part};
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
@@ -35,7 +38,7 @@ use crate::history::DeliveryId;
 use crate::matching::MatchResult;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::verify::{Refusal, VerifyContext, verify};
+use crate::verify::{Refusal, Verified, VerifyContext, verify};
 
 /// Takes a delivery from its verification to its outcome.
 pub struct DeliveryHandler {
@@ -95,18 +98,29 @@ impl DeliveryHandler {
                 PartContent::Confirm(url) => self.confirm(&url).await,
                 PartContent::Events(events) => {
                     outcomes.name(&events, part.resume_at);
+                    let fields = self.published_fields(endpoint, &verified);
                     match self.find(endpoint, events, gather::filter_input(endpoint, &verified)).await {
                         Matches::None(outcome) => outcome,
                         Matches::Complete(events, matched) => {
-                            self.request(id, &events, matched, &mut charge).await
+                            self.request(id, &events, fields, matched, &mut charge).await
                         }
-                        Matches::Incomplete(task, targets) => self.defer(endpoint, id, task, &targets).await,
+                        Matches::Incomplete(task, targets) => {
+                            self.defer(endpoint, id, fields, task, &targets).await
+                        }
                     }
                 }
             };
             outcomes.add(outcome, part.resume_at);
         }
         Receipt { outcome: outcomes.into_outcome(), key: verified.key }
+    }
+
+    /// Returns what a publisher says of the delivery beside its events; none if it does not publish them.
+    fn published_fields(&self, endpoint: &Endpoint, delivery: &Verified<'_>) -> Option<DeliveryFields> {
+        match &self.sink {
+            Sink::Flux(objects) => objects.publisher.as_ref()?.fields(endpoint, delivery),
+            Sink::FluxV1(_) => None,
+        }
     }
 
     /// Fetches the URL with which the provider wants its subscription confirmed. It holds a token, so it
@@ -164,11 +178,12 @@ impl DeliveryHandler {
         &self,
         id: &DeliveryId,
         events: &[Event],
+        fields: Option<DeliveryFields>,
         matched: MatchResult,
         charge: &mut Charge<'_>,
     ) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => objects.request(id, events, matched, charge).await,
+            Sink::Flux(objects) => objects.request(id, events, fields.as_ref(), matched, charge).await,
             Sink::FluxV1(flux_v1) => forward::forward(&**flux_v1, events).await,
         }
     }
@@ -178,11 +193,12 @@ impl DeliveryHandler {
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
+        fields: Option<DeliveryFields>,
         task: FilterTask,
         known: &[Target],
     ) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => objects.defer(endpoint, id, task, known).await,
+            Sink::Flux(objects) => objects.defer(endpoint, id, fields, task, known).await,
             Sink::FluxV1(_) => unavailable(
                 "the filters cannot be evaluated now: no CPU time is left or too many deliveries wait",
             ),

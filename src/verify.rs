@@ -12,6 +12,7 @@ mod jwt;
 pub mod key;
 mod key_sets;
 pub mod oidc;
+pub mod pinned_token;
 mod public_address;
 pub mod sign;
 mod sns;

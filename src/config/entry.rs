@@ -13,6 +13,7 @@ use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::event::Subject;
 use crate::event::repository_url::RepositoryUrl;
 use crate::filter::Filter;
+use crate::fleet::forward::{ForwardPath, MAX_FORWARDED_FIELDS};
 use crate::flux::selection::Selection;
 use crate::provider::{PROVIDERS, Provider};
 use crate::verify::key::Key;
@@ -38,6 +39,7 @@ pub(super) struct EndpointEntry {
     max_body: Option<usize>,
     max_per_minute: Option<u32>,
     suspended: bool,
+    forward: Vec<ForwardPath>,
     expects: Requirement,
     unsigned: bool,
 }
@@ -71,6 +73,7 @@ impl EndpointEntry {
         let max_body = entry.bytes("maxBody", MAX_BODY_BYTES);
         let max_per_minute = entry.count("maxPerMinute");
         let suspended = entry.flag("suspend");
+        let forward = forward(&mut entry);
         let accept_key_paths = entry.texts("acceptKeyPaths");
         entry.finish();
         let provider = source.and_then(|source| find_provider(&mut entry, &source));
@@ -129,6 +132,7 @@ impl EndpointEntry {
             max_body,
             max_per_minute,
             suspended,
+            forward,
             expects: expects?,
             unsigned,
         })
@@ -150,6 +154,7 @@ impl EndpointEntry {
             max_body,
             max_per_minute,
             suspended,
+            forward,
             expects,
             unsigned,
             ..
@@ -178,6 +183,7 @@ impl EndpointEntry {
             max_body,
             max_per_minute,
             suspended,
+            forward,
             ..EndpointOptions::default()
         };
         let endpoint = Endpoint::new(name, provider, key_file, credentials, digest, options);
@@ -194,6 +200,21 @@ impl EndpointEntry {
             ),
         }));
     }
+}
+
+fn forward(entry: &mut Section<'_>) -> Vec<ForwardPath> {
+    let texts = entry.texts("forward");
+    if texts.len() > MAX_FORWARDED_FIELDS {
+        entry.mistake("forward", &format!("lists more than {MAX_FORWARDED_FIELDS} fields"));
+    }
+    let mut paths = Vec::new();
+    for text in texts {
+        match ForwardPath::parse(&text) {
+            Ok(path) => paths.push(path),
+            Err(err) => entry.mistake("forward", &err.to_string()),
+        }
+    }
+    paths
 }
 
 /// Hosts that an event is compared at; each takes a comparison with every delivery.

@@ -1,4 +1,4 @@
-//! The files that a config consists of: itself and the keys that it names.
+//! The files that a config consists of: itself, the keys that it names, and folders of subscribers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ pub(super) struct FileReader {
 
 impl FileReader {
     pub(super) fn read(&mut self, file: &Path) -> io::Result<Vec<u8>> {
+        if file.is_dir() {
+            return self.list(file).map(|names| names.join("\n").into_bytes());
+        }
         let bytes = std::fs::read(file);
         self.files.push(file.to_owned());
         match &bytes {
@@ -24,6 +27,22 @@ impl FileReader {
             Err(_) => self.content.update(b"unreadable"),
         }
         bytes
+    }
+
+    /// Returns the names of the files in a folder, sorted; new files change the digest as well.
+    pub(super) fn list(&mut self, folder: &Path) -> io::Result<Vec<String>> {
+        self.files.push(folder.to_owned());
+        let names = std::fs::read_dir(folder).map(|entries| {
+            let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let mut names: Vec<String> = names.collect();
+            names.sort_unstable();
+            names
+        });
+        match &names {
+            Ok(names) => self.content.update(names.join("\n")),
+            Err(_) => self.content.update(b"unreadable"),
+        }
+        names
     }
 
     pub(super) fn into_parts(self) -> (Vec<PathBuf>, [u8; 32]) {

@@ -39,6 +39,47 @@ impl<'r> KeyFiles<'r> {
         None
     }
 
+    /// Reads a file that is not a key of an endpoint, or says that it cannot be read.
+    pub(super) fn read_file(
+        &mut self,
+        section: &mut Section<'_>,
+        field: &str,
+        path: &str,
+    ) -> Option<Vec<u8>> {
+        let file = self.path(path);
+        let read = self.reader.read(&file);
+        read.map_err(|err| section.mistake(field, &format!("cannot read {}: {err}", file.display()))).ok()
+    }
+
+    /// Returns where a file is: beside the config file, if the path is relative.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// Returns the files of a folder that match a pattern such as `subscribers/*.yaml`, in their order by name.
+    ///
+    /// # Errors
+    /// When the pattern is another one, or the folder cannot be read.
+    pub(super) fn matching(&mut self, pattern: &str) -> Result<Vec<String>, String> {
+        let (folder, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
+        let (before, after) = name.split_once('*').filter(|(_, after)| !after.contains('*')).ok_or_else(|| {
+            format!("`{pattern}` is not a pattern; write it like subscribers/*.yaml, with one `*` in the file name")
+        })?;
+        if folder.contains('*') {
+            return Err(format!("`{pattern}` has a `*` in the folder; it stands in the file name only"));
+        }
+        let names =
+            self.reader.list(&self.path(folder)).map_err(|err| format!("cannot read {folder}: {err}"))?;
+        let is_wanted = |name: &&String| {
+            name.len() >= before.len() + after.len()
+                && name.starts_with(before)
+                && name.ends_with(after)
+                // Kubernetes links `..data` into mounted folders.
+                && !name.starts_with('.')
+        };
+        Ok(names.iter().filter(is_wanted).map(|name| format!("{folder}/{name}")).collect())
+    }
+
     /// Keys are relative to the config file. flux-recv for Flux v1 joined absolute paths to the folder as
     /// well, so what lies there goes first.
     fn file(&self, key_path: &str) -> PathBuf {

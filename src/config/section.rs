@@ -1,5 +1,7 @@
 //! Reading a YAML mapping field by field, collecting mistakes instead of stopping at the first.
 
+use std::time::Duration;
+
 use serde_yaml::{Mapping, Value};
 
 use super::suggestion;
@@ -153,6 +155,23 @@ impl<'m> Section<'m> {
         count
     }
 
+    /// A length of time: a number with `s`, `m`, `h` or `d` behind it.
+    pub(super) fn duration(&mut self, field: &'static str, most: Duration) -> Option<Duration> {
+        let value = self.take(field)?;
+        let read = value.as_str().and_then(parse_duration);
+        match read {
+            Some(duration) if duration <= most => Some(duration),
+            Some(_) => {
+                self.mistake(field, &format!("is longer than {} hours", most.as_secs() / 3600));
+                None
+            }
+            None => {
+                self.mistake(field, "is not a duration; write it like 30s, 10m, 12h or 14d");
+                None
+            }
+        }
+    }
+
     /// Reports the fields that nothing has read.
     pub(super) fn finish(&mut self) {
         for (field, _) in std::mem::take(&mut self.fields) {
@@ -168,6 +187,18 @@ fn on_one_line(text: &str) -> String {
     let escaped =
         text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
     escaped.collect()
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {

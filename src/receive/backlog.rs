@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::evaluation::FilterTask;
+use super::publish::DeliveryFields;
 use crate::bounded_text::BoundedText;
 use crate::event::Event;
 use crate::expression::Expression;
@@ -52,6 +53,9 @@ pub(super) struct BacklogEntry {
     /// What the filters read.
     #[serde(default)]
     pub(super) input: FilterInput,
+    /// What is published beside the events, once the condition was evaluated.
+    #[serde(default)]
+    pub(super) publish: Option<DeliveryFields>,
     /// What it takes in memory, in bytes, as [`Backlog::keep`] has found it.
     #[serde(default)]
     pub(super) size: usize,
@@ -235,6 +239,7 @@ mod tests {
             selection: Selection::default(),
             events: vec![Event::Anything { what: what.to_owned() }],
             input: FilterInput::default(),
+            publish: None,
             size: 0,
         }
     }

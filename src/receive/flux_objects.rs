@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::backlog::{Backlog, BacklogAnswer, BacklogEntry};
 use super::evaluation::FilterTask;
+use super::publish::{DeliveryFields, EventPublisher};
 use super::summary::summary;
 use super::unavailable;
 use crate::endpoint::Endpoint;
@@ -16,12 +17,12 @@ use crate::flux::Target;
 use crate::flux::needs::InventoryNeeds;
 use crate::follow_through::FollowThrough;
 use crate::history::{DeliveryId, History};
-use crate::journal::Journal;
 use crate::journal::contents::Contents;
+use crate::journal::{Journal, JournalCommit};
 use crate::matching::{self, Inventory, MatchResult};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::queue::Queue;
+use crate::queue::{PendingCommits, Queue};
 
 /// The Flux objects of a cluster, and the queue of requests for their reconciliation.
 pub struct FluxObjects {
@@ -32,6 +33,8 @@ pub struct FluxObjects {
     pub follow_through: Option<FollowThrough>,
     /// Remembers what queued deliveries come to.
     pub history: Arc<History>,
+    /// Publishes events to other clusters; none if this is not a publisher.
+    pub publisher: Option<Arc<EventPublisher>>,
     /// There is no cluster behind it: answers say so.
     pub dry_run: bool,
     pub(super) backlog: Backlog,
@@ -52,6 +55,7 @@ impl FluxObjects {
             inventory,
             queue,
             follow_through: None,
+            publisher: None,
             history: Arc::default(),
             dry_run: false,
             backlog,
@@ -64,25 +68,32 @@ impl FluxObjects {
         self.backlog.needs()
     }
 
-    /// Requests the reconciliation of what matched.
+    /// Requests the reconciliation of what matched, and publishes the events if they are to be.
     pub(super) async fn request(
         &self,
         id: &DeliveryId,
         events: &[Event],
+        fields: Option<&DeliveryFields>,
         mut matched: MatchResult,
         charge: &mut Charge<'_>,
     ) -> Outcome {
         self.remember_digests(events, &matched);
-        if !self.queue.all_pending(&matched.targets)
+        if (fields.is_some() || !self.queue.all_pending(&matched.targets))
             && let Err(retry_after) = charge.once(Instant::now())
         {
             return Outcome::TooMany { retry_after };
         }
         self.expect_revisions(id, &mut matched);
-        if self.queue.request(&matched.targets).wait_until_durable().await.is_err() {
+        let published = self.publish(fields, events);
+        if self.queue.request(&matched.targets).and(published).wait_until_durable().await.is_err() {
             return not_durable();
         }
-        self.outcome(events, matched)
+        self.outcome(events, matched, fields.is_some())
+    }
+
+    /// Appends the events to the event log, if they are to be published.
+    pub(super) fn publish(&self, fields: Option<&DeliveryFields>, events: &[Event]) -> Option<JournalCommit> {
+        self.publisher.as_ref()?.append(fields?, events)
     }
 
     /// Puts a delivery into the backlog until its kinds are known and its filters have CPU time. What is known to match is
@@ -91,11 +102,17 @@ impl FluxObjects {
         &self,
         endpoint: &Endpoint,
         id: &DeliveryId,
+        fields: Option<DeliveryFields>,
         task: FilterTask,
         known: &[Target],
     ) -> Outcome {
         let FilterTask { events, input, condition, selection, .. } = task;
         let input = input.at_rest(condition.iter().chain(selection.filters()));
+        // What its own filter has let through is published at once, whatever this cluster makes of it.
+        let (published, publish) = match &condition {
+            None => (self.publish(fields.as_ref(), &events), None),
+            Some(_) => (None, fields),
+        };
         let delivery = BacklogEntry {
             endpoint: endpoint.name.to_string(),
             id: Some(id.clone()),
@@ -104,6 +121,7 @@ impl FluxObjects {
             selection,
             events,
             input,
+            publish,
             size: 0,
         };
         let (event, commit) = match self.backlog.keep(delivery) {
@@ -114,10 +132,7 @@ impl FluxObjects {
         };
         // The record of the delivery stands for these objects, too.
         drop(self.queue.request(known));
-        let committed = match commit {
-            Some(commit) => commit.wait_until_durable().await,
-            None => Ok(()),
-        };
+        let committed = PendingCommits::default().and(commit).and(published).wait_until_durable().await;
         committed.map_or_else(|_| not_durable(), |()| Outcome::Queued { event })
     }
 
@@ -137,13 +152,14 @@ impl FluxObjects {
         follow_through.expect(id, std::mem::take(&mut matched.expected));
     }
 
-    pub(super) fn outcome(&self, events: &[Event], matched: MatchResult) -> Outcome {
-        if !matched.targets.is_empty() {
+    pub(super) fn outcome(&self, events: &[Event], matched: MatchResult, is_published: bool) -> Outcome {
+        if !matched.targets.is_empty() || is_published {
             return Outcome::Accepted {
                 event: summary(events).into(),
                 targets: matched.targets,
                 skipped: matched.skipped,
                 dry_run: self.dry_run,
+                is_published,
             };
         }
         if matching::only_deletions(events) && matched.skipped.is_empty() {

@@ -1,5 +1,7 @@
 //! Gathers what the expressions of an endpoint read of a delivery, and no more.
 
+use std::collections::BTreeMap;
+
 use serde_json::value::RawValue;
 
 use crate::endpoint::Endpoint;
@@ -31,12 +33,7 @@ pub(super) fn filter_input(endpoint: &Endpoint, delivery: &Verified<'_>) -> Filt
         input = input.with_request(body(endpoint, delivery));
     }
     if headers {
-        let named = endpoint.provider.event_header.map_or(&[][..], |header| header.names);
-        let secret = match endpoint.credentials.header() {
-            Some(Auth::Header(name)) => Some(name.as_str()),
-            _ => None,
-        };
-        input = input.with_headers(delivery.plain_headers(named, secret));
+        input = input.with_headers(self::headers(endpoint, delivery));
     }
     match &delivery.claims {
         Some(of_token) if claims => input.with_claims(of_token),
@@ -44,8 +41,18 @@ pub(super) fn filter_input(endpoint: &Endpoint, delivery: &Verified<'_>) -> Filt
     }
 }
 
+/// The headers by their names in lower case, without those that authenticate.
+pub(super) fn headers(endpoint: &Endpoint, delivery: &Verified<'_>) -> BTreeMap<String, String> {
+    let named = endpoint.provider.event_header.map_or(&[][..], |header| header.names);
+    let secret = match endpoint.credentials.header() {
+        Some(Auth::Header(name)) => Some(name.as_str()),
+        _ => None,
+    };
+    delivery.plain_headers(named, secret)
+}
+
 /// The body as JSON text; a body that is no JSON has no fields.
-fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, UnreadableBody> {
+pub(super) fn body(endpoint: &Endpoint, delivery: &Verified<'_>) -> Result<String, UnreadableBody> {
     let length = delivery.body_length();
     if length > MAX_REQUEST_BYTES {
         return Err(UnreadableBody::TooLong { length, max: MAX_REQUEST_BYTES });

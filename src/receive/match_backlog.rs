@@ -95,8 +95,10 @@ impl DeliveryHandler {
                 Ok(InventoryMatch { mut matched, .. }) => {
                     objects.remember_digests(&evaluation.events, &matched);
                     objects.expect_revisions(&waiting.id(), &mut matched);
-                    let commits = objects.queue.request(&matched.targets);
-                    (objects.outcome(&evaluation.events, matched), Some(commits))
+                    let published = objects.publish(waiting.publish.as_ref(), &evaluation.events);
+                    let commits = objects.queue.request(&matched.targets).and(published);
+                    let is_published = waiting.publish.is_some();
+                    (objects.outcome(&evaluation.events, matched, is_published), Some(commits))
                 }
                 Err(none_left) => (Outcome::ignored(none_left.to_string()), None),
             };

@@ -18,7 +18,7 @@ pub(super) struct ExpectedClaims<'w> {
 }
 
 /// The seconds that the clocks may differ.
-const LEEWAY_SECONDS: u64 = 60;
+pub(super) const LEEWAY_SECONDS: u64 = 60;
 
 /// Checks a token; gives its claims. Errors name what is wrong by its kind and never quote the token.
 pub(super) async fn check(token: &str, wanted: ExpectedClaims<'_>, keys: &KeySets) -> Result<Value, Refusal> {

@@ -62,7 +62,10 @@ enum Stop {
 impl Application {
     /// Loads the config, binds the ports, and starts everything but the listeners.
     pub(super) async fn build(args: &ServeArgs) -> anyhow::Result<Application> {
-        let rules = Rules { require_opt_in: args.require_opt_in };
+        let rules = Rules {
+            require_opt_in: args.require_opt_in,
+            serves_receivers: args.receivers.namespaces().is_some(),
+        };
         let (changes, config) = ConfigWatcher::load(&args.config.config, rules)?;
         let limits = Limits::default();
         let limits = Limits { max_connections: file_limit::fit(limits.max_connections), ..limits };

@@ -1,0 +1,100 @@
+//! Streams the event log to subscribers in other clusters. Keeps no state for them but their open streams:
+//! each reads the log from its own position, so that one that is slow delays nobody.
+
+mod authentication;
+mod frames;
+mod server;
+mod status;
+mod stream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, watch};
+
+use self::authentication::SubscriberTable;
+use self::frames::FrameCache;
+pub use self::server::start;
+use self::status::Statuses;
+pub use self::status::SubscriberStatus;
+use crate::fleet::options::{PublisherOptions, Retention};
+use crate::fleet::signature::PublicKey;
+use crate::journal::event_log::{EventLog, LogLimits};
+use crate::service::Service;
+
+/// A publisher: its log, who may subscribe, and who does.
+pub struct Publisher {
+    service: Arc<Service>,
+    log: Arc<EventLog>,
+    table: RwLock<Arc<SubscriberTable>>,
+    /// Counts the changes of the table, for the streams that are open.
+    table_changes: watch::Sender<u64>,
+    frames: Mutex<FrameCache>,
+    statuses: Statuses,
+    /// Streams that read from disk at a time.
+    replays: Semaphore,
+    /// When the last stream has to be closed, once the process is to end.
+    closing: watch::Sender<Option<Instant>>,
+}
+
+/// Subscribers that were away are served from disk so many at a time.
+const MAX_REPLAYS: usize = 16;
+
+impl Publisher {
+    pub fn new(service: Arc<Service>, log: Arc<EventLog>, options: PublisherOptions) -> Arc<Publisher> {
+        let (table_changes, closing) = (watch::Sender::new(0), watch::Sender::new(None));
+        let statuses = Statuses::new(options.subscribers.iter().map(|subscriber| &subscriber.name));
+        let table = RwLock::new(Arc::new(SubscriberTable::new(options)));
+        Arc::new(Publisher {
+            service,
+            log,
+            table,
+            table_changes,
+            frames: Mutex::default(),
+            statuses,
+            replays: Semaphore::new(MAX_REPLAYS),
+            closing,
+        })
+    }
+
+    /// Takes changed options in force. Streams of subscribers that are gone, or authenticate in another way,
+    /// or get other endpoints, end at once.
+    pub fn replace(&self, options: PublisherOptions) {
+        self.log.set_limits(limits(&options.retention));
+        self.statuses.retain(options.subscribers.iter().map(|subscriber| &subscriber.name));
+        *self.table.write() = Arc::new(SubscriberTable::new(options));
+        self.frames.lock().clear();
+        self.table_changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Closes all streams within this time, one after the other, and takes no new ones.
+    pub fn close(&self, window: Duration) {
+        self.closing.send_replace(Some(Instant::now() + window));
+    }
+
+    /// Returns the public keys, the one that signs first.
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.table.read().public_keys()
+    }
+
+    /// Returns the state of each subscriber of the config, by name.
+    pub fn subscribers(&self) -> Vec<SubscriberStatus> {
+        self.statuses.list(self.log.range().head())
+    }
+
+    /// Returns the number of requests that nobody knows the sender of.
+    pub fn refused_strangers(&self) -> u64 {
+        self.statuses.strangers()
+    }
+
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+}
+
+/// Returns the limits of the log for a `retention`.
+pub fn limits(retention: &Retention) -> LogLimits {
+    let Retention { max_entries, max_bytes, max_age } = *retention;
+    LogLimits { max_entries, max_bytes, max_age }
+}

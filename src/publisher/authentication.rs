@@ -1,0 +1,184 @@
+//! Who a request for the stream comes from. A stranger costs a hash, and a check of a signature if the token
+//! names a key of the config; nothing is fetched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::fleet::options::{
+    GrantedEndpoints, PublisherOptions, SubscriberAuthentication, SubscriberOptions, TokenRequirement,
+};
+use crate::fleet::signature::{PublicKey, SigningKey};
+use crate::verify::pinned_token::{PinnedKeys, PinnedTokenError, unverified_names};
+
+/// The subscribers of a config, ready to be looked up.
+pub(super) struct SubscriberTable {
+    signing_keys: Vec<SigningKey>,
+    pub(super) stagger: Duration,
+    by_name: HashMap<Arc<str>, Arc<GrantedSubscriber>>,
+    /// Hashed together with the salt, so that the time of a look-up tells nothing.
+    by_key: HashMap<[u8; 32], Arc<GrantedSubscriber>>,
+    /// By issuer and key ID; issuers of private clusters often share one name.
+    by_token_key: HashMap<(String, Option<String>), Vec<TokenSubscriber>>,
+    salt: [u8; 16],
+}
+
+/// A subscriber of the config.
+pub(super) struct GrantedSubscriber {
+    pub(super) name: Arc<str>,
+    pub(super) endpoints: GrantedEndpoints,
+    /// Changes with all that a stream depends on.
+    fingerprint: [u8; 32],
+}
+
+#[derive(Clone)]
+struct TokenSubscriber {
+    subscriber: Arc<GrantedSubscriber>,
+    requirement: Arc<TokenRequirement>,
+    keys: Arc<PinnedKeys>,
+}
+
+/// A subscriber that has authenticated.
+pub(super) struct Authenticated {
+    pub(super) subscriber: Arc<GrantedSubscriber>,
+    /// When its token expires.
+    pub(super) until: Option<Instant>,
+}
+
+/// A request is refused.
+pub(super) enum Refused {
+    /// Nobody knows who it is; the answer says nothing.
+    Stranger,
+    /// A key of the config has signed the token, so the answer may say what is wrong with it.
+    Known { name: Arc<str>, reason: String },
+}
+
+impl SubscriberTable {
+    pub(super) fn new(options: PublisherOptions) -> SubscriberTable {
+        let PublisherOptions { signing_keys, stagger, subscribers, .. } = options;
+        let mut salt = [0; 16];
+        salt.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
+        let mut table = SubscriberTable {
+            signing_keys,
+            stagger,
+            by_name: HashMap::new(),
+            by_key: HashMap::new(),
+            by_token_key: HashMap::new(),
+            salt,
+        };
+        subscribers.into_iter().for_each(|subscriber| table.add(subscriber));
+        table
+    }
+
+    fn add(&mut self, options: SubscriberOptions) {
+        let fingerprint = fingerprint(&options);
+        let SubscriberOptions { name, endpoints, authentication } = options;
+        let subscriber = Arc::new(GrantedSubscriber { name: Arc::clone(&name), endpoints, fingerprint });
+        match authentication {
+            SubscriberAuthentication::Key(key) => {
+                self.by_key.insert(self.digest(&key), Arc::clone(&subscriber));
+            }
+            SubscriberAuthentication::Token(requirement) => {
+                // The config was read with these keys.
+                let Ok(keys) = PinnedKeys::from_json(&requirement.jwks) else { return };
+                let (requirement, keys) = (Arc::new(requirement), Arc::new(keys));
+                for id in keys.ids() {
+                    let place = (requirement.issuer.clone(), id.map(str::to_owned));
+                    self.by_token_key.entry(place).or_default().push(TokenSubscriber {
+                        subscriber: Arc::clone(&subscriber),
+                        requirement: Arc::clone(&requirement),
+                        keys: Arc::clone(&keys),
+                    });
+                }
+            }
+        }
+        self.by_name.insert(name, subscriber);
+    }
+
+    fn digest(&self, key: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(self.salt).chain_update(key).finalize().into()
+    }
+
+    /// Returns the key that signs; a config without one is refused.
+    pub(super) fn signing_key(&self) -> Option<&SigningKey> {
+        self.signing_keys.first()
+    }
+
+    pub(super) fn public_keys(&self) -> Vec<PublicKey> {
+        self.signing_keys.iter().map(SigningKey::public_key).collect()
+    }
+
+    /// Whether a stream that was opened for this subscriber may go on.
+    pub(super) fn still_grants(&self, subscriber: &GrantedSubscriber) -> bool {
+        self.by_name.get(&subscriber.name).is_some_and(|now| now.fingerprint == subscriber.fingerprint)
+    }
+
+    /// Finds out who has this bearer key or token.
+    pub(super) fn authenticate(&self, bearer: &str) -> Result<Authenticated, Refused> {
+        if let Some(subscriber) = self.by_key.get(&self.digest(bearer.as_bytes())) {
+            return Ok(Authenticated { subscriber: Arc::clone(subscriber), until: None });
+        }
+        // More than one where clusters have chosen one key ID, or one cluster has several subscribers.
+        let candidates = unverified_names(bearer).and_then(|names| self.by_token_key.get(&names));
+        let mut refused = Refused::Stranger;
+        for candidate in candidates.into_iter().flatten() {
+            match candidate.check(bearer) {
+                Ok(authenticated) => return Ok(authenticated),
+                Err(Refused::Stranger) => {}
+                Err(known) => refused = known,
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl TokenSubscriber {
+    fn check(&self, token: &str) -> Result<Authenticated, Refused> {
+        let TokenRequirement { issuer, audience, claims: required, .. } = &*self.requirement;
+        let known = |reason: String| Refused::Known { name: Arc::clone(&self.subscriber.name), reason };
+        let claims = self.keys.check(token, issuer, audience).map_err(|err| match err {
+            PinnedTokenError::Signature => Refused::Stranger,
+            PinnedTokenError::Audience => known(format!("{err}; it has to be for {audience}")),
+            other => known(other.to_string()),
+        })?;
+        for (name, value) in required {
+            if claims.get(name).and_then(Value::as_str) != Some(value) {
+                return Err(known(format!(
+                    "the claim `{name}` of the token is another than the config asks for"
+                )));
+            }
+        }
+        let until = expiry(&claims).ok_or_else(|| known(PinnedTokenError::Expired.to_string()))?;
+        Ok(Authenticated { subscriber: Arc::clone(&self.subscriber), until: Some(until) })
+    }
+}
+
+/// When the token expires; none if it has.
+fn expiry(claims: &Value) -> Option<Instant> {
+    let expires = UNIX_EPOCH + Duration::from_secs(claims.get("exp")?.as_u64()?);
+    let left = expires.duration_since(SystemTime::now()).ok()?;
+    Instant::now().checked_add(left)
+}
+
+fn fingerprint(options: &SubscriberOptions) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    };
+    match &options.endpoints {
+        GrantedEndpoints::All => add(b"*"),
+        GrantedEndpoints::Named(names) => names.iter().for_each(|name| add(name.as_bytes())),
+    }
+    match &options.authentication {
+        SubscriberAuthentication::Key(key) => add(key),
+        SubscriberAuthentication::Token(TokenRequirement { issuer, audience, claims, jwks }) => {
+            [issuer.as_bytes(), audience.as_bytes(), jwks].into_iter().for_each(&mut add);
+            claims.iter().flat_map(|(name, value)| [name, value]).for_each(|text| add(text.as_bytes()));
+        }
+    }
+    digest.finalize().into()
+}
