@@ -16,13 +16,19 @@ use crate::expression::Expression;
 use crate::filter::Globs;
 use crate::journal::Journal;
 use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
+use crate::publisher::Publisher;
 use crate::service::Service;
+use crate::subscriber::Subscriptions;
 
 /// The state that the admin listeners show.
 pub struct AdminState {
     pub service: Arc<Service>,
     /// The journal whose state decides `/readyz`.
     pub journal: Journal,
+    /// The publisher, if this is one.
+    pub publisher: Option<Arc<Publisher>>,
+    /// The publishers that are followed.
+    pub subscriptions: Arc<Subscriptions>,
     /// The options of the command line that are in force.
     pub options: Value,
 }
@@ -54,6 +60,7 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
             .app_data(state.clone())
             .route("/config", web::get().to(config))
             .route("/deliveries", web::get().to(deliveries))
+            .route("/subscribers", web::get().to(subscribers))
     })
 }
 
@@ -74,7 +81,11 @@ async fn ready(state: web::Data<AdminState>) -> HttpResponse {
     }
     match state.journal.is_writable() {
         true => {
-            let problems = state.service.handler.unlistable().into_iter();
+            let disconnected = state.subscriptions.statuses().into_iter().filter_map(|status| {
+                let why = status.failure.unwrap_or_else(|| "connecting".to_owned());
+                status.connected.is_none().then(|| format!("publisher {}: not connected: {why}", status.name))
+            });
+            let problems = state.service.handler.unlistable().into_iter().chain(disconnected);
             let lines: String = problems.map(|problem| format!("{problem}\n")).collect();
             HttpResponse::Ok().body(format!("ok\n{lines}"))
         }
@@ -83,6 +94,9 @@ async fn ready(state: web::Data<AdminState>) -> HttpResponse {
 }
 
 async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
+    if let Some(publisher) = &state.publisher {
+        publisher.show(&state.service.metrics);
+    }
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(state.service.metrics.encode())
@@ -90,6 +104,12 @@ async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
 
 async fn deliveries(state: web::Data<AdminState>) -> HttpResponse {
     HttpResponse::Ok().json(state.service.history.to_json())
+}
+
+/// Who follows this publisher, and whom this instance follows.
+async fn subscribers(state: web::Data<AdminState>) -> HttpResponse {
+    let publisher = state.publisher.as_ref().map(|publisher| publisher.to_json());
+    HttpResponse::Ok().json(json!({"publisher": publisher, "publishers": state.subscriptions.statuses()}))
 }
 
 async fn config(state: web::Data<AdminState>) -> HttpResponse {

@@ -7,6 +7,7 @@ mod demo;
 mod keygen;
 mod send;
 pub(crate) mod serve;
+mod subscribers;
 mod urls;
 
 use std::io::{ErrorKind, Write};
@@ -47,6 +48,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Turn Flux's Receivers into a config file that keeps their URLs.
     Convert(convert::ConvertArgs),
+    /// Show who follows a running publisher, and whom a running instance follows.
+    Subscribers(subscribers::SubscribersArgs),
     /// Print completions for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -148,6 +151,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Send(args)) => send::run(&args),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Convert(args)) => convert::run(&args),
+        Some(Command::Subscribers(args)) => subscribers::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
     }
 }

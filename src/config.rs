@@ -35,6 +35,7 @@ use self::section::Section;
 use crate::endpoint::registry::Endpoints;
 use crate::expression::LINE_PREFIX;
 use crate::fleet::options::{PublisherOptions, SubscriptionOptions};
+use crate::flux::needs::InventoryNeeds;
 
 /// A config that can be served.
 pub struct Config {
@@ -51,6 +52,15 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// How serving differs from flux-recv for Flux v1, as far as it concerns this file.
     pub notes: Vec<String>,
+}
+
+impl Config {
+    /// Returns what has to be known of the cluster so that deliveries and events of publishers can be matched.
+    pub fn needs(&self) -> InventoryNeeds {
+        let subscribed = self.subscribe.iter().flat_map(|subscription| &subscription.endpoints);
+        let endpoints = self.endpoints.iter().map(|endpoint| &endpoint.selection);
+        InventoryNeeds::from_selections(endpoints.chain(subscribed.map(|endpoint| &endpoint.selection)))
+    }
 }
 
 /// Everything that is wrong with a config.

@@ -51,6 +51,11 @@ pub enum Subject {
     Selection,
 }
 
+impl Subject {
+    pub const ALL: [Subject; 5] =
+        [Subject::Git, Subject::Images, Subject::Charts, Subject::Buckets, Subject::Selection];
+}
+
 /// A change in a Git repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitEvent {

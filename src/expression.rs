@@ -9,13 +9,14 @@
 
 mod budget;
 mod check;
+mod fields;
 mod functions;
 mod growth;
 mod meter;
 mod table;
 mod variables;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock, Weak};
@@ -45,6 +46,8 @@ struct Compiled {
     steps: u64,
     /// The variables that it names.
     named: Vec<VariableName>,
+    /// The fields that it reads, by their dotted paths.
+    fields: BTreeSet<String>,
 }
 
 /// An expression that cannot be read.
@@ -123,6 +126,13 @@ impl Expression {
         self.compiled.named.contains(&variable)
     }
 
+    /// Returns the fields that it reads of a variable, each by its dotted path with the variable; the
+    /// variable alone where it reads all of it, or computes a name.
+    pub fn fields_of(&self, variable: VariableName) -> impl Iterator<Item = &str> {
+        let is_of = move |path: &&String| path.split('.').next() == Some(variable.as_str());
+        self.compiled.fields.iter().filter(is_of).map(String::as_str)
+    }
+
     /// The expression as it is written.
     pub fn text(&self) -> &str {
         &self.compiled.text
@@ -151,7 +161,7 @@ impl Expression {
     }
 
     fn evaluate(&self, variables: &Variables<'_>, budget: &Budget) -> Result<cel::Value, EvaluationError> {
-        let Compiled { root, steps, named, text } = &*self.compiled;
+        let Compiled { root, steps, named, text, .. } = &*self.compiled;
         if !growth::is_bounded(root, variables.size(named)) {
             let why = "could make texts that are too long out of a payload of this size";
             return Err(EvaluationError::because(why));
@@ -237,8 +247,9 @@ fn read(text: &str, declared: &[VariableName], is_condition: bool) -> Result<Exp
     if is_condition {
         check::is_condition(&root).map_err(placed)?;
     }
+    let fields = fields::read(&root);
     let steps = meter::install(&mut root);
-    Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, steps, named }) })
+    Ok(Expression { compiled: Arc::new(Compiled { text: text.to_owned(), root, steps, named, fields }) })
 }
 
 /// An error without the values that it was about: they are a stranger's words.

@@ -56,6 +56,24 @@ impl FilterInput {
         FilterInput(Some(Box::new(FilterSources { name, ..FilterSources::default() })))
     }
 
+    /// Of an event of a publisher, with the fields of each variable that it forwards, or why these cannot be
+    /// read.
+    pub fn from_forwarded(
+        event_type: String,
+        forwarded: impl Fn(VariableName) -> Result<Value, String>,
+    ) -> FilterInput {
+        let variable = |name| match forwarded(name) {
+            Ok(value) => LazyVariable::from_json(&value),
+            Err(why) => LazyVariable { missing: Some(why), ..LazyVariable::default() },
+        };
+        FilterInput(Some(Box::new(FilterSources {
+            name: event_type,
+            request: variable(VariableName::Req),
+            headers: variable(VariableName::Headers),
+            claims: variable(VariableName::Claims),
+        })))
+    }
+
     /// With the body as JSON text, or why filters cannot read it.
     pub fn with_request(self, body: Result<String, UnreadableBody>) -> FilterInput {
         let request = match body {

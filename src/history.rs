@@ -42,7 +42,7 @@ pub struct DeliveryRecord {
     pub outcome: Outcome,
     /// What it came to later, if it was queued.
     pub matched: Option<Outcome>,
-    /// The status that it was answered with.
+    /// The status that it was answered with; 0 for an event of a publisher.
     pub status: u16,
     /// How long the answer took.
     pub took: Duration,
@@ -158,14 +158,31 @@ impl History {
 }
 
 impl DeliveryRecord {
+    /// A record of an event that came from a publisher: nobody was answered.
+    pub fn from_publisher(id: DeliveryId, outcome: Outcome) -> DeliveryRecord {
+        DeliveryRecord {
+            id,
+            received: jiff::Timestamp::now(),
+            from: None,
+            key: None,
+            outcome,
+            matched: None,
+            status: 0,
+            took: Duration::ZERO,
+            revision_checks: Vec::new(),
+        }
+    }
+
     fn to_json(&self) -> Value {
         let mut line = json!({
             "received": self.received.to_string(),
             "outcome": self.outcome.label().as_str(),
-            "status": self.status,
-            "tookMicros": self.took.as_micros() as u64,
             "detail": self.outcome.detail(),
         });
+        if self.status != 0 {
+            line["status"] = json!(self.status);
+            line["tookMicros"] = json!(self.took.as_micros() as u64);
+        }
         if let Some(from) = self.from {
             line["from"] = json!(from.to_string());
         }

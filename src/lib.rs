@@ -36,6 +36,7 @@ pub(crate) mod receive;
 pub(crate) mod reload;
 pub(crate) mod server;
 pub(crate) mod service;
+pub(crate) mod subscriber;
 pub(crate) mod telemetry;
 pub(crate) mod verify;
 

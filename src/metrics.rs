@@ -18,9 +18,12 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::flux::Kind;
 
+use self::fleet::FleetMetrics;
+pub use self::fleet::{LogFigures, SubscriberFigures};
 use self::labels::ResultLabel;
 pub use self::labels::{EndedConnectionLabel, OutcomeLabel, PatchResultLabel, RevisionCheckLabel};
 
+mod fleet;
 mod labels;
 
 /// All metrics of a process.
@@ -49,6 +52,7 @@ pub struct Metrics {
     reloads: Family<ResultLabels, Counter>,
     reload_ok: Gauge,
     reload_time: Seconds,
+    fleet: FleetMetrics,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -162,6 +166,7 @@ impl Metrics {
             reloads: Family::default(),
             reload_ok: Gauge::default(),
             reload_time: Seconds::default(),
+            fleet: FleetMetrics::default(),
         };
         metrics.register();
         metrics.begin_at_zero();
@@ -279,6 +284,7 @@ impl Metrics {
             "The running version",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
+        self.fleet.register(registry);
         registry.register_collector(Box::new(MemoryCollector));
     }
 

@@ -11,16 +11,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use self::authentication::SubscriberTable;
 use self::frames::FrameCache;
-pub use self::server::start;
+pub use self::server::{MAX_STREAM_CONNECTIONS, start};
 use self::status::Statuses;
 pub use self::status::SubscriberStatus;
+use crate::fleet::cursor::Cursor;
 use crate::fleet::options::{PublisherOptions, Retention};
 use crate::fleet::signature::PublicKey;
 use crate::journal::event_log::{EventLog, LogLimits};
+use crate::metrics::{LogFigures, Metrics, SubscriberFigures};
 use crate::service::Service;
 
 /// A publisher: its log, who may subscribe, and who does.
@@ -83,13 +86,41 @@ impl Publisher {
         self.statuses.list(self.log.range().head())
     }
 
-    /// Returns the number of requests that nobody knows the sender of.
-    pub fn refused_strangers(&self) -> u64 {
-        self.statuses.strangers()
+    /// Describes the log and the subscribers, without keys and tokens.
+    pub fn to_json(&self) -> Value {
+        let (range, limits) = (self.log.range(), self.log.limits());
+        let cursor = Cursor { epoch: range.epoch, sequence: range.head() };
+        json!({
+            "publicKeys": self.public_keys().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "log": {
+                "head": cursor.to_string(),
+                "entries": range.entries(),
+                "bytes": range.bytes,
+                "maxEntries": limits.max_entries,
+                "maxBytes": limits.max_bytes,
+                "maxAgeSeconds": limits.max_age.as_secs(),
+            },
+            "subscribers": self.subscribers(),
+        })
     }
 
-    pub fn log(&self) -> &EventLog {
-        &self.log
+    /// Shows the log and the subscribers in the metrics.
+    pub fn show(&self, metrics: &Metrics) {
+        let subscribers = self.subscribers();
+        let figures = subscribers.iter().map(|status| SubscriberFigures {
+            name: &status.name,
+            streams: status.streams,
+            lag_entries: status.lag_entries,
+            last_event_seconds: status.last_event_seconds,
+        });
+        let range = self.log.range();
+        let log = LogFigures {
+            entries: range.entries(),
+            bytes: range.bytes,
+            max_bytes: self.log.limits().max_bytes,
+            refused_strangers: self.statuses.strangers(),
+        };
+        metrics.show_publisher(&figures.collect::<Vec<_>>(), &log);
     }
 }
 

@@ -167,10 +167,19 @@ impl Queue {
         self.request_spread(targets, self.shared.pace.window(targets.len()))
     }
 
+    /// Requests the reconciliation of these objects, by patches that start after this time has passed.
+    pub fn request_later(&self, targets: &[Target], not_before: Duration) -> PendingCommits {
+        self.request_within(targets, not_before, self.shared.pace.window(targets.len()))
+    }
+
     /// Requests the reconciliation of these objects some time within the window.
     pub fn request_spread(&self, targets: &[Target], window: Duration) -> PendingCommits {
+        self.request_within(targets, Duration::ZERO, window)
+    }
+
+    fn request_within(&self, targets: &[Target], not_before: Duration, window: Duration) -> PendingCommits {
         let now = Instant::now();
-        let spread = |target| (target, now + random_part_of(window));
+        let spread = |target| (target, now + not_before + random_part_of(window));
         let mut slots = self.slots();
         let RequestPlan { write, mut await_commits, is_sooner } =
             slots.request(targets.iter().map(spread), now);
@@ -276,7 +285,7 @@ impl Queue {
     fn take_due(&self, room: usize) -> DueWork {
         let mut slots = self.slots();
         let (due, forget) = slots.take_due(Instant::now(), room);
-        // Within the lock, as in `request_spread`.
+        // Within the lock, as in `request_within`.
         let settled = forget.into_iter().map(|(target, round)| JournalChange::RemovePending(target, round));
         self.shared.journal.write_later(settled);
         due

@@ -13,6 +13,7 @@ mod match_backlog;
 mod part_outcomes;
 mod publish;
 mod read_part;
+mod subscribed;
 mod summary;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use self::part_outcomes::PartOutcomes;
 use self::publish::DeliveryFields;
 pub use self::publish::EventPublisher;
 use self::read_part::{PartContent, read_part};
+pub use self::subscribed::{NotTaken, SubscribedEvent};
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
 use crate::endpoint::limit::Charge;
@@ -73,6 +75,22 @@ enum Matches {
     Incomplete(FilterTask, Vec<Target>),
 }
 
+/// The rules of an endpoint that decide which objects an event concerns.
+#[derive(Clone, Copy)]
+struct MatchRules<'r> {
+    /// The endpoint.
+    name: &'r Arc<str>,
+    condition: Option<&'r Expression>,
+    selection: &'r Selection,
+}
+
+impl<'r> MatchRules<'r> {
+    fn new(endpoint: &'r Endpoint) -> MatchRules<'r> {
+        let condition = endpoint.filter.condition.as_ref();
+        MatchRules { name: &endpoint.name, condition, selection: &endpoint.selection }
+    }
+}
+
 /// The `Retry-After` of a 503.
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -99,7 +117,8 @@ impl DeliveryHandler {
                 PartContent::Events(events) => {
                     outcomes.name(&events, part.resume_at);
                     let fields = self.published_fields(endpoint, &verified);
-                    match self.find(endpoint, events, gather::filter_input(endpoint, &verified)).await {
+                    let input = gather::filter_input(endpoint, &verified);
+                    match self.find(MatchRules::new(endpoint), events, input).await {
                         Matches::None(outcome) => outcome,
                         Matches::Complete(events, matched) => {
                             self.request(id, &events, fields, matched, &mut charge).await
@@ -136,28 +155,28 @@ impl DeliveryHandler {
     }
 
     /// Finds the objects that the events concern. Filters are evaluated on a thread of their own.
-    async fn find(&self, endpoint: &Endpoint, events: Vec<Event>, input: FilterInput) -> Matches {
+    async fn find(&self, rules: MatchRules<'_>, events: Vec<Event>, input: FilterInput) -> Matches {
+        let MatchRules { name, condition, selection } = rules;
         let inventory = match &self.sink {
             Sink::Flux(objects) => Some(&objects.inventory),
             Sink::FluxV1(_) => None,
         };
-        let condition = endpoint.filter.condition.as_ref();
-        if !has_filters(condition, &endpoint.selection) {
+        if !has_filters(condition, selection) {
             let found = match inventory {
-                Some(inventory) => evaluation::find(inventory, &events, &endpoint.selection, &input),
+                Some(inventory) => evaluation::find(inventory, &events, selection, &input),
                 None => InventoryMatch::everything(),
             };
-            return matches(endpoint, events, input, found);
+            return matches(selection, events, input, found);
         }
         let task = FilterTask {
             events,
             input,
             condition: condition.cloned(),
-            selection: endpoint.selection.clone(),
+            selection: selection.clone(),
             inventory: inventory.map(Arc::clone),
         };
         let Evaluation { events, input, result, failure } =
-            match self.filters.run(&endpoint.name, task, FilterTask::evaluate).await {
+            match self.filters.run(name, task, FilterTask::evaluate).await {
                 Ok(evaluation) => evaluation,
                 Err(NotEvaluated::NoCapacity(task)) => return Matches::Incomplete(task, Vec::new()),
                 Err(NotEvaluated::Panicked | NotEvaluated::NoThread) => {
@@ -165,10 +184,10 @@ impl DeliveryHandler {
                 }
             };
         if let Some(why) = failure {
-            self.filter_failed(&endpoint.name, &why);
+            self.filter_failed(name, &why);
         }
         match result {
-            Ok(found) => matches(endpoint, events, input, found),
+            Ok(found) => matches(selection, events, input, found),
             Err(none_left) => Matches::None(Outcome::ignored(none_left.to_string())),
         }
     }
@@ -229,12 +248,12 @@ fn has_filters(condition: Option<&Expression>, selection: &Selection) -> bool {
     condition.is_some() || selection.filters().next().is_some()
 }
 
-fn matches(endpoint: &Endpoint, events: Vec<Event>, input: FilterInput, found: InventoryMatch) -> Matches {
+fn matches(selection: &Selection, events: Vec<Event>, input: FilterInput, found: InventoryMatch) -> Matches {
     if found.is_complete {
         return Matches::Complete(events, found.matched);
     }
     // The endpoint's own filter has let these events through.
-    let selection = endpoint.selection.clone();
+    let selection = selection.clone();
     let task = FilterTask { events, input, condition: None, selection, inventory: None };
     Matches::Incomplete(task, found.matched.targets)
 }

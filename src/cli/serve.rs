@@ -6,6 +6,7 @@ mod backend;
 mod background;
 mod change;
 mod file_limit;
+mod fleet;
 mod receivers;
 mod reloading;
 mod shutdown;
@@ -27,7 +28,7 @@ use super::{
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The address to listen on: `:port` or `host:port`.
+    /// The address to listen on for webhooks: `:port` or `host:port`; `none` takes none, for a subscriber.
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", env = "FLUX_RECV_LISTEN")]
     listen: String,
     /// The address for probes and metrics; not to be reached from outside.
@@ -37,8 +38,14 @@ pub(super) struct ServeArgs {
     /// switches it off.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082", env = "FLUX_RECV_DEBUG_LISTEN")]
     debug_listen: String,
+    /// The address for subscribers in other clusters, where the config has `publish`.
+    #[arg(long, value_name = "ADDRESS", default_value = ":8090", env = "FLUX_RECV_SUBSCRIBE_LISTEN")]
+    subscribe_listen: String,
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// Request nothing in a cluster of its own: a publisher that only publishes.
+    #[arg(long, env = "FLUX_RECV_NO_CLUSTER", conflicts_with_all = ["kubeconfig", "context", "manifests", "receivers"])]
+    no_cluster: bool,
     /// Serve against the Flux objects in a folder of YAML files instead of a cluster, and patch nothing.
     #[arg(long, value_name = "DIR", env = "FLUX_RECV_MANIFESTS", conflicts_with_all = ["kubeconfig", "context"])]
     manifests: Option<PathBuf>,

@@ -270,3 +270,19 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_fields_that_are_read_are_named() {
+    let read = |text: &str| {
+        let all = &[VariableName::Event, VariableName::Req, VariableName::Headers];
+        let condition = Expression::condition(text, all).expect("a condition");
+        let of = |variable| condition.fields_of(variable).map(str::to_owned).collect::<Vec<_>>();
+        [of(VariableName::Req), of(VariableName::Headers)].concat().join(" ")
+    };
+    assert_eq!(read("req.pusher.name == 'a' && event.name == 'push'"), "req.pusher.name");
+    assert_eq!(read("headers['x-event'] == req.a[0].b"), "req.a headers.x-event");
+    assert_eq!(read("has(req.a.b) && req['c'].d in ['x', 'y']"), "req.a.b req.c.d");
+    assert_eq!(read("req.commits.exists(c, c.id == req[event.name])"), "req req.commits");
+    assert_eq!(read("size(req) > 0 || req.?x.orValue('') == ''"), "req req.x");
+    assert_eq!(read("event.refs.size() == 1"), "");
+}

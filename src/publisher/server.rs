@@ -19,7 +19,7 @@ use crate::fleet::{NONCE_HEADER, SUBSCRIBE_PATH};
 use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
 
 /// Connections at a time. Each stream is one; strangers end with their answer.
-const MAX_STREAM_CONNECTIONS: usize = 12_000;
+pub const MAX_STREAM_CONNECTIONS: usize = 12_000;
 
 /// Signing and reading take some 50 µs for each entry, whatever the number of subscribers.
 const WORKERS: usize = 2;
@@ -42,7 +42,7 @@ pub fn start(
 ) -> io::Result<RunningServer> {
     let options = ListenerOptions {
         workers: WORKERS,
-        max_connections: max_connections.min(MAX_STREAM_CONNECTIONS),
+        max_connections,
         deadlines: Deadlines { answer: UNREAD_TIMEOUT, ..Deadlines::DEFAULT },
         stop_timeout: Duration::from_secs(1),
     };

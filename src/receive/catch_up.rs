@@ -12,7 +12,7 @@ use crate::journal::NotDurable;
 use crate::matching;
 
 /// The average time between two requests of a catch-up.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
 
 impl DeliveryHandler {
     /// Requests once the reconciliation of every object that a delivery to one of these endpoints could

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::announce::announce;
 use super::backend::{Backend, Tasks};
+use super::fleet::{Fleet, FleetOptions};
 use super::reloading::ReloadTask;
 use super::shutdown::drain;
 use super::{ServeArgs, background, file_limit, receivers};
@@ -25,6 +26,7 @@ use crate::journal::Journal;
 use crate::listener::{self, RunningServer};
 use crate::matching::Inventory;
 use crate::metrics::{EndpointLabelSet, Metrics};
+use crate::publisher;
 use crate::queue::Queue;
 use crate::receive::DeliveryHandler;
 use crate::reload::ConfigWatcher;
@@ -39,8 +41,12 @@ pub(super) struct Application {
     queue: Queue,
     journal: Journal,
     tasks: Tasks,
-    public: TcpListener,
+    fleet: Arc<Fleet>,
+    /// None with `--listen none`.
+    public: Option<TcpListener>,
     operators: TcpListener,
+    /// None if this is not a publisher.
+    subscribers: Option<TcpListener>,
     admin_state: Arc<AdminState>,
     debug_listen: String,
     sigterm: Signal,
@@ -66,10 +72,14 @@ impl Application {
             require_opt_in: args.require_opt_in,
             serves_receivers: args.receivers.namespaces().is_some(),
         };
-        let (changes, config) = ConfigWatcher::load(&args.config.config, rules)?;
+        let (changes, mut config) = ConfigWatcher::load(&args.config.config, rules)?;
         let limits = Limits::default();
         let limits = Limits { max_connections: file_limit::fit(limits.max_connections), ..limits };
-        let public = bind(&args.listen, "--listen")?;
+        let public = match args.listen.as_str() {
+            "none" => None,
+            address => Some(bind(address, "--listen")?),
+        };
+        let subscribers = Fleet::bind(config.publish.is_some(), &args.subscribe_listen)?;
         let operators = bind(&args.admin_listen, "--admin-listen")?;
         let metrics = Metrics::new();
         let history = Arc::new(History::default());
@@ -77,10 +87,15 @@ impl Application {
         announce(&config, args, &backend.journal);
         let mut reloading = ReloadTask::new(&args.config.config, changes, &config)?;
         reloading.watches.clone_from(&backend.watches);
+        let fleet_options =
+            FleetOptions { publish: config.publish.take(), subscribe: std::mem::take(&mut config.subscribe) };
         let registry = EndpointRegistry::new(serving(config, &metrics));
         let handler = DeliveryHandler::new(verify_context(), backend.sink, Arc::clone(&metrics));
         let service = Arc::new(Service::new(registry, handler, history, metrics, limits));
         let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
+        let (events, cursors) = (backend.events, backend.cursors);
+        let watches = backend.watches.clone();
+        let fleet = Arc::new(Fleet::start(fleet_options, &service, &journal, events, cursors, watches));
         let matching = Arc::clone(&service);
         match backend.watches {
             Some(watches) => {
@@ -88,7 +103,12 @@ impl Application {
                 tasks.spawn("the matching", async move {
                     matching.handler.match_waiting(&became_known).await;
                 });
-                let gaps = background::catch_up_after_gaps(Arc::clone(&service), Arc::clone(&watches));
+                let subscriptions = Arc::clone(&fleet.subscriptions);
+                let gaps = background::catch_up_after_gaps(
+                    Arc::clone(&service),
+                    Arc::clone(&watches),
+                    subscriptions,
+                );
                 tasks.spawn("the catch-up after gaps", gaps);
                 let must_catch_up = backend.must_catch_up;
                 let synced =
@@ -109,10 +129,12 @@ impl Application {
         }
         let interval = background::alive_interval(args.catch_up_after);
         tasks.spawn("the signs of life", background::record_alive(journal.clone(), interval));
-        tasks.spawn("the config reload", reloading.run(Arc::clone(&service)));
+        tasks.spawn("the config reload", reloading.run(Arc::clone(&service), Arc::clone(&fleet)));
         let admin_state = Arc::new(AdminState {
             service: Arc::clone(&service),
             journal: journal.clone(),
+            publisher: fleet.publisher.as_ref().map(|running| Arc::clone(&running.publisher)),
+            subscriptions: Arc::clone(&fleet.subscriptions),
             options: options(args, &backend.journal_folder),
         });
         Ok(Application {
@@ -120,8 +142,10 @@ impl Application {
             queue,
             journal,
             tasks,
+            fleet,
             public,
             operators,
+            subscribers,
             admin_state,
             debug_listen: args.debug_listen.clone(),
             sigterm: signal(SignalKind::terminate())?,
@@ -137,20 +161,35 @@ impl Application {
         let mut admin = admin::start(self.operators, Arc::clone(&self.admin_state))?;
         log::info!(address:%; "serving probes and metrics");
         let _debug = start_debug(&self.debug_listen, self.admin_state);
-        let address = listener::local_address(&self.public)?;
-        let mut running = server::start(self.public, Arc::clone(&self.service))?;
-        log::info!(address:%; "listening");
+        let publisher = self.fleet.publisher.as_ref().map(|running| Arc::clone(&running.publisher));
+        let mut streaming = None;
+        if let (Some(listener), Some(publisher)) = (self.subscribers, &publisher) {
+            let address = listener::local_address(&listener)?;
+            let max_connections = file_limit::fit(publisher::MAX_STREAM_CONNECTIONS);
+            streaming = Some(publisher::start(listener, Arc::clone(publisher), max_connections)?);
+            log::info!(address:%; "listening for subscribers");
+        }
+        let mut running = None;
+        if let Some(listener) = self.public {
+            let address = listener::local_address(&listener)?;
+            running = Some(server::start(listener, Arc::clone(&self.service))?);
+            log::info!(address:%; "listening");
+        }
 
         let failure = |why: String| Stop::Failure { why, listens: true };
         let stop = tokio::select! {
             _ = self.sigterm.recv() => Stop::Signal("SIGTERM"),
             _ = self.sigint.recv() => Stop::Signal("SIGINT"),
-            why = running.ended() => Stop::Failure { why: format!("the listener ended: {why}"), listens: false },
+            why = ended(&mut running) => Stop::Failure { why: format!("the listener ended: {why}"), listens: false },
+            why = ended(&mut streaming) => failure(format!("the listener for subscribers ended: {why}")),
             why = admin.ended() => failure(format!("the admin listener ended: {why}")),
             why = self.tasks.ended() => failure(why),
             () = self.journal.wait_until_ended() => failure("the journal ended".to_owned()),
         };
         let drain = |running| drain(running, &self.service, &self.queue, &self.journal, self.drain_limit);
+        if let Some(publisher) = &publisher {
+            publisher.close(self.shutdown_delay);
+        }
         match stop {
             Stop::Signal(signal) => {
                 if signal == "SIGTERM" && !self.shutdown_delay.is_zero() {
@@ -164,15 +203,23 @@ impl Application {
                     }
                 }
                 log::info!(signal; "shutting down: draining pending reconcile requests");
-                Ok(drain(Some(running)).await)
+                Ok(drain(running).await)
             }
             Stop::Failure { why, listens } => {
                 log::error!(why:%; "a task ended; draining pending reconcile requests");
                 // A listener that still runs would go on taking deliveries.
-                drain(listens.then_some(running)).await;
+                drain(running.filter(|_| listens)).await;
                 Err(anyhow::anyhow!(why))
             }
         }
+    }
+}
+
+/// Ends when a server has ended by itself; one that was not started never does.
+async fn ended(server: &mut Option<RunningServer>) -> String {
+    match server {
+        Some(server) => server.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -198,7 +245,7 @@ pub(in crate::cli) fn verify_context() -> VerifyContext {
     VerifyContext::new(Arc::new(HttpFetch::default()), SystemTime::now)
 }
 
-fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
+pub(super) fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
     listener::bind(address).with_context(|| {
         format!("cannot listen on {address}; is another flux-recv running? {option} takes another address")
     })
@@ -249,6 +296,8 @@ fn options(args: &ServeArgs, journal_folder: &Option<PathBuf>) -> serde_json::Va
         "config": args.config.config,
         "listen": args.listen,
         "adminListen": args.admin_listen,
+        "subscribeListen": args.subscribe_listen,
+        "noCluster": args.no_cluster,
         "debugListen": args.debug_listen,
         "namespaces": args.cluster.namespaces(),
         "manifests": args.manifests,

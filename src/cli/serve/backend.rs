@@ -1,9 +1,11 @@
 //! The backend of the receiver: a cluster, manifest files or Flux v1.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
@@ -16,13 +18,15 @@ use crate::flux_v1::FluxV1Client;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
 use crate::journal::Journal;
-use crate::journal::contents::{Contents, JournalChange, JournalOrigin};
+use crate::journal::contents::{Contents, JournalChange, JournalOrigin, SubscriptionRecord};
+use crate::journal::event_log::EventLog;
 use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
 use crate::offline::{self, DryRun};
+use crate::publisher;
 use crate::queue::{Pace, Queue};
-use crate::receive::{FluxObjects, Sink};
+use crate::receive::{EventPublisher, FluxObjects, Sink};
 
 /// The destination of deliveries, and the tasks that drive it.
 pub(super) struct Backend {
@@ -38,6 +42,10 @@ pub(super) struct Backend {
     pub(super) receivers: Option<Receivers>,
     /// Whether it is unknown what this start has missed, and that matters.
     pub(super) must_catch_up: bool,
+    /// Appends events to the event log, if this is a publisher.
+    pub(super) events: Option<Arc<EventPublisher>>,
+    /// How far an earlier process has come with each publisher.
+    pub(super) cursors: BTreeMap<String, SubscriptionRecord>,
 }
 
 /// Tasks that run for as long as the process serves.
@@ -82,14 +90,14 @@ impl Backend {
             let offline = Backend::offline(Inventory::default(), history, metrics);
             return Ok(Backend { sink: Sink::FluxV1(Box::new(FluxV1Client::new(api)?)), ..offline });
         }
-        if let Some(folder) = &args.manifests {
+        let is_in_fleet = config.publish.is_some() || !config.subscribe.is_empty();
+        if let Some(folder) = &args.manifests
+            && !is_in_fleet
+        {
             return Ok(Backend::offline(offline::load(folder)?, history, metrics));
         }
         let journal_folder = journal_folder(args.journal.as_deref());
-        let (journal, left) = match &journal_folder {
-            None => (Journal::none(), Contents::default()),
-            Some(folder) => Journal::open(Box::new(JournalFolder::new(folder)), Arc::clone(metrics))?,
-        };
+        let (journal, left) = open_journal(journal_folder.as_deref(), config, metrics)?;
         if !left.pending.is_empty() || !left.deliveries.is_empty() {
             log::info!(
                 objects = left.pending.len(), deliveries = left.deliveries.len();
@@ -106,8 +114,42 @@ impl Backend {
             // Before the first sign of life, so that a crash in between does not forget it.
             journal.write_later([JournalChange::DowntimeDetected]);
         }
+        let events = config.publish.as_ref().map(|options| {
+            let events = EventPublisher::new(journal.clone(), options);
+            if must_catch_up && left.origin != JournalOrigin::New {
+                events.request_catch_up();
+            }
+            Arc::new(events)
+        });
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
+        let cursors = left.cursors.clone();
+        if args.no_cluster || args.manifests.is_some() {
+            let inventory = match &args.manifests {
+                Some(folder) => offline::load(folder)?,
+                None => offline::known_to_be_empty(),
+            };
+            let inventory = Arc::new(RwLock::new(inventory));
+            let mut tasks = Tasks::default();
+            tasks.spawn("the queue", queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
+            let mut objects =
+                FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
+            objects.dry_run = args.manifests.is_some();
+            objects.history = Arc::clone(history);
+            objects.publisher.clone_from(&events);
+            return Ok(Backend {
+                sink: Sink::Flux(objects),
+                queue,
+                journal,
+                journal_folder,
+                tasks,
+                watches: None,
+                receivers: None,
+                must_catch_up: false,
+                events,
+                cursors,
+            });
+        }
         let connection = ApiConnection::open(args.cluster.options()).await?;
         let inventory = Arc::new(RwLock::new(Inventory::default()));
         let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
@@ -123,7 +165,7 @@ impl Backend {
         let watches = Watches::new(
             connection,
             Arc::clone(&inventory),
-            config.endpoints.needs(),
+            config.needs(),
             args.cluster.namespaces(),
             follow_through.clone(),
             Arc::clone(metrics),
@@ -139,9 +181,21 @@ impl Backend {
         needs.kinds.extend(left.pending.keys().map(|target| target.kind));
         watches.also_watch(needs);
         objects.follow_through = Some(follow_through);
+        objects.publisher.clone_from(&events);
         objects.history = Arc::clone(history);
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
-        Ok(Backend { sink, queue, journal, journal_folder, tasks, watches, receivers, must_catch_up })
+        Ok(Backend {
+            sink,
+            queue,
+            journal,
+            journal_folder,
+            tasks,
+            watches,
+            receivers,
+            must_catch_up,
+            events,
+            cursors,
+        })
     }
 
     /// Over objects from files; keeps nothing, since nothing is requested.
@@ -164,8 +218,35 @@ impl Backend {
             watches: None,
             receivers: None,
             must_catch_up: false,
+            events: None,
+            cursors: BTreeMap::new(),
         }
     }
+}
+
+/// Opens the journal, with the event log of a publisher.
+fn open_journal(
+    folder: Option<&Path>,
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Journal, Contents)> {
+    let Some(folder) = folder else {
+        anyhow::ensure!(
+            config.publish.is_none(),
+            "`publish` keeps its event log in the journal; give a folder on a volume with --journal"
+        );
+        return Ok((Journal::none(), Contents::default()));
+    };
+    let medium = JournalFolder::new(folder);
+    let opened = match &config.publish {
+        None => Journal::open(Box::new(medium), Arc::clone(metrics)),
+        Some(options) => {
+            let log = EventLog::new(publisher::limits(&options.retention));
+            let opened = Journal::open(Box::new(medium.with_event_log(log)), Arc::clone(metrics));
+            return opened.context("a publisher is one process: a second one would have a log of its own");
+        }
+    };
+    Ok(opened?)
 }
 
 /// Whether nobody was there to accept deliveries for longer than this before the start.

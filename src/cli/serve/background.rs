@@ -8,6 +8,7 @@ use crate::endpoint::Endpoint;
 use crate::journal::Journal;
 use crate::journal::contents::JournalChange;
 use crate::service::Service;
+use crate::subscriber::Subscriptions;
 
 /// Logs that the inventory is complete, and catches up if that has to be; never ends.
 pub(super) async fn when_synced(
@@ -50,12 +51,19 @@ async fn catch_up_with(service: &Service) {
 }
 
 /// Requests objects that were created or changed while their watch was interrupted; never ends.
-pub(super) async fn catch_up_after_gaps(service: Arc<Service>, watches: Arc<Watches>) {
+pub(super) async fn catch_up_after_gaps(
+    service: Arc<Service>,
+    watches: Arc<Watches>,
+    subscriptions: Arc<Subscriptions>,
+) {
     loop {
         let missed = watches.missed_changes().await;
         // Those of one list come together.
         tokio::time::sleep(GAP_BATCH_DELAY).await;
         while service.handler.catch_up_targets(&service.registry.get().endpoints, &missed).await.is_err() {
+            tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
+        }
+        while subscriptions.catch_up_targets(&missed).await.is_err() {
             tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
         }
     }

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::application::serving;
 use super::change;
+use super::fleet::{Fleet, FleetOptions};
 use crate::cluster::watches::Watches;
 use crate::config::Config;
 use crate::reload::ConfigWatcher;
@@ -35,12 +36,15 @@ impl ReloadTask {
     }
 
     /// Reloads whenever something has changed; never ends.
-    pub(super) async fn run(mut self, service: Arc<Service>) {
+    pub(super) async fn run(mut self, service: Arc<Service>, fleet: Arc<Fleet>) {
         let hangup = Arc::new(Notify::new());
         tokio::spawn(on_sighup(self.sighup, Arc::clone(&hangup)));
         loop {
             let loaded = match self.changes.next(&hangup).await {
-                Ok(config) if config.api == self.api => Ok(config),
+                Ok(config) if config.api == self.api => {
+                    let unchangeable = |why| format!("{}: {why}", self.file.display());
+                    fleet.check(&config).map_err(unchangeable).map(|()| config)
+                }
                 Ok(_) => Err(format!(
                     "{}: api: cannot change while serving; restart flux-recv",
                     self.file.display()
@@ -49,7 +53,7 @@ impl ReloadTask {
             };
             service.metrics.reloaded(loaded.is_ok());
             match loaded {
-                Ok(config) => put_in_force(config, &service, self.watches.as_deref()),
+                Ok(config) => put_in_force(config, &service, self.watches.as_deref(), &fleet),
                 Err(mistakes) => {
                     mistakes.lines().for_each(|mistake| log::error!(mistake:%; "config mistake"));
                     log::error!("config reload failed; keeping the previous config");
@@ -65,13 +69,17 @@ async fn on_sighup(mut sighup: Signal, hangup: Arc<Notify>) {
     }
 }
 
-fn put_in_force(config: Config, service: &Service, watches: Option<&Watches>) {
+fn put_in_force(mut config: Config, service: &Service, watches: Option<&Watches>, fleet: &Fleet) {
     for warning in &config.warnings {
         log::warn!(warning:%; "config warning");
     }
     let endpoints = config.endpoints.iter().count();
-    change::put_in_force(service, watches, config.endpoints.needs(), |registry| {
+    let needs = config.needs();
+    let options =
+        FleetOptions { publish: config.publish.take(), subscribe: std::mem::take(&mut config.subscribe) };
+    change::put_in_force(service, watches, needs, |registry| {
         registry.replace(serving(config, &service.metrics))
     });
+    fleet.replace(options);
     log::info!(endpoints; "config reloaded");
 }

@@ -1,0 +1,148 @@
+//! `flux-recv subscribers`: who follows a publisher, and whom an instance follows, from a running one.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{runtime, say};
+
+#[derive(Debug, Args)]
+pub(super) struct SubscribersArgs {
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// The format of the output.
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
+}
+
+/// The running instance to read from.
+#[derive(Debug, Clone, Args)]
+pub(super) struct InstanceArgs {
+    /// The pages of a running instance, as `--debug-listen` serves them; with `kubectl port-forward` those of
+    /// a Pod.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082", env = "FLUX_RECV_INSTANCE")]
+    instance: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    Text,
+    Json,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    publisher: Option<PublisherPage>,
+    publishers: Vec<PublisherRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PublisherPage {
+    public_keys: Vec<String>,
+    log: LogPage,
+    subscribers: Vec<SubscriberRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LogPage {
+    head: String,
+    entries: u64,
+    bytes: u64,
+    max_bytes: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SubscriberRow {
+    name: String,
+    streams: usize,
+    lag_entries: Option<u64>,
+    connected: Option<String>,
+    refused: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PublisherRow {
+    name: String,
+    url: String,
+    connected: Option<String>,
+    failure: Option<String>,
+    cursor: Option<String>,
+    must_catch_up: bool,
+}
+
+/// How long a page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn run(args: &SubscribersArgs) -> anyhow::Result<ExitCode> {
+    let page = runtime()?.block_on(page(&args.instance))?;
+    if args.output == OutputFormat::Json {
+        say(&format!("{}\n", serde_json::to_string_pretty(&page)?))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&describe(&page)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the page about subscribers of a running instance.
+pub(super) async fn page(args: &InstanceArgs) -> anyhow::Result<Value> {
+    let url = format!("{}/subscribers", args.instance.trim_end_matches('/'));
+    let response = reqwest::Client::new().get(&url).timeout(PAGE_TIMEOUT).send().await;
+    let response = response.and_then(reqwest::Response::error_for_status).with_context(|| {
+        format!(
+            "no running flux-recv at {}; forward its port with `kubectl -n flux-system port-forward deploy/flux-recv 8082`, or \
+             name another one with --instance",
+            args.instance
+        )
+    })?;
+    response.json().await.context("the page cannot be read; is the instance another version?")
+}
+
+/// Describes the page in lines.
+pub(super) fn describe(page: &Value) -> anyhow::Result<String> {
+    let page =
+        Page::deserialize(page).context("the page cannot be read; is the instance another version?")?;
+    let mut text = String::new();
+    let mut line = |written: String| {
+        text.push_str(&written);
+        text.push('\n');
+    };
+    if let Some(PublisherPage { public_keys, log, subscribers }) = page.publisher {
+        let LogPage { head, entries, bytes, max_bytes } = log;
+        line(format!("event log: {entries} entries, {bytes} of {max_bytes} bytes, head {head}"));
+        public_keys.iter().for_each(|key| line(format!("public key: {key}")));
+        for SubscriberRow { name, streams, lag_entries, connected, refused } in subscribers {
+            let lag = lag_entries.map_or_else(String::new, |lag| format!(", {lag} entries behind"));
+            let state = match (streams, connected) {
+                (0, None) => "never connected since the start".to_owned(),
+                (0, Some(since)) => format!("NOT CONNECTED; last connected {since}"),
+                (_, since) => format!("connected since {}{lag}", since.unwrap_or_default()),
+            };
+            let refused =
+                refused.filter(|_| streams == 0).map_or_else(String::new, |why| format!("; refused {why}"));
+            line(format!("subscriber {name}: {state}{refused}"));
+        }
+    }
+    for PublisherRow { name, url, connected, failure, cursor, must_catch_up } in page.publishers {
+        let state = match (connected, failure) {
+            (Some(since), _) => format!("connected since {since}"),
+            (None, Some(why)) => format!("NOT CONNECTED: {why}"),
+            (None, None) => "connecting".to_owned(),
+        };
+        let cursor = cursor.map_or_else(String::new, |cursor| format!(", cursor {cursor}"));
+        let catch_up = if must_catch_up { ", catching up" } else { "" };
+        line(format!("publisher {name} ({url}): {state}{cursor}{catch_up}"));
+    }
+    if text.is_empty() {
+        text.push_str("the config has neither `publish` nor `subscribe`\n");
+    }
+    Ok(text)
+}

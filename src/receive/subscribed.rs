@@ -1,0 +1,152 @@
+//! Events of a publisher in another cluster: matched and requested here as deliveries are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backlog::{BacklogAnswer, BacklogEntry};
+use super::catch_up::CATCH_UP_INTERVAL;
+use super::evaluation::FilterTask;
+use super::{DeliveryHandler, MatchRules, Matches, Sink, has_filters};
+use crate::event::Subject;
+use crate::expression::VariableName;
+use crate::filter_input::FilterInput;
+use crate::fleet::options::SubscribedEndpoint;
+use crate::fleet::wire::PublishedEvent;
+use crate::flux::Target;
+use crate::history::DeliveryRecord;
+use crate::journal::JournalCommit;
+use crate::matching;
+use crate::outcome::Outcome;
+
+/// An event of a publisher, and the entry of the config that takes it.
+pub struct SubscribedEvent {
+    pub endpoint: Arc<SubscribedEndpoint>,
+    pub published: PublishedEvent,
+}
+
+/// Events cannot be made durable now; the cursor has to stay before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written")]
+pub struct NotTaken;
+
+/// The time between two tries to put an event into a full backlog.
+const BACKLOG_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+impl DeliveryHandler {
+    /// Matches events, and requests the reconciliation of what they concern, not before this time has passed.
+    /// Ends when that is durable; a full backlog is waited for.
+    ///
+    /// # Errors
+    /// When the journal cannot be written. The objects may be requested all the same.
+    pub async fn take_events(
+        &self,
+        events: Vec<SubscribedEvent>,
+        not_before: Duration,
+    ) -> Result<(), NotTaken> {
+        let Sink::Flux(objects) = &self.sink else { return Ok(()) };
+        let (mut targets, mut commits) = (Vec::new(), Vec::new());
+        for event in events {
+            self.take_event(event, &mut targets, &mut commits).await;
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        let requested = objects.queue.request_later(&targets, not_before);
+        let all = commits.into_iter().fold(requested, |all, commit| all.and(Some(commit)));
+        all.wait_until_durable().await.map_err(|_| NotTaken)
+    }
+
+    async fn take_event(
+        &self,
+        event: SubscribedEvent,
+        targets: &mut Vec<Target>,
+        commits: &mut Vec<JournalCommit>,
+    ) {
+        let Sink::Flux(objects) = &self.sink else { return };
+        let SubscribedEvent { endpoint, published } = event;
+        let PublishedEvent { event_type, event, forwarded, provider, .. } = published;
+        let SubscribedEndpoint { name, filter, selection, .. } = &*endpoint;
+        if !event_type.is_empty() && !filter.accepts_type(&event_type) {
+            return;
+        }
+        let Ok(events) = filter.narrow(vec![event]) else { return };
+        let condition = filter.condition.as_ref();
+        let input = match has_filters(condition, selection) {
+            true => {
+                FilterInput::from_forwarded(event_type, |variable: VariableName| forwarded.variable(variable))
+            }
+            false => FilterInput::default(),
+        };
+        let rules = MatchRules { name, condition, selection };
+        let id = objects.history.new_delivery(name);
+        let outcome = match self.find(rules, events, input).await {
+            // Filters that cannot be evaluated are logged where that is found.
+            Matches::None(outcome) => outcome,
+            Matches::Complete(events, mut matched) => {
+                objects.remember_digests(&events, &matched);
+                objects.expect_revisions(&id, &mut matched);
+                targets.extend(matched.targets.iter().cloned());
+                objects.outcome(&events, matched, false)
+            }
+            Matches::Incomplete(task, known) => {
+                targets.extend(known);
+                let FilterTask { events, input, condition, selection, .. } = task;
+                let input = input.at_rest(condition.iter().chain(selection.filters()));
+                let entry = || BacklogEntry {
+                    endpoint: name.to_string(),
+                    id: Some(id.clone()),
+                    source: provider.clone(),
+                    condition: condition.clone(),
+                    selection: selection.clone(),
+                    events: events.clone(),
+                    input: input.clone(),
+                    publish: None,
+                    size: 0,
+                };
+                loop {
+                    match objects.backlog.keep(entry()) {
+                        BacklogAnswer::Waits { event, commit } => {
+                            commits.extend(commit);
+                            break Outcome::Queued { event };
+                        }
+                        // Nothing is skipped: the stream waits, and the publisher has the entries.
+                        BacklogAnswer::Full => tokio::time::sleep(BACKLOG_RETRY_DELAY).await,
+                    }
+                }
+            }
+        };
+        let level = if outcome.targets().is_empty() { log::Level::Debug } else { log::Level::Info };
+        log::log!(
+            level, endpoint:% = name, source:% = provider, outcome = outcome.label().as_str(), detail:% = outcome.detail();
+            "event received from the publisher"
+        );
+        objects.history.remember(DeliveryRecord::from_publisher(id, outcome));
+    }
+
+    /// Requests once the objects that events of these endpoints could concern, as far as they are wanted, spread out.
+    ///
+    /// # Errors
+    /// When the journal does not hold all of them.
+    pub async fn catch_up_subscription(
+        &self,
+        endpoints: impl Iterator<Item = (&SubscribedEndpoint, Vec<Subject>)>,
+        is_wanted: impl Fn(&Target) -> bool,
+    ) -> Result<usize, NotTaken> {
+        let Sink::Flux(objects) = &self.sink else { return Ok(0) };
+        let mut targets: Vec<Target> = {
+            let inventory = objects.inventory.read();
+            let all = endpoints.flat_map(|(endpoint, subjects)| {
+                matching::all_of(&inventory, &subjects, &endpoint.selection)
+            });
+            all.filter(is_wanted).collect()
+        };
+        targets.sort_unstable();
+        targets.dedup();
+        if targets.is_empty() {
+            return Ok(0);
+        }
+        let window = CATCH_UP_INTERVAL.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+        let requested = objects.queue.request_spread(&targets, window);
+        requested.wait_until_durable().await.map_err(|_| NotTaken)?;
+        Ok(targets.len())
+    }
+}
