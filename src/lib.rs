@@ -77,6 +77,14 @@ pub mod internals {
     pub mod config {
         pub use crate::config::{Rules, load};
     }
+    pub mod fleet {
+        pub use crate::fleet::cursor::Cursor;
+        pub use crate::fleet::forward::ForwardedFields;
+        pub use crate::fleet::frame::{Frame, FrameReader, FrameType, write};
+        pub use crate::fleet::hello::{Hello, OfferedEndpoint, Reset};
+        pub use crate::fleet::signature::SigningKey;
+        pub use crate::fleet::wire::{Entry, PublishedEvent, WIRE_VERSION};
+    }
     pub mod listener {
         pub use crate::listener::{
             ConnectionCounters, Deadlines, ListenerOptions, RunningServer, bind, local_address, serve,

@@ -7,6 +7,7 @@ mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -16,8 +17,10 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-pub use self::connection::{SubscribeError, connect};
+pub use self::connection::SubscribeError;
 use crate::event::Subject;
+use crate::fleet::cursor::Cursor;
+use crate::fleet::hello::Hello;
 use crate::fleet::options::SubscriptionOptions;
 use crate::flux::Target;
 use crate::journal::contents::{JournalChange, SubscriptionRecord};
@@ -52,6 +55,8 @@ struct Subscription {
     record: Mutex<SubscriptionRecord>,
     /// Told when a catch-up is due.
     must_catch_up: Notify,
+    /// Counts the times that one became due, so that one that becomes due while another runs is not missed.
+    demands: AtomicU64,
     /// The providers of the endpoints, as the last `hello` has named them.
     sources: Mutex<BTreeMap<String, String>>,
     status: Mutex<ConnectionStatus>,
@@ -142,6 +147,7 @@ impl Subscriptions {
             journal: self.journal.clone(),
             record: Mutex::new(record),
             must_catch_up: Notify::new(),
+            demands: AtomicU64::new(0),
             sources: Mutex::default(),
             status: Mutex::default(),
         });
@@ -207,15 +213,14 @@ impl Subscription {
                 continue;
             }
             inventory_ready().await;
-            let before = *self.record.lock();
+            let demands = self.demands.load(Ordering::Relaxed);
             match self.request_where(|_| true).await {
                 Ok(objects) => {
                     log::info!(publisher:% = self.options.name, objects; "caught up: each object was requested once");
-                    // One that became due meanwhile is another one.
-                    drop(self.change(|record| record.must_catch_up &= record.cursor != before.cursor));
-                    if self.record.lock().must_catch_up {
-                        drop(self.change(|record| record.must_catch_up = false));
-                    }
+                    // Within the lock of the record, where it becomes due as well.
+                    drop(self.change(|record| {
+                        record.must_catch_up &= self.demands.load(Ordering::Relaxed) != demands;
+                    }));
                 }
                 Err(why) => {
                     log::warn!(publisher:% = self.options.name, why:%; "the catch-up could not be written to the journal, retrying");
@@ -240,6 +245,18 @@ impl Subscription {
             Some(provider) => provider.subjects.to_vec(),
             None => Subject::ALL.to_vec(),
         }
+    }
+
+    /// Moves the cursor, and makes a catch-up due. It is durable with the commit: from there on nobody else knows
+    /// that it is due.
+    fn advance(&self, cursor: Option<Cursor>, must_catch_up: bool) -> Option<JournalCommit> {
+        self.change(|record| {
+            record.cursor = cursor.or(record.cursor);
+            if must_catch_up {
+                self.demands.fetch_add(1, Ordering::Relaxed);
+                record.must_catch_up = true;
+            }
+        })
     }
 
     /// Changes how far it has come, in the journal as well.
@@ -269,6 +286,15 @@ impl Subscription {
             must_catch_up: record.must_catch_up,
         }
     }
+}
+
+/// Connects once, and returns what the publisher offers, if that is what the options take.
+///
+/// # Errors
+/// Why it cannot be followed, for people.
+pub async fn examine(options: &SubscriptionOptions) -> Result<Hello, SubscribeError> {
+    let hello = connection::connect(options, None).await?.hello;
+    offer::check(options, &hello).map(|()| hello)
 }
 
 /// Returns the maximum pause before the next try.

@@ -1,5 +1,7 @@
 //! `flux-recv check`: would it work, and if not, why.
 
+mod fleet;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
+use super::subscribers::InstanceArgs;
 use super::{ClusterArgs, ConfigArgs, ReceiverArgs, runtime, say, with_causes};
 use crate::cluster::access::{self, KindAccess, REQUIRED_VERBS};
 use crate::cluster::connection::ApiConnection;
@@ -28,6 +31,8 @@ pub(super) struct CheckArgs {
     cluster: ClusterArgs,
     #[command(flatten)]
     receivers: ReceiverArgs,
+    #[command(flatten)]
+    instance: InstanceArgs,
     /// Check the config and the keys only.
     #[arg(long)]
     no_cluster: bool,
@@ -39,6 +44,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config.config, Rules::default()).config?;
     say(&describe_config(&config))?;
+    let (lines, fleet_in_order) =
+        runtime()?.block_on(fleet::examine(&config, &args.instance, args.no_cluster));
+    say(&lines)?;
     let in_order = match &config.api {
         _ if args.no_cluster => true,
         Some(api) => {
@@ -48,7 +56,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             ))?;
             true
         }
-        None => match examine(args, &config.endpoints.needs().kinds) {
+        None => match examine(args, &config.needs().kinds) {
             Ok(ClusterReport { kinds, receivers, repositories }) => {
                 let lines: String = kinds.iter().map(|access| format!("  {}\n", describe(access))).collect();
                 say(&format!("\ncluster:\n{lines}"))?;
@@ -66,7 +74,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         },
     };
     // A warning is not a mistake, but not all is well with it either.
-    Ok(if in_order && config.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if in_order && fleet_in_order && config.warnings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn describe_config(config: &Config) -> String {

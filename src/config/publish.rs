@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jsonwebtoken::jwk::JwkSet;
 use serde_yaml::Value;
 use zeroize::Zeroizing;
 
@@ -17,6 +16,7 @@ use crate::fleet::options::{
     TokenRequirement,
 };
 use crate::fleet::signature::SigningKey;
+use crate::verify::pinned_token::PinnedKeys;
 
 /// Subscribers of a publisher. Ten thousand streams fit into one process.
 const MAX_SUBSCRIBERS: usize = 10_000;
@@ -230,7 +230,7 @@ fn token(fields: &mut Section<'_>, files: &mut KeyFiles<'_>, value: Value) -> Op
     fields.finish();
     let jwks = jwks_path.and_then(|path| {
         let jwks = files.read_file(&mut fields, "jwksPath", &path)?;
-        if serde_json::from_slice::<JwkSet>(&jwks).is_ok_and(|set| !set.keys.is_empty()) {
+        if PinnedKeys::from_json(&jwks).is_ok() {
             return Some(jwks);
         }
         fields.mistake(

@@ -34,7 +34,7 @@ const MAX_ENTRY_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     /// An endpoint has let an event through.
-    Event(PublishedEvent),
+    Event(Box<PublishedEvent>),
     /// The publisher was away, and deliveries may have been refused: every subscriber has to catch up.
     CatchUp,
 }
@@ -190,7 +190,13 @@ impl Entry {
                 let read: CloudEvent<EventData> = serde_json::from_str(json).map_err(unreadable)?;
                 let EventData { endpoint, provider, event_type, event, forwarded } = read.data;
                 let event = from_wire(event).ok_or_else(|| UnreadableEntry("a name in it".to_owned()))?;
-                Ok(Entry::Event(PublishedEvent { endpoint, provider, event_type, event, forwarded }))
+                Ok(Entry::Event(Box::new(PublishedEvent {
+                    endpoint,
+                    provider,
+                    event_type,
+                    event,
+                    forwarded,
+                })))
             }
             _ => Err(UnreadableEntry("its type is not known; is the publisher newer?".to_owned())),
         }
@@ -330,13 +336,8 @@ mod tests {
 
     fn published(event: Event) -> Entry {
         let (endpoint, provider, event_type) = ("github".to_owned(), "GitHub".to_owned(), "push".to_owned());
-        Entry::Event(PublishedEvent {
-            endpoint,
-            provider,
-            event_type,
-            event,
-            forwarded: ForwardedFields::default(),
-        })
+        let forwarded = ForwardedFields::default();
+        Entry::Event(Box::new(PublishedEvent { endpoint, provider, event_type, event, forwarded }))
     }
 
     fn round_trip(entry: &Entry) -> (String, Event) {

@@ -170,13 +170,12 @@ impl EventLog {
         if entries.len() == 0 {
             return;
         }
-        let mut sequence = range.next.saturating_sub(entries.len() as u64);
+        let first = range.next.saturating_sub(entries.len() as u64);
         let mut state = self.state.write();
         state.range = range;
-        for (time_millis, content) in entries {
+        for (sequence, (time_millis, content)) in (first..).zip(entries) {
             state.recent_bytes += content.json.len();
             state.recent.push_back(Arc::new(LogEntry { sequence, time_millis, content }));
-            sequence += 1;
         }
         while state.recent_bytes > MAX_RECENT_BYTES && state.recent.len() > 1 {
             let oldest = state.recent.pop_front();

@@ -85,10 +85,8 @@ impl EventPublisher {
         let entries = events.iter().map(|event| {
             let DeliveryFields { endpoint, provider, event_type, forwarded } = fields.clone();
             let event = event.clone();
-            append(
-                &fields.endpoint,
-                &Entry::Event(PublishedEvent { endpoint, provider, event_type, event, forwarded }),
-            )
+            let published = PublishedEvent { endpoint, provider, event_type, event, forwarded };
+            append(&fields.endpoint, &Entry::Event(Box::new(published)))
         });
         self.journal.write(entries.collect())
     }

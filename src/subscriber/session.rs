@@ -8,10 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::connection::{Connected, FrameStream, READ_TIMEOUT, SubscribeError, connect};
 use super::{Subscription, offer};
-use crate::fleet::cursor::Cursor;
 use crate::fleet::frame::{Frame, FrameError, FrameType};
 use crate::fleet::hello::{Hello, Reset};
-use crate::fleet::wire::Entry;
+use crate::fleet::wire::{Entry, PublishedEvent};
 use crate::receive::SubscribedEvent;
 
 /// Frames that are taken together: their cursor is one commit.
@@ -105,7 +104,7 @@ impl EventStream<'_> {
                             log::warn!(publisher:% = subscription.options.name; "the publisher was away; catching up");
                             must_catch_up = true;
                         }
-                        Ok(Entry::Event(published)) => events.extend(self.taken(published)),
+                        Ok(Entry::Event(published)) => events.extend(self.taken(*published)),
                         Err(why) => {
                             log::warn!(publisher:% = subscription.options.name, why:%; "an entry cannot be read; catching up");
                             must_catch_up = true;
@@ -117,11 +116,15 @@ impl EventStream<'_> {
             }
         }
         self.take_events(events).await?;
-        self.advance(at, must_catch_up).await
+        let commit = subscription.advance(at, must_catch_up);
+        match commit.filter(|_| must_catch_up) {
+            Some(commit) => commit.wait_until_durable().await.map_err(|_| SubscribeError::NotDurable),
+            None => Ok(()),
+        }
     }
 
     /// Returns the event for each entry of the config that takes it.
-    fn taken(&self, published: crate::fleet::wire::PublishedEvent) -> Option<SubscribedEvent> {
+    fn taken(&self, published: PublishedEvent) -> Option<SubscribedEvent> {
         let endpoints = &self.subscription.options.endpoints;
         let endpoint = endpoints.iter().find(|endpoint| *endpoint.endpoint == *published.endpoint)?;
         Some(SubscribedEvent { endpoint: Arc::clone(endpoint), published })
@@ -136,18 +139,6 @@ impl EventStream<'_> {
         subscription.status.lock().last_event = Some(Timestamp::now());
         let taken = subscription.service.handler.take_events(events, self.stagger()).await;
         taken.map_err(|_| SubscribeError::NotDurable)
-    }
-
-    /// Moves the cursor. A catch-up is durable with it: from here on nobody else knows that it is due.
-    async fn advance(&self, at: Option<Cursor>, must_catch_up: bool) -> Result<(), SubscribeError> {
-        let commit = self.subscription.change(|record| {
-            record.cursor = at.or(record.cursor);
-            record.must_catch_up |= must_catch_up;
-        });
-        match commit.filter(|_| must_catch_up) {
-            Some(commit) => commit.wait_until_durable().await.map_err(|_| SubscribeError::NotDurable),
-            None => Ok(()),
-        }
     }
 
     /// The part of the fleet's stagger that this subscriber waits: another one for each, and always the same.

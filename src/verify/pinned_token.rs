@@ -1,8 +1,9 @@
 //! Tokens of issuers whose keys are in the config: nothing is fetched for a token that somebody made up.
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::jwt;
@@ -10,6 +11,11 @@ use super::token_claims::{LEEWAY_SECONDS, unverified_issuer};
 
 /// The public keys of an issuer.
 pub struct PinnedKeys(JwkSet);
+
+#[derive(Deserialize)]
+struct KeySetDocument {
+    keys: Vec<Value>,
+}
 
 /// A text is not a key set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +39,15 @@ pub enum PinnedTokenError {
 }
 
 impl PinnedKeys {
-    /// Reads a JSON Web Key Set.
+    /// Reads a JSON Web Key Set. Keys of kinds that are not known here are passed over.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When it is not one, or has no key that is known.
     pub fn from_json(json: &[u8]) -> Result<PinnedKeys, NotAKeySet> {
-        serde_json::from_slice(json).map(PinnedKeys).map_err(|_| NotAKeySet)
+        let set: KeySetDocument = serde_json::from_slice(json).map_err(|_| NotAKeySet)?;
+        let keys: Vec<Jwk> =
+            set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect();
+        if keys.is_empty() { Err(NotAKeySet) } else { Ok(PinnedKeys(JwkSet { keys })) }
     }
 
     /// Returns the IDs of the keys; none for a key without one.
@@ -68,7 +77,8 @@ impl PinnedKeys {
         validation.set_required_spec_claims(&["exp", "aud", "iss"]);
         validation.validate_nbf = true;
         validation.leeway = LEEWAY_SECONDS;
-        decode::<Value>(token, &key, &validation).map(|token| token.claims).map_err(|err| match err.kind() {
+        let decoded = decode::<Value>(token, &key, &validation).map(|token| token.claims);
+        decoded.map_err(|err| match err.kind() {
             ErrorKind::ExpiredSignature => PinnedTokenError::Expired,
             ErrorKind::ImmatureSignature => PinnedTokenError::NotYetValid,
             ErrorKind::InvalidAudience => PinnedTokenError::Audience,

@@ -135,16 +135,21 @@ impl FluxRecv {
     }
 
     fn wait_until_it_listens(&mut self) {
+        let listens = self.environment.iter().rfind(|(name, _)| name == "FLUX_RECV_LISTEN");
+        let message = match listens {
+            Some((_, address)) if address == "none" => "serving probes and metrics",
+            _ => "listening",
+        };
         let base = wait_for("flux-recv to listen", START_TIMEOUT, || {
             self.process.assert_runs();
-            self.base_of("listening")
+            self.base_of(message)
         });
         self.base = base;
         self.admin = self.base_of("serving probes and metrics").expect("the admin listener comes first");
     }
 
     /// The URL of the listener that this message is about.
-    fn base_of(&self, message: &str) -> Option<String> {
+    pub fn base_of(&self, message: &str) -> Option<String> {
         let line = self.log_lines().into_iter().find(|line| line.message() == message)?;
         Some(format!("http://{}", line.field("address")))
     }

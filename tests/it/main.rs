@@ -12,6 +12,7 @@ mod dependencies;
 mod docs;
 mod filters;
 mod fixtures;
+mod fleet;
 mod flux_v1;
 mod google;
 mod http;

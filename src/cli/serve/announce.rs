@@ -17,6 +17,10 @@ pub(super) fn announce(config: &Config, args: &ServeArgs, journal: &Journal) {
     if args.receivers.namespaces().is_some() && (config.api.is_some() || args.manifests.is_some()) {
         log::warn!("--receivers has no effect with `api:` or --manifests; Receivers are in a cluster");
     }
+    if args.no_cluster {
+        log::info!("publishing only; no object is requested here");
+        return;
+    }
     match (&config.api, &args.manifests) {
         (Some(api), _) => log::info!(api:% = without_password(api); "forwarding events to Flux v1"),
         (None, Some(folder)) => {
