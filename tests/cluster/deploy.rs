@@ -23,6 +23,19 @@ fn workspace() -> tempfile::TempDir {
     std::fs::write(folder.path().join("example/config/github.key"), "test-key-0123456789abcdef")
         .expect("a key");
     std::fs::write(folder.path().join("example/ngrok/authtoken"), "test-token").expect("a token");
+    for file in [
+        "publisher/github.key",
+        "publisher/signing.pem",
+        "publisher/cluster-a.key",
+        "subscriber/cluster-a.key",
+        "fleet/publisher/github.key",
+        "fleet/publisher/signing.pem",
+        "fleet/publisher/cluster-a.jwks.json",
+        "fleet/publisher/cluster-b.jwks.json",
+    ] {
+        std::fs::write(folder.path().join("example").join(file), "test-key-0123456789abcdef")
+            .expect("a file");
+    }
     folder
 }
 
@@ -84,13 +97,28 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         "example/sops",
         "example/ngrok",
         "example/gitops",
+        "example/publisher",
+        "example/subscriber",
+        "example/fleet/publisher",
+        "example/fleet/subscriber-a",
+        "example/fleet/subscriber-b",
     ] {
         let text = bed.kustomize(&folder.join(name));
         apply_dry(bed, &text);
         built.push((name, text));
     }
-    for component in ["ingress", "httproute", "volume-claim", "receivers", "receivers-in-namespace", "egress"]
-    {
+    for component in [
+        "ingress",
+        "httproute",
+        "volume-claim",
+        "receivers",
+        "receivers-in-namespace",
+        "egress",
+        "publisher",
+        "publisher-ingress",
+        "publisher-httproute",
+        "subscriber",
+    ] {
         let with = folder.join(format!("with-{component}"));
         std::fs::create_dir_all(&with).expect("a folder");
         let text =
@@ -102,11 +130,16 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
             "volume-claim" => "claimName: flux-recv-journal",
             "egress" => "name: flux-recv-egress",
             "receivers" => "value: all",
+            "publisher" => "value: :8483",
+            "publisher-ingress" => "path: /subscribe",
+            "publisher-httproute" => "request: 0s",
+            "subscriber" => "audience: flux-recv",
             "receivers-in-namespace" => "namespace: apps\nrules:",
             _ => "/hook/",
         };
         assert!(text.contains(tell_tale), "{component} does what it is for");
-        assert_eq!(text.contains("sizeLimit"), component != "volume-claim", "one volume for the journal");
+        let has_claim = matches!(component, "volume-claim" | "publisher");
+        assert_eq!(text.contains("sizeLimit"), !has_claim, "one volume for the journal");
     }
     for file in ["objects/objects.yaml", "sops/flux-kustomization.yaml", "flux-instance/flux-instance.yaml"] {
         let text = std::fs::read_to_string(folder.join("example").join(file)).expect("an example");

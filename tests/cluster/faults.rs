@@ -19,25 +19,25 @@ use super::process::wait_for;
 use super::receive::{FluxRecv, flux_recv, git_repository, own_token};
 
 const SENDERS: usize = 16;
-const REPOSITORIES: usize = 40;
+pub const REPOSITORIES: usize = 40;
 const NAMESPACE: &str = "team-b";
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn is_long() -> bool {
+pub fn is_long() -> bool {
     std::env::var("FLUX_RECV_FAULTS").is_ok_and(|form| form == "long")
 }
 
 /// A delivery that was answered with 202, by the moment before it was sent.
-struct Accepted {
+pub struct Accepted {
     repository: usize,
     sent: Timestamp,
 }
 
 /// How often each status was answered; 0 is no answer.
-type Statuses = HashMap<u16, usize>;
+pub type Statuses = HashMap<u16, usize>;
 
 /// Providers that post until they are stopped.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     senders: Vec<tokio::task::JoinHandle<(Vec<Accepted>, Statuses)>>,
 }
@@ -59,7 +59,7 @@ fn followers(repository: usize) -> Vec<String> {
 }
 
 impl Load {
-    fn start(bed: &Bed, running: &FluxRecv) -> Load {
+    pub fn start(bed: &Bed, running: &FluxRecv) -> Load {
         Load::over(bed, running, REPOSITORIES)
     }
 
@@ -74,7 +74,7 @@ impl Load {
     }
 
     /// Stops the providers; gives what was accepted, and what was answered.
-    fn stop(self, bed: &Bed) -> (Vec<Accepted>, Statuses) {
+    pub fn stop(self, bed: &Bed) -> (Vec<Accepted>, Statuses) {
         self.stop.store(true, Ordering::Relaxed);
         let (mut all, mut statuses) = (Vec::new(), HashMap::new());
         for sender in self.senders {
@@ -120,7 +120,7 @@ async fn post_until_stopped(
     (accepted, statuses)
 }
 
-fn prepare(bed: &Bed) {
+pub fn prepare(bed: &Bed) {
     for repository in 0..REPOSITORIES {
         let name = format!("fault-{repository}");
         let path = format!("/apis/source.toolkit.fluxcd.io/v1/namespaces/{NAMESPACE}/gitrepositories/{name}");
@@ -141,12 +141,12 @@ fn requested(bed: &Bed) -> HashMap<String, Timestamp> {
     times.collect()
 }
 
-fn patches(bed: &Bed) -> usize {
+pub fn patches(bed: &Bed) -> usize {
     bed.requests_of("flux-recv").iter().filter(|request| request.starts_with("patch ")).count()
 }
 
 /// Waits until every accepted delivery has its patch, and says so in one line.
-fn account(bed: &Bed, what: &str, accepted: &[Accepted], writes_before: usize) {
+pub fn account(bed: &Bed, what: &str, accepted: &[Accepted], writes_before: usize) {
     let mut last: HashMap<usize, Timestamp> = HashMap::new();
     for Accepted { repository, sent } in accepted {
         let latest = last.entry(*repository).or_insert(*sent);
@@ -179,7 +179,7 @@ fn account(bed: &Bed, what: &str, accepted: &[Accepted], writes_before: usize) {
     assert!(accepted.len() > 50, "the load was no load: {}", accepted.len());
 }
 
-fn pause(random: &mut fastrand::Rng, most_millis: u64) {
+pub fn pause(random: &mut fastrand::Rng, most_millis: u64) {
     std::thread::sleep(Duration::from_millis(random.u64(20..most_millis)));
 }
 

@@ -13,6 +13,7 @@ mod common;
 mod costs;
 mod deploy;
 mod faults;
+mod fleet;
 mod gitea;
 mod hostile;
 mod issuer;
@@ -43,6 +44,11 @@ const SCENARIOS: &[Scenario] = &scenarios![
     deploy::the_sidecar_goes_over_flux_and_beside_users_patches,
     deploy::the_flux_instance_makes_the_same_sidecar,
     deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
+    fleet::the_fleet_example_runs_with_the_tokens_that_it_makes,
+    fleet::fault_fleet_publisher_and_subscriber_are_killed,
+    fleet::fault_fleet_the_subscribers_api_server_is_down,
+    fleet::fault_fleet_the_connection_is_cut_every_second,
+    fleet::fault_fleet_the_log_is_trimmed_and_the_journal_deleted,
     receive::a_push_annotates_exactly_its_objects,
     receive::a_call_asks_for_what_is_listed_by_label,
     receive::only_the_one_annotation_is_touched,

@@ -136,7 +136,9 @@ impl FluxRecv {
 
     fn wait_until_it_listens(&mut self) {
         let listens = self.environment.iter().rfind(|(name, _)| name == "FLUX_RECV_LISTEN");
+        let is_none = self.arguments.windows(2).any(|pair| pair[0] == "--listen" && pair[1] == "none");
         let message = match listens {
+            _ if is_none => "serving probes and metrics",
             Some((_, address)) if address == "none" => "serving probes and metrics",
             _ => "listening",
         };
