@@ -42,7 +42,9 @@ pub(super) struct CheckArgs {
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config.config, Rules::default()).config?;
+    let serves_receivers = args.receivers.namespaces().is_some();
+    let rules = Rules { serves_receivers, ..Rules::default() };
+    let config = config::load(&args.config.config, rules).config?;
     say(&describe_config(&config))?;
     let (lines, fleet_in_order) =
         runtime()?.block_on(fleet::examine(&config, &args.instance, args.no_cluster));

@@ -1,5 +1,6 @@
 //! `flux-recv demo`: the whole receiver on a free port, real signed deliveries, and a table.
 
+mod fleet;
 mod story;
 mod table;
 
@@ -24,6 +25,9 @@ pub(super) struct DemoArgs {
     /// Go on serving after the deliveries, to try `flux-recv send`.
     #[arg(long)]
     keep: bool,
+    /// Show a publisher and three subscribers instead: one cluster is away and continues, one starts anew.
+    #[arg(long, conflicts_with = "keep")]
+    fleet: bool,
 }
 
 /// The Flux objects that the deliveries are about, as they lie in the folder `example`.
@@ -36,6 +40,9 @@ const DEMO_CONFIG_YAML: &str = include_str!("demo/fluxrecv.yaml");
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    if args.fleet {
+        return fleet::run();
+    }
     let folder = tempfile::Builder::new().prefix("flux-recv-demo-").tempdir()?;
     let config_file = write_config(folder.path())?;
     let config = config::load(&config_file, Rules::default()).config?;

@@ -175,7 +175,9 @@ fn files_without_endpoints_or_yaml_are_refused() {
     check_mistakes(
         "fluxRecvVersion: 1\n",
         &[],
-        &["endpoints: lists no endpoint; give at least one with `source` and `keyPath`"],
+        &[
+            "endpoints: lists no endpoint; give at least one with `source` and `keyPath`, or a publisher in `subscribe`",
+        ],
     );
     check_mistakes(
         "endpoints: {}",
@@ -183,7 +185,7 @@ fn files_without_endpoints_or_yaml_are_refused() {
         &[
             "fluxRecvVersion: is missing; write `fluxRecvVersion: 1`",
             "endpoints: is not a list; write `- ` before each entry",
-            "endpoints: lists no endpoint; give at least one with `source` and `keyPath`",
+            "endpoints: lists no endpoint; give at least one with `source` and `keyPath`, or a publisher in `subscribe`",
         ],
     );
     check_mistakes("", &[], &["is not a mapping; write `field: value` lines"]);
@@ -473,5 +475,131 @@ fn a_mistake_is_one_line_whatever_the_file_says() {
         "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: a.key, \"re\\nfs\": main}]\n",
         &["a.key"],
         &["endpoint 1 (a.key): re\\nfs: is an unknown field; did you mean `refs`?"],
+    );
+}
+
+const SIGNING_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+const KEY_SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","alg":"EdDSA","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+/// A folder with what publishers and subscribers name.
+fn fleet_folder() -> tempfile::TempDir {
+    let folder = folder(&["a.key", "b.key", "c.key"]);
+    for (name, content) in
+        [("signing.pem", SIGNING_KEY), ("jwks.json", KEY_SET), ("ca.pem", "no certificate")]
+    {
+        std::fs::write(folder.path().join(name), content).expect("a file");
+    }
+    folder
+}
+
+#[test]
+fn a_publisher_lists_who_gets_what() {
+    let folder = fleet_folder();
+    std::fs::create_dir(folder.path().join("subscribers")).expect("a folder");
+    let file =
+        "name: two\nendpoints: '*'\noidc: {issuerURL: x, audience: y, subject: z, jwksPath: jwks.json}\n";
+    std::fs::write(folder.path().join("subscribers/two.yaml"), file).expect("a subscriber");
+    std::fs::write(folder.path().join("subscribers/.hidden.yaml"), "no: mapping").expect("a file");
+    let config = good(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: a.key, forward: [req.pusher.name, headers.x-a]}
+publish:
+  signingKeyPaths: signing.pem
+  stagger: 10s
+  retention: {entries: 5, bytes: 1MiB, age: 2h}
+  subscribers: [{name: one, endpoints: [a], keyPath: b.key}]
+  subscribersPath: subscribers/*.yaml
+",
+        folder.path(),
+    );
+    let publish = config.publish.expect("a publisher");
+    let names: Vec<&str> = publish.subscribers.iter().map(|subscriber| &*subscriber.name).collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(publish.retention.max_age.as_secs(), 7200);
+    assert_eq!((publish.retention.max_entries, publish.retention.max_bytes), (5, 1 << 20));
+}
+
+#[test]
+fn mistakes_of_a_publisher_are_told_with_the_fix() {
+    let folder = fleet_folder();
+    let text = "
+fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: a.key, forward: [req, pusher.name]}
+publish:
+  signingKeyPaths: [a.key]
+  stagger: fast
+  subscribers:
+  - {name: one, endpoints: [githup], keyPath: b.key}
+  - {name: one, endpoints: ['*', a], keyPath: c.key}
+  - {name: three, keyPath: b.key, oidc: {issuerURL: x}}
+  - {name: four, endpoints: [a], oidc: {issuerURL: x, audience: y, jwksPath: a.key}}
+  - {name: five, endpoints: [a], keyPath: b.key}
+  - {name: six, endpoints: [a]}
+";
+    let mistakes = parse(text, folder.path()).err().expect("mistakes");
+    for expect in [
+        "endpoint 1 (a.key): forward: `req` does not name a field; write it like req.pusher.name",
+        "endpoint 1 (a.key): forward: `pusher.name` does not name a field",
+        "publish: stagger: is not a duration; write it like 30s",
+        "publish: signingKeyPaths: a.key is not an Ed25519 private key in PEM (PKCS#8); `flux-recv keygen --ed25519 FILE` makes one",
+        "publish: subscriber one: endpoints: `githup` is not an endpoint of this config",
+        "publish: subscribers: 2: endpoints: lists '*' beside names",
+        "publish: subscribers: 3: endpoints: is missing",
+        "publish: subscribers: 3: oidc: stands beside `keyPath`",
+        "publish: subscribers: 4: oidc: subject: is missing; name the ServiceAccount",
+        "publish: subscribers: 4: oidc: jwksPath: a.key is not a JSON Web Key Set; `kubectl get --raw /openid/v1/jwks`",
+        "publish: subscriber five: keyPath: the key is that of subscriber `one`",
+        "publish: subscribers: 6: keyPath: is missing; give `keyPath`, or `oidc`",
+    ] {
+        assert!(mistakes.iter().any(|mistake| mistake.starts_with(expect)), "{expect} in {mistakes:#?}");
+    }
+}
+
+#[test]
+fn mistakes_of_a_subscriber_are_told_with_the_fix() {
+    let folder = fleet_folder();
+    let subscribe = |fields: &str| {
+        let text = format!("fluxRecvVersion: 1\nsubscribe:\n- {{name: hub, {fields}}}\n");
+        parse(&text, folder.path()).err().map(|mistakes| mistakes.join("\n")).unwrap_or_default()
+    };
+    let key = "publicKeys: ['11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo='], tokenPath: a.key";
+    assert_eq!(subscribe(&format!("url: 'https://a.example.com/flux', {key}, endpoints: {{github: }}")), "");
+    assert_eq!(
+        subscribe(&format!("url: 'http://[::1]:8090', {key}, endpoints: {{github: {{refs: [main]}}}}")),
+        ""
+    );
+    for (fields, expect) in [
+        (format!("url: 'http://a.example.com', {key}, endpoints: {{a: }}"), "url: has to be https"),
+        (format!("url: 'https://u:p@a.example.com', {key}, endpoints: {{a: }}"), "url: has a user"),
+        (format!("url: a.example.com, {key}, endpoints: {{a: }}"), "url: `a.example.com` is not a URL"),
+        (
+            "url: 'https://a.example.com', tokenPath: a.key, endpoints: {a: }".to_owned(),
+            "publicKeys: is missing",
+        ),
+        (
+            "url: 'https://a.example.com', tokenPath: a.key, publicKeys: abc, endpoints: {a: }".to_owned(),
+            "publicKeys: `abc` is not the base64 of an Ed25519 public key",
+        ),
+        (format!("url: 'https://a.example.com', {key}"), "endpoints: is missing"),
+        (
+            format!("url: 'https://a.example.com', {key}, endpoints: {{a: {{source: GitHub}}}}"),
+            "endpoints: a: source: is an unknown field",
+        ),
+        (
+            format!("url: 'https://a.example.com', {key}, caPath: none.pem, endpoints: {{a: }}"),
+            "caPath: cannot read",
+        ),
+    ] {
+        let mistakes = subscribe(&fields);
+        assert!(mistakes.contains(&format!("subscribe: 1: {expect}")), "{expect} in {mistakes}");
+    }
+    let both = "fluxRecvVersion: 1\nsubscribe: [{}]\npublish: {}\n";
+    let mistakes = parse(both, folder.path()).err().expect("mistakes").join("\n");
+    assert!(
+        mistakes.contains("publish: stands beside `subscribe`; a subscriber does not publish"),
+        "{mistakes}"
     );
 }

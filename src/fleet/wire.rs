@@ -86,7 +86,7 @@ struct EventData {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum WireEvent {
     Git { urls: Vec<String>, refs: Option<Vec<WireRef>> },
     Image(WireImage),

@@ -147,7 +147,7 @@ impl TokenSubscriber {
         for (name, value) in required {
             if claims.get(name).and_then(Value::as_str) != Some(value) {
                 return Err(known(format!(
-                    "the claim `{name}` of the token is another than the config asks for"
+                    "the claim `{name}` of the token is another than the config requires"
                 )));
             }
         }

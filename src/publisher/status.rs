@@ -70,14 +70,13 @@ impl Statuses {
     }
 
     /// A stream was opened. The oldest one ends if there are too many: it may have died without a word.
-    pub(super) fn open(&self, name: &str, position: u64) -> (u64, Arc<Notify>) {
+    pub(super) fn open(&self, name: &str) -> (u64, Arc<Notify>) {
         let (number, ends) = (self.next_stream.fetch_add(1, Ordering::Relaxed), Arc::new(Notify::new()));
         if let Some(status) = self.by_name.lock().get_mut(name) {
             if status.streams.len() >= MAX_STREAMS {
                 status.streams.remove(0).ends.notify_one();
             }
             status.streams.push(OpenStream { number, ends: Arc::clone(&ends) });
-            status.position = position;
             status.connected = Some(Timestamp::now());
         }
         (number, ends)
@@ -86,6 +85,13 @@ impl Statuses {
     pub(super) fn close(&self, name: &str, number: u64) {
         if let Some(status) = self.by_name.lock().get_mut(name) {
             status.streams.retain(|stream| stream.number != number);
+        }
+    }
+
+    /// A stream begins here.
+    pub(super) fn begin(&self, name: &str, position: u64) {
+        if let Some(status) = self.by_name.lock().get_mut(name) {
+            status.position = position;
         }
     }
 

@@ -55,7 +55,7 @@ impl SubscriberStream {
     ) -> SubscriberStream {
         let Authenticated { subscriber, until } = authenticated;
         let range = publisher.log.range();
-        let (number, ended) = publisher.statuses.open(&subscriber.name, range.head());
+        let (number, ended) = publisher.statuses.open(&subscriber.name);
         SubscriberStream {
             subscriber,
             number,
@@ -113,13 +113,11 @@ impl SubscriberStream {
             stagger_millis: table.stagger.as_millis() as u64,
         };
         let mut bytes = written(key, FrameType::Hello, cursor, &hello);
-        match &reset {
-            Some(reason) => {
-                let reset = Reset { nonce: self.nonce.clone(), reason: (*reason).to_owned() };
-                bytes.push_str(&written(key, FrameType::Reset, cursor, &reset));
-            }
-            None => publisher.statuses.advance(&self.subscriber.name, cursor.sequence, false),
+        if let Some(reason) = reset {
+            let reset = Reset { nonce: self.nonce.clone(), reason: reason.to_owned() };
+            bytes.push_str(&written(key, FrameType::Reset, cursor, &reset));
         }
+        publisher.statuses.begin(&self.subscriber.name, cursor.sequence);
         log::info!(subscriber:% = self.subscriber.name, cursor:%, reset = reset.unwrap_or("none"); "subscriber connected");
         Some(bytes.into())
     }

@@ -114,7 +114,11 @@ impl DeliveryHandler {
                 }
             }
         };
-        let level = if outcome.targets().is_empty() { log::Level::Debug } else { log::Level::Info };
+        let level = match outcome.targets().is_empty() {
+            _ if outcome.wants_attention() => log::Level::Warn,
+            true => log::Level::Debug,
+            false => log::Level::Info,
+        };
         log::log!(
             level, endpoint:% = name, source:% = provider, outcome = outcome.label().as_str(), detail:% = outcome.detail();
             "event received from the publisher"

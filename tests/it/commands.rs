@@ -5,6 +5,17 @@ use std::os::unix::fs::PermissionsExt;
 use super::running::{CONFIG, FluxRecv, OBJECTS, flux_recv, folder, project, stderr, stdout};
 
 #[test]
+fn the_demo_of_a_fleet_ends_well_by_itself() {
+    let output = flux_recv().args(["demo", "--fleet"]).current_dir("/").output().expect("demo runs");
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", super::running::stderr(&output));
+    for line in ["✓ a push to shop ", "✓ lab is back ", "✓ east has lost its volume ", "and no others.\n"]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
 fn the_demo_ends_well_by_itself() {
     let output = flux_recv().arg("demo").current_dir("/").output().expect("demo runs");
     let text = stdout(&output);

@@ -284,6 +284,38 @@ fn the_table_of_fields_and_the_example_are_read() {
     assert_eq!(documented, known);
 }
 
+/// The fields of publishers and subscribers, as the config refuses others.
+#[test]
+fn the_tables_of_the_fleets_fields_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let known = |section: &str| {
+        let config = folder.path().join("bad.yaml");
+        std::fs::write(&config, format!("fluxRecvVersion: 1\nendpoints: []\n{section}")).expect("a config");
+        let output =
+            flux_recv().args(["check", "--no-cluster", "--config"]).arg(&config).output().expect("it runs");
+        let text = stderr(&output);
+        let line = text
+            .lines()
+            .find(|line| line.contains("zzz: is an unknown field; known are "))
+            .expect("a mistake");
+        let list = line.split("known are ").nth(1).expect("a list");
+        let mut names: Vec<String> = list.split(", ").map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    for (head, section) in [
+        ("| `publish` |", "publish: {zzz: 1}\n"),
+        ("| entry of `subscribers` |", "publish: {subscribers: [{zzz: 1}]}\n"),
+        ("| entry of `subscribe` |", "subscribe: [{zzz: 1}]\n"),
+    ] {
+        let rows = table(&document("docs/multicluster.md"), head);
+        let mut documented: Vec<String> =
+            rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+        documented.sort();
+        assert_eq!(documented, known(section), "{head}");
+    }
+}
+
 #[test]
 fn the_image_runs_what_readme_says() {
     let dockerfile = std::fs::read_to_string(project().join("Dockerfile")).expect("Dockerfile");

@@ -155,6 +155,7 @@ fn every_folder_of_fixtures_is_a_provider() {
         let entry = entry.expect("an entry");
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_provider = PROVIDERS.iter().any(|provider| provider.name == name);
-        assert!(is_provider || entry.path().is_file(), "{name}");
+        // The entries that publishers write have a test of their own.
+        assert!(is_provider || name == "wire" || entry.path().is_file(), "{name}");
     }
 }

@@ -631,3 +631,13 @@ fn a_publisher_needs_a_journal_of_its_own() {
         "{second}"
     );
 }
+
+/// The metrics of a publisher and of a subscriber that has got an event from it.
+pub async fn metrics_of_both_sides() -> String {
+    let publisher = Publisher::start(TWO);
+    let one = subscriber(&subscription(&publisher.url, "one", ALL_OF_GITHUB), "one", &object("app", "main"));
+    requested(&one, "app", 1).await;
+    assert_eq!(publisher.push(REPOSITORY, "main").await.0, 202);
+    requested(&one, "app", 2).await;
+    publisher.running.get_admin("/metrics").await.1 + &one.get_admin("/metrics").await.1
+}

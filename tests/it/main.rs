@@ -27,5 +27,6 @@ mod reload;
 mod shutdown;
 mod sns;
 mod web;
+mod wire;
 
 use common::running;

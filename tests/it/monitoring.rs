@@ -93,10 +93,13 @@ impl ExprVisitor for QueriedMetrics {
 #[tokio::test]
 async fn every_query_is_valid_and_uses_metrics_that_exist() {
     let running = FluxRecv::with_objects(CONFIG, OBJECTS);
-    let (_, text) = running.get_admin("/metrics").await;
+    let (_, mut text) = running.get_admin("/metrics").await;
+    text.push_str(&super::fleet::metrics_of_both_sides().await);
     let served = served(&text);
     // Labels of metrics that have counted nothing yet, as the code declares them.
-    let declared = std::fs::read_to_string(project().join("src/metrics.rs")).expect("the metrics");
+    let declared: String = ["src/metrics.rs", "src/metrics/fleet.rs"]
+        .map(|file| std::fs::read_to_string(project().join(file)).expect("the metrics"))
+        .concat();
     let mut queried = BTreeSet::new();
     for (place, query) in queries() {
         let expr = parser::parse(&query).unwrap_or_else(|err| panic!("{place}: {err}"));
