@@ -15,6 +15,7 @@ mod baseline;
 #[allow(dead_code)]
 mod bed;
 mod cluster_rows;
+mod fleet_rows;
 mod instruction_rows;
 mod large_rows;
 mod load;
@@ -65,6 +66,7 @@ fn main() {
         ("start", memory_rows::start),
         ("cluster", cluster_rows::cluster),
         ("large", large_rows::large),
+        ("fleet", fleet_rows::fleet),
     ] {
         if wanted(group) {
             rows.extend(measure());

@@ -96,19 +96,29 @@ impl Server {
     }
 
     fn start(mut command: Command, kubeconfig: &str, config: &str, arguments: &[&str]) -> Server {
-        let (port, folder) = (free_port(), folder());
+        let folder = folder();
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig).expect("a kubeconfig");
+        std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+        command.env("FLUX_RECV_KUBECONFIG", folder.path().join("kubeconfig"));
+        Server::start_in(command, folder, arguments)
+    }
+
+    /// Starts in a folder with a config.
+    fn start_in(mut command: Command, folder: tempfile::TempDir, arguments: &[&str]) -> Server {
+        let port = free_port();
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("github.key"), KEY).expect("a key");
-        std::fs::write(file("kubeconfig"), kubeconfig).expect("a kubeconfig");
-        std::fs::write(file("fluxrecv.yaml"), config).expect("a config");
-        command.arg("--config").arg(file("fluxrecv.yaml")).arg("--kubeconfig").arg(file("kubeconfig"));
+        command.arg("--config").arg(file("fluxrecv.yaml"));
         command.arg("--journal").arg(file("journal")).args([
             "--admin-listen",
             "127.0.0.1:0",
             "--log-format",
             "json",
         ]);
-        command.args(["--listen", &format!("127.0.0.1:{port}")]).args(arguments);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        }
+        command.args(arguments);
         command.env("FLUX_RECV_DEBUG_LISTEN", "none").env("FLUX_RECV_SHUTDOWN_DELAY", "0");
         // As in the image.
         command.env("MIMALLOC_PURGE_DELAY", "0").env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
@@ -178,6 +188,57 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+/// A publisher and the keys of its subscribers.
+pub struct Fleet {
+    pub publisher: Server,
+    pub subscribe_port: u16,
+    public_key: String,
+}
+
+impl Fleet {
+    /// The key of a subscriber.
+    pub fn key(number: usize) -> String {
+        format!("bench-key-of-subscriber-{number:08}")
+    }
+
+    /// A publisher without a cluster, with so many subscribers in its config.
+    pub fn start(subscribers: usize) -> Fleet {
+        let folder = folder();
+        let signing = folder.path().join("signing.pem");
+        let made = Command::new(measured()).args(["keygen", "--ed25519"]).arg(&signing).output();
+        let public_key = String::from_utf8_lossy(&made.expect("keygen runs").stdout).trim().to_owned();
+        let mut config = "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: github.key}]\npublish:\n  signingKeyPaths: \
+                          [signing.pem]\n  subscribers:\n"
+            .to_owned();
+        for number in 0..subscribers {
+            std::fs::write(folder.path().join(format!("{number}.key")), Fleet::key(number)).expect("a key");
+            config.push_str(&format!("  - {{name: s{number}, endpoints: ['*'], keyPath: {number}.key}}\n"));
+        }
+        std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+        let subscribe_port = free_port();
+        let listen = format!("127.0.0.1:{subscribe_port}");
+        let command = pinned(SERVER_CORE, &measured());
+        let publisher = Server::start_in(command, folder, &["--no-cluster", "--subscribe-listen", &listen]);
+        Fleet { publisher: publisher.when_it_listens(), subscribe_port, public_key }
+    }
+
+    /// A subscriber that patches this API server.
+    pub fn subscriber(&self, api: &Server, number: usize) -> Server {
+        let folder = folder();
+        std::fs::write(folder.path().join("token"), Fleet::key(number)).expect("a key");
+        let config = format!(
+            "fluxRecvVersion: 1\nsubscribe:\n- {{name: hub, url: 'http://127.0.0.1:{}', tokenPath: token, publicKeys: ['{}'], endpoints: \
+             {{github: }}}}\n",
+            self.subscribe_port, self.public_key
+        );
+        std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig(api.port)).expect("a kubeconfig");
+        let mut command = pinned(OTHER_CORE, &measured());
+        command.env("FLUX_RECV_KUBECONFIG", folder.path().join("kubeconfig"));
+        Server::start_in(command, folder, &["--listen", "none"])
     }
 }
 
