@@ -68,7 +68,9 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
 const ADMIN_LISTENER_OPTIONS: ListenerOptions = ListenerOptions {
     workers: 1,
     max_connections: 64,
+    max_without_stream: 64,
     deadlines: Deadlines::DEFAULT,
+    peer_timeout: None,
     stop_timeout: Duration::from_secs(1),
 };
 

@@ -56,16 +56,9 @@ impl FilterInput {
         FilterInput(Some(Box::new(FilterSources { name, ..FilterSources::default() })))
     }
 
-    /// Of an event of a publisher, with the fields of each variable that it forwards, or why these cannot be
-    /// read.
-    pub fn from_forwarded(
-        event_type: String,
-        forwarded: impl Fn(VariableName) -> Result<Value, String>,
-    ) -> FilterInput {
-        let variable = |name| match forwarded(name) {
-            Ok(value) => LazyVariable::from_json(&value),
-            Err(why) => LazyVariable { missing: Some(why), ..LazyVariable::default() },
-        };
+    /// Of an event of a publisher, with the fields of each variable that it forwards.
+    pub fn from_forwarded(event_type: String, forwarded: impl Fn(VariableName) -> Value) -> FilterInput {
+        let variable = |name| LazyVariable::from_json(&forwarded(name));
         FilterInput(Some(Box::new(FilterSources {
             name: event_type,
             request: variable(VariableName::Req),

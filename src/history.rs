@@ -138,9 +138,9 @@ impl History {
         }
     }
 
-    /// Forgets the endpoints that are not kept.
-    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
-        self.lock().retain(|endpoint, _| keep(endpoint));
+    /// Forgets an endpoint.
+    pub fn forget(&self, endpoint: &str) {
+        self.lock().remove(endpoint);
     }
 
     /// All that is remembered, the latest first.

@@ -34,8 +34,13 @@ pub struct ListenerOptions {
     pub workers: usize,
     /// Connections at a time, over all workers.
     pub max_connections: usize,
+    /// Those of them whose answer is not a stream, over all workers.
+    pub max_without_stream: usize,
     /// How long a client may take.
     pub deadlines: Deadlines,
+    /// How long the other end may leave what was sent unacknowledged, where answers are streams: nothing else
+    /// tells soon that a machine is gone.
+    pub peer_timeout: Option<Duration>,
     /// How long requests may go on after [`RunningServer::stop`].
     pub stop_timeout: Duration,
 }
@@ -84,16 +89,26 @@ where
     let builder = Server::build();
     let stopping = builder.graceful_shutdown_signal();
     let connections_per_worker = options.max_connections.div_ceil(options.workers);
+    let without_stream_per_worker = options.max_without_stream.div_ceil(options.workers);
     let server = builder
         .workers(options.workers)
         .max_concurrent_connections(MAX_ACTIX_CONNECTIONS)
         .shutdown_timeout(options.stop_timeout.as_secs())
         .disable_signals()
         .listen("http", listener, move || {
-            let pool = ConnectionPool::new(connections_per_worker, options.deadlines, counters.clone());
+            let pool = ConnectionPool::new(
+                connections_per_worker,
+                without_stream_per_worker,
+                options.deadlines,
+                counters.clone(),
+            );
             let accept = fn_service(move |stream: TcpStream| {
                 pool.check_deadlines();
                 let member = pool.admit(Instant::now());
+                if let Some(timeout) = options.peer_timeout {
+                    // Where it cannot be set, the socket lives as long as its buffer takes frames.
+                    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, timeout.as_millis() as u32);
+                }
                 async move {
                     let member = member.ok_or(actix_http::error::DispatchError::DisconnectTimeout)?;
                     let peer = stream.peer_addr().ok();

@@ -48,7 +48,7 @@ impl Publisher {
     pub fn new(service: Arc<Service>, log: Arc<EventLog>, options: PublisherOptions) -> Arc<Publisher> {
         let (table_changes, closing) = (watch::Sender::new(0), watch::Sender::new(None));
         let statuses = Statuses::new(options.subscribers.iter().map(|subscriber| &subscriber.name));
-        let table = RwLock::new(Arc::new(SubscriberTable::new(options)));
+        let table = RwLock::new(Arc::new(SubscriberTable::new(options, 0)));
         Arc::new(Publisher {
             service,
             log,
@@ -66,8 +66,11 @@ impl Publisher {
     pub fn replace(&self, options: PublisherOptions) {
         self.log.set_limits(limits(&options.retention));
         self.statuses.retain(options.subscribers.iter().map(|subscriber| &subscriber.name));
-        *self.table.write() = Arc::new(SubscriberTable::new(options));
-        self.frames.lock().clear();
+        {
+            let mut table = self.table.write();
+            let generation = table.generation + 1;
+            *table = Arc::new(SubscriberTable::new(options, generation));
+        }
         self.table_changes.send_modify(|changes| *changes += 1);
     }
 

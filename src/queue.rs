@@ -177,7 +177,13 @@ impl Queue {
         self.request_within(targets, Duration::ZERO, window)
     }
 
-    fn request_within(&self, targets: &[Target], not_before: Duration, window: Duration) -> PendingCommits {
+    /// Requests the reconciliation of these objects some time within the window, which begins after this time.
+    pub fn request_within(
+        &self,
+        targets: &[Target],
+        not_before: Duration,
+        window: Duration,
+    ) -> PendingCommits {
         let now = Instant::now();
         let spread = |target| (target, now + not_before + random_part_of(window));
         let mut slots = self.slots();

@@ -39,7 +39,9 @@ pub fn start(listener: TcpListener, service: Arc<Service>) -> io::Result<Running
     let options = ListenerOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
         max_connections: limits.max_connections,
+        max_without_stream: limits.max_connections,
         deadlines: limits.deadlines,
+        peer_timeout: None,
         stop_timeout: limits.body_time,
     };
     let memory = web::Data::new(BodyMemory::default());

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -18,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 pub use self::connection::SubscribeError;
+use crate::cluster::watches::Watches;
 use crate::event::Subject;
 use crate::fleet::cursor::Cursor;
 use crate::fleet::hello::Hello;
@@ -29,14 +29,12 @@ use crate::provider::Provider;
 use crate::receive::NotTaken;
 use crate::service::Service;
 
-/// Waits until the objects of the cluster are known.
-pub type InventoryReady = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
-
 /// The subscriptions of an instance.
 pub struct Subscriptions {
     service: Arc<Service>,
     journal: Journal,
-    inventory_ready: InventoryReady,
+    /// None where the objects are known already.
+    watches: Option<Arc<Watches>>,
     running: Mutex<BTreeMap<Arc<str>, RunningSubscription>>,
     /// What an earlier process has left, until its subscription starts.
     left: Mutex<BTreeMap<String, SubscriptionRecord>>,
@@ -57,6 +55,8 @@ struct Subscription {
     must_catch_up: Notify,
     /// Counts the times that one became due, so that one that becomes due while another runs is not missed.
     demands: AtomicU64,
+    /// How long requests are delayed, as the last `hello` has said.
+    stagger: Mutex<Duration>,
     /// The providers of the endpoints, as the last `hello` has named them.
     sources: Mutex<BTreeMap<String, String>>,
     status: Mutex<ConnectionStatus>,
@@ -100,9 +100,9 @@ impl Subscriptions {
         service: Arc<Service>,
         journal: Journal,
         left: BTreeMap<String, SubscriptionRecord>,
-        inventory_ready: InventoryReady,
+        watches: Option<Arc<Watches>>,
     ) -> Subscriptions {
-        Subscriptions { service, journal, inventory_ready, running: Mutex::default(), left: Mutex::new(left) }
+        Subscriptions { service, journal, watches, running: Mutex::default(), left: Mutex::new(left) }
     }
 
     /// Takes a config in force: subscriptions that have changed connect anew, others go on. Has to be called
@@ -126,6 +126,8 @@ impl Subscriptions {
             }
             if !is_listed(name) {
                 left.remove(&**name);
+                let endpoints = subscription.subscription.options.endpoints.iter();
+                endpoints.for_each(|endpoint| self.service.history.forget(&endpoint.name));
                 self.journal.write_later([JournalChange::RemoveCursor(name.to_string())]);
                 self.service.metrics.forget_subscription(name);
             }
@@ -148,12 +150,13 @@ impl Subscriptions {
             record: Mutex::new(record),
             must_catch_up: Notify::new(),
             demands: AtomicU64::new(0),
+            stagger: Mutex::default(),
             sources: Mutex::default(),
             status: Mutex::default(),
         });
         self.service.metrics.subscription_connected(&subscription.options.name, false);
         let stream = tokio::spawn(Arc::clone(&subscription).follow());
-        let catch_up = tokio::spawn(Arc::clone(&subscription).catch_up(Arc::clone(&self.inventory_ready)));
+        let catch_up = tokio::spawn(Arc::clone(&subscription).catch_up(self.watches.clone()));
         RunningSubscription { subscription, tasks: [stream.abort_handle(), catch_up.abort_handle()] }
     }
 
@@ -205,16 +208,25 @@ impl Subscription {
     }
 
     /// Requests every object once whenever events were missed; never ends.
-    async fn catch_up(self: Arc<Subscription>, inventory_ready: InventoryReady) {
+    async fn catch_up(self: Arc<Subscription>, watches: Option<Arc<Watches>>) {
         loop {
             let due = self.must_catch_up.notified();
             if !self.record.lock().must_catch_up {
                 due.await;
                 continue;
             }
-            inventory_ready().await;
+            if let Some(watches) = &watches {
+                watches.wait_until_synced().await;
+            }
             let demands = self.demands.load(Ordering::Relaxed);
+            let knows_all = watches.as_ref().is_none_or(|watches| watches.is_all_known());
             match self.request_where(|_| true).await {
+                Ok(_) if !knows_all => {
+                    // A kind is broken: what is known was requested, and all of it is once more when it works.
+                    if let Some(watches) = &watches {
+                        watches.wait_until_known().await;
+                    }
+                }
                 Ok(objects) => {
                     log::info!(publisher:% = self.options.name, objects; "caught up: each object was requested once");
                     // Within the lock of the record, where it becomes due as well.
@@ -234,7 +246,8 @@ impl Subscription {
     async fn request_where(&self, is_wanted: impl Fn(&Target) -> bool) -> Result<usize, NotTaken> {
         let endpoints = self.options.endpoints.iter();
         let with_subjects = endpoints.map(|endpoint| (&**endpoint, self.subjects(&endpoint.endpoint)));
-        self.service.handler.catch_up_subscription(with_subjects, is_wanted).await
+        let stagger = *self.stagger.lock();
+        self.service.handler.catch_up_subscription(with_subjects, is_wanted, stagger).await
     }
 
     /// What events of an endpoint can be about; anything where the provider is not known.

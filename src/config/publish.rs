@@ -242,8 +242,20 @@ fn token(fields: &mut Section<'_>, files: &mut KeyFiles<'_>, value: Value) -> Op
     Some(TokenRequirement { issuer: issuer?, audience: audience?, claims, jwks: jwks? })
 }
 
-/// Two subscribers with one key could not be told apart.
+/// Two subscribers with one key, or for one token, could not be told apart.
 fn same_keys(subscribers: &[SubscriberOptions], mistakes: &mut Vec<String>) {
+    let mut tokens = BTreeMap::new();
+    for subscriber in subscribers {
+        let SubscriberAuthentication::Token(TokenRequirement { issuer, audience, claims, jwks }) =
+            &subscriber.authentication
+        else {
+            continue;
+        };
+        if let Some(other) = tokens.insert((issuer, audience, claims, jwks), &subscriber.name) {
+            let place = format!("publish: subscriber {}", subscriber.name);
+            mistakes.push(format!("{place}: oidc: is the same as that of subscriber `{other}`; give it another audience or subject"));
+        }
+    }
     let mut seen: BTreeMap<&[u8], &str> = BTreeMap::new();
     for subscriber in subscribers {
         let SubscriberAuthentication::Key(key) = &subscriber.authentication else { continue };

@@ -32,6 +32,9 @@ pub const MAX_FORWARDED_FIELDS: usize = 32;
 /// The fields that were forwarded with an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardedFields {
+    /// The paths that the endpoint forwarded then, whether the delivery had the fields or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
     /// Each by the text of its path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, Value>,
@@ -87,15 +90,15 @@ impl ForwardedFields {
         }
     }
 
+    /// Whether this field was forwarded, as far as the delivery had it: neither left out for its length nor
+    /// unknown to the endpoint at that time.
+    pub fn covers(&self, field: &str) -> bool {
+        covers(&self.paths, field) && !covers(&self.too_long, field)
+    }
+
     /// Returns a variable as far as it was forwarded.
-    ///
-    /// # Errors
-    /// The field that was too long.
-    pub fn variable(&self, variable: VariableName) -> Result<Value, String> {
+    pub fn variable(&self, variable: VariableName) -> Value {
         let is_of = |text: &&String| ForwardPath::parse(text).is_ok_and(|path| path.variable() == variable);
-        if let Some(text) = self.too_long.iter().find(is_of) {
-            return Err(format!("{text} was too long to be forwarded"));
-        }
         let mut root = Value::Object(serde_json::Map::new());
         for (text, value) in self.values.iter().filter(|(text, _)| is_of(text)) {
             let mut at = &mut root;
@@ -107,8 +110,15 @@ impl ForwardedFields {
             }
             *at = value.clone();
         }
-        Ok(root)
+        root
     }
+}
+
+/// Whether one of these paths is that of the field, or of something that it is in.
+pub fn covers(paths: &[String], field: &str) -> bool {
+    let is_within =
+        |path: &String| field.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    paths.iter().any(|path| path == field || is_within(path))
 }
 
 /// Looks a field up without reading what stands beside it.
@@ -147,10 +157,12 @@ mod tests {
         for text in ["req.pusher.name", "req.n", "req.missing.x", "req.n.x"] {
             forwarded.take(&path(text), &body);
         }
-        assert_eq!(forwarded.variable(VariableName::Req), Ok(json!({"pusher": {"name": "ann"}, "n": 1})));
-        assert_eq!(forwarded.variable(VariableName::Claims), Ok(json!({})));
         forwarded.take(&path("req.long"), &body);
-        assert!(forwarded.variable(VariableName::Req).is_err());
+        assert_eq!(forwarded.variable(VariableName::Req), json!({"pusher": {"name": "ann"}, "n": 1}));
+        assert_eq!(forwarded.variable(VariableName::Claims), json!({}));
+        forwarded.paths = ["req.pusher", "req.n", "req.long"].map(str::to_owned).to_vec();
+        assert!(forwarded.covers("req.pusher.name") && forwarded.covers("req.n"));
+        assert!(!forwarded.covers("req.long") && !forwarded.covers("req.number") && !forwarded.covers("req"));
         assert!(!serde_json::to_string(&forwarded).expect("JSON").contains("secret"));
     }
 }

@@ -9,6 +9,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::signature::{PublicKey, SigningKey};
+use crate::expression::VariableName;
 use crate::filter::Filter;
 use crate::flux::selection::Selection;
 
@@ -105,4 +106,13 @@ pub struct SubscribedEndpoint {
     pub endpoint: Arc<str>,
     pub selection: Selection,
     pub filter: Filter,
+}
+
+impl SubscribedEndpoint {
+    /// Returns the fields of the delivery that its filters read, by their paths.
+    pub fn read_fields(&self) -> impl Iterator<Item = &str> {
+        let variables = [VariableName::Req, VariableName::Headers, VariableName::Claims];
+        let filters = self.filter.condition.iter().chain(self.selection.filters());
+        filters.flat_map(move |filter| variables.into_iter().flat_map(|name| filter.fields_of(name)))
+    }
 }

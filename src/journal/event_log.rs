@@ -73,15 +73,23 @@ pub struct EventLog {
 struct LogState {
     range: LogRange,
     reader: Option<LogReader>,
+    /// The last entry on disk that is damaged; nobody can continue before it.
+    unreadable: Option<u64>,
     /// The last entries, without a gap up to the head.
     recent: VecDeque<Arc<LogEntry>>,
     recent_bytes: usize,
 }
 
-/// The log cannot be read now.
+/// The log cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the event log cannot be read")]
-pub struct LogUnreadable;
+pub enum LogUnreadable {
+    /// The store is being opened anew.
+    #[error("the event log cannot be read now")]
+    Now,
+    /// What is on disk of this entry is damaged.
+    #[error("entry {0} of the event log is damaged")]
+    Damaged(u64),
+}
 
 /// Bytes of the last entries in memory. A subscriber that is further behind is served from disk.
 const MAX_RECENT_BYTES: usize = 512 << 10;
@@ -140,8 +148,21 @@ impl EventLog {
             }
             state.reader.clone()
         };
-        let entries = reader.ok_or(LogUnreadable)?.read(from, MAX_READ_ENTRIES)?;
-        Ok(entries.into_iter().map(Arc::new).collect())
+        match reader.ok_or(LogUnreadable::Now)?.read(from, MAX_READ_ENTRIES) {
+            Ok(entries) => Ok(entries.into_iter().map(Arc::new).collect()),
+            Err(err) => {
+                if let LogUnreadable::Damaged(sequence) = err {
+                    let mut state = self.state.write();
+                    state.unreadable = state.unreadable.max(Some(sequence));
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Returns the last entry that was found to be damaged: who is before it has to catch up.
+    pub fn unreadable(&self) -> Option<u64> {
+        self.state.read().unreadable
     }
 
     /// Whether this sequence is served from memory.
@@ -154,7 +175,7 @@ impl EventLog {
     pub(super) fn opened(&self, range: LogRange, reader: LogReader) {
         let mut state = self.state.write();
         if state.range.epoch != range.epoch || state.range.next != range.next {
-            (state.recent, state.recent_bytes) = (VecDeque::new(), 0);
+            (state.recent, state.recent_bytes, state.unreadable) = (VecDeque::new(), 0, None);
         }
         (state.range, state.reader) = (range, Some(reader));
         drop(state);

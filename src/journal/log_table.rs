@@ -86,10 +86,10 @@ pub(super) fn read(
     from: u64,
     max_entries: usize,
 ) -> Result<Vec<LogEntry>, LogUnreadable> {
-    let read = || -> Result<Vec<LogEntry>, redb::Error> {
+    let read = || -> Result<Result<Vec<LogEntry>, LogUnreadable>, redb::Error> {
         let log = match database.begin_read()?.open_table(LOG_TABLE) {
             Ok(log) => log,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Ok(Vec::new())),
             Err(err) => return Err(err.into()),
         };
         let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -100,18 +100,26 @@ pub(super) fn read(
             if bytes > MAX_READ_BYTES && !entries.is_empty() {
                 break;
             }
-            let Some(entry) = decode(sequence, value.value()) else {
-                return Err(redb::Error::Corrupted(format!("entry {sequence} of the event log")));
-            };
-            entries.push(entry);
+            match decode(sequence, value.value()) {
+                Some(entry) => entries.push(entry),
+                // Those before it are good.
+                None if entries.is_empty() => return Ok(Err(LogUnreadable::Damaged(sequence))),
+                None => break,
+            }
         }
-        Ok(entries)
+        Ok(Ok(entries))
     };
     let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-    guarded.map_err(|_| LogUnreadable)?.map_err(|err| {
-        log::error!(why:% = err; "event log cannot be read");
-        LogUnreadable
-    })
+    let failed = |why: String| {
+        log::error!(why:%; "event log cannot be read");
+        // What cannot be read at all is not worth another try by the same subscriber.
+        Err(LogUnreadable::Damaged(from))
+    };
+    match guarded {
+        Ok(Ok(entries)) => entries,
+        Ok(Err(err)) => failed(err.to_string()),
+        Err(_) => failed("reading it panics".to_owned()),
+    }
 }
 
 fn range(

@@ -56,7 +56,7 @@ impl LogReader {
     /// # Errors
     /// When the store was closed, or the entries cannot be read.
     pub(super) fn read(&self, from: u64, max_entries: usize) -> Result<Vec<LogEntry>, LogUnreadable> {
-        log_table::read(&*self.0.upgrade().ok_or(LogUnreadable)?, from, max_entries)
+        log_table::read(&*self.0.upgrade().ok_or(LogUnreadable::Now)?, from, max_entries)
     }
 }
 

@@ -54,6 +54,8 @@ enum ConnectionPhase {
     Handling,
     /// Its answer is being written.
     Answering,
+    /// Its answer is a stream that goes on until one side ends it.
+    Streaming,
 }
 
 /// How much may be read from a socket now.
@@ -131,9 +133,20 @@ impl Connection {
         self.phase.get() == ConnectionPhase::Handling
     }
 
+    /// The answer is a stream: only a client that reads nothing of it is late.
+    pub fn begin_stream(&self) {
+        self.enter(ConnectionPhase::Streaming);
+    }
+
+    /// Whether the answer is a stream.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.phase.get() == ConnectionPhase::Streaming
+    }
+
     /// The handler has answered.
     pub(super) fn request_ended(&self) {
         match self.phase.get() {
+            ConnectionPhase::Streaming => {}
             ConnectionPhase::Handling => self.phase.set(ConnectionPhase::Answering),
             _ => self.enter(ConnectionPhase::UnwantedBody),
         }
@@ -191,7 +204,9 @@ impl Connection {
             ConnectionPhase::Body => deadlines.body + HANDLER_GRACE,
             ConnectionPhase::UnwantedBody => UNWANTED_BODY_DEADLINE,
             // How long handling takes is up to us.
-            ConnectionPhase::Handling | ConnectionPhase::Answering => Duration::MAX,
+            ConnectionPhase::Handling | ConnectionPhase::Answering | ConnectionPhase::Streaming => {
+                Duration::MAX
+            }
         };
         let is_past = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
         is_past(self.since.get(), in_phase)
@@ -200,12 +215,13 @@ impl Connection {
 
     /// Since when no complete request has arrived; none while one is being handled.
     pub(super) fn without_request_since(&self) -> Option<Instant> {
-        let is_busy = self.phase.get() == ConnectionPhase::Handling || self.is_closed.get();
+        let is_busy = matches!(self.phase.get(), ConnectionPhase::Handling | ConnectionPhase::Streaming)
+            || self.is_closed.get();
         (!is_busy).then(|| self.last_request.get())
     }
 
     /// Ends the connection: its next read or write fails.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.is_closed.set(true);
         self.wake();
     }
@@ -277,6 +293,20 @@ mod tests {
         connection.flushed();
         connection.read(1);
         assert_eq!(seconds_left(&connection), Some(10));
+    }
+
+    // A stream that is idle between heartbeats was closed as a connection between two requests is.
+    #[test]
+    fn a_stream_is_late_only_when_it_is_not_read() {
+        let connection = Connection::new(Instant::now());
+        connection.request_began(false);
+        connection.begin_stream();
+        connection.request_ended();
+        connection.writes();
+        assert_eq!(seconds_left(&connection), Some(15), "an unread frame");
+        connection.flushed();
+        assert_eq!(seconds_left(&connection), None, "however long it lasts");
+        assert_eq!(connection.without_request_since(), None, "nobody displaces it");
     }
 
     #[test]

@@ -14,6 +14,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The connections of one worker. Lives on the worker's thread.
 pub(super) struct ConnectionPool {
     max_connections: usize,
+    /// Those whose answer is not a stream.
+    max_without_stream: usize,
     deadlines: Deadlines,
     counters: ConnectionCounters,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
@@ -31,11 +33,13 @@ pub(super) struct Membership {
 impl ConnectionPool {
     pub(super) fn new(
         max_connections: usize,
+        max_without_stream: usize,
         deadlines: Deadlines,
         counters: ConnectionCounters,
     ) -> Rc<ConnectionPool> {
         Rc::new(ConnectionPool {
             max_connections,
+            max_without_stream,
             deadlines,
             counters,
             connections: RefCell::default(),
@@ -54,7 +58,8 @@ impl ConnectionPool {
             self.counters.refused.inc();
             return None;
         }
-        if self.open() >= (self.max_connections * 9 / 10).max(1) {
+        let is_crowded = self.open() >= (self.max_connections * 9 / 10).max(1);
+        if is_crowded || self.without_stream() >= self.max_without_stream {
             self.close_oldest();
         }
         let id = self.next_id.replace(self.next_id.get().wrapping_add(1));
@@ -100,6 +105,14 @@ impl ConnectionPool {
         self.counters.head_too_long.inc();
     }
 
+    fn without_stream(&self) -> usize {
+        let connections = self.connections.borrow();
+        connections
+            .values()
+            .filter(|connection| !connection.is_closed() && !connection.is_streaming())
+            .count()
+    }
+
     fn open(&self) -> usize {
         self.connections.borrow().values().filter(|connection| !connection.is_closed()).count()
     }
@@ -116,7 +129,12 @@ mod tests {
     use super::*;
 
     fn pool(max_connections: usize) -> Rc<ConnectionPool> {
-        ConnectionPool::new(max_connections, Deadlines::DEFAULT, ConnectionCounters::default())
+        ConnectionPool::new(
+            max_connections,
+            max_connections,
+            Deadlines::DEFAULT,
+            ConnectionCounters::default(),
+        )
     }
 
     // The attack: 1,024 sockets that send nothing kept everyone else out.
@@ -135,6 +153,22 @@ mod tests {
         assert!(pool.admit(at(40)).is_some() && pool.counters.refused.get() == 0);
         drop(silent);
         assert_eq!(pool.connections.borrow().len(), 10);
+    }
+
+    // The attack: idle sockets displaced the streams of subscribers, whose requests are older.
+    #[test]
+    fn strangers_displace_one_another_and_no_stream() {
+        let pool = ConnectionPool::new(20, 4, Deadlines::DEFAULT, ConnectionCounters::default());
+        let begin_stream = |_| {
+            let stream = pool.admit(Instant::now()).expect("room");
+            stream.connection.request_began(false);
+            stream.connection.begin_stream();
+            stream
+        };
+        let streams: Vec<_> = (0..12).map(begin_stream).collect();
+        let strangers: Vec<_> = (0..8).filter_map(|_| pool.admit(Instant::now())).collect();
+        assert!(streams.iter().all(|stream| !stream.connection.is_closed()));
+        assert_eq!(strangers.iter().filter(|stranger| !stranger.connection.is_closed()).count(), 4);
     }
 
     #[test]

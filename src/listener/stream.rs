@@ -57,6 +57,10 @@ impl AsyncRead for GuardedStream {
             buffer.advance(bytes);
         }
         let bytes = buffer.filled().len() - before;
+        if bytes == 0 && self.member.connection.is_streaming() {
+            // Nobody reads the stream any more, and nothing else would tell before the next frame.
+            self.member.connection.close();
+        }
         if bytes > 0 {
             self.member.connection.read(bytes);
         }

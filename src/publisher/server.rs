@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,21 @@ use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use actix_web::{App, Error, HttpRequest, HttpResponse, web};
+use tokio::sync::Notify;
 
 use super::Publisher;
 use super::authentication::Refused;
-use super::stream::SubscriberStream;
+use super::stream::{StreamEnd, SubscriberStream};
 use crate::fleet::cursor::Cursor;
 use crate::fleet::hello::SubscribeRefusal;
 use crate::fleet::{NONCE_HEADER, SUBSCRIBE_PATH};
-use crate::listener::{self, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
+use crate::listener::{self, Connection, ConnectionCounters, Deadlines, ListenerOptions, RunningServer};
 
 /// Connections at a time. Each stream is one; strangers end with their answer.
 pub const MAX_STREAM_CONNECTIONS: usize = 12_000;
+
+/// Connections that have not authenticated yet.
+const MAX_STRANGER_CONNECTIONS: usize = 512;
 
 /// Signing and reading take some 50 µs for each entry, whatever the number of subscribers.
 const WORKERS: usize = 2;
@@ -43,7 +48,9 @@ pub fn start(
     let options = ListenerOptions {
         workers: WORKERS,
         max_connections,
+        max_without_stream: MAX_STRANGER_CONNECTIONS,
         deadlines: Deadlines { answer: UNREAD_TIMEOUT, ..Deadlines::DEFAULT },
+        peer_timeout: Some(UNREAD_TIMEOUT),
         stop_timeout: Duration::from_secs(1),
     };
     let publisher = web::Data::from(publisher);
@@ -75,7 +82,13 @@ async fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> Htt
     }
     // One that cannot be read is none: the subscriber catches up.
     let cursor = header(request.headers(), "last-event-id").and_then(|id| id.parse::<Cursor>().ok());
-    let stream = SubscriberStream::new(&publisher, authenticated, nonce.to_owned(), cursor);
+    let Some(stream) = SubscriberStream::new(&publisher, authenticated, nonce.to_owned(), cursor) else {
+        return HttpResponse::TooManyRequests().insert_header((RETRY_AFTER, "30")).finish();
+    };
+    if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+        connection.begin_stream();
+        actix_web::rt::spawn(close_in_time(stream.end(), Rc::clone(connection)));
+    }
     let frames = futures::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next_bytes().await?;
         Some((Ok::<_, Error>(bytes), stream))
@@ -86,6 +99,21 @@ async fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> Htt
         // nginx would hold frames back.
         .insert_header(("x-accel-buffering", "no"))
         .streaming(frames)
+}
+
+/// How long a stream that has to end is given to end by itself: one whose socket takes nothing does not.
+const CLOSE_DELAY: Duration = Duration::from_millis(500);
+
+/// Closes the connection of a stream that has to end, also if it is stuck.
+async fn close_in_time((mut end, gone): (StreamEnd, Arc<Notify>), connection: Rc<Connection>) {
+    let over = async {
+        end.wait().await;
+        tokio::time::sleep(CLOSE_DELAY).await;
+    };
+    tokio::select! {
+        () = over => connection.close(),
+        () = gone.notified() => {}
+    }
 }
 
 /// The answer to someone whom nobody knows.

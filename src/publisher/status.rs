@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// The subscribers of the config and their streams.
 pub(super) struct Statuses {
@@ -28,7 +28,8 @@ struct Status {
 
 struct OpenStream {
     number: u64,
-    ends: Arc<Notify>,
+    /// Set once the stream has to end.
+    ends: watch::Sender<bool>,
 }
 
 /// The state of a subscriber, for metrics, pages and commands.
@@ -49,8 +50,12 @@ pub struct SubscriberStatus {
     pub last_event_seconds: Option<f64>,
 }
 
-/// Streams of one subscriber: replicas of it, and connections that have died without a word.
+/// Streams of one subscriber: replicas of it, and connections that have died without a word. The oldest one
+/// ends for a new one.
 const MAX_STREAMS: usize = 4;
+
+/// Streams of one subscriber that are open or ending.
+const MAX_OPEN_STREAMS: usize = 8;
 
 impl Statuses {
     pub(super) fn new<'n>(names: impl Iterator<Item = &'n Arc<str>>) -> Statuses {
@@ -70,16 +75,24 @@ impl Statuses {
     }
 
     /// A stream was opened. The oldest one ends if there are too many: it may have died without a word.
-    pub(super) fn open(&self, name: &str) -> (u64, Arc<Notify>) {
-        let (number, ends) = (self.next_stream.fetch_add(1, Ordering::Relaxed), Arc::new(Notify::new()));
-        if let Some(status) = self.by_name.lock().get_mut(name) {
-            if status.streams.len() >= MAX_STREAMS {
-                status.streams.remove(0).ends.notify_one();
-            }
-            status.streams.push(OpenStream { number, ends: Arc::clone(&ends) });
-            status.connected = Some(Timestamp::now());
+    /// None if the subscriber opens them more quickly than they end.
+    pub(super) fn open(&self, name: &str) -> Option<(u64, watch::Receiver<bool>)> {
+        let (number, ends) = (self.next_stream.fetch_add(1, Ordering::Relaxed), watch::Sender::new(false));
+        let ended = ends.subscribe();
+        let mut by_name = self.by_name.lock();
+        let status = by_name.get_mut(name)?;
+        if status.streams.len() >= MAX_OPEN_STREAMS {
+            return None;
         }
-        (number, ends)
+        let going_on = status.streams.iter().filter(|stream| !*stream.ends.borrow());
+        if going_on.clone().count() >= MAX_STREAMS
+            && let Some(oldest) = going_on.min_by_key(|stream| stream.number)
+        {
+            oldest.ends.send_replace(true);
+        }
+        status.streams.push(OpenStream { number, ends });
+        status.connected = Some(Timestamp::now());
+        Some((number, ended))
     }
 
     pub(super) fn close(&self, name: &str, number: u64) {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::web::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use super::Publisher;
 use super::authentication::{Authenticated, GrantedSubscriber};
+use super::frames::FrameScope;
 use crate::endpoint::EndpointOrigin;
 use crate::fleet::HEARTBEAT_INTERVAL;
 use crate::fleet::cursor::Cursor;
@@ -39,24 +41,50 @@ pub(super) struct SubscriberStream {
     /// When the next heartbeat is due.
     heartbeat: Instant,
     head: watch::Receiver<u64>,
+    end: StreamEnd,
+    /// Told when the stream is gone.
+    gone: Arc<Notify>,
+}
+
+/// What ends a stream, whether its socket takes anything or not.
+#[derive(Clone)]
+pub(super) struct StreamEnd {
+    publisher: Arc<Publisher>,
+    subscriber: Arc<GrantedSubscriber>,
+    /// What was offered in `hello`.
+    offer: [u8; 32],
     table_changes: watch::Receiver<u64>,
     closing: watch::Receiver<Option<Instant>>,
-    /// When the token expires, or the process ends.
-    ends: Option<Instant>,
-    ended: Arc<Notify>,
+    /// Set when the subscriber has too many streams.
+    displaced: watch::Receiver<bool>,
+    /// When the token expires.
+    until: Option<Instant>,
+    /// The part of the time until the process ends that the stream takes.
+    part_of_drain: f64,
 }
 
 impl SubscriberStream {
+    /// None if the subscriber has too many streams.
     pub(super) fn new(
         publisher: &Arc<Publisher>,
         authenticated: Authenticated,
         nonce: String,
         resumes_at: Option<Cursor>,
-    ) -> SubscriberStream {
+    ) -> Option<SubscriberStream> {
         let Authenticated { subscriber, until } = authenticated;
         let range = publisher.log.range();
-        let (number, ended) = publisher.statuses.open(&subscriber.name);
-        SubscriberStream {
+        let (number, displaced) = publisher.statuses.open(&subscriber.name)?;
+        let end = StreamEnd {
+            publisher: Arc::clone(publisher),
+            offer: digest(&offered(publisher, &subscriber)),
+            subscriber: Arc::clone(&subscriber),
+            table_changes: publisher.table_changes.subscribe(),
+            closing: publisher.closing.subscribe(),
+            displaced,
+            until,
+            part_of_drain: fastrand::f64(),
+        };
+        Some(SubscriberStream {
             subscriber,
             number,
             nonce,
@@ -66,12 +94,15 @@ impl SubscriberStream {
             has_begun: false,
             heartbeat: Instant::now() + HEARTBEAT_INTERVAL,
             head: publisher.log.watch_head(),
-            table_changes: publisher.table_changes.subscribe(),
-            closing: publisher.closing.subscribe(),
-            ends: until,
-            ended,
+            end,
+            gone: Arc::new(Notify::new()),
             publisher: Arc::clone(publisher),
-        }
+        })
+    }
+
+    /// Returns what ends the stream, and what tells when it is gone.
+    pub(super) fn end(&self) -> (StreamEnd, Arc<Notify>) {
+        (self.end.clone(), Arc::clone(&self.gone))
     }
 
     /// Returns what is to be sent next, once there is something; none at the end of the stream.
@@ -81,18 +112,31 @@ impl SubscriberStream {
             return self.begin();
         }
         loop {
-            if self.is_over() {
+            // Only those that are behind wait for one another.
+            let publisher = Arc::clone(&self.publisher);
+            let turn = match publisher.log.is_recent(self.next) {
+                true => None,
+                false => Some(publisher.replays.acquire().await.ok()?),
+            };
+            if self.end.is_over() {
                 return None;
             }
-            let entries = self.read().await?;
+            let entries = self.read()?;
             if entries.is_empty() {
+                drop(turn);
                 if let Some(heartbeat) = self.wait().await? {
                     return Some(heartbeat);
                 }
                 continue;
             }
-            if let Some(frames) = self.frames(&entries) {
-                return Some(frames);
+            let frames = self.frames(&entries);
+            if turn.is_some() {
+                // Live events of others have a turn between two batches.
+                tokio::task::yield_now().await;
+            }
+            drop(turn);
+            if frames.is_some() {
+                return frames;
             }
         }
     }
@@ -109,7 +153,7 @@ impl SubscriberStream {
             flux_recv: env!("CARGO_PKG_VERSION").to_owned(),
             wire_version: WIRE_VERSION,
             subscriber: self.subscriber.name.to_string(),
-            endpoints: self.offered(),
+            endpoints: offered(&publisher, &self.subscriber),
             stagger_millis: table.stagger.as_millis() as u64,
         };
         let mut bytes = written(key, FrameType::Hello, cursor, &hello);
@@ -136,6 +180,9 @@ impl SubscriberStream {
         if cursor.sequence + 1 < range.first {
             return Some("the event log does not go back that far");
         }
+        if publisher_cannot_read(&self.publisher, cursor.sequence) {
+            return Some("an entry of the event log cannot be read");
+        }
         if range.head() - cursor.sequence > MAX_REPLAYED_ENTRIES {
             return Some("there are too many entries since the cursor");
         }
@@ -147,33 +194,8 @@ impl SubscriberStream {
         Cursor { epoch: self.epoch, sequence: self.next - 1 }
     }
 
-    fn offered(&self) -> BTreeMap<String, OfferedEndpoint> {
-        let serving = self.publisher.service.registry.get();
-        let is_offered = |name: &str| self.subscriber.endpoints.contain(name);
-        let endpoints = serving.endpoints.iter();
-        endpoints
-            .filter(|endpoint| endpoint.origin == EndpointOrigin::Config && is_offered(&endpoint.name))
-            .map(|endpoint| {
-                let forward = endpoint.forward.iter().map(ToString::to_string).collect();
-                (
-                    endpoint.name.to_string(),
-                    OfferedEndpoint { source: endpoint.provider.name.to_owned(), forward },
-                )
-            })
-            .collect()
-    }
-
-    fn is_over(&self) -> bool {
-        self.ends.is_some_and(|ends| ends <= Instant::now())
-            || !self.publisher.table.read().still_grants(&self.subscriber)
-    }
-
     /// Reads the next entries; none at the end of the stream.
-    async fn read(&mut self) -> Option<Vec<Arc<LogEntry>>> {
-        let _turn = match self.publisher.log.is_recent(self.next) {
-            true => None,
-            false => Some(self.publisher.replays.acquire().await.ok()?),
-        };
+    fn read(&mut self) -> Option<Vec<Arc<LogEntry>>> {
         let entries = match self.publisher.log.read(self.next) {
             Ok(entries) => entries,
             Err(err) => {
@@ -190,12 +212,21 @@ impl SubscriberStream {
     fn frames(&mut self, entries: &[Arc<LogEntry>]) -> Option<Bytes> {
         let publisher = Arc::clone(&self.publisher);
         let table = Arc::clone(&publisher.table.read());
+        let scope = FrameScope { epoch: self.epoch, generation: table.generation };
         let key = table.signing_key()?;
         let mut bytes = BytesMut::new();
         for entry in entries {
             let endpoint = &entry.content.endpoint;
             if endpoint.is_empty() || self.subscriber.endpoints.contain(endpoint) {
-                bytes.extend_from_slice(&publisher.frames.lock().event(key, self.epoch, entry));
+                let cursor = Cursor { epoch: self.epoch, sequence: entry.sequence };
+                let known = publisher.frames.lock().event(scope, entry.sequence);
+                // Signed without the lock, which all streams share.
+                let frame = known.unwrap_or_else(|| {
+                    let frame = Bytes::from(frame::write(key, FrameType::Event, cursor, &entry.content.json));
+                    publisher.frames.lock().remember(scope, entry.sequence, &frame);
+                    frame
+                });
+                bytes.extend_from_slice(&frame);
             }
             self.next = entry.sequence + 1;
         }
@@ -209,40 +240,88 @@ impl SubscriberStream {
 
     /// Waits until there may be more to send. Returns a heartbeat when one is due; nothing at all at the end.
     async fn wait(&mut self) -> Option<Option<Bytes>> {
-        let ends = self.ends;
-        let over = async move {
-            match ends {
-                Some(ends) => sleep_until(ends.into()).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            changed = self.head.changed() => changed.ok().map(|()| None),
-            _ = self.table_changes.changed() => Some(None),
-            () = sleep_until(self.heartbeat.into()) => {
-                self.heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
-                let table = Arc::clone(&self.publisher.table.read());
-                Some(Some(self.publisher.frames.lock().heartbeat(table.signing_key()?, self.cursor())))
-            }
-            _ = self.closing.changed() => {
-                let last = *self.closing.borrow_and_update();
-                if let Some(last) = last {
-                    // Spread, so that the next publisher does not get all subscribers at once.
-                    let window = last.saturating_duration_since(Instant::now());
-                    let ends = Instant::now() + window.mul_f64(fastrand::f64());
-                    self.ends = Some(self.ends.map_or(ends, |before| before.min(ends)));
+            changed = self.head.changed() => return changed.ok().map(|()| None),
+            () = sleep_until(self.heartbeat.into()) => {}
+            () = self.end.wait() => return None,
+        }
+        self.heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
+        let table = Arc::clone(&self.publisher.table.read());
+        let scope = FrameScope { epoch: self.epoch, generation: table.generation };
+        let (key, cursor) = (table.signing_key()?, self.cursor());
+        let sign = || Bytes::from(frame::write(key, FrameType::Heartbeat, cursor, "{}"));
+        Some(Some(self.publisher.frames.lock().heartbeat(scope, cursor.sequence, sign)))
+    }
+}
+
+impl StreamEnd {
+    /// Whether the stream has to end now.
+    fn is_over(&self) -> bool {
+        let is_past = |time: Option<Instant>| time.is_some_and(|time| time <= Instant::now());
+        is_past(self.until)
+            || *self.displaced.borrow()
+            || !self.publisher.table.read().still_grants(&self.subscriber)
+            || digest(&offered(&self.publisher, &self.subscriber)) != self.offer
+    }
+
+    /// Waits until the stream has to end.
+    pub(super) async fn wait(&mut self) {
+        let mut ends = self.until;
+        loop {
+            let over = async {
+                match ends {
+                    Some(ends) => sleep_until(ends.into()).await,
+                    None => std::future::pending().await,
                 }
-                Some(None)
+            };
+            tokio::select! {
+                () = over => return,
+                _ = self.displaced.changed() => {}
+                _ = self.table_changes.changed() => {}
+                _ = self.closing.changed() => {
+                    if let Some(last) = *self.closing.borrow_and_update() {
+                        // Spread, so that the next publisher does not get all subscribers at once.
+                        let window = last.saturating_duration_since(Instant::now());
+                        let closes = Instant::now() + window.mul_f64(self.part_of_drain);
+                        ends = Some(ends.map_or(closes, |before| before.min(closes)));
+                    }
+                }
             }
-            () = over => None,
-            () = self.ended.notified() => None,
+            if self.is_over() {
+                return;
+            }
         }
     }
+}
+
+/// Returns the endpoints of the config that the subscriber gets, as they are now.
+fn offered(publisher: &Publisher, subscriber: &GrantedSubscriber) -> BTreeMap<String, OfferedEndpoint> {
+    let serving = publisher.service.registry.get();
+    let endpoints = serving.endpoints.iter();
+    endpoints
+        .filter(|endpoint| {
+            endpoint.origin == EndpointOrigin::Config && subscriber.endpoints.contain(&endpoint.name)
+        })
+        .map(|endpoint| {
+            let forward = endpoint.forward.iter().map(ToString::to_string).collect();
+            let source = endpoint.provider.name.to_owned();
+            (endpoint.name.to_string(), OfferedEndpoint { source, forward })
+        })
+        .collect()
+}
+
+fn digest(offer: &BTreeMap<String, OfferedEndpoint>) -> [u8; 32] {
+    Sha256::digest(serde_json::to_vec(offer).unwrap_or_default()).into()
+}
+
+fn publisher_cannot_read(publisher: &Publisher, cursor: u64) -> bool {
+    publisher.log.unreadable().is_some_and(|sequence| cursor < sequence)
 }
 
 impl Drop for SubscriberStream {
     fn drop(&mut self) {
         self.publisher.statuses.close(&self.subscriber.name, self.number);
+        self.gone.notify_one();
         log::info!(subscriber:% = self.subscriber.name; "subscriber disconnected");
     }
 }

@@ -16,7 +16,7 @@ use crate::fleet::options::{GrantedEndpoints, PublisherOptions};
 use crate::fleet::wire::{Entry, PublishedEvent};
 use crate::journal::contents::JournalChange;
 use crate::journal::event_log::LogContent;
-use crate::journal::{Journal, JournalCommit};
+use crate::journal::{Journal, JournalCommit, NotDurable};
 use crate::verify::Verified;
 
 /// Appends events to the event log.
@@ -55,8 +55,14 @@ impl EventPublisher {
     }
 
     /// Makes every subscriber catch up: deliveries may have been refused.
-    pub fn request_catch_up(&self) {
-        self.journal.write_later([append("", &Entry::CatchUp)]);
+    ///
+    /// # Errors
+    /// When the journal cannot be written; subscribers are not told then.
+    pub async fn request_catch_up(&self) -> Result<(), NotDurable> {
+        match self.journal.write(vec![append("", &Entry::CatchUp)]) {
+            Some(commit) => commit.wait_until_durable().await,
+            None => Ok(()),
+        }
     }
 
     /// Returns what is published of a delivery beside its events; none if they are not published.
@@ -114,7 +120,8 @@ fn append(endpoint: &str, entry: &Entry) -> JournalChange {
 
 /// Takes the fields that the endpoint names out of the delivery, and no others.
 fn forwarded(endpoint: &Endpoint, delivery: &Verified<'_>) -> ForwardedFields {
-    let mut fields = ForwardedFields::default();
+    let paths = endpoint.forward.iter().map(ToString::to_string).collect();
+    let mut fields = ForwardedFields { paths, ..ForwardedFields::default() };
     let of = |variable| endpoint.forward.iter().filter(move |path| path.variable() == variable);
     if of(VariableName::Req).next().is_some() {
         match gather::body(endpoint, delivery) {

@@ -8,7 +8,6 @@ use super::catch_up::CATCH_UP_INTERVAL;
 use super::evaluation::FilterTask;
 use super::{DeliveryHandler, MatchRules, Matches, Sink, has_filters};
 use crate::event::Subject;
-use crate::expression::VariableName;
 use crate::filter_input::FilterInput;
 use crate::fleet::options::SubscribedEndpoint;
 use crate::fleet::wire::PublishedEvent;
@@ -17,6 +16,7 @@ use crate::history::DeliveryRecord;
 use crate::journal::JournalCommit;
 use crate::matching;
 use crate::outcome::Outcome;
+use crate::queue::PendingCommits;
 
 /// An event of a publisher, and the entry of the config that takes it.
 pub struct SubscribedEvent {
@@ -29,12 +29,25 @@ pub struct SubscribedEvent {
 #[error("the journal cannot be written")]
 pub struct NotTaken;
 
+/// What a batch of events comes to.
+#[derive(Default)]
+struct TakenEvents {
+    not_before: Duration,
+    targets: Vec<Target>,
+    /// Commits of the backlog.
+    commits: Vec<JournalCommit>,
+    /// Requests that were made before the end of the batch.
+    requested: Vec<PendingCommits>,
+    is_undecided: bool,
+}
+
 /// The time between two tries to put an event into a full backlog.
 const BACKLOG_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl DeliveryHandler {
     /// Matches events, and requests the reconciliation of what they concern, not before this time has passed.
-    /// Ends when that is durable; a full backlog is waited for.
+    /// Ends when that is durable; a full backlog is waited for. Returns whether there was one that could not be
+    /// decided on, so that everything has to be requested once.
     ///
     /// # Errors
     /// When the journal cannot be written. The objects may be requested all the same.
@@ -42,25 +55,25 @@ impl DeliveryHandler {
         &self,
         events: Vec<SubscribedEvent>,
         not_before: Duration,
-    ) -> Result<(), NotTaken> {
-        let Sink::Flux(objects) = &self.sink else { return Ok(()) };
-        let (mut targets, mut commits) = (Vec::new(), Vec::new());
+    ) -> Result<bool, NotTaken> {
+        let Sink::Flux(objects) = &self.sink else { return Ok(false) };
+        let mut taken = TakenEvents { not_before, ..TakenEvents::default() };
         for event in events {
-            self.take_event(event, &mut targets, &mut commits).await;
+            self.take_event(event, &mut taken).await;
         }
+        let TakenEvents { mut targets, commits, requested: earlier, is_undecided, .. } = taken;
         targets.sort_unstable();
         targets.dedup();
         let requested = objects.queue.request_later(&targets, not_before);
+        for requested in earlier {
+            requested.wait_until_durable().await.map_err(|_| NotTaken)?;
+        }
         let all = commits.into_iter().fold(requested, |all, commit| all.and(Some(commit)));
-        all.wait_until_durable().await.map_err(|_| NotTaken)
+        all.wait_until_durable().await.map_err(|_| NotTaken)?;
+        Ok(is_undecided)
     }
 
-    async fn take_event(
-        &self,
-        event: SubscribedEvent,
-        targets: &mut Vec<Target>,
-        commits: &mut Vec<JournalCommit>,
-    ) {
+    async fn take_event(&self, event: SubscribedEvent, taken: &mut TakenEvents) {
         let Sink::Flux(objects) = &self.sink else { return };
         let SubscribedEvent { endpoint, published } = event;
         let PublishedEvent { event_type, event, forwarded, provider, .. } = published;
@@ -71,24 +84,24 @@ impl DeliveryHandler {
         let Ok(events) = filter.narrow(vec![event]) else { return };
         let condition = filter.condition.as_ref();
         let input = match has_filters(condition, selection) {
-            true => {
-                FilterInput::from_forwarded(event_type, |variable: VariableName| forwarded.variable(variable))
-            }
+            true => FilterInput::from_forwarded(event_type, |variable| forwarded.variable(variable)),
             false => FilterInput::default(),
         };
         let rules = MatchRules { name, condition, selection };
         let id = objects.history.new_delivery(name);
         let outcome = match self.find(rules, events, input).await {
-            // Filters that cannot be evaluated are logged where that is found.
-            Matches::None(outcome) => outcome,
+            Matches::None(outcome) => {
+                taken.is_undecided |= matches!(outcome, Outcome::Unavailable { .. });
+                outcome
+            }
             Matches::Complete(events, mut matched) => {
                 objects.remember_digests(&events, &matched);
                 objects.expect_revisions(&id, &mut matched);
-                targets.extend(matched.targets.iter().cloned());
+                taken.targets.extend(matched.targets.iter().cloned());
                 objects.outcome(&events, matched, false)
             }
             Matches::Incomplete(task, known) => {
-                targets.extend(known);
+                taken.targets.extend(known);
                 let FilterTask { events, input, condition, selection, .. } = task;
                 let input = input.at_rest(condition.iter().chain(selection.filters()));
                 let entry = || BacklogEntry {
@@ -105,11 +118,15 @@ impl DeliveryHandler {
                 loop {
                     match objects.backlog.keep(entry()) {
                         BacklogAnswer::Waits { event, commit } => {
-                            commits.extend(commit);
+                            taken.commits.extend(commit);
                             break Outcome::Queued { event };
                         }
                         // Nothing is skipped: the stream waits, and the publisher has the entries.
-                        BacklogAnswer::Full => tokio::time::sleep(BACKLOG_RETRY_DELAY).await,
+                        BacklogAnswer::Full => {
+                            let found = std::mem::take(&mut taken.targets);
+                            taken.requested.push(objects.queue.request_later(&found, taken.not_before));
+                            tokio::time::sleep(BACKLOG_RETRY_DELAY).await;
+                        }
                     }
                 }
             }
@@ -126,7 +143,8 @@ impl DeliveryHandler {
         objects.history.remember(DeliveryRecord::from_publisher(id, outcome));
     }
 
-    /// Requests once the objects that events of these endpoints could concern, as far as they are wanted, spread out.
+    /// Requests once the objects that events of these endpoints could concern, as far as they are wanted, spread out
+    /// after this time.
     ///
     /// # Errors
     /// When the journal does not hold all of them.
@@ -134,6 +152,7 @@ impl DeliveryHandler {
         &self,
         endpoints: impl Iterator<Item = (&SubscribedEndpoint, Vec<Subject>)>,
         is_wanted: impl Fn(&Target) -> bool,
+        not_before: Duration,
     ) -> Result<usize, NotTaken> {
         let Sink::Flux(objects) = &self.sink else { return Ok(0) };
         let mut targets: Vec<Target> = {
@@ -149,7 +168,7 @@ impl DeliveryHandler {
             return Ok(0);
         }
         let window = CATCH_UP_INTERVAL.saturating_mul(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-        let requested = objects.queue.request_spread(&targets, window);
+        let requested = objects.queue.request_within(&targets, not_before, window);
         requested.wait_until_durable().await.map_err(|_| NotTaken)?;
         Ok(targets.len())
     }

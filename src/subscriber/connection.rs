@@ -10,6 +10,7 @@ use reqwest::{Certificate, Client, Response, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::bounded_text::BoundedText;
 use crate::fleet::cursor::Cursor;
 use crate::fleet::frame::{Frame, FrameError, FrameReader, FrameType};
 use crate::fleet::hello::{Hello, SubscribeRefusal};
@@ -55,6 +56,8 @@ pub enum SubscribeError {
          endpoint"
     )]
     NotForwarded { endpoint: String, field: String },
+    #[error("the publisher is starting or ending, or this subscriber has too many streams")]
+    Busy,
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("nothing came for {} s", READ_TIMEOUT.as_secs())]
@@ -68,7 +71,7 @@ pub enum SubscribeError {
 impl SubscribeError {
     /// Whether this is how streams end: the publisher restarts, or a proxy limits their age.
     pub(super) fn is_end_of_stream(&self) -> bool {
-        matches!(self, SubscribeError::Ended)
+        matches!(self, SubscribeError::Ended | SubscribeError::Busy)
     }
 }
 
@@ -180,6 +183,10 @@ fn client(options: &SubscriptionOptions) -> Result<Client, SubscribeError> {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .user_agent(concat!("flux-recv/", env!("CARGO_PKG_VERSION")));
+    if options.url.scheme() == "http" {
+        // On loopback: a proxy would get the token in clear.
+        builder = builder.no_proxy();
+    }
     if let Some(ca) = &options.ca {
         builder = builder.tls_certs_merge(Certificate::from_pem_bundle(ca).map_err(failed)?);
     }
@@ -191,15 +198,32 @@ async fn accepted(response: Response, token: &str) -> Result<Response, Subscribe
         StatusCode::OK => Ok(response),
         StatusCode::UNAUTHORIZED => Err(SubscribeError::Unknown(hint(token, response.headers()))),
         StatusCode::FORBIDDEN => {
-            let clock = clock_hint(response.headers());
-            let refusal = response.json::<SubscribeRefusal>().await;
-            let reason = refusal.map_or_else(|_| "without a reason".to_owned(), |refusal| refusal.reason);
-            Err(SubscribeError::Refused(format!("{reason}{}", clock.unwrap_or_default())))
+            let clock = clock_hint(response.headers()).unwrap_or_default();
+            let refusal = tokio::time::timeout(HELLO_TIMEOUT, refusal(response)).await.ok().flatten();
+            let reason = refusal
+                .map_or_else(|| "without a reason".into(), |refusal| BoundedText::from(refusal.reason));
+            Err(SubscribeError::Refused(format!("{reason}{clock}")))
         }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Err(SubscribeError::Busy),
         status if status.is_redirection() => Err(SubscribeError::Redirect),
         status => Err(SubscribeError::Status(status.as_u16())),
     }
 }
+
+/// Reads why somebody who is known is refused. Nothing is signed yet, so little of it is read.
+async fn refusal(mut response: Response) -> Option<SubscribeRefusal> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.ok()? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_REFUSAL_BYTES {
+            return None;
+        }
+    }
+    serde_json::from_slice(&body).ok()
+}
+
+/// Bytes of a refusal.
+const MAX_REFUSAL_BYTES: usize = 4 << 10;
 
 /// What is wrong with a token, as far as it can be told from here.
 fn hint(token: &str, headers: &HeaderMap) -> String {

@@ -1,7 +1,7 @@
 //! Whether a publisher offers what the config takes.
 
 use super::connection::SubscribeError;
-use crate::expression::{Expression, VariableName};
+use crate::fleet::forward::covers;
 use crate::fleet::hello::{Hello, OfferedEndpoint};
 use crate::fleet::options::{SubscribedEndpoint, SubscriptionOptions};
 
@@ -24,15 +24,5 @@ pub(super) fn check(options: &SubscriptionOptions, hello: &Hello) -> Result<(), 
 }
 
 fn missing_field(endpoint: &SubscribedEndpoint, offered: &OfferedEndpoint) -> Option<String> {
-    let filters: Vec<&Expression> =
-        endpoint.filter.condition.iter().chain(endpoint.selection.filters()).collect();
-    let variables = [VariableName::Req, VariableName::Headers, VariableName::Claims];
-    let mut read =
-        filters.iter().flat_map(|filter| variables.iter().flat_map(|name| filter.fields_of(*name)));
-    let is_forwarded = |field: &str| {
-        let within =
-            |path: &String| field.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.'));
-        offered.forward.iter().any(|path| path == field || within(path))
-    };
-    read.find(|field| !is_forwarded(field)).map(str::to_owned)
+    endpoint.read_fields().find(|field| !covers(&offered.forward, field)).map(str::to_owned)
 }

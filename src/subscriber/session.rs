@@ -33,6 +33,7 @@ impl Subscription {
         }
         let sources = hello.endpoints.iter().map(|(name, offered)| (name.clone(), offered.source.clone()));
         *self.sources.lock() = sources.collect();
+        *self.stagger.lock() = stagger(&hello);
         let name = &self.options.name;
         {
             let mut status = self.status.lock();
@@ -41,7 +42,7 @@ impl Subscription {
         }
         self.service.metrics.subscription_connected(name, true);
         log::info!(publisher:% = name, version = &*hello.flux_recv, cursor:%; "connected to the publisher");
-        let mut stream = EventStream { subscription: self, hello, epoch: cursor.epoch };
+        let mut stream = EventStream { subscription: self, hello, epoch: cursor.epoch, has_begun: false };
         loop {
             let batch = match next_batch(&mut frames).await {
                 Ok(batch) => batch,
@@ -72,6 +73,8 @@ struct EventStream<'s> {
     hello: Hello,
     /// The epoch of the log; an entry of another one is a replay.
     epoch: u64,
+    /// Whether a frame has followed the `hello`.
+    has_begun: bool,
 }
 
 impl EventStream<'_> {
@@ -84,7 +87,9 @@ impl EventStream<'_> {
             let json = frame.verified(&subscription.options.public_keys)?;
             let is_next =
                 at.is_some_and(|at| frame.cursor.epoch == self.epoch && frame.cursor.sequence > at.sequence);
+            let is_first = !std::mem::replace(&mut self.has_begun, true);
             match frame.frame_type {
+                FrameType::Reset if !is_first => return Err(SubscribeError::Replayed),
                 FrameType::Hello => return Err(FrameError::Format.into()),
                 FrameType::Reset => {
                     let reset: Reset = serde_json::from_str(json).map_err(|_| FrameError::Format)?;
@@ -115,7 +120,7 @@ impl EventStream<'_> {
                 FrameType::Heartbeat | FrameType::Event => {}
             }
         }
-        self.take_events(events).await?;
+        must_catch_up |= self.take_events(events).await?;
         let commit = subscription.advance(at, must_catch_up);
         match commit.filter(|_| must_catch_up) {
             Some(commit) => commit.wait_until_durable().await.map_err(|_| SubscribeError::NotDurable),
@@ -130,24 +135,26 @@ impl EventStream<'_> {
         Some(SubscribedEvent { endpoint: Arc::clone(endpoint), published })
     }
 
-    async fn take_events(&self, events: Vec<SubscribedEvent>) -> Result<(), SubscribeError> {
+    /// Returns whether an event could not be decided on.
+    async fn take_events(&self, events: Vec<SubscribedEvent>) -> Result<bool, SubscribeError> {
         let subscription = self.subscription;
         if events.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         subscription.service.metrics.subscription_events(&subscription.options.name, events.len() as u64);
         subscription.status.lock().last_event = Some(Timestamp::now());
-        let taken = subscription.service.handler.take_events(events, self.stagger()).await;
+        let not_before = *subscription.stagger.lock();
+        let taken = subscription.service.handler.take_events(events, not_before).await;
         taken.map_err(|_| SubscribeError::NotDurable)
-    }
-
-    /// The part of the fleet's stagger that this subscriber waits: another one for each, and always the same.
-    fn stagger(&self) -> Duration {
-        let digest: [u8; 32] = Sha256::digest(&self.hello.subscriber).into();
-        let part = f64::from(u16::from_le_bytes([digest[0], digest[1]])) / f64::from(u16::MAX);
-        Duration::from_millis(self.hello.stagger_millis).min(MAX_STAGGER).mul_f64(part)
     }
 }
 
-/// What a publisher may ask for, at most.
+/// The part of the fleet's stagger that this subscriber waits: another one for each, and always the same.
+fn stagger(hello: &Hello) -> Duration {
+    let digest: [u8; 32] = Sha256::digest(&hello.subscriber).into();
+    let part = f64::from(u16::from_le_bytes([digest[0], digest[1]])) / f64::from(u16::MAX);
+    Duration::from_millis(hello.stagger_millis).min(MAX_STAGGER).mul_f64(part)
+}
+
+/// What a publisher may require, at most.
 const MAX_STAGGER: Duration = Duration::from_secs(60 * 60);

@@ -1,7 +1,8 @@
 //! Tokens of issuers whose keys are in the config: nothing is fetched for a token that somebody made up.
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{Jwk, JwkSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,8 +10,11 @@ use serde_json::Value;
 use super::jwt;
 use super::token_claims::{LEEWAY_SECONDS, unverified_issuer};
 
-/// The public keys of an issuer.
-pub struct PinnedKeys(JwkSet);
+/// The public keys of an issuer, ready to be used.
+pub struct PinnedKeys(Vec<(Option<String>, DecodingKey)>);
+
+/// A token that a key of its issuer has signed; nothing else is known of it.
+pub struct SignedClaims(Value);
 
 #[derive(Deserialize)]
 struct KeySetDocument {
@@ -22,20 +26,17 @@ struct KeySetDocument {
 #[error("is not a JSON Web Key Set")]
 pub struct NotAKeySet;
 
-/// A token is not accepted.
+/// A token whose signature is good is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinnedTokenError {
-    /// No key of the issuer has signed it. Whoever sent it is a stranger.
-    #[error("no key of its issuer has signed the token")]
-    Signature,
     #[error("the token has expired; if it is new, compare the clocks of both sides")]
     Expired,
     #[error("the token is not valid yet; compare the clocks of both sides")]
     NotYetValid,
     #[error("the token is for another audience")]
     Audience,
-    #[error("the token lacks a claim that it has to have")]
-    Incomplete,
+    #[error("the token does not say when it expires")]
+    WithoutExpiry,
 }
 
 impl PinnedKeys {
@@ -47,46 +48,69 @@ impl PinnedKeys {
         let set: KeySetDocument = serde_json::from_slice(json).map_err(|_| NotAKeySet)?;
         let keys: Vec<Jwk> =
             set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect();
-        if keys.is_empty() { Err(NotAKeySet) } else { Ok(PinnedKeys(JwkSet { keys })) }
+        let keys =
+            keys.iter().filter_map(|key| Some((key.common.key_id.clone(), DecodingKey::from_jwk(key).ok()?)));
+        let keys: Vec<(Option<String>, DecodingKey)> = keys.collect();
+        if keys.is_empty() { Err(NotAKeySet) } else { Ok(PinnedKeys(keys)) }
     }
 
     /// Returns the IDs of the keys; none for a key without one.
     pub fn ids(&self) -> impl Iterator<Item = Option<&str>> {
-        self.0.keys.iter().map(|key| key.common.key_id.as_deref())
+        self.0.iter().map(|(id, _)| id.as_deref())
     }
 
-    /// Checks a token; gives its claims.
-    ///
-    /// # Errors
-    /// What is wrong with it. Only for [`PinnedTokenError::Signature`] its sender is unknown.
-    pub fn check(&self, token: &str, issuer: &str, audience: &str) -> Result<Value, PinnedTokenError> {
-        let header = decode_header(token).map_err(|_| PinnedTokenError::Signature)?;
+    /// Checks the signature of a token, with one key; returns its claims, if the key has signed it.
+    pub fn signed_claims(&self, token: &str) -> Option<SignedClaims> {
+        let header = decode_header(token).ok()?;
         if !jwt::is_asymmetric(header.alg) {
-            return Err(PinnedTokenError::Signature);
+            return None;
         }
-        let key = match &header.kid {
-            Some(id) => self.0.find(id),
-            None if self.0.keys.len() == 1 => self.0.keys.first(),
-            None => None,
-        };
-        let key = key.and_then(|key| DecodingKey::from_jwk(key).ok()).ok_or(PinnedTokenError::Signature)?;
+        let (_, key) = self.0.iter().find(|(id, _)| *id == header.kid)?;
         jwt::install();
         let mut validation = Validation::new(header.alg);
-        validation.set_audience(&[audience]);
-        validation.set_issuer(&[issuer]);
-        validation.set_required_spec_claims(&["exp", "aud", "iss"]);
-        validation.validate_nbf = true;
-        validation.leeway = LEEWAY_SECONDS;
-        let decoded = decode::<Value>(token, &key, &validation).map(|token| token.claims);
-        decoded.map_err(|err| match err.kind() {
-            ErrorKind::ExpiredSignature => PinnedTokenError::Expired,
-            ErrorKind::ImmatureSignature => PinnedTokenError::NotYetValid,
-            ErrorKind::InvalidAudience => PinnedTokenError::Audience,
-            ErrorKind::MissingRequiredClaim(_) => PinnedTokenError::Incomplete,
-            _ => PinnedTokenError::Signature,
-        })
+        // What the claims say is told apart below: the answer to a token that was signed may give a reason.
+        validation.validate_aud = false;
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        decode::<Value>(token, key, &validation).ok().map(|token| SignedClaims(token.claims))
     }
 }
+
+impl SignedClaims {
+    /// Returns a claim that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
+    /// Whether the token is for this audience, which is a text or one of a list.
+    pub fn is_for(&self, audience: &str) -> bool {
+        match self.0.get("aud") {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(list)) => list.iter().any(|one| one == audience),
+            _ => false,
+        }
+    }
+
+    /// Returns how long the token is valid from now on.
+    ///
+    /// # Errors
+    /// When it has expired, is not valid yet, or says nothing of it.
+    pub fn time_left(&self, now: SystemTime) -> Result<Duration, PinnedTokenError> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let seconds = |name: &str| self.0.get(name).and_then(Value::as_f64);
+        if seconds("nbf").is_some_and(|begins| begins > now + LEEWAY_SECONDS as f64) {
+            return Err(PinnedTokenError::NotYetValid);
+        }
+        let left = seconds("exp").ok_or(PinnedTokenError::WithoutExpiry)? - now;
+        if left <= 0.0 {
+            return Err(PinnedTokenError::Expired);
+        }
+        Ok(Duration::from_secs_f64(left.min(MAX_TIME_LEFT_SECONDS)))
+    }
+}
+
+/// A token that is valid for longer is looked at again then.
+const MAX_TIME_LEFT_SECONDS: f64 = 366.0 * 24.0 * 3600.0;
 
 /// Returns issuer and key ID as a token names them, before it is verified: only good to find the key.
 pub fn unverified_names(token: &str) -> Option<(String, Option<String>)> {

@@ -23,7 +23,9 @@ fn serve(answer_bytes: usize) -> (RunningServer, String) {
     let options = ListenerOptions {
         workers: 1,
         max_connections: 100,
+        max_without_stream: 100,
         deadlines: SHORT,
+        peer_timeout: None,
         stop_timeout: Duration::from_secs(1),
     };
     let app = move || {

@@ -632,6 +632,86 @@ fn a_publisher_needs_a_journal_of_its_own() {
     );
 }
 
+// What providers were refused meanwhile they do not send again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_that_was_away_makes_everybody_catch_up() {
+    let endpoints = "- {source: GitHub, keyPath: github.key}";
+    let mut publisher = Publisher::with_endpoints(endpoints, TWO, &["--catch-up-after", "6s"]);
+    let one = subscriber(&subscription(&publisher.url, "one", ALL_OF_GITHUB), "one", &object("app", "main"));
+    requested(&one, "app", 1).await;
+    // A restart is not an absence.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    publisher.running.process.kill();
+    publisher.running.start_again();
+    assert_eq!(publisher.push(REPOSITORY, "main").await.0, 202);
+    requested(&one, "app", 2).await;
+    assert_eq!(one.logged("the publisher was away; catching up", &[]), 0, "{}", one.log());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    publisher.running.process.kill();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    publisher.running.start_again();
+    one.wait_for_log("the publisher was away; catching up", &[]);
+    requested(&one, "app", 3).await;
+    assert_eq!(
+        one.logged("the event log cannot be continued; catching up", &[]),
+        1,
+        "the first connection alone"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forwarded_is_offered_anew_when_it_changes() {
+    let publisher = Publisher::start(TWO);
+    let filtered = "  endpoints:\n    github: {filter: \"req.pusher.name == 'ann'\"}\n";
+    let one = subscriber(&subscription(&publisher.url, "one", filtered), "one", &object("app", "main"));
+    let two = subscriber(&subscription(&publisher.url, "two", ALL_OF_GITHUB), "two", &object("app", "main"));
+    connected(&two);
+    one.wait_for_log("publisher cannot be followed, retrying", &[("why", "*does not forward*")]);
+    let endpoints = "- {source: GitHub, keyPath: github.key, forward: [req.pusher.name]}";
+    write_config(publisher.running.folder.path(), &publisher_config(endpoints, TWO));
+    publisher.running.signal("-HUP");
+    wait_for("the stream to be renewed", PATIENCE, || {
+        (two.logged("connected to the publisher", &[]) > 1).then_some(())
+    });
+    connected(&one);
+    requested(&one, "app", 1).await;
+    assert_eq!(publisher.push(REPOSITORY, "main").await.0, 202);
+    requested(&one, "app", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_one_subscriber_are_few() {
+    let publisher = Publisher::start(TWO);
+    let open = async || {
+        let request = client().get(format!("{}/subscribe", publisher.url));
+        request
+            .header("Authorization", format!("Bearer {}", test_key("one")))
+            .send()
+            .await
+            .expect("an answer")
+    };
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut stream = open().await;
+        assert!(stream.chunk().await.is_ok_and(|chunk| chunk.is_some()));
+        streams.push(stream);
+    }
+    // The oldest one gives way.
+    let mut newest = open().await;
+    assert!(newest.chunk().await.is_ok_and(|chunk| chunk.is_some()));
+    let ended = tokio::time::timeout(Duration::from_secs(3), async {
+        while matches!(streams[0].chunk().await, Ok(Some(_))) {}
+    });
+    assert!(ended.await.is_ok(), "the oldest stream goes on");
+    // A client that is gone is noticed before the next frame.
+    drop((streams, newest));
+    wait_for_async(async || {
+        let open = publisher.running.metric("flux_recv_subscriber_connected{subscriber=\"one\"}").await;
+        (open == Some(0.0)).then_some(())
+    })
+    .await;
+}
+
 /// The metrics of a publisher and of a subscriber that has got an event from it.
 pub async fn metrics_of_both_sides() -> String {
     let publisher = Publisher::start(TWO);

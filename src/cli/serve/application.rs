@@ -23,6 +23,7 @@ use crate::endpoint::registry::{EndpointRegistry, Serving};
 use crate::endpoint::{Endpoint, EndpointOrigin};
 use crate::history::History;
 use crate::journal::Journal;
+use crate::journal::contents::JournalChange;
 use crate::listener::{self, RunningServer};
 use crate::matching::Inventory;
 use crate::metrics::{EndpointLabelSet, Metrics};
@@ -94,6 +95,7 @@ impl Application {
         let service = Arc::new(Service::new(registry, handler, history, metrics, limits));
         let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
         let (events, cursors) = (backend.events, backend.cursors);
+        let absent_publisher = events.clone().filter(|_| backend.must_announce);
         let watches = backend.watches.clone();
         let fleet = Arc::new(Fleet::start(fleet_options, &service, &journal, events, cursors, watches));
         let matching = Arc::clone(&service);
@@ -111,11 +113,20 @@ impl Application {
                 );
                 tasks.spawn("the catch-up after gaps", gaps);
                 let must_catch_up = backend.must_catch_up;
-                let synced =
-                    background::when_synced(Arc::clone(&service), watches, journal.clone(), must_catch_up);
-                tasks.spawn("the first catch-up", synced);
+                let (service, journal) = (Arc::clone(&service), journal.clone());
+                tasks.spawn("the first catch-up", async move {
+                    background::announce_absence(absent_publisher).await;
+                    background::when_synced(service, watches, journal, must_catch_up).await;
+                });
             }
             None => {
+                let journal = journal.clone();
+                tasks.spawn("the first catch-up", async move {
+                    background::announce_absence(absent_publisher).await;
+                    // Nothing else is known of a cluster here.
+                    journal.write_later([JournalChange::CaughtUp]);
+                    std::future::pending().await
+                });
                 matching.handler.match_ready().await;
                 tasks.spawn("the matching", async move {
                     matching.handler.match_waiting(&Notify::new()).await;

@@ -42,6 +42,8 @@ pub(super) struct Backend {
     pub(super) receivers: Option<Receivers>,
     /// Whether it is unknown what this start has missed, and that matters.
     pub(super) must_catch_up: bool,
+    /// Whether subscribers have to be told that deliveries may have been missed.
+    pub(super) must_announce: bool,
     /// Appends events to the event log, if this is a publisher.
     pub(super) events: Option<Arc<EventPublisher>>,
     /// How far an earlier process has come with each publisher.
@@ -114,13 +116,10 @@ impl Backend {
             // Before the first sign of life, so that a crash in between does not forget it.
             journal.write_later([JournalChange::DowntimeDetected]);
         }
-        let events = config.publish.as_ref().map(|options| {
-            let events = EventPublisher::new(journal.clone(), options);
-            if must_catch_up && left.origin != JournalOrigin::New {
-                events.request_catch_up();
-            }
-            Arc::new(events)
-        });
+        let events =
+            config.publish.as_ref().map(|options| Arc::new(EventPublisher::new(journal.clone(), options)));
+        // A log that is new has another epoch, which makes subscribers catch up by itself.
+        let must_announce = events.is_some() && must_catch_up && left.origin != JournalOrigin::New;
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
         let cursors = left.cursors.clone();
@@ -146,6 +145,7 @@ impl Backend {
                 watches: None,
                 receivers: None,
                 must_catch_up: false,
+                must_announce,
                 events,
                 cursors,
             });
@@ -193,6 +193,7 @@ impl Backend {
             watches,
             receivers,
             must_catch_up,
+            must_announce,
             events,
             cursors,
         })
@@ -218,6 +219,7 @@ impl Backend {
             watches: None,
             receivers: None,
             must_catch_up: false,
+            must_announce: false,
             events: None,
             cursors: BTreeMap::new(),
         }

@@ -7,6 +7,7 @@ use crate::cluster::watches::Watches;
 use crate::endpoint::Endpoint;
 use crate::journal::Journal;
 use crate::journal::contents::JournalChange;
+use crate::receive::EventPublisher;
 use crate::service::Service;
 use crate::subscriber::Subscriptions;
 
@@ -41,6 +42,15 @@ pub(super) async fn when_synced(
     // Until here a restart would have to catch up as well.
     journal.write_later([JournalChange::CaughtUp]);
     std::future::pending().await
+}
+
+/// Tells the subscribers of a publisher that it was away; ends once they cannot miss it.
+pub(super) async fn announce_absence(publisher: Option<Arc<EventPublisher>>) {
+    let Some(publisher) = publisher else { return };
+    while publisher.request_catch_up().await.is_err() {
+        tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
+    }
+    log::warn!("the publisher was away; every subscriber catches up");
 }
 
 async fn catch_up_with(service: &Service) {

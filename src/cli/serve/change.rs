@@ -54,6 +54,8 @@ pub(super) fn put_in_force(
 
 fn forget_what_is_gone(service: &Service, before: &Serving, now: &Serving) {
     let gone = before.endpoints.iter().filter(|endpoint| now.endpoints.named(&endpoint.name).is_none());
-    gone.for_each(|endpoint| service.metrics.forget(&shown(endpoint)));
-    service.history.retain(|name| now.endpoints.named(name).is_some());
+    for endpoint in gone {
+        service.metrics.forget(&shown(endpoint));
+        service.history.forget(&endpoint.name);
+    }
 }

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use futures::FutureExt;
-
 use super::application::bind;
 use crate::cluster::watches::Watches;
 use crate::config::Config;
@@ -57,16 +55,7 @@ impl Fleet {
             }
             _ => None,
         };
-        let inventory_ready = Arc::new(move || {
-            let watches = watches.clone();
-            async move {
-                if let Some(watches) = watches {
-                    watches.wait_until_synced().await;
-                }
-            }
-            .boxed()
-        });
-        let subscriptions = Subscriptions::new(Arc::clone(service), journal.clone(), left, inventory_ready);
+        let subscriptions = Subscriptions::new(Arc::clone(service), journal.clone(), left, watches);
         subscriptions.replace(options.subscribe);
         Fleet { publisher, subscriptions: Arc::new(subscriptions) }
     }
