@@ -1,14 +1,16 @@
 //! The main job on real input: `git push` → Gitea's webhook → flux-recv → the annotation →
 //! source-controller fetches → the artifact holds the pushed commit.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::bed::Bed;
+use super::bed::{Bed, Parts};
 use super::common::log::LogLine;
 use super::costs::hook_url;
+use super::fleet::{direct, publisher, subscriber};
 use super::gitea::{Gitea, USER};
 use super::process::{Process, free_port, wait_for};
 use super::receive::{FluxRecv, git_repository, own_token, test_key};
@@ -61,6 +63,43 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
     wait_for("the deliveries", PATIENCE, || (deliveries(&running).len() >= seen + 3).then_some(()));
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(requested_at(&chain(bed)), before, "{:#?}", deliveries(&running));
+}
+
+/// Gitea and a publisher beside one cluster, a subscriber and source-controller beside another one.
+pub fn twenty_pushes_through_a_publisher_reach_another_cluster(bed: &Bed) {
+    let first = Bed::start(Parts::find().expect("the parts of this suite"));
+    let manifests = first.path("manifests.yaml");
+    let kustomization = Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization");
+    std::fs::write(&manifests, first.kustomize(&kustomization)).expect("manifests");
+    first.kubectl(&["apply", "-f", &manifests.display().to_string()]);
+    let route = direct();
+    let publisher = publisher(&first, "- {source: Gitea, keyPath: gitea.key}", "", &route);
+    let subscriber = subscriber(bed, &publisher, &route, "gitea: {}", &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    let app = gitea.repository(bed, "fleet", &hook_url(&publisher.running, "gitea"), &test_key("gitea"));
+    let url = format!("{}/{USER}/fleet.git", gitea.base);
+    git_repository(bed, "flux-system", "fleet", json!({"url": url, "ref": {"branch": "main"}}));
+    wait_for("the first artifact", PATIENCE, || revision(&object(bed, "fleet")));
+    let (mut to_patch, mut to_artifact) = (Vec::new(), Vec::new());
+    for at in 0..PUSHES {
+        let commit = app.commit(&format!("push {at}"));
+        let (received, patched) = (deliveries(&publisher.running).len(), patches(&subscriber).len());
+        app.git(&["push", "--quiet", "origin", "main"]);
+        let pushed = Instant::now();
+        wait_for(&format!("push {at} in the artifact"), PATIENCE, || {
+            revision(&object(bed, "fleet")).filter(|revision| revision.ends_with(&commit))
+        });
+        to_artifact.push(pushed.elapsed());
+        to_patch
+            .push(webhook_to_patch(deliveries(&publisher.running)[received], patches(&subscriber)[patched]));
+    }
+    println!(
+        "{PUSHES} pushes through a publisher into another cluster, every one seen in the artifact; median from the publisher's answer \
+         to the patch {:?}, from push to artifact {:?}",
+        median(to_patch),
+        median(to_artifact)
+    );
 }
 
 const REPOSITORIES: usize = 10;

@@ -63,7 +63,7 @@ impl Load {
         Load::over(bed, running, REPOSITORIES)
     }
 
-    fn over(bed: &Bed, running: &FluxRecv, repositories: usize) -> Load {
+    pub fn over(bed: &Bed, running: &FluxRecv, repositories: usize) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let hook = hook_url(running, "github");
         let senders = (0..SENDERS).map(|sender| {

@@ -29,42 +29,80 @@ struct Fleet {
 }
 
 /// The URL at which the subscriber finds the publisher.
-struct Route {
+pub struct Route {
     address: String,
     through: Option<String>,
 }
 
+/// A publisher, and the public key that subscribers pin.
+pub struct Publisher {
+    pub running: FluxRecv,
+    public_key: String,
+}
+
+/// A publisher of these endpoints, beside an API server.
+pub fn publisher(bed: &Bed, endpoints: &str, publish: &str, route: &Route) -> Publisher {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+    start_publisher(folder, kubeconfig, endpoints, publish, &["--subscribe-listen", &route.address])
+}
+
+fn start_publisher(
+    folder: tempfile::TempDir,
+    kubeconfig: PathBuf,
+    endpoints: &str,
+    publish: &str,
+    arguments: &[&str],
+) -> Publisher {
+    let signing = folder.path().join("signing.pem");
+    let made = flux_recv().args(["keygen", "--ed25519"]).arg(&signing).output().expect("it runs");
+    let config = format!(
+        "fluxRecvVersion: 1\nendpoints:\n{endpoints}\npublish:\n  signingKeyPaths: [signing.pem]\n{publish}  subscribers:\n  - {{name: \
+         cluster, endpoints: ['*'], keyPath: team.key}}\n"
+    );
+    std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+    let arguments = [&["--shutdown-delay", "0"], arguments].concat();
+    let running = FluxRecv::start_in(folder, kubeconfig, &arguments);
+    Publisher { running, public_key: stdout(&made).trim().to_owned() }
+}
+
+/// A subscriber that patches this API server, once it has caught up.
+pub fn subscriber(
+    bed: &Bed,
+    publisher: &Publisher,
+    route: &Route,
+    endpoints: &str,
+    arguments: &[&str],
+) -> FluxRecv {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = format!(
+        "fluxRecvVersion: 1\nsubscribe:\n- name: hub\n  url: http://{}\n  tokenPath: team.key\n  publicKeys: ['{}']\n  endpoints: {{{endpoints}}}\n",
+        route.through.as_ref().unwrap_or(&route.address),
+        publisher.public_key
+    );
+    std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+    let arguments = [&["--listen", "none", "--spread", "0"], arguments].concat();
+    let mut subscriber = FluxRecv::start_in(folder, kubeconfig, &arguments);
+    subscriber.wait_until_synced();
+    wait_for("the first catch-up", PATIENCE, || {
+        subscriber.process.has_logged("caught up: each object was requested once", &[]).then_some(())
+    });
+    subscriber
+}
+
 impl Fleet {
     fn start(bed: &Bed, publish: &str, route: &Route) -> Fleet {
+        let endpoints = "- {source: GitHub, keyPath: github.key}";
+        let arguments = ["--no-cluster", "--subscribe-listen", &route.address];
         let folder = tempfile::tempdir().expect("a folder");
-        let signing = folder.path().join("signing.pem");
-        let public_key =
-            stdout(&flux_recv().args(["keygen", "--ed25519"]).arg(&signing).output().expect("it runs"));
-        let config = format!(
-            "fluxRecvVersion: 1\nendpoints:\n- {{source: GitHub, keyPath: github.key}}\npublish:\n  signingKeyPaths: [signing.pem]\n{publish}  \
-             subscribers:\n  - {{name: cluster, endpoints: ['*'], keyPath: team.key}}\n"
-        );
-        std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
-        let arguments = ["--no-cluster", "--subscribe-listen", &route.address, "--shutdown-delay", "0"];
-        let publisher = FluxRecv::start_in(folder, PathBuf::from("/nonexistent"), &arguments);
-
-        let folder = tempfile::tempdir().expect("a folder");
-        let config = format!(
-            "fluxRecvVersion: 1\nsubscribe:\n- name: hub\n  url: http://{}\n  tokenPath: team.key\n  publicKeys: ['{}']\n  endpoints: {{github: {{}}}}\n",
-            route.through.as_ref().unwrap_or(&route.address),
-            public_key.trim()
-        );
-        std::fs::write(folder.path().join("fluxrecv.yaml"), config).expect("a config");
-        let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, bed.kubeconfig(&own_token(bed), "flux-system")).expect("a kubeconfig");
+        let publisher =
+            start_publisher(folder, PathBuf::from("/nonexistent"), endpoints, publish, &arguments);
         let interval = format!("{}ms", MIN_INTERVAL.as_millis());
-        let arguments = ["--listen", "none", "--min-interval", &interval, "--spread", "0"];
-        let mut subscriber = FluxRecv::start_in(folder, kubeconfig, &arguments);
-        subscriber.wait_until_synced();
-        wait_for("the first catch-up", PATIENCE, || {
-            subscriber.process.has_logged("caught up: each object was requested once", &[]).then_some(())
-        });
-        Fleet { publisher, subscriber }
+        let subscriber = subscriber(bed, &publisher, route, "github: {}", &["--min-interval", &interval]);
+        Fleet { publisher: publisher.running, subscriber }
     }
 
     /// Loads the publisher while `disturb` does its work, then sees to it that nothing was lost.
@@ -83,7 +121,7 @@ impl Fleet {
     }
 }
 
-fn direct() -> Route {
+pub fn direct() -> Route {
     Route { address: format!("127.0.0.1:{}", free_port()), through: None }
 }
 
@@ -193,6 +231,24 @@ pub fn fault_fleet_the_log_is_trimmed_and_the_journal_deleted(bed: &Bed) {
         "{}",
         fleet.subscriber.log()
     );
+}
+
+/// A thousand deliveries about one ref, while the subscriber is away.
+pub fn who_was_away_costs_its_api_server_a_handful_of_writes(bed: &Bed) {
+    prepare(bed);
+    let mut fleet = Fleet::start(bed, "", &direct());
+    std::thread::sleep(Duration::from_secs(2));
+    fleet.subscriber.process.kill();
+    let writes = patches(bed);
+    let load = Load::over(bed, &fleet.publisher, 1);
+    let accepted = || fleet.publisher.logged("delivery accepted", &[]);
+    wait_for("a thousand deliveries", PATIENCE, || (accepted() >= 1000).then_some(()));
+    let (accepted, _) = load.stop(bed);
+    fleet.subscriber.start_again();
+    account(bed, "fleet: away for a thousand deliveries", &accepted, writes);
+    std::thread::sleep(Duration::from_secs(2));
+    // What was in flight when it was killed is resumed, and is one of them.
+    assert!(patches(bed) - writes <= 10, "{} writes", patches(bed) - writes);
 }
 
 /// `example/fleet`, with the tokens that its manifests ask for and the key set of this cluster.

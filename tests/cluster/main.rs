@@ -45,6 +45,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     deploy::the_flux_instance_makes_the_same_sidecar,
     deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
     fleet::the_fleet_example_runs_with_the_tokens_that_it_makes,
+    fleet::who_was_away_costs_its_api_server_a_handful_of_writes,
     fleet::fault_fleet_publisher_and_subscriber_are_killed,
     fleet::fault_fleet_the_subscribers_api_server_is_down,
     fleet::fault_fleet_the_connection_is_cut_every_second,
@@ -88,6 +89,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     chain::what_includes_a_repository_shows_its_push,
     chain::a_pull_request_reaches_its_ref,
     chain::twenty_pushes_to_gitea_reach_the_artifact,
+    chain::twenty_pushes_through_a_publisher_reach_another_cluster,
 ];
 
 fn main() -> ExitCode {
