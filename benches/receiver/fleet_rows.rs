@@ -53,7 +53,9 @@ async fn read_until(stream: &mut TcpStream, what: &str) -> Instant {
         let bytes = stream.read(&mut buffer).await.expect("a frame");
         assert!(bytes > 0, "the stream has ended after {}", String::from_utf8_lossy(&read));
         read.extend_from_slice(&buffer[..bytes]);
-        if read.ends_with(b"\n\n") && read.windows(what.len()).any(|part| part == what.as_bytes()) {
+        // Chunks end behind their frames.
+        let ends = read.ends_with(b"\n\n\r\n");
+        if ends && read.windows(what.len()).any(|part| part == what.as_bytes()) {
             return Instant::now();
         }
     }

@@ -222,6 +222,7 @@ impl Fleet {
         let listen = format!("127.0.0.1:{subscribe_port}");
         let command = pinned(SERVER_CORE, &measured());
         let publisher = Server::start_in(command, folder, &["--no-cluster", "--subscribe-listen", &listen]);
+        let publisher = publisher.wait(|server| server.log().contains("listening for subscribers"));
         Fleet { publisher: publisher.when_it_listens(), subscribe_port, public_key }
     }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::RwLock;
@@ -31,6 +33,9 @@ struct SharedConnection {
     /// The API server has refused a list as a stream, or was silent in one.
     lists_in_pages: AtomicBool,
 }
+
+/// The name of the client in the API server's audit log.
+const CLIENT_NAME: &str = concat!("flux-recv/", env!("CARGO_PKG_VERSION"));
 
 /// The API server has to take a connection within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,6 +99,8 @@ async fn connect(options: &ClusterOptions) -> anyhow::Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
+    // The audit log names who has made a request.
+    config.headers.push((USER_AGENT, HeaderValue::from_static(CLIENT_NAME)));
     // The queue tries again by itself and has to know of each failure.
     config.default_retry = false;
     Client::try_from(config).context("cannot set up the connection to the API server")

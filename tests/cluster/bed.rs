@@ -227,6 +227,17 @@ impl Bed {
         ])
     }
 
+    /// Applies `kustomization/`, unless it is there.
+    pub fn install_manifests(&self) {
+        let account = "/api/v1/namespaces/flux-system/serviceaccounts/flux-recv";
+        if self.try_get(account).is_err() {
+            let file = self.path("manifests.yaml");
+            let kustomization = Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization");
+            std::fs::write(&file, self.kustomize(&kustomization)).expect("manifests");
+            self.kubectl(&["apply", "-f", &file.display().to_string()]);
+        }
+    }
+
     /// A token of a ServiceAccount, as a Pod would get it.
     pub fn token(&self, namespace: &str, account: &str) -> String {
         self.kubectl(&["create", "token", account, "-n", namespace]).trim().to_owned()
@@ -300,15 +311,22 @@ impl Bed {
     /// The requests in the audit log whose user agent is flux-recv's client and whose token is the
     /// given ServiceAccount's, as `verb resource`.
     pub fn requests_of(&self, account: &str) -> Vec<String> {
+        let part = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let named =
+            |event: &Value| format!("{} {}", part(&event["verb"]), part(&event["objectRef"]["resource"]));
+        self.audited(account).iter().map(named).collect()
+    }
+
+    /// The names of the clients that this ServiceAccount's token was used by, by the audit log.
+    pub fn clients_of(&self, account: &str) -> std::collections::BTreeSet<String> {
+        let events = self.audited(account);
+        events.iter().map(|event| event["userAgent"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    fn audited(&self, account: &str) -> Vec<Value> {
         let user = format!("system:serviceaccount:flux-system:{account}");
         let log = std::fs::read_to_string(self.path("audit.log")).unwrap_or_default();
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events
-            .filter(|event| event["user"]["username"] == user.as_str())
-            .map(|event| {
-                let part = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                format!("{} {}", part(&event["verb"]), part(&event["objectRef"]["resource"]))
-            })
-            .collect()
+        events.filter(|event| event["user"]["username"] == user.as_str()).collect()
     }
 }

@@ -1,7 +1,6 @@
 //! The main job on real input: `git push` → Gitea's webhook → flux-recv → the annotation →
 //! source-controller fetches → the artifact holds the pushed commit.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -68,10 +67,7 @@ pub fn twenty_pushes_to_gitea_reach_the_artifact(bed: &Bed) {
 /// Gitea and a publisher beside one cluster, a subscriber and source-controller beside another one.
 pub fn twenty_pushes_through_a_publisher_reach_another_cluster(bed: &Bed) {
     let first = Bed::start(Parts::find().expect("the parts of this suite"));
-    let manifests = first.path("manifests.yaml");
-    let kustomization = Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization");
-    std::fs::write(&manifests, first.kustomize(&kustomization)).expect("manifests");
-    first.kubectl(&["apply", "-f", &manifests.display().to_string()]);
+    first.install_manifests();
     let route = direct();
     let publisher = publisher(&first, "- {source: Gitea, keyPath: gitea.key}", "", &route);
     let subscriber = subscriber(bed, &publisher, &route, "gitea: {}", &[]);

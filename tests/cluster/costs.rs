@@ -43,6 +43,8 @@ pub fn deliveries_cost_the_api_server_a_handful_of_requests(bed: &Bed) {
     );
     assert!(verified.len() <= 10, "{verified:?}");
     assert!(verified.iter().all(|request| request == "patch gitrepositories"), "{verified:?}");
+    let clients: Vec<String> = bed.clients_of("flux-recv").into_iter().collect();
+    assert_eq!(clients, [concat!("flux-recv/", env!("CARGO_PKG_VERSION"))], "the audit log names who it was");
 }
 
 /// Prints what a thousand objects cost in memory; `cargo test --release --test cluster` measures the

@@ -75,6 +75,7 @@ pub fn subscriber(
     endpoints: &str,
     arguments: &[&str],
 ) -> FluxRecv {
+    bed.install_manifests();
     let folder = tempfile::tempdir().expect("a folder");
     let config = format!(
         "fluxRecvVersion: 1\nsubscribe:\n- name: hub\n  url: http://{}\n  tokenPath: team.key\n  publicKeys: ['{}']\n  endpoints: {{{endpoints}}}\n",
@@ -253,6 +254,7 @@ pub fn who_was_away_costs_its_api_server_a_handful_of_writes(bed: &Bed) {
 
 /// `example/fleet`, with the tokens that its manifests ask for and the key set of this cluster.
 pub fn the_fleet_example_runs_with_the_tokens_that_it_makes(bed: &Bed) {
+    bed.install_manifests();
     git_repository(
         bed,
         "apps",
