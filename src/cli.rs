@@ -5,6 +5,7 @@ mod completions;
 mod convert;
 mod demo;
 mod keygen;
+mod schema;
 mod send;
 pub(crate) mod serve;
 mod subscribers;
@@ -50,6 +51,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Show who follows a running publisher, and whom a running instance follows.
     Subscribers(subscribers::SubscribersArgs),
+    /// Print the JSON Schema of the config file, for editors and CI.
+    Schema,
     /// Print completions for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -152,6 +155,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Convert(args)) => convert::run(&args),
         Some(Command::Subscribers(args)) => subscribers::run(&args),
+        Some(Command::Schema) => schema::run(),
         Some(Command::Completions(args)) => completions::run(&args),
     }
 }

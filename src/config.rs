@@ -37,6 +37,9 @@ use crate::expression::LINE_PREFIX;
 use crate::fleet::options::{PublisherOptions, SubscriptionOptions};
 use crate::flux::needs::InventoryNeeds;
 
+/// The JSON Schema (draft-07) of the config file: its shape, without what only the files beside it can tell.
+pub const SCHEMA: &str = include_str!("config/schema.json");
+
 /// A config that can be served.
 pub struct Config {
     /// The API of Flux v1, if events are forwarded to it.

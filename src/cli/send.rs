@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::urls::check_base;
 use super::{ConfigArgs, runtime, say, with_causes};
 use crate::config::{self, Rules};
 use crate::delivery::Delivery;
@@ -48,6 +49,7 @@ pub(super) struct SendArgs {
 }
 
 pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
+    check_base(&args.to, "--to")?;
     let config = config::load(&args.config.config, Rules::default()).config?;
     let Some(endpoint) = config.endpoints.named(&args.endpoint) else {
         let names: Vec<&str> = config.endpoints.iter().map(|endpoint| &*endpoint.name).collect();

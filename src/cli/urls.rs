@@ -19,11 +19,24 @@ pub(super) struct UrlsArgs {
 }
 
 pub(super) fn run(args: &UrlsArgs) -> anyhow::Result<ExitCode> {
+    check_base(&args.base, "--base")?;
     let config = config::load(&args.config.config, Rules::default()).config?;
     let described: Vec<String> =
         config.endpoints.iter().map(|endpoint| describe(endpoint, &args.base)).collect();
     say(&described.join("\n"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// # Errors
+/// When it is not a scheme and a host.
+pub(super) fn check_base(base: &str, option: &str) -> anyhow::Result<()> {
+    let is_base = url::Url::parse(base)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none());
+    anyhow::ensure!(
+        is_base,
+        "{option}: `{base}` is not a scheme and a host; write it like https://recv.example.com"
+    );
+    Ok(())
 }
 
 fn describe(endpoint: &Endpoint, base: &str) -> String {

@@ -120,8 +120,8 @@ async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
             config.with_context(|| format!("cannot use the context `{context}` of the kubeconfig"))
         }
         (None, None) => Config::infer().await.context(
-            "no cluster to talk to: neither a kubeconfig nor a service account; give --kubeconfig, or --manifests to try \
-             without a cluster",
+            "no cluster to talk to: neither a kubeconfig nor a service account; give --kubeconfig, or do without a cluster: \
+             --manifests DIR to serve, --no-cluster to check",
         ),
     }
 }

@@ -35,6 +35,8 @@ impl Parts {
                 "bin/notification-controller",
                 "bin/registry",
                 "bin/gitea",
+                "bin/helm",
+                "bin/helm-docs",
                 "crds",
                 "manifests/kustomize-controller",
             ]

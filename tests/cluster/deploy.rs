@@ -141,7 +141,12 @@ pub fn every_kustomization_and_example_passes_the_api_server(bed: &Bed) {
         let has_claim = matches!(component, "volume-claim" | "publisher");
         assert_eq!(text.contains("sizeLimit"), !has_claim, "one volume for the journal");
     }
-    for file in ["objects/objects.yaml", "sops/flux-kustomization.yaml", "flux-instance/flux-instance.yaml"] {
+    for file in [
+        "objects/objects.yaml",
+        "sops/flux-kustomization.yaml",
+        "flux-instance/flux-instance.yaml",
+        "helm-release/helm-release.yaml",
+    ] {
         let text = std::fs::read_to_string(folder.join("example").join(file)).expect("an example");
         let created = documents(&text)
             .iter()

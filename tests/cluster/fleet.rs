@@ -277,12 +277,11 @@ pub fn the_fleet_example_runs_with_the_tokens_that_it_makes(bed: &Bed) {
             .expect("a key set");
         let file = folder.path().join(format!("subscriber-{cluster}.yaml"));
         let text = std::fs::read_to_string(&file).expect("a subscriber");
-        // Clusters have issuers of their own; this one is called `https://kubernetes`.
-        std::fs::write(
-            &file,
-            text.replace("https://kubernetes.default.svc.cluster.local", "https://kubernetes"),
-        )
-        .expect("a subscriber");
+        // Clusters have issuers of their own; this one is called `https://kubernetes`. Here both are one cluster,
+        // so their audiences differ.
+        let text = text.replace("https://kubernetes.default.svc.cluster.local", "https://kubernetes");
+        let audience = if cluster == "a" { "audience: flux-recv" } else { "audience: another" };
+        std::fs::write(&file, text.replace("audience: flux-recv", audience)).expect("a subscriber");
     }
     let address = format!("127.0.0.1:{}", free_port());
     let arguments = ["--no-cluster", "--subscribe-listen", &address];

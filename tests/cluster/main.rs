@@ -7,6 +7,7 @@
 mod absence;
 mod bed;
 mod chain;
+mod chart;
 #[allow(dead_code, reason = "each suite uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
@@ -44,6 +45,13 @@ const SCENARIOS: &[Scenario] = &scenarios![
     deploy::the_sidecar_goes_over_flux_and_beside_users_patches,
     deploy::the_flux_instance_makes_the_same_sidecar,
     deploy::the_manifests_rbac_is_the_table_of_kinds_and_no_more,
+    chart::chart_and_kustomization_say_the_same,
+    chart::the_chart_refuses_what_does_not_fit_together,
+    chart::values_of_every_kind_pass_the_api_server,
+    chart::schema_and_parser_agree,
+    chart::the_chart_is_installed_upgraded_and_removed,
+    chart::the_chart_goes_through_a_registry,
+    chart::what_the_chart_has_from_elsewhere_is_current,
     fleet::the_fleet_example_runs_with_the_tokens_that_it_makes,
     fleet::who_was_away_costs_its_api_server_a_handful_of_writes,
     fleet::fault_fleet_publisher_and_subscriber_are_killed,

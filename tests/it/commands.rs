@@ -218,7 +218,9 @@ fn a_taken_port_is_an_error() {
         .output()
         .expect("flux-recv runs");
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&format!("error: cannot listen on {address}")), "{}", stderr(&output));
+    let expect = format!("error: --listen {address}: cannot listen there");
+    assert!(stderr(&output).contains(&expect), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is another flux-recv running?"), "{}", stderr(&output));
 }
 
 #[test]
@@ -325,4 +327,28 @@ fn startup_tells_each_endpoint_and_what_is_different() {
     }
     let warning = [("warning", "*ends in a line break; at the provider paste the key without it*")];
     assert_eq!(running.logged("config warning", &warning), 1, "{log}");
+}
+
+// Each of these was tried as a new user would, and answered with something else than the fix.
+#[test]
+fn mistakes_of_the_first_hour_are_told_with_the_fix() {
+    let folder = super::running::folder(CONFIG);
+    let run = |arguments: &[&str]| {
+        let output = flux_recv().args(arguments).current_dir(folder.path()).output().expect("it runs");
+        stderr(&output)
+    };
+    let manifests = folder.path().display().to_string();
+    for (arguments, expect) in [
+        (vec!["--listen", "8080", "--manifests", &manifests], "--listen 8080: cannot listen there"),
+        (vec!["--listen", "8080", "--manifests", &manifests], "write the port with a colon, like :8080"),
+        (
+            vec!["send", "--endpoint", "github", "--to", "127.0.0.1:45080", "--event", "ping"],
+            "--to: `127.0.0.1:45080` is not a scheme and a host",
+        ),
+        (vec!["urls", "--base", "recv.example.com"], "--base: `recv.example.com` is not a scheme and a host"),
+        (vec!["urls", "--base", "https://"], "--base: `https://` is not a scheme and a host"),
+    ] {
+        let text = run(&arguments);
+        assert!(text.contains(expect), "{arguments:?}: {text}");
+    }
 }

@@ -13,13 +13,14 @@ use super::running::{FluxRecv, flux_recv, project, stderr, stdout};
 
 /// The documents whose commands build on one another; the recipes in `docs/providers.md` have a test of
 /// their own.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "docs/configuration.md",
     "docs/filters.md",
     "docs/operations.md",
     "docs/troubleshooting.md",
     "docs/receivers.md",
+    "docs/multicluster.md",
     "docs/migration.md",
     "docs/benchmarks.md",
     "CONTRIBUTING.md",
@@ -120,6 +121,7 @@ fn every_command_line_that_can_be_run_works() {
             }
             ["kubectl", "-n", "flux-system", "create", "secret", ..]
             | ["kubectl", "get", ..]
+            | ["kubectl", "-n", "flux-system", "port-forward", ..]
             | ["kubectl", "-n", "NAMESPACE", "get", ..] => {}
             ["tests/testbed/build"] => assert!(project().join(words[0]).exists()),
             // The suite that this test is part of; a container engine; a tunnel to the internet.
@@ -135,6 +137,7 @@ fn every_command_line_that_can_be_run_works() {
                 "--ignored",
             ]
             | ["cargo", "bench"]
+            | ["helm", "install", ..]
             | ["docker", ..]
             | ["ngrok", "http", "8080"] => {}
             ["mkdir", "-p", corpus] => assert!(corpus.starts_with("fuzz/corpus/"), "{line}"),

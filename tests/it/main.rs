@@ -24,6 +24,7 @@ mod payloads;
 mod providers;
 mod recipes;
 mod reload;
+mod schema;
 mod shutdown;
 mod sns;
 mod web;

@@ -1,12 +1,12 @@
 //! Everything that serves, put together once and then run.
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -257,8 +257,14 @@ pub(in crate::cli) fn verify_context() -> VerifyContext {
 }
 
 pub(super) fn bind(address: &str, option: &str) -> anyhow::Result<TcpListener> {
-    listener::bind(address).with_context(|| {
-        format!("cannot listen on {address}; is another flux-recv running? {option} takes another address")
+    listener::bind(address).map_err(|err| {
+        let fix = match err.kind() {
+            ErrorKind::AddrInUse => "is another flux-recv running? The option takes another address",
+            ErrorKind::PermissionDenied => "ports below 1024 need a right; take a higher one",
+            _ if address.parse::<u16>().is_ok() => "write the port with a colon, like :8080",
+            _ => "write it like :8080 or 127.0.0.1:8080",
+        };
+        anyhow::anyhow!("{option} {address}: cannot listen there: {err}; {fix}")
     })
 }
 

@@ -1,0 +1,69 @@
+//! The JSON Schema of the config file names what the parser knows, at every level.
+
+use std::collections::BTreeSet;
+
+use flux_recv::internals::{KINDS, PROVIDERS};
+use serde_json::Value;
+
+use super::running::{flux_recv, project, stderr, stdout};
+
+fn schema() -> Value {
+    let output = flux_recv().arg("schema").output().expect("it runs");
+    serde_json::from_str(&stdout(&output)).expect("JSON")
+}
+
+fn names<'n>(list: impl IntoIterator<Item = &'n str>) -> BTreeSet<String> {
+    list.into_iter().map(str::to_owned).collect()
+}
+
+fn properties(object: &Value) -> BTreeSet<String> {
+    names(object["properties"].as_object().expect("properties").keys().map(String::as_str))
+}
+
+fn values(list: &Value) -> BTreeSet<String> {
+    names(list.as_array().expect("a list").iter().filter_map(Value::as_str))
+}
+
+/// The fields that the parser knows where an unknown one stands.
+fn known_to_the_parser(config: &str) -> BTreeSet<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fluxrecv.yaml");
+    std::fs::write(&file, config).expect("a config");
+    let output =
+        flux_recv().args(["check", "--no-cluster", "--config"]).arg(&file).output().expect("it runs");
+    let text = stderr(&output);
+    let list = text.lines().find_map(|line| line.split("zzz: is an unknown field; known are ").nth(1));
+    names(list.unwrap_or_else(|| panic!("no list in {text}")).split(", "))
+}
+
+#[test]
+fn every_level_has_the_fields_of_the_parser() {
+    let schema = schema();
+    let of = |name: &str| properties(&schema["definitions"][name]);
+    for (fields, config) in [
+        (properties(&schema), "zzz: 1\n"),
+        (of("endpoint"), "fluxRecvVersion: 1\nendpoints: [{zzz: 1}]\n"),
+        (of("resource"), "fluxRecvVersion: 1\nendpoints: [{resources: [{zzz: 1}]}]\n"),
+        (of("publish"), "fluxRecvVersion: 1\npublish: {zzz: 1}\n"),
+        (of("subscriber"), "fluxRecvVersion: 1\npublish: {subscribers: [{zzz: 1}]}\n"),
+        (of("subscription"), "fluxRecvVersion: 1\nsubscribe: [{zzz: 1}]\n"),
+    ] {
+        assert_eq!(fields, known_to_the_parser(config), "{config}");
+    }
+    let providers = names(PROVIDERS.iter().map(|provider| provider.name));
+    assert_eq!(values(&schema["definitions"]["endpoint"]["properties"]["source"]["enum"]), providers);
+    let kinds = names(KINDS.iter().map(|info| info.name));
+    assert_eq!(values(&schema["definitions"]["resource"]["properties"]["kind"]["enum"]), kinds);
+}
+
+/// The values of the chart hold the same schema.
+#[test]
+fn the_charts_values_hold_the_schema() {
+    let file = project().join("chart/flux-recv/values.schema.json");
+    let chart: Value = serde_json::from_str(&std::fs::read_to_string(file).expect("a schema")).expect("JSON");
+    let schema = schema();
+    assert_eq!(chart["definitions"], schema["definitions"]);
+    for field in ["properties", "required", "additionalProperties"] {
+        assert_eq!(chart["properties"]["config"][field], schema[field], "{field}");
+    }
+}
