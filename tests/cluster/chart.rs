@@ -111,7 +111,7 @@ pub fn the_chart_refuses_what_does_not_fit_together(bed: &Bed) {
 }
 
 /// Values that people use, each checked by the API server.
-pub fn values_of_every_kind_pass_the_api_server(bed: &Bed) {
+pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
     let all = json!({
         "config": config(), "existingSecret": "keys", "moreKinds": true, "volumeClaim": {"enabled": true},
         "receivers": {"enabled": true, "namespaces": ["apps", "team-a"], "secretNames": ["webhook-token"]},
@@ -201,9 +201,9 @@ pub fn the_chart_is_installed_upgraded_and_removed(bed: &Bed) {
     upgrade(&["--set", "volumeClaim.enabled=true"]).expect("an upgrade");
     let before = claim().expect("a claim");
     upgrade(&["--set", "log.format=text"]).expect("an upgrade");
-    assert_eq!(claim(), Ok(before), "the journal stays");
+    assert_eq!(claim(), Ok(before.clone()), "the journal stays");
     helm(bed, &["rollback", "recv-one", "1", "-n", "apps"]).expect("a rollback");
-    assert!(claim().is_err(), "the first revision had none");
+    assert_eq!(claim(), Ok(before), "also where the first revision had none");
     for namespace in ["apps", "team-a"] {
         helm(bed, &["uninstall", "recv-one", "-n", namespace]).expect("it goes");
     }
@@ -261,7 +261,7 @@ pub fn what_the_chart_has_from_elsewhere_is_current(bed: &Bed) {
 }
 
 /// helm checks values against the schema: what the parser takes passes, and what it refuses for its shape does not.
-pub fn schema_and_parser_agree(bed: &Bed) {
+pub fn the_charts_schema_and_the_parser_agree(bed: &Bed) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     for example in
         ["config", "publisher", "subscriber", "fleet/publisher", "fleet/subscriber-a", "fleet/subscriber-b"]
@@ -300,7 +300,6 @@ pub fn schema_and_parser_agree(bed: &Bed) {
         endpoint(json!({"source": "Git"})),
         endpoint(json!({"forward": ["req"]})),
         json!({"fluxRecvVersion": 2, "endpoints": []}),
-        json!({"endpoints": [{"source": "GitHub", "keyPath": "a.key"}]}),
         json!({"fluxRecvVersion": 1, "endpoints": [{"source": "GitHub"}]}),
         json!({"fluxRecvVersion": 1, "publish": {"stagger": "fast", "signingKeyPaths": "a.key", "subscribers": [{"name": "a", "endpoints": "*", "keyPath": "a.key"}]}}),
         json!({"fluxRecvVersion": 1, "publish": {"signingKeyPaths": "a.key", "subscribers": [{"name": "a", "keyPath": "a.key"}]}}),
