@@ -1,6 +1,7 @@
 //! Arguments → one command → exit code. One file per command.
 
 mod check;
+mod complete;
 mod completions;
 mod convert;
 mod demo;
@@ -53,6 +54,11 @@ enum Command {
     Subscribers(subscribers::SubscribersArgs),
     /// Print the JSON Schema of the config file, for editors and CI.
     Schema,
+    /// Print the version.
+    Version,
+    /// Complete a word, as Flux's command line asks its plugins to.
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::CompleteArgs),
     /// Print completions for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -156,6 +162,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Convert(args)) => convert::run(&args),
         Some(Command::Subscribers(args)) => subscribers::run(&args),
         Some(Command::Schema) => schema::run(),
+        Some(Command::Version) => {
+            say(concat!("flux-recv ", env!("CARGO_PKG_VERSION"), "\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Complete(args)) => complete::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
     }
 }

@@ -66,11 +66,10 @@ impl Publisher {
     pub fn replace(&self, options: PublisherOptions) {
         self.log.set_limits(limits(&options.retention));
         self.statuses.retain(options.subscribers.iter().map(|subscriber| &subscriber.name));
-        {
-            let mut table = self.table.write();
-            let generation = table.generation + 1;
-            *table = Arc::new(SubscriberTable::new(options, generation));
-        }
+        // Thousands of key sets take a while to be read, and streams look at the table meanwhile.
+        let generation = self.table.read().generation + 1;
+        let table = Arc::new(SubscriberTable::new(options, generation));
+        *self.table.write() = table;
         self.table_changes.send_modify(|changes| *changes += 1);
     }
 

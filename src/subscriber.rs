@@ -55,6 +55,8 @@ struct Subscription {
     must_catch_up: Notify,
     /// Counts the times that one became due, so that one that becomes due while another runs is not missed.
     demands: AtomicU64,
+    /// Told whenever `demands` has grown.
+    demanded: Notify,
     /// How long requests are delayed, as the last `hello` has said.
     stagger: Mutex<Duration>,
     /// The providers of the endpoints, as the last `hello` has named them.
@@ -150,6 +152,7 @@ impl Subscriptions {
             record: Mutex::new(record),
             must_catch_up: Notify::new(),
             demands: AtomicU64::new(0),
+            demanded: Notify::new(),
             stagger: Mutex::default(),
             sources: Mutex::default(),
             status: Mutex::default(),
@@ -223,8 +226,15 @@ impl Subscription {
             match self.request_where(|_| true).await {
                 Ok(_) if !knows_all => {
                     // A kind is broken: what is known was requested, and all of it is once more when it works.
-                    if let Some(watches) = &watches {
-                        watches.wait_until_known().await;
+                    // Another catch-up that becomes due meanwhile does not wait for that.
+                    let is_newer = self.demanded.notified();
+                    if self.demands.load(Ordering::Relaxed) == demands
+                        && let Some(watches) = &watches
+                    {
+                        tokio::select! {
+                            () = watches.wait_until_known() => {}
+                            () = is_newer => {}
+                        }
                     }
                 }
                 Ok(objects) => {
@@ -267,6 +277,7 @@ impl Subscription {
             record.cursor = cursor.or(record.cursor);
             if must_catch_up {
                 self.demands.fetch_add(1, Ordering::Relaxed);
+                self.demanded.notify_waiters();
                 record.must_catch_up = true;
             }
         })

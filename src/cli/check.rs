@@ -33,8 +33,8 @@ pub(super) struct CheckArgs {
     receivers: ReceiverArgs,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// Check the config and the keys only.
-    #[arg(long)]
+    /// Check the config and the keys only, as in the CI of a repository.
+    #[arg(long, visible_alias = "offline")]
     no_cluster: bool,
 }
 

@@ -138,6 +138,20 @@ impl Connection {
         self.enter(ConnectionPhase::Streaming);
     }
 
+    /// The stream has ended, and with it the answer.
+    pub fn end_stream(&self) {
+        if self.is_streaming() {
+            self.phase.set(ConnectionPhase::Answering);
+        }
+    }
+
+    /// A part of a stream was taken by the operating system: a slow reader is not one that reads nothing.
+    pub(super) fn stream_progressed(&self) {
+        if self.is_streaming() {
+            self.writing_since.set(Some(Instant::now()));
+        }
+    }
+
     /// Whether the answer is a stream.
     pub(super) fn is_streaming(&self) -> bool {
         self.phase.get() == ConnectionPhase::Streaming
@@ -307,6 +321,11 @@ mod tests {
         connection.flushed();
         assert_eq!(seconds_left(&connection), None, "however long it lasts");
         assert_eq!(connection.without_request_since(), None, "nobody displaces it");
+        connection.writes();
+        connection.end_stream();
+        connection.flushed();
+        assert_eq!(seconds_left(&connection), Some(75), "a stream that has ended leaves an idle connection");
+        assert!(connection.without_request_since().is_some());
     }
 
     #[test]

@@ -76,7 +76,11 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
         self.member.connection.writes();
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        if written > 0 {
+            self.member.connection.stream_progressed();
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

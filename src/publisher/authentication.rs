@@ -1,4 +1,4 @@
-//! Who a request for the stream comes from. A stranger costs a hash, and a check of a signature if the token
+//! Who a request for the stream comes from. A stranger costs a hash, and a few checks of a signature if the token
 //! names a key of the config; nothing is fetched.
 
 use std::collections::HashMap;
@@ -136,12 +136,16 @@ impl SubscriberTable {
         }
         let issuers = unverified_names(bearer).and_then(|names| self.by_token_key.get(&names));
         // More than one where clusters have chosen one key ID, which is a hash of the key in Kubernetes.
+        let mut refused = Refused::Stranger;
         for issuer in issuers.into_iter().flatten().take(MAX_CHECKED_KEYS) {
-            if let Some(claims) = issuer.keys.signed_claims(bearer) {
-                return issuer.choose(&claims);
+            let Some(claims) = issuer.keys.signed_claims(bearer) else { continue };
+            // Another file may hold the same key, and be for the subscriber that is meant.
+            match issuer.choose(&claims) {
+                Ok(authenticated) => return Ok(authenticated),
+                Err(known) => refused = known,
             }
         }
-        Err(Refused::Stranger)
+        Err(refused)
     }
 }
 

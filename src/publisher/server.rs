@@ -96,6 +96,8 @@ async fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> Htt
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))
+        // Nothing else is expected on a connection that was a stream.
+        .force_close()
         // nginx would hold frames back.
         .insert_header(("x-accel-buffering", "no"))
         .streaming(frames)
@@ -112,7 +114,7 @@ async fn close_in_time((mut end, gone): (StreamEnd, Arc<Notify>), connection: Rc
     };
     tokio::select! {
         () = over => connection.close(),
-        () = gone.notified() => {}
+        () = gone.notified() => connection.end_stream(),
     }
 }
 

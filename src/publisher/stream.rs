@@ -57,8 +57,8 @@ pub(super) struct StreamEnd {
     closing: watch::Receiver<Option<Instant>>,
     /// Set when the subscriber has too many streams.
     displaced: watch::Receiver<bool>,
-    /// When the token expires.
-    until: Option<Instant>,
+    /// When the token expires, or the process wants the stream to end.
+    ends: Option<Instant>,
     /// The part of the time until the process ends that the stream takes.
     part_of_drain: f64,
 }
@@ -81,7 +81,7 @@ impl SubscriberStream {
             table_changes: publisher.table_changes.subscribe(),
             closing: publisher.closing.subscribe(),
             displaced,
-            until,
+            ends: until,
             part_of_drain: fastrand::f64(),
         };
         Some(SubscriberStream {
@@ -257,17 +257,21 @@ impl SubscriberStream {
 impl StreamEnd {
     /// Whether the stream has to end now.
     fn is_over(&self) -> bool {
-        let is_past = |time: Option<Instant>| time.is_some_and(|time| time <= Instant::now());
-        is_past(self.until)
+        self.ends.is_some_and(|ends| ends <= Instant::now())
             || *self.displaced.borrow()
-            || !self.publisher.table.read().still_grants(&self.subscriber)
+            || (self.table_changes.has_changed().unwrap_or(true) && self.is_revoked())
+    }
+
+    /// Whether the subscriber may not go on as it has begun. Looks at more than can be looked at for each event.
+    fn is_revoked(&self) -> bool {
+        !self.publisher.table.read().still_grants(&self.subscriber)
             || digest(&offered(&self.publisher, &self.subscriber)) != self.offer
     }
 
     /// Waits until the stream has to end.
     pub(super) async fn wait(&mut self) {
-        let mut ends = self.until;
         loop {
+            let ends = self.ends;
             let over = async {
                 match ends {
                     Some(ends) => sleep_until(ends.into()).await,
@@ -276,19 +280,24 @@ impl StreamEnd {
             };
             tokio::select! {
                 () = over => return,
-                _ = self.displaced.changed() => {}
-                _ = self.table_changes.changed() => {}
-                _ = self.closing.changed() => {
+                // The subscriber has too many streams, or is not in the config any more.
+                _ = self.displaced.changed() => return,
+                changed = self.table_changes.changed() => {
+                    if changed.is_err() || self.is_revoked() {
+                        return;
+                    }
+                }
+                changed = self.closing.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
                     if let Some(last) = *self.closing.borrow_and_update() {
                         // Spread, so that the next publisher does not get all subscribers at once.
                         let window = last.saturating_duration_since(Instant::now());
                         let closes = Instant::now() + window.mul_f64(self.part_of_drain);
-                        ends = Some(ends.map_or(closes, |before| before.min(closes)));
+                        self.ends = Some(self.ends.map_or(closes, |before| before.min(closes)));
                     }
                 }
-            }
-            if self.is_over() {
-                return;
             }
         }
     }

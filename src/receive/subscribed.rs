@@ -82,6 +82,11 @@ impl DeliveryHandler {
             return;
         }
         let Ok(events) = filter.narrow(vec![event]) else { return };
+        if let Some(field) = endpoint.read_fields().find(|field| !forwarded.covers(field)) {
+            log::warn!(endpoint:% = name, field; "an event came without a field that a filter reads; catching up");
+            taken.is_undecided = true;
+            return;
+        }
         let condition = filter.condition.as_ref();
         let input = match has_filters(condition, selection) {
             true => FilterInput::from_forwarded(event_type, |variable| forwarded.variable(variable)),
@@ -124,7 +129,9 @@ impl DeliveryHandler {
                         // Nothing is skipped: the stream waits, and the publisher has the entries.
                         BacklogAnswer::Full => {
                             let found = std::mem::take(&mut taken.targets);
-                            taken.requested.push(objects.queue.request_later(&found, taken.not_before));
+                            if !found.is_empty() {
+                                taken.requested.push(objects.queue.request_later(&found, taken.not_before));
+                            }
                             tokio::time::sleep(BACKLOG_RETRY_DELAY).await;
                         }
                     }

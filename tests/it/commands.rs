@@ -352,3 +352,26 @@ fn mistakes_of_the_first_hour_are_told_with_the_fix() {
         assert!(text.contains(expect), "{arguments:?}: {text}");
     }
 }
+
+// Flux's command line completes its plugins through Cobra's protocol.
+#[test]
+fn words_are_completed_for_flux() {
+    let complete =
+        |words: &[&str]| stdout(&flux_recv().arg("__complete").args(words).output().expect("it runs"));
+    let commands = complete(&[""]);
+    assert!(
+        commands.contains("check\t") && commands.contains("urls\t") && commands.ends_with(":4\n"),
+        "{commands}"
+    );
+    assert!(!commands.contains("__complete"), "{commands}");
+    assert!(
+        complete(&["ch"]).starts_with("check\tCheck the config, the keys and the rights in the cluster\n")
+    );
+    let options = complete(&["check", "--of"]);
+    assert_eq!(options, ":4\n", "an alias is not offered twice");
+    assert!(complete(&["check", "--no"]).contains("--no-cluster\t"));
+    assert_eq!(complete(&["check", "--config", ""]), ":0\n", "files");
+    assert_eq!(complete(&["subscribers", "--output", "j"]), "json\n:4\n");
+    let version = stdout(&flux_recv().arg("version").output().expect("it runs"));
+    assert_eq!(version, concat!("flux-recv ", env!("CARGO_PKG_VERSION"), "\n"));
+}

@@ -461,7 +461,16 @@ fn at(sequence: u64) -> Cursor {
 }
 
 fn hello(nonce: &str, wire_version: u32) -> String {
-    let offered = OfferedEndpoint { source: "GitHub".to_owned(), forward: Vec::new() };
+    hello_with(nonce, wire_version, &[])
+}
+
+fn hello_offering(nonce: &str, forward: &[&str]) -> String {
+    hello_with(nonce, WIRE_VERSION, forward)
+}
+
+fn hello_with(nonce: &str, wire_version: u32, forward: &[&str]) -> String {
+    let forward = forward.iter().map(|path| (*path).to_owned()).collect();
+    let offered = OfferedEndpoint { source: "GitHub".to_owned(), forward };
     let hello = Hello {
         nonce: nonce.to_owned(),
         flux_recv: "9.9.9".to_owned(),
@@ -677,6 +686,20 @@ async fn what_is_forwarded_is_offered_anew_when_it_changes() {
     requested(&one, "app", 1).await;
     assert_eq!(publisher.push(REPOSITORY, "main").await.0, 202);
     requested(&one, "app", 2).await;
+}
+
+// A field that is too long to be forwarded is not an absent one: the filter cannot be decided.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_that_was_not_forwarded_leads_to_a_catch_up() {
+    let url = fake_publisher(|nonce| {
+        hello_offering(nonce, &["req.pusher"]) + &reset(nonce) + &event(2, REPOSITORY)
+    });
+    let filtered = "  endpoints:\n    github: {filter: \"has(req.pusher) && req.pusher.name == 'ann'\"}\n";
+    let one = subscriber(&subscription(&url, "one", filtered), "one", &object("app", "main"));
+    one.wait_for_log(
+        "an event came without a field that a filter reads; catching up",
+        &[("field", "req.pusher")],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

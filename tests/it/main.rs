@@ -23,6 +23,7 @@ mod operators;
 mod payloads;
 mod providers;
 mod recipes;
+mod release;
 mod reload;
 mod schema;
 mod shutdown;

@@ -114,19 +114,12 @@ impl Application {
                 tasks.spawn("the catch-up after gaps", gaps);
                 let must_catch_up = backend.must_catch_up;
                 let (service, journal) = (Arc::clone(&service), journal.clone());
-                tasks.spawn("the first catch-up", async move {
-                    background::announce_absence(absent_publisher).await;
-                    background::when_synced(service, watches, journal, must_catch_up).await;
-                });
+                let synced = background::when_synced(service, watches, journal, must_catch_up);
+                tasks.spawn("the first catch-up", synced);
             }
             None => {
-                let journal = journal.clone();
-                tasks.spawn("the first catch-up", async move {
-                    background::announce_absence(absent_publisher).await;
-                    // Nothing else is known of a cluster here.
-                    journal.write_later([JournalChange::CaughtUp]);
-                    std::future::pending().await
-                });
+                // Nothing is known of a cluster here.
+                journal.write_later([JournalChange::CaughtUp]);
                 matching.handler.match_ready().await;
                 tasks.spawn("the matching", async move {
                     matching.handler.match_waiting(&Notify::new()).await;
@@ -139,7 +132,12 @@ impl Application {
             tasks.spawn("the watch of Receivers", receivers.run(put_in_force));
         }
         let interval = background::alive_interval(args.catch_up_after);
-        tasks.spawn("the signs of life", background::record_alive(journal.clone(), interval));
+        let alive = background::record_alive(journal.clone(), interval);
+        tasks.spawn("the signs of life", async move {
+            // Before the first sign, so that a crash in between does not forget the absence.
+            background::announce_absence(absent_publisher).await;
+            alive.await;
+        });
         tasks.spawn("the config reload", reloading.run(Arc::clone(&service), Arc::clone(&fleet)));
         let admin_state = Arc::new(AdminState {
             service: Arc::clone(&service),

@@ -118,8 +118,8 @@ impl Backend {
         }
         let events =
             config.publish.as_ref().map(|options| Arc::new(EventPublisher::new(journal.clone(), options)));
-        // A log that is new has another epoch, which makes subscribers catch up by itself.
-        let must_announce = events.is_some() && must_catch_up && left.origin != JournalOrigin::New;
+        // Whatever has been caught up with here; a log that is new makes subscribers catch up by itself.
+        let must_announce = events.is_some() && was_absent(&left, args.catch_up_after);
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
         let cursors = left.cursors.clone();
