@@ -6,6 +6,7 @@ mod completions;
 mod convert;
 mod demo;
 mod keygen;
+mod output;
 mod schema;
 mod send;
 pub(crate) mod serve;

@@ -58,13 +58,13 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("{} is not valid YAML of Kubernetes objects", args.file.display()))?;
         collect(object.unwrap_or_default(), &mut receivers, &mut secrets);
     }
-    let (mut entries, mut is_whole) = (Vec::new(), true);
+    let (mut entries, mut left_out) = (Vec::new(), 0);
     let mut text = String::new();
     for receiver in receivers {
         let receiver = match receiver {
             Ok(receiver) => receiver,
             Err(why) => {
-                is_whole = false;
+                left_out += 1;
                 text.push_str(&format!("# left out: {why}\n"));
                 continue;
             }
@@ -78,7 +78,7 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
                 entries.push(Value::Object(converted.entry));
             }
             Err(why) => {
-                is_whole = false;
+                left_out += 1;
                 text.push_str(&format!("# left out: {}: {why}\n", receiver.endpoint_name()));
             }
         }
@@ -88,9 +88,15 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<ExitCode> {
         "{} holds no Receiver that can be converted\n{text}",
         args.file.display()
     );
-    let config = json!({"fluxRecvVersion": 1, "endpoints": entries});
+    let config = json!({"fluxRecvVersion": 1, "endpoints": &entries});
     say(&format!("{text}{}", serde_yaml::to_string(&config)?))?;
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if left_out == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::bail!(
+        "{left_out} of {} Receivers cannot be converted; the comments `# left out` in the output say why",
+        entries.len() + left_out
+    )
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -4,19 +4,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{runtime, say};
+use super::output::OutputArgs;
+use super::runtime;
 
 #[derive(Debug, Args)]
 pub(super) struct SubscribersArgs {
     #[command(flatten)]
     instance: InstanceArgs,
-    /// The format of the output.
-    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
-    output: OutputFormat,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// The running instance to read from.
@@ -26,12 +26,6 @@ pub(super) struct InstanceArgs {
     /// a Pod.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082", env = "FLUX_RECV_INSTANCE")]
     instance: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum OutputFormat {
-    Text,
-    Json,
 }
 
 #[derive(Deserialize)]
@@ -84,11 +78,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &SubscribersArgs) -> anyhow::Result<ExitCode> {
     let page = runtime()?.block_on(page(&args.instance))?;
-    if args.output == OutputFormat::Json {
-        say(&format!("{}\n", serde_json::to_string_pretty(&page)?))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(&describe(&page)?)?;
+    args.output.print(&page, describe)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -69,6 +69,7 @@ pub struct Bed {
 /// Signs the tokens of ServiceAccounts; a key for tests and nothing else.
 const SIGNING_KEY: &str = include_str!("../fixtures/rsa-key-for-tests-only.pem");
 const ADMIN_TOKEN: &str = "test-admin-token";
+const SUITE_CLIENT: &str = "cluster-suite";
 const NAMESPACES: [&str; 4] = ["flux-system", "apps", "team-a", "team-b"];
 
 fn start_api_server(parts: &Parts, folder: &Path, etcd_url: &str, port: u16) -> Process {
@@ -139,7 +140,8 @@ impl Bed {
             let chain = reqwest::Certificate::from_pem_bundle(&std::fs::read(&certificate).ok()?).ok()?;
             (chain.len() == 2).then_some(chain)
         });
-        let client = reqwest::Client::builder().tls_certs_only(chain).build().expect("a client");
+        let client = reqwest::Client::builder().user_agent(SUITE_CLIENT).tls_certs_only(chain);
+        let client = client.build().expect("a client");
         let server = format!("https://127.0.0.1:{api_port}");
         let api_server = Mutex::new(api_server);
         let bed = Bed { parts, folder, server, api_server, api_port, etcd_url, _etcd: etcd, runtime, client };
@@ -319,10 +321,11 @@ impl Bed {
         self.audited(account).iter().map(named).collect()
     }
 
-    /// The names of the clients that this ServiceAccount's token was used by, by the audit log.
+    /// The names of the clients that used this ServiceAccount's token, by the audit log; without the suite's own.
     pub fn clients_of(&self, account: &str) -> std::collections::BTreeSet<String> {
         let events = self.audited(account);
-        events.iter().map(|event| event["userAgent"].as_str().unwrap_or_default().to_owned()).collect()
+        let clients = events.iter().map(|event| event["userAgent"].as_str().unwrap_or_default());
+        clients.filter(|client| *client != SUITE_CLIENT).map(str::to_owned).collect()
     }
 
     fn audited(&self, account: &str) -> Vec<Value> {

@@ -191,6 +191,9 @@ fn readmes_kubectl_lines_work(bed: &Bed, folder: &Path) {
             if word.contains("example/") {
                 *word = word.replace("example/", &format!("{}/example/", folder.display()));
             }
+            if word == "--from-file=github.key" {
+                *word = format!("--from-file={}/example/config/github.key", folder.display());
+            }
         }
         words.truncate(words.iter().position(|word| word == ">").unwrap_or(words.len()));
         if words.first().is_none_or(|verb| verb != "get") {
@@ -300,6 +303,7 @@ fn resources(are_of_payloads: bool) -> BTreeSet<String> {
 }
 
 pub fn the_manifests_rbac_is_the_table_of_kinds_and_no_more(bed: &Bed) {
+    bed.install_manifests();
     let role = of_kind(&bed.kustomize(&project().join("kustomization")), "ClusterRole", "flux-recv");
     assert_eq!(granted(&role), resources(true));
     let workspace = workspace();

@@ -78,6 +78,29 @@ fn urls_say_what_to_paste_where() {
 }
 
 #[test]
+fn urls_are_printed_for_scripts() {
+    let folder = folder(CONFIG);
+    let config = folder.path().join("fluxrecv.yaml");
+    let printed = |format: &str| {
+        let output = flux_recv()
+            .args(["urls", "--base", "https://recv.example.org", "-o", format, "--config"])
+            .arg(&config)
+            .output()
+            .expect("urls runs");
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let json: serde_json::Value = serde_json::from_str(&printed("json")).expect("JSON");
+    let yaml: serde_json::Value = serde_yaml::from_str(&printed("yaml")).expect("YAML");
+    assert_eq!(json, yaml);
+    assert_eq!((&json[0]["endpoint"], &json[0]["provider"]), (&"github".into(), &"GitHub".into()));
+    let url = json[0]["url"].as_str().expect("a URL");
+    assert!(url.starts_with("https://recv.example.org/hook/") && printed("text").contains(url), "{url}");
+    assert!(json[0]["secret"]["keyPath"].as_str().is_some_and(|path| path.ends_with(".key")), "{json}");
+    assert!(json[1]["secret"].as_str().is_some_and(|how| how.contains("Docker Hub cannot sign")), "{json}");
+}
+
+#[test]
 fn send_signs_and_tells_the_answer() {
     let running = FluxRecv::with_objects(CONFIG, OBJECTS);
     let send = |arguments: &[&str]| running.command(&[&["send", "--to", &running.base], arguments].concat());
@@ -306,13 +329,19 @@ fn sigterm_ends_with_success_and_json_logs_are_json() {
 
 #[test]
 fn startup_tells_each_endpoint_and_what_is_different() {
-    let folder = folder(
-        "fluxRecvVersion: 1\nendpoints:\n- {source: GitLab, keyPath: gitlab.key}\n- {source: BitbucketCloud, keyPath: bb.key}\n",
-    );
-    let key = folder.path().join("bb.key");
-    std::fs::write(&key, "test-key-with-a-newline-at-its-end\n").expect("a key");
+    let endpoints =
+        "endpoints:\n- {source: GitLab, keyPath: gitlab.key}\n- {source: BitbucketCloud, keyPath: bb.key}\n";
+    let start = |head: &str, arguments: &[&str]| {
+        let folder = folder(&format!("fluxRecvVersion: 1\n{head}{endpoints}"));
+        let key = folder.path().join("bb.key");
+        std::fs::write(&key, "test-key-with-a-newline-at-its-end\n").expect("a key");
+        FluxRecv::in_folder(folder, arguments)
+    };
     let objects = project().join("example/objects").display().to_string();
-    let running = FluxRecv::in_folder(folder, &["--manifests", &objects]);
+    let running = start("", &["--manifests", &objects]);
+    assert_eq!(running.logged("config note", &[]), 0, "nothing of Flux v1 without it: {}", running.log());
+
+    let running = start("api: http://127.0.0.1:9/api/flux\n", &[]);
     let log = running.log();
     assert_eq!(
         running.logged("serving endpoint", &[("endpoint", "gitlab"), ("source", "GitLab")]),

@@ -55,6 +55,8 @@ async fn a_converted_receiver_is_served_at_its_old_url() {
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "one is left out: {}", stderr(&output));
     assert!(text.contains("# left out: Receiver/apps/strange: spec.type: `unheard-of` is unknown"), "{text}");
+    let said = stderr(&output);
+    assert!(said.starts_with("error: 1 of ") && said.contains("`# left out`"), "{said}");
     assert!(!text.contains(TOKEN));
     std::fs::write(folder.path().join("fluxrecv.yaml"), &text).expect("a config");
     let objects = folder.path().join("objects");

@@ -1,6 +1,7 @@
 //! The documents are run: every command line that can be, in order, in a copy of the project; and every
 //! table is compared with the code.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::running::{FluxRecv, flux_recv, project, stderr, stdout};
 
 /// The documents whose commands build on one another; the recipes in `docs/providers.md` have a test of
 /// their own.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "docs/configuration.md",
     "docs/filters.md",
@@ -23,6 +24,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/multicluster.md",
     "docs/migration.md",
     "docs/benchmarks.md",
+    "docs/cli.md",
     "CONTRIBUTING.md",
 ];
 
@@ -97,8 +99,8 @@ fn every_command_line_that_can_be_run_works() {
             }
             ["flux-recv", rest @ ..] if rest.contains(&"--listen") => check_serves(rest, folder),
             ["flux-recv", "check", rest @ ..] => {
-                let output =
-                    flux_recv().arg("check").arg("--no-cluster").args(rest).current_dir(folder).output();
+                let offline: &[&str] = if rest.contains(&"--offline") { &[] } else { &["--offline"] };
+                let output = flux_recv().arg("check").args(offline).args(rest).current_dir(folder).output();
                 let output = output.expect("it runs");
                 assert!(output.status.success(), "{line}: {}", stderr(&output));
             }
@@ -396,6 +398,35 @@ fn links_lead_somewhere() {
         }
     }
     assert!(seen > 25, "{seen}");
+}
+
+#[test]
+fn the_versions_that_are_tested_are_those_of_the_test_bed() {
+    let build = std::fs::read_to_string(project().join("tests/testbed/build")).expect("the test bed");
+    let minor = |head: &str| {
+        let line = build.lines().find_map(|line| line.strip_prefix(head)).expect("a version");
+        line.split('.').take(2).collect::<Vec<_>>().join(".")
+    };
+    let (kubernetes, flux) = (minor("kubernetes_version=v"), minor("flux2=github.com/fluxcd/flux2/v2@v"));
+    let sentence = format!("The suites run against Kubernetes {kubernetes} and Flux {flux};");
+    assert!(document("docs/operations.md").contains(&sentence), "{sentence}");
+}
+
+#[test]
+fn every_command_is_in_the_table() {
+    let help = stdout(&flux_recv().arg("--help").output().expect("it runs"));
+    let commands =
+        help.split("Commands:\n").nth(1).and_then(|text| text.split("\n\n").next()).expect("commands");
+    let known: BTreeSet<&str> = commands
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    let page = document("docs/cli.md");
+    let rows = table(&page, "| command | what it does |");
+    let named: BTreeSet<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    assert_eq!(named, known);
 }
 
 /// What an operator may search for in the log exists.

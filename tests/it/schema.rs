@@ -56,6 +56,29 @@ fn every_level_has_the_fields_of_the_parser() {
     assert_eq!(values(&schema["definitions"]["resource"]["properties"]["kind"]["enum"]), kinds);
 }
 
+/// Editors complete the fields of every example.
+#[test]
+fn every_example_names_the_schema() {
+    let mut seen = 0;
+    let mut folders = vec![project().join("example")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        let Ok(text) = std::fs::read_to_string(folder.join("fluxrecv.yaml")) else { continue };
+        let first = text.lines().next().unwrap_or_default();
+        let named = first.strip_prefix("# yaml-language-server: $schema=").expect("the line of the schema");
+        let path = folder.join(named);
+        let held: Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("the schema")).expect("a JSON Schema");
+        assert_eq!(held, schema(), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen > 3, "{seen}");
+}
+
 /// The values of the chart hold the same schema.
 #[test]
 fn the_charts_values_hold_the_schema() {
