@@ -187,7 +187,7 @@ fn read(value: Value, keys: &mut KeyFiles<'_>, rules: Rules, mistakes: &mut Vec<
         None => config.warnings.extend(forwards_to_nobody(&config.endpoints)),
     }
     config.subscribe = subscribe::read(subscribe, keys, rules, mistakes);
-    // Without `api` the events go to Flux v2, whose user moved and read docs/migration.md then.
+    // A file without `api` is hardly one of Flux v1's; docs/migration.md has the differences.
     if config.api.is_some() {
         config.notes = differences::to_flux_v1(&config.endpoints);
     }

@@ -129,7 +129,9 @@ pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
         "config": {"fluxRecvVersion": 1, "subscribe": [{"name": "hub", "url": "https://a.example.com", "tokenPath": "/var/run/secrets/flux-recv/token", "publicKeys": ["x"], "endpoints": {"github": {}}}]},
         "subscriber": {"enabled": true},
     });
-    for values in [all, publisher, subscriber] {
+    for mut values in [all, publisher, subscriber] {
+        // Another scenario has applied the manifests, whose Deployment these would be merged with.
+        values["fullnameOverride"] = json!("every-kind");
         let objects = rendered(bed, &values).unwrap_or_else(|err| panic!("{values}: {err}"));
         let text: Vec<String> = objects.iter().map(|object| format!("---\n{object:#}\n")).collect();
         let file = bed.path("chart.yaml");

@@ -244,8 +244,9 @@ pub fn who_was_away_costs_its_api_server_a_handful_of_writes(bed: &Bed) {
     // The default of `--min-interval`.
     let interval = Duration::from_secs(1);
     let mut fleet = Fleet::with_interval(bed, "", &direct(), interval);
-    std::thread::sleep(Duration::from_secs(2));
-    fleet.subscriber.process.kill();
+    // A kill would leave objects of the first catch-up in the journal, which are requested again: those are
+    // no cost of being away.
+    assert_eq!(fleet.subscriber.terminate(), Some(0), "{}", fleet.subscriber.log());
     let writes = patches(bed);
     let load = Load::over(bed, &fleet.publisher, 1);
     let accepted = || fleet.publisher.logged("delivery accepted", &[]);
@@ -255,10 +256,10 @@ pub fn who_was_away_costs_its_api_server_a_handful_of_writes(bed: &Bed) {
     fleet.subscriber.start_again();
     account(bed, "fleet: away for a thousand deliveries", &accepted, writes);
     std::thread::sleep(2 * interval);
-    // A debug build takes seconds to verify a thousand signatures: the object is patched once an interval until
-    // then. What was in flight when it was killed is resumed, and is one more.
+    // The object is patched once an interval for as long as the replay takes, and once after it.
     let most = back.elapsed().as_secs() as usize + 2;
-    assert!(patches(bed) - writes <= most, "{} writes of at most {most}", patches(bed) - writes);
+    let written = patches(bed) - writes;
+    assert!(written <= most, "{written} writes of at most {most}:\n{}", fleet.subscriber.log());
 }
 
 /// `example/fleet`, with the tokens that its manifests ask for and the key set of this cluster.
@@ -287,10 +288,10 @@ pub fn the_fleet_example_runs_with_the_tokens_that_it_makes(bed: &Bed) {
         let file = folder.path().join(format!("subscriber-{cluster}.yaml"));
         let text = std::fs::read_to_string(&file).expect("a subscriber");
         // Clusters have issuers of their own; this one is called `https://kubernetes`. Here both are one cluster,
-        // so their audiences differ.
+        // so their accounts differ.
         let text = text.replace("https://kubernetes.default.svc.cluster.local", "https://kubernetes");
-        let audience = if cluster == "a" { "audience: flux-recv" } else { "audience: another" };
-        std::fs::write(&file, text.replace("audience: flux-recv", audience)).expect("a subscriber");
+        let account = if cluster == "a" { "flux-system:flux-recv" } else { "flux-system:another" };
+        std::fs::write(&file, text.replace("flux-system:flux-recv", account)).expect("a subscriber");
     }
     let address = format!("127.0.0.1:{}", free_port());
     let arguments = ["--no-cluster", "--subscribe-listen", &address];
