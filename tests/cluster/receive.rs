@@ -148,6 +148,7 @@ fn requested_since(bed: &Bed, before: &BTreeMap<String, Option<String>>, expect:
 
 /// A token of the ServiceAccount that `kustomization/` makes.
 pub fn own_token(bed: &Bed) -> String {
+    bed.install_manifests();
     bed.token("flux-system", "flux-recv")
 }
 
