@@ -21,7 +21,7 @@ pub enum LogFormat {
 /// The filter of log lines unless `RUST_LOG` sets one. Libraries log only what is wrong: what they log of
 /// requests could hold what flux-recv keeps to itself. actix-http logs every broken request as an
 /// error, so strangers could fill the log.
-const DEFAULT_FILTER: &str = "warn,actix_http=off,flux_recv=info";
+const DEFAULT_FILTER: &str = "warn,actix_http=off,kube_client=off,flux_recv=info";
 
 /// Bytes of a line. A line that names many objects is cut; the rest of them is in `/deliveries`.
 const MAX_LINE_BYTES: usize = 4096;

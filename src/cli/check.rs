@@ -131,7 +131,8 @@ fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<ClusterRe
                 }
             }
         };
-        let kinds = access::examine(&connection, &kinds, &args.cluster.namespaces()).await?;
+        let kinds = access::examine(&connection, &kinds, &args.cluster.namespaces()).await;
+        let kinds = kinds.with_context(|| format!("cannot examine {}", connection.server()))?;
         let repositories = access::git_repositories(&connection, &args.cluster.namespaces()).await?;
         Ok(ClusterReport { kinds, receivers, repositories })
     };

@@ -29,9 +29,16 @@ pub struct ApiConnection {
 
 struct SharedConnection {
     options: ClusterOptions,
-    client: RwLock<(Client, Instant)>,
+    open: RwLock<OpenConnection>,
     /// The API server has refused a list as a stream, or was silent in one.
     lists_in_pages: AtomicBool,
+}
+
+struct OpenConnection {
+    client: Client,
+    /// Scheme, host and port.
+    server: Arc<str>,
+    since: Instant,
 }
 
 /// The name of the client in the API server's audit log.
@@ -53,13 +60,9 @@ impl ApiConnection {
     /// # Errors
     /// When there are none.
     pub async fn open(options: ClusterOptions) -> anyhow::Result<ApiConnection> {
-        let client = connect(&options).await?;
+        let open = RwLock::new(connect(&options).await?);
         Ok(ApiConnection {
-            shared: Arc::new(SharedConnection {
-                options,
-                client: RwLock::new((client, Instant::now())),
-                lists_in_pages: AtomicBool::new(false),
-            }),
+            shared: Arc::new(SharedConnection { options, open, lists_in_pages: AtomicBool::new(false) }),
         })
     }
 
@@ -75,26 +78,31 @@ impl ApiConnection {
 
     /// Returns a client over the shared connection pool.
     pub fn client(&self) -> Client {
-        self.shared.client.read().0.clone()
+        self.shared.open.read().client.clone()
+    }
+
+    /// Returns the API server's scheme, host and port, for messages.
+    pub fn server(&self) -> Arc<str> {
+        Arc::clone(&self.shared.open.read().server)
     }
 
     /// Reads address, CA and credentials again, as after a 401 or where no answer comes any more.
     pub async fn reload_credentials(&self) {
-        let age = self.shared.client.read().1.elapsed();
+        let age = self.shared.open.read().since.elapsed();
         if age < RELOAD_PAUSE {
             return;
         }
         match connect(&self.shared.options).await {
-            Ok(client) => {
-                *self.shared.client.write() = (client, Instant::now());
-                log::info!("API server address and credentials reloaded");
+            Ok(open) => {
+                *self.shared.open.write() = open;
+                log::info!(server:% = self.server(); "API server address and credentials reloaded");
             }
             Err(err) => log::warn!(why:% = format!("{err:#}"); "cannot reload the credentials"),
         }
     }
 }
 
-async fn connect(options: &ClusterOptions) -> anyhow::Result<Client> {
+async fn connect(options: &ClusterOptions) -> anyhow::Result<OpenConnection> {
     let mut config = config(options).await?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
@@ -103,7 +111,12 @@ async fn connect(options: &ClusterOptions) -> anyhow::Result<Client> {
     config.headers.push((USER_AGENT, HeaderValue::from_static(CLIENT_NAME)));
     // The queue tries again by itself and has to know of each failure.
     config.default_retry = false;
-    Client::try_from(config).context("cannot set up the connection to the API server")
+    let (url, port) = (&config.cluster_url, config.cluster_url.port_u16());
+    let port = port.map_or_else(String::new, |port| format!(":{port}"));
+    let server =
+        format!("{}://{}{port}", url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default());
+    let client = Client::try_from(config).context("cannot set up the connection to the API server")?;
+    Ok(OpenConnection { client, server: server.into(), since: Instant::now() })
 }
 
 async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {

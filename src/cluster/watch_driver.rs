@@ -154,7 +154,10 @@ impl<T: Watchable> WatchDriver<T> {
         let next = self.retry.after(&failure, self.was_listed);
         if self.retry.total() == 1 && failure.is_unexpected() {
             let WatchSource { kind, scope, .. } = &self.source;
-            log::warn!(kind:%, scope:%, why:% = failure.why; "watch interrupted, retrying");
+            log::warn!(
+                kind:%, scope:%, server:% = self.connection.server(), why:% = failure.why;
+                "watch interrupted, retrying"
+            );
         }
         if next.reloads_credentials {
             self.connection.reload_credentials().await;

@@ -78,6 +78,27 @@ fn urls_say_what_to_paste_where() {
 }
 
 #[test]
+fn an_api_server_that_is_down_is_named_once() {
+    let folder = folder(CONFIG);
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{name: a, context: {cluster: a, user: a}}]\n\
+                clusters: [{name: a, cluster: {server: 'https://127.0.0.1:9'}}]\nusers: [{name: a, user: {token: a}}]\n";
+    std::fs::write(&kubeconfig, text).expect("a kubeconfig");
+    let output = flux_recv()
+        .args(["check", "--config"])
+        .arg(folder.path().join("fluxrecv.yaml"))
+        .arg("--kubeconfig")
+        .arg(&kubeconfig)
+        .output()
+        .expect("check runs");
+    assert_eq!(output.status.code(), Some(1));
+    let printed = stdout(&output);
+    assert!(printed.contains("\ncluster: cannot examine https://127.0.0.1:9: "), "{printed}");
+    assert_eq!(printed.matches("Connection refused").count(), 1, "{printed}");
+    assert_eq!(stderr(&output), "", "nothing of the library's own");
+}
+
+#[test]
 fn urls_are_printed_for_scripts() {
     let folder = folder(CONFIG);
     let config = folder.path().join("fluxrecv.yaml");
