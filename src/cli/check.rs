@@ -131,9 +131,11 @@ fn examine(args: &CheckArgs, kinds: &BTreeSet<Kind>) -> anyhow::Result<ClusterRe
                 }
             }
         };
-        let kinds = access::examine(&connection, &kinds, &args.cluster.namespaces()).await;
-        let kinds = kinds.with_context(|| format!("cannot examine {}", connection.server()))?;
-        let repositories = access::git_repositories(&connection, &args.cluster.namespaces()).await?;
+        let cannot_examine = || format!("cannot examine {}", connection.server());
+        let namespaces = args.cluster.namespaces();
+        let kinds = access::examine(&connection, &kinds, &namespaces).await.with_context(cannot_examine)?;
+        let repositories =
+            access::git_repositories(&connection, &namespaces).await.with_context(cannot_examine)?;
         Ok(ClusterReport { kinds, receivers, repositories })
     };
     runtime()?.block_on(async {

@@ -157,6 +157,6 @@ pub async fn git_repositories(
     Ok(found)
 }
 
-fn failed(err: kube::Error) -> anyhow::Error {
+pub(super) fn failed(err: kube::Error) -> anyhow::Error {
     anyhow::anyhow!("the API server: {}", describe(&err))
 }

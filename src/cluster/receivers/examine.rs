@@ -7,8 +7,8 @@ use kube::core::{ApiResource, Request, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::super::access::failed;
 use super::super::connection::ApiConnection;
-use super::super::describe;
 use super::objects::{ReceiverObject, SecretObject, receivers, secrets};
 use crate::flux::Kind;
 use crate::flux_receiver::{self, ReceiverDefaults};
@@ -109,5 +109,5 @@ async fn get<T: DeserializeOwned>(
     };
     let request = request.list(&which)?;
     let answer = connection.client().request(request).await;
-    answer.map_err(|err| anyhow::anyhow!("the API server: {}", describe(&err)))
+    answer.map_err(failed)
 }
