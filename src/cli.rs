@@ -5,22 +5,28 @@ mod complete;
 mod completions;
 mod convert;
 mod demo;
+mod hook;
 mod keygen;
 mod output;
+mod progress;
 mod schema;
 mod send;
 pub(crate) mod serve;
 mod subscribers;
+mod table;
 mod urls;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::cluster::connection::ClusterOptions;
+use crate::config::Config;
+use crate::endpoint::Endpoint;
 use crate::telemetry::{self, LogFormat};
 
 /// Webhook receiver for Flux: verifies webhooks of Git hosts and registries, finds the Flux objects that they concern, and
@@ -41,6 +47,8 @@ struct Cli {
 enum Command {
     /// Print the URL of each endpoint, and what to choose in the provider's settings.
     Urls(urls::UrlsArgs),
+    /// Create, check and delete an endpoint's webhook at the provider.
+    Hook(Box<hook::HookArgs>),
     /// Check the config, the keys and the rights in the cluster.
     Check(check::CheckArgs),
     /// Write a new key to a file.
@@ -156,6 +164,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Urls(args)) => urls::run(&args),
+        Some(Command::Hook(args)) => hook::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Keygen(args)) => keygen::run(&args),
         Some(Command::Send(args)) => send::run(&args),
@@ -170,6 +179,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Complete(args)) => complete::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
     }
+}
+
+/// The endpoint of this name.
+fn endpoint_named<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Arc<Endpoint>> {
+    config.endpoints.named(name).ok_or_else(|| {
+        let names: Vec<&str> = config.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+        anyhow::anyhow!("no endpoint is called `{name}`; there are {}", names.join(", "))
+    })
 }
 
 /// Each line of an error marked as one, with its causes.

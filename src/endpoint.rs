@@ -58,6 +58,8 @@ pub struct Endpoint {
     /// Digests of further hook paths, used where no other endpoint ranks higher: the path in the Receiver's
     /// status, then the path from before the token changed. Secrets.
     more_digests: Vec<String>,
+    /// Digests that its other keys make. Not served: a webhook at the provider may still post there. Secrets.
+    former_digests: Vec<String>,
 }
 
 /// Where an endpoint is configured.
@@ -91,6 +93,8 @@ pub struct EndpointOptions {
     pub origin: EndpointOrigin,
     /// The last segments of further paths; earlier ones rank higher.
     pub more_digests: Vec<String>,
+    /// The last segments of the paths that its other keys make.
+    pub former_digests: Vec<String>,
 }
 
 impl EndpointOrigin {
@@ -150,6 +154,7 @@ impl Endpoint {
             origin: options.origin,
             digest,
             more_digests,
+            former_digests: options.former_digests,
         }
     }
 
@@ -179,6 +184,12 @@ impl Endpoint {
     /// print it.
     pub fn path(&self) -> String {
         format!("{HOOK_PREFIX}{}", self.digest)
+    }
+
+    /// Whether a digest makes a path that this endpoint has, or had under a key that is still accepted.
+    pub fn has_or_had_digest(&self, digest: &str) -> bool {
+        let others = self.more_digests.iter().chain(&self.former_digests);
+        self.digest == digest || others.into_iter().any(|other| other == digest)
     }
 
     /// Returns what the payloads of its provider may lack.

@@ -39,6 +39,7 @@ pub(crate) mod service;
 pub(crate) mod subscriber;
 pub(crate) mod telemetry;
 pub(crate) mod verify;
+pub(crate) mod webhook_api;
 
 /// Parts that tests, benches and fuzz targets use without the binary around them. Everything else
 /// is private, so that the compiler reports what nobody uses.

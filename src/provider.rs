@@ -44,6 +44,7 @@ use crate::event::repository_url::RepositoryUrl;
 use crate::event::{Event, Subject};
 use crate::json_items;
 use crate::verify::{Authentication, Unreadable, Verified};
+use crate::webhook_api::{EventSettings, ProviderSettings, WebhookApi};
 
 /// All providers, in the order in which they are shown.
 pub const PROVIDERS: &[&Provider] = &[
@@ -106,18 +107,8 @@ pub struct Provider {
     pub subjects: &'static [Subject],
     /// What to choose in the provider's own settings.
     pub settings: ProviderSettings,
-}
-
-/// What to enter in the provider's settings page.
-pub struct ProviderSettings {
-    /// Where the page is.
-    pub page: &'static str,
-    /// The content type to choose, if there is a choice.
-    pub content_type: Option<&'static str>,
-    /// Which field takes the key.
-    pub secret: &'static str,
-    /// The events to tick.
-    pub events: &'static str,
+    /// Its API for webhooks, where `flux-recv hook` knows it.
+    pub webhook_api: Option<&'static WebhookApi>,
 }
 
 /// What the endpoint knows and the payload may lack.
@@ -218,7 +209,13 @@ impl Provider {
         needs_registry_host: false,
         may_come_unsigned: false,
         subjects: &[Subject::Selection],
-        settings: ProviderSettings { page: "", content_type: None, secret: "", events: "" },
+        settings: ProviderSettings {
+            page: "",
+            content_type: None,
+            secret: "",
+            events: EventSettings::Described(""),
+        },
+        webhook_api: None,
     };
 
     /// The provider of this name.

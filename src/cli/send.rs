@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::urls::check_base;
-use super::{ConfigArgs, runtime, say, with_causes};
+use super::{ConfigArgs, endpoint_named, runtime, say, with_causes};
 use crate::config::{self, Rules};
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
@@ -51,10 +51,7 @@ pub(super) struct SendArgs {
 pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     check_base(&args.to, "--to")?;
     let config = config::load(&args.config.config, Rules::default()).config?;
-    let Some(endpoint) = config.endpoints.named(&args.endpoint) else {
-        let names: Vec<&str> = config.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
-        bail!("no endpoint is called `{}`; there are {}", args.endpoint, names.join(", "));
-    };
+    let endpoint = endpoint_named(&config, &args.endpoint)?;
     let composed = compose(args, endpoint)?;
     let url = format!("{}{}", args.to.trim_end_matches('/'), endpoint.path());
     let (status, body) = runtime()?.block_on(post(&url, endpoint, composed, Tampering::None))?;
@@ -142,7 +139,7 @@ pub(super) async fn post(
 }
 
 /// A proxy has no business with the secret path of a receiver on this machine.
-fn is_loopback(url: &str) -> bool {
+pub(super) fn is_loopback(url: &str) -> bool {
     let parsed = url::Url::parse(url);
     parsed.is_ok_and(|url| match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",

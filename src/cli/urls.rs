@@ -48,7 +48,7 @@ pub(super) fn check_base(base: &str, option: &str) -> anyhow::Result<()> {
 /// What an endpoint's provider has to be told.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct HookSettings {
+pub(super) struct HookSettings {
     endpoint: String,
     provider: &'static str,
     url: String,
@@ -60,7 +60,7 @@ struct HookSettings {
     /// The identities that are accepted besides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     accepted: Vec<String>,
-    events: &'static str,
+    events: String,
 }
 
 #[derive(Serialize)]
@@ -73,7 +73,7 @@ enum SecretSetting {
 }
 
 impl HookSettings {
-    fn new(endpoint: &Endpoint, base: &str) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, base: &str) -> Self {
         let settings = &endpoint.provider.settings;
         let credentials = &endpoint.credentials;
         let secret = match credentials.own_key().filter(|_| endpoint.is_authenticated_by_key()) {
@@ -103,11 +103,11 @@ impl HookSettings {
             content_type: settings.content_type,
             secret,
             accepted: account.into_iter().chain(issuers).chain(topics).collect(),
-            events: settings.events,
+            events: settings.events.describe(),
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let mut lines = vec![
             format!("{} ({})", self.endpoint, self.provider),
             format!("  URL:          {}", self.url),

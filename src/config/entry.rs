@@ -162,6 +162,8 @@ impl EndpointEntry {
         config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
         let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
         let digest = path_key.as_ref().unwrap_or(&key).digest(salt);
+        let former_digests = accepted.iter().map(|(_, key)| key).chain([&key]).map(|key| key.digest(salt));
+        let former_digests = former_digests.filter(|former| *former != digest).collect();
         let mut keys = vec![key];
         for (file, key) in accepted {
             config.warnings.extend(keys::weakness(&name, &file, &key));
@@ -184,6 +186,7 @@ impl EndpointEntry {
             max_per_minute,
             suspended,
             forward,
+            former_digests,
             ..EndpointOptions::default()
         };
         let endpoint = Endpoint::new(name, provider, key_file, credentials, digest, options);

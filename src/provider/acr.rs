@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::{add_registry_hosts, artifact_event};
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
@@ -23,7 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "registry → Services → Webhooks → Add; the header goes into Custom headers",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "push, delete (and chart_push, chart_delete for `az acr helm`)",
+        events: EventSettings::Described("push, delete (and chart_push, chart_delete for `az acr helm`)"),
     },
     ..Provider::BASE
 };

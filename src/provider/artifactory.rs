@@ -6,7 +6,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::shared::{add_registry_hosts, artifact_event};
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, Subject};
 use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified, from_json};
@@ -27,7 +29,9 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "Administration → General → Webhooks → New Webhook",
         content_type: None,
         secret: "Secret token; better with `Use secret for payload signing`",
-        events: "Docker: Tag was pushed, Tag was deleted, Tag was promoted; for helm repositories Artifact: Deployed, Deleted",
+        events: EventSettings::Described(
+            "Docker: Tag was pushed, Tag was deleted, Tag was promoted; for helm repositories Artifact: Deployed, Deleted",
+        ),
     },
     ..Provider::BASE
 };

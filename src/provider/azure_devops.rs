@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::shared::batch::BoundedList;
 use super::shared::{git_event, pull_request_refs, pushed_ref};
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{GitChanges, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -23,7 +25,9 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "project → Project settings → Service hooks → Create subscription → Web Hooks",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "Code pushed; Resource details to send: All; for objects that track a pull request also Pull request created and updated",
+        events: EventSettings::Described(
+            "Code pushed; Resource details to send: All; for objects that track a pull request also Pull request created and updated",
+        ),
     },
     ..Provider::BASE
 };

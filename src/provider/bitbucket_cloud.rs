@@ -1,17 +1,24 @@
 //! Bitbucket Cloud.
 //! <https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/#Push>
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::batch::BoundedList;
 use super::shared::{git_event, required_header};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{GitChanges, RefChange, Subject};
 use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verified};
+use crate::webhook_api::{
+    EventChoice, EventPurpose, UpdateMethod, Webhook, WebhookApi, WebhookScope, identifier, owner_and_name,
+    text, texts,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "BitbucketCloud",
@@ -30,9 +37,67 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository → Repository settings → Webhooks → Add webhook",
         content_type: None,
         secret: "Secret",
-        events: "Repository push",
+        events: EventSettings::Choices(&[EventChoice {
+            label: "Repository push",
+            name: "repo:push",
+            purpose: EventPurpose::Always,
+        }]),
     },
+    webhook_api: Some(&WEBHOOK_API),
     ..Provider::BASE
+};
+
+/// <https://developer.atlassian.com/cloud/bitbucket/rest/api-group-webhooks/>
+const WEBHOOK_API: WebhookApi = WebhookApi {
+    service: Some("https://api.bitbucket.org"),
+    path_at: |_| "/2.0",
+    token_variables: &["BITBUCKET_TOKEN"],
+    // An access token of a repository or workspace stands alone; an API token needs the account's email address.
+    authorization: |token| match token.contains(':') {
+        true => ("Authorization", format!("Basic {}", STANDARD.encode(token))),
+        false => ("Authorization", format!("Bearer {token}")),
+    },
+    headers: &[],
+    rights: "scope webhook; an API token is written EMAIL:TOKEN, an access token alone",
+    webhooks: |scope| match scope {
+        WebhookScope::Repository(name) => {
+            let (owner, name) = owner_and_name(name)?;
+            Ok(format!("/repositories/{owner}/{name}/hooks"))
+        }
+        WebhookScope::Organization(name) => Ok(format!("/workspaces/{name}/hooks")),
+        WebhookScope::Instance => Err("Bitbucket Cloud has no webhooks for all workspaces; use --org"),
+    },
+    page_size: "pagelen=100",
+    items: Some("values"),
+    update: UpdateMethod::Put,
+    read: |item| {
+        Some(Webhook {
+            id: identifier(item, "/uuid")?,
+            url: text(item, "/url")?,
+            is_active: item["active"].as_bool().unwrap_or(true),
+            events: texts(item, "/events"),
+            content_type: None,
+            verifies_tls: Some(!item["skip_cert_verification"].as_bool().unwrap_or(false)),
+            disabled: None,
+            last_code: None,
+            branch_filter: None,
+            item: item.clone(),
+        })
+    },
+    // `null` takes the secret away, which is what an endpoint without signatures needs.
+    write: |form, existing| {
+        let description = existing.and_then(|item| item["description"].as_str()).unwrap_or("flux-recv");
+        json!({
+            "description": description,
+            "url": form.url,
+            "active": true,
+            "skip_cert_verification": false,
+            "secret": form.key,
+            "events": form.events,
+        })
+    },
+    test: |_| Err("its API cannot send a test; push, or use `flux-recv send`"),
+    deliveries: None,
 };
 
 fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {

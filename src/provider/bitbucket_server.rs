@@ -7,8 +7,8 @@ use serde_json::json;
 use super::shared::batch::BoundedList;
 use super::shared::{git_event, pushed_ref, required_header};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
-    UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings,
+    SENDS_NO_IMAGES, Sample, UnsignedDelivery,
 };
 use crate::event::GitChanges;
 use crate::event::Subject;
@@ -30,7 +30,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository → Repository settings → Webhooks → Create webhook",
         content_type: None,
         secret: "Secret",
-        events: "Repository: Push; on a mirror: Mirror synchronized",
+        events: EventSettings::Described("Repository: Push; on a mirror: Mirror synchronized"),
     },
     ..Provider::BASE
 };

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::shared::{artifact_event, cloud_event};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageName;
@@ -34,7 +35,9 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "wherever the system takes a sink for CloudEvents over HTTP; binary, structured and batch mode are read",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "change.merged, branch.created, repository.modified, artifact.published and what else there is",
+        events: EventSettings::Described(
+            "change.merged, branch.created, repository.modified, artifact.published and what else there is",
+        ),
     },
     ..Provider::BASE
 };

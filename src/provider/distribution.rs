@@ -6,7 +6,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::shared::{add_registry_hosts, artifact_event, batch, host_of};
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
@@ -23,7 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "the registry's own configuration → notifications → endpoints, with the header under `headers`",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "push and delete; `ignore: {actions: [pull]}` spares the rest",
+        events: EventSettings::Described("push and delete; `ignore: {actions: [pull]}` spares the rest"),
     },
     ..Provider::BASE
 };

@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::image_event;
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -20,7 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository → Webhooks",
         content_type: None,
         secret: "none: Docker Hub cannot sign, so keep the URL secret",
-        events: "every push",
+        events: EventSettings::Described("every push"),
     },
     ..Provider::BASE
 };

@@ -6,7 +6,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::shared::aws;
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::Subject;
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -23,7 +25,9 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "EventBridge → API destinations → Create, with a connection that holds the header; then a rule with that target",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "the pattern {\"source\": [\"aws.ecr\", \"aws.codecommit\", \"aws.s3\"]} or one of them, without an input transformer",
+        events: EventSettings::Described(
+            "the pattern {\"source\": [\"aws.ecr\", \"aws.codecommit\", \"aws.s3\"]} or one of them, without an input transformer",
+        ),
     },
     ..Provider::BASE
 };

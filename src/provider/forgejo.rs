@@ -3,11 +3,12 @@
 
 use super::shared::forge;
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    gitea,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery, gitea,
 };
 use crate::event::Subject;
 use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
+use crate::webhook_api::WebhookApi;
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Forgejo",
@@ -30,8 +31,13 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Forgejo",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Push, Create and Delete events; for container images also Package; for objects that track a pull request also Pull Request and Pull Request Synchronized",
+        events: EventSettings::Choices(gitea::EVENT_CHOICES),
     },
+    webhook_api: Some(&WebhookApi {
+        token_variables: &["FORGEJO_TOKEN"],
+        write: |form, existing| gitea::write_webhook("forgejo", form, existing),
+        ..gitea::WEBHOOK_API
+    }),
     ..Provider::BASE
 };
 

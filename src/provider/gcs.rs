@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::pubsub;
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
@@ -24,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "gcloud storage buckets notifications create gs://BUCKET --topic=TOPIC; then Pub/Sub → TOPIC → Create subscription → Delivery type: Push",
         content_type: None,
         secret: "none; tick Enable authentication, choose the account of pubsub.email and the audience of pubsub.audience",
-        events: "OBJECT_FINALIZE and OBJECT_DELETE",
+        events: EventSettings::Described("OBJECT_FINALIZE and OBJECT_DELETE"),
     },
     ..Provider::BASE
 };

@@ -1,7 +1,9 @@
 //! Any client that can post: a delivery says only that something happened.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic>
 
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::Event;
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -17,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "wherever the provider takes a URL",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "whatever should make Flux look",
+        events: EventSettings::Described("whatever should make Flux look"),
     },
     ..Provider::BASE
 };

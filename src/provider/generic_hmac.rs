@@ -1,7 +1,7 @@
 //! Any client that can post and sign.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic-hmac>
 
-use super::{Provider, ProviderSettings};
+use super::{EventSettings, Provider, ProviderSettings};
 use crate::verify::{Authentication, Encoding, Hmac, HmacInput};
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -17,7 +17,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "wherever the provider takes a URL and a key",
         content_type: None,
         secret: "the key of an HMAC (SHA-256, SHA-512 or SHA-1) of the body, in `X-Signature: sha256=<hex>`",
-        events: "whatever should make Flux look",
+        events: EventSettings::Described("whatever should make Flux look"),
     },
     ..Provider::BASE
 };

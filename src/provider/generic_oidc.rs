@@ -1,7 +1,7 @@
 //! Any client that has a token of an OpenID Connect issuer: jobs of GitHub Actions, GitLab CI and others.
 //! <https://fluxcd.io/flux/components/notification/receivers/#generic-oidc>
 
-use super::{Provider, ProviderSettings};
+use super::{EventSettings, Provider, ProviderSettings};
 use crate::verify::Authentication;
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -13,7 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "a step of the job that requests a token with the audience of `oidc` and posts with it",
         content_type: None,
         secret: "none; the header is `Authorization: Bearer TOKEN`",
-        events: "whatever the job runs on",
+        events: EventSettings::Described("whatever the job runs on"),
     },
     ..Provider::BASE
 };

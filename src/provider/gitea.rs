@@ -2,16 +2,20 @@
 //! <https://docs.gitea.com/usage/webhooks>
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::shared::{add_registry_hosts, forge};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, SENDS_NO_IMAGES, Sample,
-    UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings,
+    SENDS_NO_IMAGES, Sample, UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
+use crate::webhook_api::{
+    EventChoice, EventPurpose, UpdateMethod, Webhook, WebhookApi, WebhookForm, WebhookScope, identifier,
+    owner_and_name, text, texts,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "Gitea",
@@ -31,10 +35,87 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository or organisation → Settings → Webhooks → Add webhook → Gitea",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Push, Create and Delete events; for container images also Package; for objects that track a pull request also Pull Request and Pull Request Synchronized",
+        events: EventSettings::Choices(EVENT_CHOICES),
     },
+    webhook_api: Some(&WEBHOOK_API),
     ..Provider::BASE
 };
+
+/// The events of Gitea and Forgejo.
+pub(super) const EVENT_CHOICES: &[EventChoice] = &[
+    EventChoice { label: "Push", name: "push", purpose: EventPurpose::Always },
+    EventChoice { label: "Create", name: "create", purpose: EventPurpose::Always },
+    EventChoice { label: "Delete", name: "delete", purpose: EventPurpose::Always },
+    EventChoice { label: "Package", name: "package", purpose: EventPurpose::Images },
+    EventChoice { label: "Pull Request", name: "pull_request_only", purpose: EventPurpose::PullRequests },
+    EventChoice {
+        label: "Pull Request Synchronized",
+        name: "pull_request_sync",
+        purpose: EventPurpose::PullRequests,
+    },
+];
+
+/// <https://docs.gitea.com/api/1.25/>
+pub(super) const WEBHOOK_API: WebhookApi = WebhookApi {
+    service: None,
+    path_at: |_| "/api/v1",
+    token_variables: &["GITEA_TOKEN"],
+    authorization: |token| ("Authorization", format!("token {token}")),
+    headers: &[],
+    rights: "write:repository (write:organization for --org; write:admin of an administrator for --instance)",
+    webhooks: |scope| match scope {
+        WebhookScope::Repository(name) => {
+            let (owner, name) = owner_and_name(name)?;
+            Ok(format!("/repos/{owner}/{name}/hooks"))
+        }
+        WebhookScope::Organization(name) => Ok(format!("/orgs/{name}/hooks")),
+        WebhookScope::Instance => Ok("/admin/hooks".to_owned()),
+    },
+    page_size: "limit=50",
+    items: None,
+    update: UpdateMethod::Patch,
+    read: |item| {
+        Some(Webhook {
+            id: identifier(item, "/id")?,
+            url: text(item, "/config/url")?,
+            is_active: item["active"].as_bool().unwrap_or(true),
+            events: texts(item, "/events"),
+            content_type: text(item, "/config/content_type"),
+            verifies_tls: None,
+            disabled: None,
+            last_code: None,
+            branch_filter: text(item, "/branch_filter").filter(|filter| !matches!(filter.as_str(), "" | "*")),
+            item: item.clone(),
+        })
+    },
+    write: |form, existing| write_webhook("gitea", form, existing),
+    test: |scope| match scope {
+        WebhookScope::Repository(_) => Ok("/tests"),
+        _ => {
+            Err("only webhooks of repositories can be tested through its API; push, or use `flux-recv send`")
+        }
+    },
+    deliveries: None,
+};
+
+/// A change clears what the form leaves out, so that it repeats what people have set.
+pub(super) fn write_webhook(kind: &str, form: &WebhookForm<'_>, existing: Option<&Value>) -> Value {
+    let kept = |field: &str| existing.and_then(|item| item[field].as_str()).unwrap_or_default();
+    let branch_filter = Some(kept("branch_filter")).filter(|filter| !filter.is_empty()).unwrap_or("*");
+    let mut body = json!({
+        "type": kind,
+        "active": true,
+        "events": form.events,
+        "branch_filter": branch_filter,
+        "authorization_header": kept("authorization_header"),
+        "config": {"url": form.url, "content_type": "json", "secret": form.key},
+    });
+    // A default webhook would be copied into new repositories instead of serving all.
+    if *form.scope == WebhookScope::Instance {
+        body["config"]["is_system_webhook"] = Value::from("true");
+    }
+    body
+}
 
 fn parse(delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
     parse_named(delivery, context, &PROVIDER)

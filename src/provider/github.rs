@@ -6,11 +6,16 @@ use serde_json::json;
 
 use super::shared::{forge, required_header};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Authentication, Encoding, Hmac, HmacInput, Unreadable, Verified};
+use crate::webhook_api::{
+    DeliveryApi, DeliveryPaging, EventChoice, EventPurpose, PastDelivery, UpdateMethod, Webhook, WebhookApi,
+    WebhookScope, identifier, owner_and_name, status_code, text, texts,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitHub",
@@ -30,9 +35,74 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository or organisation → Settings → Webhooks → Add webhook",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Just the push event; for GHCR images also Packages (or Registry packages); for objects that track a pull request also Pull requests",
+        events: EventSettings::Choices(&[
+            EventChoice { label: "Pushes", name: "push", purpose: EventPurpose::Always },
+            EventChoice { label: "Packages", name: "package", purpose: EventPurpose::Images },
+            EventChoice { label: "Pull requests", name: "pull_request", purpose: EventPurpose::PullRequests },
+        ]),
     },
+    webhook_api: Some(&WEBHOOK_API),
     ..Provider::BASE
+};
+
+/// <https://docs.github.com/en/rest/repos/webhooks> and <https://docs.github.com/en/rest/orgs/webhooks>
+const WEBHOOK_API: WebhookApi = WebhookApi {
+    service: Some("https://api.github.com"),
+    // Enterprise Server has its API below a path, Enterprise Cloud at a host of its own.
+    path_at: |host| if host == "api.github.com" || host.ends_with(".ghe.com") { "" } else { "/api/v3" },
+    token_variables: &["GITHUB_TOKEN", "GH_TOKEN"],
+    authorization: |token| ("Authorization", format!("Bearer {token}")),
+    headers: &[("Accept", "application/vnd.github+json"), ("X-GitHub-Api-Version", "2022-11-28")],
+    rights: "admin:repo_hook (admin:org_hook for --org), or Webhooks: read and write of a fine-grained token",
+    webhooks: |scope| match scope {
+        WebhookScope::Repository(name) => {
+            let (owner, name) = owner_and_name(name)?;
+            Ok(format!("/repos/{owner}/{name}/hooks"))
+        }
+        WebhookScope::Organization(name) => Ok(format!("/orgs/{name}/hooks")),
+        WebhookScope::Instance => Err("global webhooks of GitHub do not send pushes; use --org"),
+    },
+    page_size: "per_page=100",
+    items: None,
+    update: UpdateMethod::Patch,
+    read: |item| {
+        Some(Webhook {
+            id: identifier(item, "/id")?,
+            url: text(item, "/config/url")?,
+            is_active: item["active"].as_bool().unwrap_or(true),
+            events: texts(item, "/events"),
+            content_type: text(item, "/config/content_type").or(Some("form".to_owned())),
+            verifies_tls: Some(identifier(item, "/config/insecure_ssl").is_none_or(|value| value == "0")),
+            disabled: None,
+            last_code: status_code(item, "/last_response/code"),
+            branch_filter: None,
+            item: item.clone(),
+        })
+    },
+    write: |form, _| {
+        json!({
+            "name": "web",
+            "active": true,
+            "events": form.events,
+            "config": {"url": form.url, "content_type": "json", "secret": form.key, "insecure_ssl": "0"},
+        })
+    },
+    test: |_| Ok("/pings"),
+    deliveries: Some(&DeliveryApi {
+        path: "/deliveries",
+        paging: DeliveryPaging::Cursor,
+        read: |item| {
+            let id = identifier(item, "/id")?;
+            Some(PastDelivery {
+                group: text(item, "/guid").unwrap_or_else(|| id.clone()),
+                id,
+                event: text(item, "/event")?,
+                at: text(item, "/delivered_at").and_then(|at| at.parse().ok()),
+                code: status_code(item, "/status_code"),
+            })
+        },
+        resend: "/attempts",
+    }),
 };
 
 fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {

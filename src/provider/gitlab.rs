@@ -2,16 +2,21 @@
 //! <https://docs.gitlab.com/user/project/integrations/webhook_events/>
 
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::shared::{git_event, lenient, pull_request_refs, pushed_ref, required_header};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery,
 };
 use crate::event::git_ref::GitRef;
 use crate::event::{ChangedFiles, GitChanges, RefChange, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
+use crate::webhook_api::{
+    DeliveryApi, DeliveryPaging, EventChoice, EventPurpose, PastDelivery, UpdateMethod, Webhook, WebhookApi,
+    WebhookScope, identifier, status_code, text,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "GitLab",
@@ -27,9 +32,103 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "project or group → Settings → Webhooks → Add new webhook",
         content_type: None,
         secret: "Secret token; a signing token (`whsec_…`) works too, put it into the key file as shown",
-        events: "Push events, Tag push events; for objects that track a merge request also Merge request events",
+        events: EventSettings::Choices(&[
+            EventChoice { label: "Push events", name: "push_events", purpose: EventPurpose::Always },
+            EventChoice { label: "Tag push events", name: "tag_push_events", purpose: EventPurpose::Always },
+            EventChoice {
+                label: "Merge request events",
+                name: "merge_requests_events",
+                purpose: EventPurpose::PullRequests,
+            },
+        ]),
     },
+    webhook_api: Some(&WEBHOOK_API),
     ..Provider::BASE
+};
+
+/// <https://docs.gitlab.com/api/project_webhooks/>, <https://docs.gitlab.com/api/group_webhooks/> and
+/// <https://docs.gitlab.com/api/system_hooks/>
+const WEBHOOK_API: WebhookApi = WebhookApi {
+    service: Some("https://gitlab.com"),
+    path_at: |_| "/api/v4",
+    token_variables: &["GITLAB_TOKEN"],
+    authorization: |token| ("PRIVATE-TOKEN", token.to_owned()),
+    headers: &[],
+    rights: "scope api, as Maintainer of the project or Owner of the group (administrator for --instance)",
+    webhooks: |scope| {
+        Ok(match scope {
+            WebhookScope::Repository(path) => format!("/projects/{}/hooks", path.replace('/', "%2F")),
+            WebhookScope::Organization(path) => format!("/groups/{}/hooks", path.replace('/', "%2F")),
+            WebhookScope::Instance => "/hooks".to_owned(),
+        })
+    },
+    page_size: "per_page=100",
+    items: None,
+    update: UpdateMethod::Put,
+    read: |item| {
+        let flags = item
+            .as_object()?
+            .iter()
+            .filter(|(name, value)| name.ends_with("_events") && **value == Value::Bool(true));
+        let is_restricted = text(item, "/branch_filter_strategy").is_none_or(|how| how != "all_branches");
+        Some(Webhook {
+            id: identifier(item, "/id")?,
+            url: text(item, "/url")?,
+            is_active: true,
+            events: flags.map(|(name, _)| name.clone()).collect(),
+            content_type: None,
+            verifies_tls: Some(item["enable_ssl_verification"].as_bool().unwrap_or(true)),
+            disabled: text(item, "/alert_status").filter(|status| status.contains("disabled")).map(
+                |status| match text(item, "/disabled_until") {
+                    Some(until) => format!("{status} until {until}"),
+                    None => status,
+                },
+            ),
+            last_code: None,
+            branch_filter: text(item, "/push_events_branch_filter")
+                .filter(|filter| is_restricted && !filter.is_empty()),
+            item: item.clone(),
+        })
+    },
+    write: |form, _| {
+        let mut body = json!({"url": form.url, "enable_ssl_verification": true});
+        // What the form leaves out stays as it is, and a system hook begins with events of repositories.
+        if *form.scope == WebhookScope::Instance {
+            body["repository_update_events"] = Value::Bool(false);
+        }
+        for event in form.events {
+            body[event] = Value::Bool(true);
+        }
+        if let Some(key) = form.key {
+            let field = if key.starts_with("whsec_") { "signing_token" } else { "token" };
+            body[field] = Value::from(key);
+        }
+        body
+    },
+    test: |scope| match scope {
+        WebhookScope::Instance => Ok(""),
+        _ => Ok("/test/push_events"),
+    },
+    deliveries: Some(&DeliveryApi {
+        path: "/events",
+        paging: DeliveryPaging::Number,
+        read: |item| {
+            let id = identifier(item, "/id")?;
+            // Older versions tell no time, but the answer's headers do.
+            let answered = text(item, "/response_headers/Date");
+            let answered = answered.and_then(|date| jiff::fmt::rfc2822::parse(&date).ok());
+            Some(PastDelivery {
+                group: text(item, "/request_headers/Idempotency-Key").unwrap_or_else(|| id.clone()),
+                id,
+                event: text(item, "/trigger")?,
+                at: text(item, "/created_at")
+                    .and_then(|at| at.parse().ok())
+                    .or(answered.map(|date| date.timestamp())),
+                code: status_code(item, "/response_status"),
+            })
+        },
+        resend: "/resend",
+    }),
 };
 
 fn parse(delivery: &Verified<'_>, _: &ParseContext<'_>) -> Result<Parsed, Unreadable> {

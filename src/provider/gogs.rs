@@ -3,8 +3,8 @@
 
 use super::shared::forge;
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
-    gitea,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery, gitea,
 };
 use crate::event::Subject;
 use crate::verify::{Authentication, Encoding, Hash, Hmac, HmacInput, Unreadable, Verified};
@@ -27,7 +27,9 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository → Settings → Webhooks → Add a new webhook → Gogs",
         content_type: Some("application/json (the form works too)"),
         secret: "Secret",
-        events: "Push, Create, Delete, Release; for objects that track a pull request also Pull Request",
+        events: EventSettings::Described(
+            "Push, Create, Delete, Release; for objects that track a pull request also Pull Request",
+        ),
     },
     ..Provider::BASE
 };

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::shared::{image_event, pubsub};
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::json_items::has_too_many_values;
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
@@ -24,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "Pub/Sub → topic `gcr` → Create subscription → Delivery type: Push",
         content_type: None,
         secret: "none; tick Enable authentication, choose the account of gcr.email and the audience of gcr.audience",
-        events: "everything on the topic `gcr`",
+        events: EventSettings::Described("everything on the topic `gcr`"),
     },
     ..Provider::BASE
 };

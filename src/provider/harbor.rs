@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 use super::shared::batch;
 use super::shared::{add_registry_hosts, image_event};
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::image::{ImageName, ImageReference};
 use crate::event::{Event, ImageEvent, Media, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
@@ -24,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "project → Webhooks → New Webhook",
         content_type: Some("Default or CloudEvents"),
         secret: "Auth Header (the key as it is, without Bearer before it)",
-        events: "Artifact pushed; with semver ranges also Artifact deleted",
+        events: EventSettings::Described("Artifact pushed; with semver ranges also Artifact deleted"),
     },
     ..Provider::BASE
 };

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 use super::shared::batch;
 use super::shared::host_of;
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{BucketEvent, BucketService, Event, Subject};
 use crate::verify::{Authentication, Unreadable, Verified, from_json};
 
@@ -24,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "mc admin config set ALIAS notify_webhook:flux endpoint=URL auth_token=KEY; then mc event add ALIAS/BUCKET arn:minio:sqs::flux:webhook",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "put and delete",
+        events: EventSettings::Described("put and delete"),
     },
     ..Provider::BASE
 };

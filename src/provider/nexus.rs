@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::shared::{add_registry_hosts, required_header};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{ChartEvent, Event, ImageEvent, Media, Subject};
@@ -30,7 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "Administration → System → Capabilities → Create capability → Webhook: Repository",
         content_type: None,
         secret: "Secret Key",
-        events: "component",
+        events: EventSettings::Described("component"),
     },
     ..Provider::BASE
 };

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::shared::batch::BoundedList;
 use super::shared::image_event;
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{Event, ImageEvent, Subject};
 use crate::verify::{Authentication, Unreadable, Verified};
 
@@ -21,7 +23,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "repository → Settings → Events and Notifications → Create Notification → Webhook POST",
         content_type: None,
         secret: "none: Quay cannot sign, so keep the URL secret; leave the POST template empty",
-        events: "Push to Repository",
+        events: EventSettings::Described("Push to Repository"),
     },
     ..Provider::BASE
 };

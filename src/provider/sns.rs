@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::shared::aws;
-use super::{CannotCompose, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery};
+use super::{
+    CannotCompose, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+};
 use crate::event::{Event, Subject};
 use crate::verify::sns_address;
 use crate::verify::{Authentication, Unreadable, Verified};
@@ -24,7 +26,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "SNS → Topics → the topic of `topicArn` → Create subscription, protocol HTTPS, without raw message delivery",
         content_type: None,
         secret: "none: messages are signed by Amazon, and the subscription is confirmed by itself",
-        events: "whatever publishes to the topic",
+        events: EventSettings::Described("whatever publishes to the topic"),
     },
     ..Provider::BASE
 };

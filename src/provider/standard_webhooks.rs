@@ -1,7 +1,7 @@
 //! Providers that sign as Standard Webhooks says, and Svix. Their payloads have no common format.
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
-use super::{Provider, ProviderSettings};
+use super::{EventSettings, Provider, ProviderSettings};
 use crate::verify::Authentication;
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -13,7 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "the provider's page of webhook endpoints",
         content_type: None,
         secret: "the signing secret; where the provider makes one (`whsec_…`), put that into the key file",
-        events: "whatever should make Flux look",
+        events: EventSettings::Described("whatever should make Flux look"),
     },
     ..Provider::BASE
 };

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::shared::{add_registry_hosts, artifact_event, cloud_event};
 use super::{
-    CannotCompose, EventHeader, ParseContext, Parsed, Provider, ProviderSettings, Sample, UnsignedDelivery,
+    CannotCompose, EventHeader, EventSettings, ParseContext, Parsed, Provider, ProviderSettings, Sample,
+    UnsignedDelivery,
 };
 use crate::event::image::ImageName;
 use crate::event::{Event, Subject};
@@ -28,7 +29,7 @@ pub(super) const PROVIDER: Provider = Provider {
         page: "the registry's own configuration → extensions → events → sinks, type `http`, with `credentials` or `headers`",
         content_type: None,
         secret: "none: keep the URL secret",
-        events: "all are sent; flux-recv acts on image.updated and image.deleted",
+        events: EventSettings::Described("all are sent; flux-recv acts on image.updated and image.deleted"),
     },
     ..Provider::BASE
 };

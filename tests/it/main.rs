@@ -15,6 +15,7 @@ mod fixtures;
 mod fleet;
 mod flux_v1;
 mod google;
+mod hook;
 mod http;
 mod limits;
 mod monitoring;

@@ -1,0 +1,103 @@
+//! Recognises webhooks that post to an endpoint, by host and hook path.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::config::Config;
+use crate::endpoint::{Endpoint, HOOK_PREFIX};
+
+/// The hook URLs of an endpoint, present and former.
+pub(super) struct HookUrls {
+    base: Url,
+    endpoint: Arc<Endpoint>,
+    others: Vec<Arc<Endpoint>>,
+}
+
+/// Where a webhook posts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WebhookTarget {
+    /// The endpoint's hook URL.
+    Present,
+    /// The endpoint, by a path or a scheme that it should no longer use.
+    Former,
+    /// Another endpoint of the config.
+    OtherEndpoint(String),
+    /// A hook path at the receiver's host that belongs to no endpoint of the config.
+    UnknownPath,
+    /// Something else.
+    Elsewhere,
+}
+
+impl HookUrls {
+    pub(super) fn new(base: Url, endpoint: Arc<Endpoint>, config: &Config) -> HookUrls {
+        let others =
+            config.endpoints.iter().filter(|other| other.id() != endpoint.id()).cloned().collect::<Vec<_>>();
+        HookUrls { base, endpoint, others }
+    }
+
+    /// The endpoint's hook URL. A secret.
+    pub(super) fn present(&self) -> String {
+        format!("{}{}", self.base.as_str().trim_end_matches('/'), self.endpoint.path())
+    }
+
+    pub(super) fn classify(&self, url: &str) -> WebhookTarget {
+        let Ok(parsed) = Url::parse(url) else { return WebhookTarget::Elsewhere };
+        let digest = parsed.path().rsplit_once(HOOK_PREFIX).map(|(_, digest)| digest.trim_end_matches('/'));
+        let Some(digest) = digest.filter(|_| parsed.host() == self.base.host()) else {
+            return WebhookTarget::Elsewhere;
+        };
+        if self.endpoint.has_or_had_digest(digest) {
+            return if url == self.present() { WebhookTarget::Present } else { WebhookTarget::Former };
+        }
+        match self.others.iter().find(|other| other.has_or_had_digest(digest)) {
+            Some(other) => WebhookTarget::OtherEndpoint(other.name.to_string()),
+            None => WebhookTarget::UnknownPath,
+        }
+    }
+
+    pub(super) fn is_ours(&self, url: &str) -> bool {
+        matches!(self.classify(url), WebhookTarget::Present | WebhookTarget::Former)
+    }
+}
+
+/// Characters of a digest that are shown: enough to compare with `flux-recv urls`, too few to post there.
+const SHOWN_DIGEST_CHARS: usize = 8;
+
+/// Shows a URL without what is secret in it.
+pub(super) fn masked(url: &str) -> String {
+    let Ok(parsed) = Url::parse(url) else { return "…".to_owned() };
+    let host = parsed.host_str().unwrap_or_default();
+    let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let path = match parsed.path().rsplit_once(HOOK_PREFIX).filter(|(_, digest)| is_digest(digest)) {
+        Some((prefix, digest)) => format!("{prefix}{HOOK_PREFIX}{}…", &digest[..SHOWN_DIGEST_CHARS]),
+        None if parsed.path() == "/" && parsed.query().is_none() => String::new(),
+        None => "/…".to_owned(),
+    };
+    format!("{}://{host}{port}{path}", parsed.scheme())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_their_secrets() {
+        let digest = "0123456789abcdef".repeat(4);
+        for (url, shown) in [
+            (&*format!("https://recv.example.com/hook/{digest}"), "https://recv.example.com/hook/01234567…"),
+            (
+                &format!("https://example.com:8443/x/hook/{digest}?a=b"),
+                "https://example.com:8443/x/hook/01234567…",
+            ),
+            ("https://chat.example.com/hook/SECRET", "https://chat.example.com/…"),
+            ("https://user:password@chat.example.com/services/T0/SECRET", "https://chat.example.com/…"),
+            ("https://ci.example.com/?token=SECRET", "https://ci.example.com/…"),
+            ("https://ci.example.com", "https://ci.example.com"),
+            ("not a URL", "…"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
+}
