@@ -129,10 +129,18 @@ fn text(bytes: Vec<u8>) -> io::Result<String> {
 fn parse(text: &str, mut keys: KeyFiles<'_>, rules: Rules) -> Result<Config, Vec<String>> {
     let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is not valid YAML: {err}")])?;
     let mut mistakes = Vec::new();
-    let config = read(value, &mut keys, rules, &mut mistakes);
+    let config = read(without_chart_values(value), &mut keys, rules, &mut mistakes);
     match mistakes.is_empty() {
         true => Ok(config),
         false => Err(mistakes),
+    }
+}
+
+/// With the chart a config stands in its values. The commands read it there, so that nobody keeps two.
+fn without_chart_values(value: Value) -> Value {
+    match value.get("config") {
+        Some(config) if config.get("fluxRecvVersion").is_some() => config.clone(),
+        _ => value,
     }
 }
 

@@ -55,6 +55,20 @@ fn a_file_of_flux_v1_works_as_it_is() {
 }
 
 #[test]
+fn the_config_in_the_values_of_the_chart_is_read() {
+    let folder = folder(&["a.key"]);
+    let values = "existingSecret: keys\nconfig:\n  fluxRecvVersion: 1\n  endpoints: [{source: GitHub, keyPath: a.key}]\n";
+    assert_eq!(names(&good(values, folder.path())), ["a"]);
+    check_mistakes(
+        "config: {fluxRecvVersion: 1, endpoints: []}",
+        &[],
+        &[
+            "endpoints: lists no endpoint; give at least one with `source` and `keyPath`, or a publisher in `subscribe`",
+        ],
+    );
+}
+
+#[test]
 fn the_first_registry_host_salts_unless_a_salt_is_given() {
     let folder = folder(&["a.key"]);
     let path = |extra: &str| {

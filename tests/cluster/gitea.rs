@@ -91,14 +91,24 @@ impl Gitea {
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
+    /// Makes a token that may do everything.
+    pub fn token(&self, bed: &Bed, name: &str) -> String {
+        let token =
+            self.api(bed, "POST", &format!("/users/{USER}/tokens"), json!({"name": name, "scopes": ["all"]}));
+        token["sha1"].as_str().expect("a token").to_owned()
+    }
+
+    /// Makes a repository of the user or of an organization, and a clone of it.
+    pub fn repository_without_webhook(&self, bed: &Bed, owner: &str, name: &str) -> Clone {
+        let path = if owner == USER { "/user/repos".to_owned() } else { format!("/orgs/{owner}/repos") };
+        let repository = json!({"name": name, "auto_init": true, "default_branch": "main"});
+        self.api(bed, "POST", &path, repository);
+        self.clone_of(owner, name)
+    }
+
     /// Makes a repository with a webhook, and a clone of it.
     pub fn repository(&self, bed: &Bed, name: &str, hook: &str, secret: &str) -> Clone {
-        self.api(
-            bed,
-            "POST",
-            "/user/repos",
-            json!({"name": name, "auto_init": true, "default_branch": "main"}),
-        );
+        let clone = self.repository_without_webhook(bed, USER, name);
         let hook = json!({
             "type": "gitea",
             "active": true,
@@ -106,9 +116,15 @@ impl Gitea {
             "config": {"url": hook, "content_type": "json", "secret": secret},
         });
         self.api(bed, "POST", &format!("/repos/{USER}/{name}/hooks"), hook);
+        clone
+    }
+
+    fn clone_of(&self, owner: &str, name: &str) -> Clone {
         let url = self.base.replace("http://", &format!("http://{USER}:{PASSWORD}@"));
-        let folder = self.folder.path().join("clones").join(name);
-        run(Command::new("git").args(["clone", "--quiet", &format!("{url}/{USER}/{name}.git")]).arg(&folder));
+        let folder = self.folder.path().join("clones").join(owner).join(name);
+        run(Command::new("git")
+            .args(["clone", "--quiet", &format!("{url}/{owner}/{name}.git")])
+            .arg(&folder));
         Clone { folder }
     }
 }
@@ -119,6 +135,10 @@ pub struct Clone {
 }
 
 impl Clone {
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn git(&self, arguments: &[&str]) -> String {
         let identity = ["-c", "user.name=tester", "-c", "user.email=tester@example.com"];
         run(Command::new("git").arg("-C").arg(&self.folder).args(identity).args(arguments))

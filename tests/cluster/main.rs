@@ -16,9 +16,11 @@ mod deploy;
 mod faults;
 mod fleet;
 mod gitea;
+mod hook;
 mod hostile;
 mod issuer;
 mod named_kinds;
+mod quick_start;
 mod receive;
 mod receivers;
 mod registry;
@@ -84,6 +86,9 @@ const SCENARIOS: &[Scenario] = &scenarios![
     hostile::a_path_cannot_be_taken_by_a_younger_receiver,
     hostile::the_admission_policy_lets_one_annotation_pass,
     hostile::patterns_of_a_tenant_take_no_time,
+    hook::webhooks_at_gitea_are_created_changed_tested_and_deleted,
+    hook::what_no_webhook_covers_is_found,
+    quick_start::the_quick_start_of_readme_leads_to_a_requested_object,
     costs::deliveries_cost_the_api_server_a_handful_of_requests,
     costs::a_thousand_objects_are_known,
     faults::fault_killed_at_random_moments,

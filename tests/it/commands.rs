@@ -70,7 +70,7 @@ fn urls_say_what_to_paste_where() {
         "github (GitHub)",
         "application/json",
         "the content of ",
-        "Just the push event",
+        "Pushes; for images also Packages",
         "Docker Hub cannot sign",
     ] {
         assert!(text.contains(part), "{part} in:\n{text}");

@@ -10,7 +10,8 @@ use flux_recv::internals::KINDS;
 use flux_recv::internals::PROVIDERS;
 
 use super::common::copy_folder;
-use super::running::{FluxRecv, flux_recv, project, stderr, stdout};
+use super::hook::double::{Double, TOKEN};
+use super::running::{FluxRecv, flux_recv, project, stderr, stdout, test_key};
 
 /// The documents whose commands build on one another; the recipes in `docs/providers.md` have a test of
 /// their own.
@@ -93,6 +94,8 @@ fn every_command_line_that_can_be_run_works() {
                 assert!(output.status.success(), "{line}: {}", stderr(&output));
             }
             ["flux-recv", "send", rest @ ..] => check_send(rest, folder),
+            ["flux-recv", "hook", rest @ ..] => check_hook(rest, folder),
+            ["export", variable] => assert!(variable.starts_with("GITHUB_TOKEN="), "{line}"),
             // What needs a cluster is run by the cluster suite; here the command line has to be sound.
             ["flux-recv", rest @ ..] if rest.contains(&"--listen") && !rest.contains(&"--manifests") => {
                 check_serves(&[rest, &["--manifests", "example/objects"]].concat(), folder);
@@ -112,6 +115,9 @@ fn every_command_line_that_can_be_run_works() {
                 assert!(output.status.success(), "{line}: {}", stderr(&output));
             }
             ["flux-recv", rest @ ..] => {
+                if let ["keygen", key] = rest {
+                    let _ = std::fs::remove_file(folder.join(key));
+                }
                 let output = flux_recv().args(rest).current_dir(folder).output().expect("it runs");
                 assert!(output.status.success(), "{line}: {}", stderr(&output));
             }
@@ -121,7 +127,9 @@ fn every_command_line_that_can_be_run_works() {
             ["printf", "%s", _, ">", path] => {
                 assert!(project().join(path).parent().is_some_and(Path::is_dir), "{line}")
             }
-            ["kubectl", "-n", "flux-system", "create", "secret", ..]
+            ["git", "commit", ..]
+            | ["kubectl", "-n", "flux-system", "create", "secret", ..]
+            | ["kubectl", "-n", "flux-system", "rollout", "status", "deployment/flux-recv"]
             | ["kubectl", "get", ..]
             | ["kubectl", "-n", "flux-system", "port-forward", ..]
             | ["kubectl", "-n", "NAMESPACE", "get", ..] => {}
@@ -153,6 +161,35 @@ fn every_command_line_that_can_be_run_works() {
         run += 1;
     }
     assert!(run >= 20, "the documents lost their commands");
+}
+
+/// Manages webhooks at a double of GitHub, with the values of README where it names them.
+fn check_hook(arguments: &[&str], folder: &Path) {
+    let values = document("README.md");
+    let values = values.split("```yaml\n").nth(1).and_then(|text| text.split("```").next()).expect("values");
+    let values: Vec<&str> = values.lines().map(str::trim_end).collect();
+    let values: Vec<&str> = values.iter().map(|line| line.strip_prefix("   ").unwrap_or(line)).collect();
+    std::fs::write(folder.join("values.yaml"), values.join("\n")).expect("values");
+    // The double knows this key.
+    for key in ["github.key", "example/config/github.key"] {
+        std::fs::write(folder.join(key), test_key("own")).expect("a key");
+    }
+    let double = Double::start("GitHub");
+    let hook = |arguments: &[String]| {
+        let mut command = flux_recv();
+        command.arg("hook").args(arguments).current_dir(folder);
+        command.env("GITHUB_TOKEN", TOKEN).env("FLUX_RECV_API", &double.url).output().expect("hook runs")
+    };
+    let replaced: Vec<String> =
+        arguments.iter().map(|part| part.replace("YOU/REPO", "org/app").replace("YOU", "org")).collect();
+    if arguments[0] != "create" {
+        let mut create = replaced.clone();
+        create[0] = "create".to_owned();
+        create.push("--yes".to_owned());
+        assert!(hook(&create).status.success());
+    }
+    let output = hook(&replaced);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
 }
 
 /// Sends to an instance that serves the same config.
@@ -410,6 +447,35 @@ fn the_versions_that_are_tested_are_those_of_the_test_bed() {
     let (kubernetes, flux) = (minor("kubernetes_version=v"), minor("flux2=github.com/fluxcd/flux2/v2@v"));
     let sentence = format!("The suites run against Kubernetes {kubernetes} and Flux {flux};");
     assert!(document("docs/operations.md").contains(&sentence), "{sentence}");
+}
+
+/// What `hook` does and what people click is one description.
+#[test]
+fn webhooks_at_providers_are_described_once() {
+    let page = document("docs/cli.md");
+    let rows = table(&page, "| `source` | API |");
+    let described: Vec<[String; 3]> =
+        rows.iter().map(|row| [row[0].clone(), row[2].clone(), row[3].clone()]).collect();
+    let apis = PROVIDERS.iter().filter_map(|provider| Some((provider, provider.webhook_api?)));
+    let expected: Vec<[String; 3]> = apis
+        .map(|(provider, api)| {
+            let variables: Vec<String> = api.token_variables.iter().map(|name| format!("`{name}`")).collect();
+            [format!("`{}`", provider.name), variables.join(" or "), api.rights.to_owned()]
+        })
+        .collect();
+    assert_eq!(described, expected);
+    for (row, api) in rows.iter().zip(PROVIDERS.iter().filter_map(|provider| provider.webhook_api)) {
+        assert!(api.service.is_none_or(|service| row[1].starts_with(service)), "{row:?}");
+        assert!(api.service.is_some() || row[1] == "`--api`", "{row:?}");
+    }
+    let recipes = document("docs/providers.md");
+    for provider in PROVIDERS {
+        let recipe = recipes.split("\n## ").find(|part| part.starts_with(&format!("{}\n", provider.name)));
+        let recipe = recipe.unwrap_or_else(|| panic!("no recipe for {}", provider.name));
+        for choice in provider.settings.events.choices() {
+            assert!(recipe.contains(&format!("*{}*", choice.label)), "{}: {}", provider.name, choice.label);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `flux-recv hook` against doubles of the providers' APIs; the cluster suite has a real Gitea.
 
-mod double;
+pub mod double;
 
 use std::process::Output;
 

@@ -281,7 +281,7 @@ async fn answer(request: HttpRequest, body: web::Bytes, shared: web::Data<Shared
     let position = segments.first().and_then(|identifier| {
         state.webhooks.iter().position(|(of, webhook)| {
             let own = &webhook[flavour.identifier];
-            of == list && (own.as_str() == Some(identifier) || own.to_string() == **identifier)
+            of == list && own.as_str().map_or_else(|| own.to_string(), str::to_owned) == **identifier
         })
     });
     match (method.as_str(), segments.as_slice()) {
