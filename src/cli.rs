@@ -96,7 +96,11 @@ struct ClusterArgs {
 
 impl ClusterArgs {
     fn options(&self) -> ClusterOptions {
-        ClusterOptions { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+        ClusterOptions {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            ..ClusterOptions::default()
+        }
     }
 
     /// An empty variable means all namespaces.

@@ -16,7 +16,7 @@ mod publish;
 mod section;
 mod selection;
 mod subscribe;
-mod suggestion;
+pub mod suggestion;
 
 use std::fmt;
 use std::io;

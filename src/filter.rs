@@ -72,7 +72,8 @@ impl Globs {
         &self.written
     }
 
-    fn holds(&self, name: &str) -> bool {
+    /// Whether one of the patterns matches.
+    pub fn matches(&self, name: &str) -> bool {
         self.set.is_match(name)
     }
 }
@@ -95,7 +96,7 @@ fn compile<'p>(
 impl Filter {
     /// Whether the endpoint accepts events of this type.
     pub fn accepts_type(&self, name: &str) -> bool {
-        self.events.as_ref().is_none_or(|events| events.holds(name))
+        self.events.as_ref().is_none_or(|events| events.matches(name))
     }
 
     /// Leaves of the events what the endpoint accepts.
@@ -106,7 +107,7 @@ impl Filter {
         let events = self.narrow_names(events)?;
         let Some(paths) = &self.paths else { return Ok(events) };
         // Where a push does not say which files it changes, any of them may be meant.
-        let is_elsewhere = |event: &Event| event.changes_a_file(|file| paths.holds(file)) == Some(false);
+        let is_elsewhere = |event: &Event| event.changes_a_file(|file| paths.matches(file)) == Some(false);
         match events.iter().all(is_elsewhere) {
             true => {
                 let summary = events.first().map(Event::summary).unwrap_or_default();
@@ -147,7 +148,7 @@ impl Filter {
                 }
             }
             (Event::Image(ImageEvent { names, .. }), _, Some(wanted))
-                if !names.iter().any(|name| wanted.holds(&name.to_string())) =>
+                if !names.iter().any(|name| wanted.matches(&name.to_string())) =>
             {
                 None
             }
@@ -183,7 +184,8 @@ pub fn fulfilling(
 }
 
 fn is_wanted(wanted: &Globs, change: &RefChange) -> bool {
-    wanted.holds(change.name.as_str()) || change.name.as_branch().is_some_and(|branch| wanted.holds(branch))
+    wanted.matches(change.name.as_str())
+        || change.name.as_branch().is_some_and(|branch| wanted.matches(branch))
 }
 
 #[cfg(test)]

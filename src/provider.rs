@@ -90,6 +90,8 @@ pub struct Provider {
     pub compose: fn(&Sample) -> Result<UnsignedDelivery, CannotCompose>,
     /// The header that names the event type, if any does.
     pub event_header: Option<EventHeader>,
+    /// The event types that it acts on, without their actions; empty where any can matter.
+    pub event_types: &'static [&'static str],
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
     pub event_fields: &'static [&'static str],
     /// What filters read as `req`, as JSON text, where that is not the body itself but something inside it.
@@ -202,6 +204,7 @@ impl Provider {
         parse: generic::parse,
         compose: generic::compose,
         event_header: None,
+        event_types: &[],
         event_fields: &[],
         filter_body: None,
         lists_changed_files: false,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::output::OutputArgs;
 use super::runtime;
+use super::table::Table;
 
 #[derive(Debug, Args)]
 pub(super) struct SubscribersArgs {
@@ -101,35 +102,34 @@ pub(super) fn describe(page: &Value) -> anyhow::Result<String> {
     let page =
         Page::deserialize(page).context("the page cannot be read; is the instance another version?")?;
     let mut text = String::new();
-    let mut line = |written: String| {
-        text.push_str(&written);
-        text.push('\n');
-    };
     if let Some(PublisherPage { public_keys, log, subscribers }) = page.publisher {
         let LogPage { head, entries, bytes, max_bytes } = log;
-        line(format!("event log: {entries} entries, {bytes} of {max_bytes} bytes, head {head}"));
-        public_keys.iter().for_each(|key| line(format!("public key: {key}")));
+        text.push_str(&format!("event log: {entries} entries, {bytes} of {max_bytes} bytes, head {head}\n"));
+        text.extend(public_keys.iter().map(|key| format!("public key: {key}\n")));
+        let mut table = Table::new(&["SUBSCRIBER", "STATE", "ENTRIES-BEHIND", "REFUSED"]);
         for SubscriberRow { name, streams, lag_entries, connected, refused } in subscribers {
-            let lag = lag_entries.map_or_else(String::new, |lag| format!(", {lag} entries behind"));
             let state = match (streams, connected) {
                 (0, None) => "never connected since the start".to_owned(),
                 (0, Some(since)) => format!("NOT CONNECTED; last connected {since}"),
-                (_, since) => format!("connected since {}{lag}", since.unwrap_or_default()),
+                (_, since) => format!("connected since {}", since.unwrap_or_default()),
             };
-            let refused =
-                refused.filter(|_| streams == 0).map_or_else(String::new, |why| format!("; refused {why}"));
-            line(format!("subscriber {name}: {state}{refused}"));
+            let lag = lag_entries.map(|lag| lag.to_string()).unwrap_or_default();
+            table.add(vec![name, state, lag, refused.filter(|_| streams == 0).unwrap_or_default()]);
         }
+        text.push_str(&table.draw());
     }
-    for PublisherRow { name, url, connected, failure, cursor, must_catch_up } in page.publishers {
-        let state = match (connected, failure) {
-            (Some(since), _) => format!("connected since {since}"),
-            (None, Some(why)) => format!("NOT CONNECTED: {why}"),
-            (None, None) => "connecting".to_owned(),
-        };
-        let cursor = cursor.map_or_else(String::new, |cursor| format!(", cursor {cursor}"));
-        let catch_up = if must_catch_up { ", catching up" } else { "" };
-        line(format!("publisher {name} ({url}): {state}{cursor}{catch_up}"));
+    if !page.publishers.is_empty() {
+        let mut table = Table::new(&["PUBLISHER", "URL", "STATE", "CURSOR", "CATCHING-UP"]);
+        for PublisherRow { name, url, connected, failure, cursor, must_catch_up } in page.publishers {
+            let state = match (connected, failure) {
+                (Some(since), _) => format!("connected since {since}"),
+                (None, Some(why)) => format!("NOT CONNECTED: {why}"),
+                (None, None) => "connecting".to_owned(),
+            };
+            let catching_up = if must_catch_up { "yes" } else { "no" }.to_owned();
+            table.add(vec![name, url, state, cursor.unwrap_or_default(), catching_up]);
+        }
+        text.push_str(&table.draw());
     }
     if text.is_empty() {
         text.push_str("the config has neither `publish` nor `subscribe`\n");

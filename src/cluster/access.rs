@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -25,8 +26,8 @@ pub struct KindAccess {
     pub version: Option<String>,
     /// Of `list`, `watch` and `patch`, those that are not allowed.
     pub missing: Vec<&'static str>,
-    /// How many objects there are, if they may be listed.
-    pub objects: Option<usize>,
+    /// The objects that there are, if they may be listed.
+    pub objects: Option<Vec<Target>>,
 }
 
 /// The verbs that serving needs for each kind.
@@ -69,7 +70,9 @@ async fn examine_kind(
         }
     }
     let objects = match resource {
-        Some(resource) if !missing.contains(&"list") => Some(count(client, resource, namespace).await?),
+        Some(resource) if !missing.contains(&"list") => {
+            Some(list(client, info.kind, resource, namespace).await?)
+        }
         _ => None,
     };
     Ok(KindAccess {
@@ -99,22 +102,37 @@ async fn may(client: &Client, info: &KindInfo, verb: &str, namespace: Option<&st
     Ok(answer.map_err(failed)?.status.is_some_and(|status| status.allowed))
 }
 
-async fn count(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> anyhow::Result<usize> {
+async fn list(
+    client: &Client,
+    kind: Kind,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+) -> anyhow::Result<Vec<Target>> {
     let api: Api<DynamicObject> = match namespace {
         None => Api::all_with(client.clone(), resource),
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
     };
-    let mut count = 0;
+    let mut found = Vec::new();
     let mut page = ListParams::default().limit(500);
     loop {
         let list: kube::core::ObjectList<PartialObjectMeta<DynamicObject>> =
             api.list_metadata(&page).await.map_err(failed)?;
-        count += list.items.len();
+        found.extend(list.items.into_iter().filter_map(|object| {
+            let (namespace, name) = (object.metadata.namespace?, object.metadata.name?);
+            Some(Target { kind, namespace, name })
+        }));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
-            None => return Ok(count),
+            None => return Ok(found),
         }
     }
+}
+
+/// The name under which the API server knows this client, if it tells.
+pub async fn user_name(connection: &ApiConnection) -> Option<String> {
+    let api = Api::<SelfSubjectReview>::all(connection.client());
+    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.ok()?;
+    review.status?.user_info?.username
 }
 
 /// The repositories that GitRepositories fetch, in these namespaces or in the whole cluster; those whose

@@ -19,6 +19,8 @@ pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
     /// A context of it.
     pub context: Option<String>,
+    /// A user to act as, in place of the own one.
+    pub impersonate: Option<String>,
 }
 
 /// A connection whose credentials can be read again.
@@ -38,6 +40,8 @@ struct OpenConnection {
     client: Client,
     /// Scheme, host and port.
     server: Arc<str>,
+    /// The context of the kubeconfig, if one was read.
+    context: Option<Arc<str>>,
     since: Instant,
 }
 
@@ -86,6 +90,11 @@ impl ApiConnection {
         Arc::clone(&self.shared.open.read().server)
     }
 
+    /// Returns the context of the kubeconfig, if credentials come from one.
+    pub fn context(&self) -> Option<Arc<str>> {
+        self.shared.open.read().context.clone()
+    }
+
     /// Reads address, CA and credentials again, as after a 401 or where no answer comes any more.
     pub async fn reload_credentials(&self) {
         let age = self.shared.open.read().since.elapsed();
@@ -115,12 +124,27 @@ async fn connect(options: &ClusterOptions) -> anyhow::Result<OpenConnection> {
     let port = port.map_or_else(String::new, |port| format!(":{port}"));
     let server =
         format!("{}://{}{port}", url.scheme_str().unwrap_or_default(), url.host().unwrap_or_default());
+    if let Some(user) = &options.impersonate {
+        config.auth_info.impersonate = Some(user.clone());
+    }
     let client = Client::try_from(config).context("cannot set up the connection to the API server")?;
-    Ok(OpenConnection { client, server: server.into(), since: Instant::now() })
+    let context = context(options).map(Arc::from);
+    Ok(OpenConnection { client, server: server.into(), context, since: Instant::now() })
+}
+
+/// The context that was used. Without a kubeconfig there is none.
+fn context(options: &ClusterOptions) -> Option<String> {
+    options.context.clone().or_else(|| {
+        let kubeconfig = match &options.kubeconfig {
+            Some(file) => Kubeconfig::read_from(file),
+            None => Kubeconfig::read(),
+        };
+        kubeconfig.ok()?.current_context.filter(|context| !context.is_empty())
+    })
 }
 
 async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
-    let ClusterOptions { kubeconfig, context } = options;
+    let ClusterOptions { kubeconfig, context, .. } = options;
     let selection = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
     match (kubeconfig, context) {
         (Some(file), _) => {

@@ -160,6 +160,7 @@ impl EndpointEntry {
             ..
         } = self;
         config.warnings.extend(warnings(&name, provider, &key_file, &key, &registry_hosts, unsigned));
+        config.warnings.extend(filter::warnings(&name, provider, &filter));
         let salt = path_salt.as_deref().or(registry_hosts.first().map(String::as_str)).unwrap_or_default();
         let digest = path_key.as_ref().unwrap_or(&key).digest(salt);
         let former_digests = accepted.iter().map(|(_, key)| key).chain([&key]).map(|key| key.digest(salt));

@@ -31,6 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:push" }),
+    event_types: &["repo:push"],
     may_come_unsigned: true,
     subjects: &[Subject::Git],
     settings: ProviderSettings {

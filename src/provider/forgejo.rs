@@ -24,6 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
         names: &["X-Forgejo-Event", "X-Gitea-Event", "X-Forgejo-Event-Type", "X-Gitea-Event-Type"],
         usual: "push",
     }),
+    event_types: gitea::EVENT_TYPES,
     event_fields: &["/action"],
     lists_changed_files: true,
     subjects: &[Subject::Git, Subject::Images],

@@ -28,6 +28,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gitea-Event", "X-Gitea-Event-Type"], usual: "push" }),
+    event_types: EVENT_TYPES,
     event_fields: &["/action"],
     lists_changed_files: true,
     subjects: &[Subject::Git, Subject::Images],
@@ -41,7 +42,11 @@ pub(super) const PROVIDER: Provider = Provider {
     ..Provider::BASE
 };
 
-/// The events of Gitea and Forgejo.
+/// The event types that Gitea and Forgejo send.
+pub(super) const EVENT_TYPES: &[&str] =
+    &["push", "create", "delete", "release", "pull_request", "pull_request_sync", "package"];
+
+/// The events of Gitea and Forgejo, as webhooks choose them.
 pub(super) const EVENT_CHOICES: &[EventChoice] = &[
     EventChoice { label: "Push", name: "push", purpose: EventPurpose::Always },
     EventChoice { label: "Create", name: "create", purpose: EventPurpose::Always },

@@ -25,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gitlab-Event"], usual: "Push Hook" }),
+    event_types: &["Push Hook", "Tag Push Hook", "Release Hook", "Merge Request Hook", "System Hook"],
     event_fields: &["/event_name"],
     lists_changed_files: true,
     subjects: &[Subject::Git],

@@ -20,6 +20,7 @@ pub(super) const PROVIDER: Provider = Provider {
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gogs-Event"], usual: "push" }),
+    event_types: gitea::EVENT_TYPES,
     event_fields: &["/action"],
     // It cuts the list of commits short and does not say so.
     subjects: &[Subject::Git],

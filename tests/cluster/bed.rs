@@ -68,7 +68,7 @@ pub struct Bed {
 
 /// Signs the tokens of ServiceAccounts; a key for tests and nothing else.
 const SIGNING_KEY: &str = include_str!("../fixtures/rsa-key-for-tests-only.pem");
-const ADMIN_TOKEN: &str = "test-admin-token";
+pub const ADMIN_TOKEN: &str = "test-admin-token";
 const SUITE_CLIENT: &str = "cluster-suite";
 const NAMESPACES: [&str; 4] = ["flux-system", "apps", "team-a", "team-b"];
 

@@ -547,8 +547,14 @@ pub fn sigterm_asks_for_what_was_accepted(bed: &Bed) {
 }
 
 pub fn check_tells_rights_and_counts(bed: &Bed) {
+    git_repository(
+        bed,
+        "team-a",
+        "seen-by-check",
+        json!({"url": "https://github.com/example-org/seen-by-check"}),
+    );
     let running = FluxRecv::start(bed, &own_token(bed), &[]);
-    let check = |token: &str| {
+    let check_as = |token: &str, more: &[&str]| {
         let kubeconfig = running.folder.path().join("check.kubeconfig");
         std::fs::write(&kubeconfig, bed.kubeconfig(token, "flux-system")).expect("a kubeconfig");
         let output = flux_recv()
@@ -556,18 +562,26 @@ pub fn check_tells_rights_and_counts(bed: &Bed) {
             .args(["--config", &running.config()])
             .arg("--kubeconfig")
             .arg(kubeconfig)
+            .args(more)
             .output();
         let output = output.expect("check runs");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
+    let check = |token: &str| check_as(token, &[]);
     let (code, text) = check(&own_token(bed));
     assert_eq!(code, Some(0), "{text}");
     let objects = requests(bed).len();
-    assert!(
-        text.contains(&format!("GitRepository (v1): may list, watch, patch, {objects} objects")),
+    let words = |text: &str, kind: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(&format!("{kind} ")));
+        line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(
+        words(&text, "GitRepository"),
+        ["GitRepository", "v1", "-", &objects.to_string(), "-"],
         "{text}"
     );
-    assert!(text.contains("github (GitHub): deliveries are authenticated"), "{text}");
+    assert_eq!(words(&text, "github"), ["github", "GitHub", "yes"], "{text}");
+    assert!(text.contains("as system:serviceaccount:flux-system:flux-recv (context test)"), "{text}");
     for (name, url) in
         [("inside", "http://gitea-http.gitea.svc:3000/o/a"), ("outside", "https://git.example.com/o/a")]
     {
@@ -580,5 +594,28 @@ pub fn check_tells_rights_and_counts(bed: &Bed) {
     bed.kubectl(&["create", "serviceaccount", "without-rights", "-n", "flux-system"]);
     let (code, text) = check(&bed.token("flux-system", "without-rights"));
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("GitRepository (v1): MAY NOT list, watch, patch"), "{text}");
+    assert!(
+        words(&text, "GitRepository").ends_with(&["list,", "watch,", "patch"].map(str::to_owned)),
+        "{text}"
+    );
+
+    // An administrator can look with the eyes of either.
+    let admin = super::bed::ADMIN_TOKEN;
+    let (code, text) = check_as(admin, &["--as", "system:serviceaccount:flux-system:flux-recv"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("as system:serviceaccount:flux-system:flux-recv (context test)"), "{text}");
+    let (code, text) = check_as(admin, &["--as", "system:serviceaccount:flux-system:without-rights"]);
+    assert_eq!(code, Some(1), "{text}");
+
+    // What does not exist can never match.
+    let misspelt = "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, namespaces: app, \
+                    resources: [{kind: GitRepository, name: insid}]}\n";
+    std::fs::write(running.folder.path().join("fluxrecv.yaml"), misspelt).expect("a config");
+    let (code, text) = check(&own_token(bed));
+    assert_eq!(code, Some(1), "{text}");
+    let namespaces =
+        "warning: endpoint github: namespaces: no Flux object is in namespace app; did you mean `apps`?";
+    let resources =
+        "warning: endpoint github: resources: there is no GitRepository/insid; did you mean `inside`?";
+    assert!(text.contains(namespaces) && text.contains(resources), "{text}");
 }

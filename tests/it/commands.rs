@@ -292,16 +292,44 @@ fn check_tells_proofs_and_is_strict() {
     };
     let output = check(&good);
     assert!(output.status.success(), "{}", stdout(&output));
-    assert!(stdout(&output).contains("github (GitHub): deliveries are authenticated"), "{}", stdout(&output));
-    assert!(
-        stdout(&output).contains("quay (Quay): protected by the secret path alone"),
-        "{}",
-        stdout(&output)
-    );
+    let expected = "ENDPOINT  PROVIDER  AUTHENTICATED\ngithub    GitHub    yes\nquay      Quay      no, protected by the secret path alone\n";
+    assert_eq!(stdout(&output), expected);
+    let json = flux_recv()
+        .args(["check", "--offline", "-o", "json", "--config"])
+        .arg(good.path().join("fluxrecv.yaml"))
+        .output()
+        .expect("check runs");
+    let json: serde_json::Value = serde_json::from_str(&stdout(&json)).expect("JSON");
+    assert_eq!((&json["good"], &json["endpoints"][1]["authenticated"]), (&true.into(), &false.into()));
     std::fs::write(good.path().join("quay.key"), "short\n").expect("a key");
     let output = check(&good);
     assert_eq!(output.status.code(), Some(1), "not all is well");
     assert!(stdout(&output).contains("warning: endpoint quay: the key in "), "{}", stdout(&output));
+}
+
+#[test]
+fn check_warns_of_what_can_never_match() {
+    let folder = folder(
+        "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, events: [push, releases.published, wiki], \
+         refs: [main, refs/head/main, tags/v1, refs/tags/v*, release/*]}\n",
+    );
+    let output = flux_recv()
+        .args(["check", "--offline", "--config"])
+        .arg(folder.path().join("fluxrecv.yaml"))
+        .output()
+        .expect("check runs");
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    let warnings: Vec<&str> = text.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let expected = [
+        "events: GitHub has no event type `releases.published` that flux-recv acts on; did you mean `release`?",
+        "events: GitHub has no event type `wiki` that flux-recv acts on; known are ping, push, create, delete, release, \
+         pull_request, package, registry_package",
+        "refs: no ref is called `refs/head/main`; branches are `main` or `refs/heads/main`, tags `refs/tags/v1`: did you mean \
+         `refs/heads/main`?",
+        "refs: no ref is called `tags/v1`; branches are `main` or `refs/heads/main`, tags `refs/tags/v1`: did you mean `refs/tags/v1`?",
+    ];
+    assert_eq!(warnings, expected.map(|warning| format!("warning: endpoint github: {warning}")));
 }
 
 #[test]

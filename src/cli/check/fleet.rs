@@ -1,6 +1,9 @@
 //! The part of `flux-recv check` that is about other clusters: a real connection to each publisher, and the
 //! subscribers of this one.
 
+use serde::Serialize;
+use serde_json::Value;
+
 use crate::cli::subscribers::{self, InstanceArgs};
 use crate::config::Config;
 use crate::fleet::options::{
@@ -8,74 +11,131 @@ use crate::fleet::options::{
 };
 use crate::subscriber;
 
-/// Describes publisher and subscriptions in lines; says whether all is well.
-pub(super) async fn examine(config: &Config, instance: &InstanceArgs, is_offline: bool) -> (String, bool) {
-    let (mut text, mut is_good) = (String::new(), true);
-    if let Some(publish) = &config.publish {
-        text.push_str(&describe_publisher(publish));
-        if !is_offline {
-            text.push_str(&running(instance).await);
-        }
-    }
+/// What concerns other clusters.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FleetReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publisher: Option<PublisherReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publishers: Vec<PublisherConnection>,
+}
+
+/// Who may subscribe here, and who is connected.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PublisherReport {
+    subscribers: Vec<GrantRow>,
+    public_keys: Vec<String>,
+    /// The page of the instance that runs; that it does not run is not a mistake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running: Option<Result<Value, String>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GrantRow {
+    name: String,
+    endpoints: String,
+    authentication: String,
+}
+
+/// A publisher that this instance follows, connected to as the subscriber does.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PublisherConnection {
+    name: String,
+    connected: bool,
+    description: String,
+}
+
+/// Describes publisher and subscriptions.
+pub(super) async fn examine(config: &Config, instance: &InstanceArgs, is_offline: bool) -> FleetReport {
+    let mut report = FleetReport { publisher: config.publish.as_ref().map(publisher), ..Default::default() };
     if is_offline {
-        return (text, is_good);
+        return report;
     }
-    if !config.subscribe.is_empty() {
-        text.push_str("\npublishers:\n");
+    if let Some(publisher) = &mut report.publisher {
+        let page = subscribers::page(instance).await;
+        publisher.running = Some(page.map_err(|err| err.to_string()));
     }
     for subscription in &config.subscribe {
-        let (line, is_connected) = try_to_connect(subscription).await;
-        text.push_str(&format!("  {}: {line}\n", subscription.name));
-        is_good &= is_connected;
+        report.publishers.push(try_to_connect(subscription).await);
     }
-    (text, is_good)
+    report
 }
 
-fn describe_publisher(publish: &PublisherOptions) -> String {
-    let mut text = "\nsubscribers:\n".to_owned();
-    for subscriber in &publish.subscribers {
-        let endpoints = match &subscriber.endpoints {
+fn publisher(publish: &PublisherOptions) -> PublisherReport {
+    let rows = publish.subscribers.iter().map(|subscriber| GrantRow {
+        name: subscriber.name.to_string(),
+        endpoints: match &subscriber.endpoints {
             GrantedEndpoints::All => "every endpoint".to_owned(),
             GrantedEndpoints::Named(names) => names.join(", "),
-        };
-        let authentication = match &subscriber.authentication {
+        },
+        authentication: match &subscriber.authentication {
             SubscriberAuthentication::Key(_) => "a key".to_owned(),
             SubscriberAuthentication::Token(token) => format!("a token of {}", token.issuer),
-        };
-        text.push_str(&format!("  {}: gets {endpoints}, with {authentication}\n", subscriber.name));
-    }
-    for key in &publish.signing_keys {
-        text.push_str(&format!("public key for `publicKeys` of subscribers: {}\n", key.public_key()));
-    }
-    text
+        },
+    });
+    let keys = publish.signing_keys.iter().map(|key| key.public_key().to_string());
+    PublisherReport { subscribers: rows.collect(), public_keys: keys.collect(), running: None }
 }
 
-/// Who is connected to the instance that runs; that it does not run is not a mistake.
-async fn running(instance: &InstanceArgs) -> String {
-    let described = subscribers::page(instance).await.and_then(|page| subscribers::describe(&page));
-    match described {
-        Ok(lines) => format!("running instance:\n{}", indented(&lines)),
-        Err(err) => format!("running instance: {err}\n"),
+/// Connects as the subscriber does, and reads what is offered.
+async fn try_to_connect(subscription: &SubscriptionOptions) -> PublisherConnection {
+    let examined = subscriber::examine(subscription).await;
+    let connected = examined.is_ok();
+    let description = match examined {
+        Ok(hello) => {
+            let endpoints: Vec<&str> = hello.endpoints.keys().map(String::as_str).collect();
+            format!(
+                "connected as subscriber {} to flux-recv {}; offers {}",
+                hello.subscriber,
+                hello.flux_recv,
+                endpoints.join(", ")
+            )
+        }
+        Err(why) => format!("NOT CONNECTED: {why}"),
+    };
+    PublisherConnection { name: subscription.name.to_string(), connected, description }
+}
+
+impl FleetReport {
+    pub(super) fn is_good(&self) -> bool {
+        self.publishers.iter().all(|publisher| publisher.connected)
+    }
+
+    /// Describes it in lines.
+    pub(super) fn describe(&self) -> String {
+        let mut text = String::new();
+        if let Some(publisher) = &self.publisher {
+            text.push_str("\nsubscribers:\n");
+            for GrantRow { name, endpoints, authentication } in &publisher.subscribers {
+                text.push_str(&format!("  {name}: gets {endpoints}, with {authentication}\n"));
+            }
+            for key in &publisher.public_keys {
+                text.push_str(&format!("public key for `publicKeys` of subscribers: {key}\n"));
+            }
+            let described = publisher.running.as_ref().map(|page| match page {
+                Ok(page) => subscribers::describe(page).map_err(|err| err.to_string()),
+                Err(why) => Err(why.clone()),
+            });
+            match described {
+                None => {}
+                Some(Ok(lines)) => text.push_str(&format!("running instance:\n{}", indented(&lines))),
+                Some(Err(why)) => text.push_str(&format!("running instance: {why}\n")),
+            }
+        }
+        if !self.publishers.is_empty() {
+            text.push_str("\npublishers:\n");
+        }
+        for PublisherConnection { name, description, .. } in &self.publishers {
+            text.push_str(&format!("  {name}: {description}\n"));
+        }
+        text
     }
 }
 
 fn indented(lines: &str) -> String {
     lines.lines().map(|line| format!("  {line}\n")).collect()
-}
-
-/// Connects as the subscriber does, and reads what is offered.
-async fn try_to_connect(subscription: &SubscriptionOptions) -> (String, bool) {
-    match subscriber::examine(subscription).await {
-        Ok(hello) => {
-            let endpoints: Vec<&str> = hello.endpoints.keys().map(String::as_str).collect();
-            let line = format!(
-                "connected as subscriber {} to flux-recv {}; offers {}",
-                hello.subscriber,
-                hello.flux_recv,
-                endpoints.join(", ")
-            );
-            (line, true)
-        }
-        Err(why) => (format!("NOT CONNECTED: {why}"), false),
-    }
 }
