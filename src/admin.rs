@@ -2,6 +2,8 @@
 //! what is served and delivered. None of them holds a secret, but the pages name the repositories of all
 //! tenants: Kubernetes' own rights decide who may forward a port to them.
 
+mod explain;
+
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -60,6 +62,7 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
             .app_data(state.clone())
             .route("/config", web::get().to(config))
             .route("/deliveries", web::get().to(deliveries))
+            .route("/explain", web::get().to(explain::explain))
             .route("/subscribers", web::get().to(subscribers))
     })
 }

@@ -5,6 +5,7 @@ mod complete;
 mod completions;
 mod convert;
 mod demo;
+mod explain;
 mod hook;
 mod keygen;
 mod output;
@@ -51,6 +52,8 @@ enum Command {
     Hook(Box<hook::HookArgs>),
     /// Check the config, the keys and the rights in the cluster.
     Check(check::CheckArgs),
+    /// Explain which objects a change would reach, and why not the others.
+    Explain(Box<explain::ExplainArgs>),
     /// Write a new key to a file.
     Keygen(keygen::KeygenArgs),
     /// Sign a payload as an endpoint's provider would, and post it to a running flux-recv.
@@ -170,6 +173,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Urls(args)) => urls::run(&args),
         Some(Command::Hook(args)) => hook::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Keygen(args)) => keygen::run(&args),
         Some(Command::Send(args)) => send::run(&args),
         Some(Command::Demo(args)) => demo::run(&args),

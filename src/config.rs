@@ -55,6 +55,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// How serving differs from flux-recv for Flux v1, as far as it concerns this file.
     pub notes: Vec<String>,
+    /// Key files that are not there, where that is allowed.
+    pub missing_keys: Vec<PathBuf>,
 }
 
 impl Config {
@@ -97,6 +99,8 @@ pub struct Rules {
     pub require_opt_in: bool,
     /// Whether Receivers are served, so that the config need not list endpoints.
     pub serves_receivers: bool,
+    /// Whether key files may be missing, as where a config is checked without them.
+    pub allows_missing_keys: bool,
 }
 
 /// A config as it was loaded, and the files that were read for it.
@@ -113,7 +117,10 @@ pub struct LoadedConfig {
 pub fn load(file: &Path, rules: Rules) -> LoadedConfig {
     let mut reader = FileReader::default();
     let config = match reader.read(file).and_then(text) {
-        Ok(text) => parse(&text, KeyFiles::new(file.parent().unwrap_or(Path::new("")), &mut reader), rules),
+        Ok(text) => {
+            let folder = file.parent().unwrap_or(Path::new(""));
+            parse(&text, KeyFiles::new(folder, &mut reader, rules.allows_missing_keys), rules)
+        }
         Err(err) => Err(vec![format!("cannot be read: {err}; name another file with --config")]),
     };
     let config = config.map_err(|list| Mistakes { file: file.to_owned(), list });
@@ -129,7 +136,8 @@ fn text(bytes: Vec<u8>) -> io::Result<String> {
 fn parse(text: &str, mut keys: KeyFiles<'_>, rules: Rules) -> Result<Config, Vec<String>> {
     let value: Value = serde_yaml::from_str(text).map_err(|err| vec![format!("is not valid YAML: {err}")])?;
     let mut mistakes = Vec::new();
-    let config = read(without_chart_values(value), &mut keys, rules, &mut mistakes);
+    let mut config = read(without_chart_values(value), &mut keys, rules, &mut mistakes);
+    config.missing_keys = keys.into_missing();
     match mistakes.is_empty() {
         true => Ok(config),
         false => Err(mistakes),
@@ -153,6 +161,7 @@ fn read(value: Value, keys: &mut KeyFiles<'_>, rules: Rules, mistakes: &mut Vec<
         subscribe: Vec::new(),
         warnings: Vec::new(),
         notes: Vec::new(),
+        missing_keys: Vec::new(),
     };
     let Some(mut file) = Section::new(value, String::new(), mistakes) else { return config };
     check_version(&mut file);

@@ -6,6 +6,7 @@ mod changed_files;
 mod commit_ids;
 pub mod git_ref;
 pub mod image;
+pub mod normal_form;
 pub mod repository_url;
 pub mod semver;
 

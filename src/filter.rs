@@ -42,7 +42,7 @@ pub struct BadGlob {
 pub struct FilteredOut {
     /// The first event, in a line.
     summary: String,
-    why: &'static str,
+    why: String,
 }
 
 impl Globs {
@@ -111,7 +111,7 @@ impl Filter {
         match events.iter().all(is_elsewhere) {
             true => {
                 let summary = events.first().map(Event::summary).unwrap_or_default();
-                Err(FilteredOut { summary, why: "none of the endpoint's `paths` has changed" })
+                Err(FilteredOut { summary, why: "none of the endpoint's `paths` has changed".to_owned() })
             }
             false => Ok(events),
         }
@@ -124,12 +124,19 @@ impl Filter {
         let summary = events.first().map(Event::summary).unwrap_or_default();
         let left: Vec<Event> = events.into_iter().filter_map(|event| self.narrow_one(event)).collect();
         match left.is_empty() {
-            true => Err(FilteredOut {
-                summary,
-                why: "none of the refs or images passes the endpoint's `refs` and `images`",
-            }),
+            true => Err(FilteredOut { summary, why: self.describe_names() }),
             false => Ok(left),
         }
+    }
+
+    /// The refs and images that the endpoint accepts, since none of those in the delivery is one.
+    fn describe_names(&self) -> String {
+        let described =
+            [("refs", &self.refs), ("images", &self.images)].into_iter().filter_map(|(field, globs)| {
+                let globs = globs.as_ref()?;
+                Some(format!("the endpoint's `{field}` are {}", globs.written().join(", ")))
+            });
+        described.collect::<Vec<_>>().join("; ")
     }
 
     fn narrow_one(&self, event: Event) -> Option<Event> {
@@ -178,7 +185,10 @@ pub fn fulfilling(
     };
     let left: Vec<Event> = events.into_iter().filter(|event| holds(event)).collect();
     match left.is_empty() {
-        true => Err(FilteredOut { summary, why: "the endpoint's `filter` is false" }),
+        true => Err(FilteredOut {
+            summary,
+            why: format!("the endpoint's `filter` is false: {}", condition.text()),
+        }),
         false => Ok(left),
     }
 }
@@ -235,7 +245,7 @@ mod tests {
         assert_eq!(left(&filter, vec![push(&tags)]), "push to github.com/org/app refs/tags/v1.2");
         assert_eq!(
             left(&filter, vec![push(&[GitRef::branch("other")])]),
-            "push to github.com/org/app other: none of the refs or images passes the endpoint's `refs` and `images`"
+            "push to github.com/org/app other: the endpoint's `refs` are main, release/*, refs/tags/v1.*"
         );
         assert_eq!(left(&filter, vec![image("ghcr.io/org/app")]), "push of ghcr.io/org/app");
     }

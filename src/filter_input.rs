@@ -158,8 +158,25 @@ impl FilterInput {
 
     /// An event in the form that expressions read.
     pub fn event_variable(&self, event: &Event) -> Variable {
+        Variable::from_json(&self.normal_form(event))
+    }
+
+    /// The same as JSON, for people.
+    pub fn normal_form(&self, event: &Event) -> Value {
         let name = self.0.as_deref().map(|gathered| gathered.name.as_str());
-        Variable::from_json(&in_normal_form(event, name.unwrap_or_default()))
+        in_normal_form(event, name.unwrap_or_default())
+    }
+
+    /// What is known of a variable of the delivery, for people.
+    pub fn json_of(&self, variable: VariableName) -> Option<Value> {
+        let gathered = self.0.as_deref()?;
+        let lazy = match variable {
+            VariableName::Req => &gathered.request,
+            VariableName::Headers => &gathered.headers,
+            VariableName::Claims => &gathered.claims,
+            _ => return None,
+        };
+        serde_json::from_str(lazy.json.as_deref()?).ok()
     }
 }
 

@@ -5,9 +5,11 @@
 //! through. When in doubt an object matches: one reconcile
 //! too many is cheap, one missed costs an interval.
 
+mod explain;
 mod forge_hosts;
 mod index;
 mod inventory;
+mod misses;
 mod pattern;
 mod tracking;
 
@@ -15,8 +17,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::pattern::CompileBudget;
+pub use explain::{Candidate, CandidateVerdict, explain};
 pub use forge_hosts::{OtherHost, at_other_hosts};
 pub use inventory::{Inventory, KindCoverage, Object, ObjectId, Unlistable, ignored_field};
+pub use misses::{MissReason, NearMiss, SelectionOf};
 
 use crate::event::{BucketEvent, ChartEvent, Event, GitChanges, GitEvent, ImageEvent, Subject};
 use crate::expression::{Budget, Expression, Variable, VariableName};
@@ -37,10 +41,8 @@ pub struct MatchResult {
     /// GitRepositories that include a target, or one another: each is requested once what it includes has
     /// changed, since source-controller does not watch that.
     pub inclusions: Vec<Inclusion>,
-    /// How many objects reference the repository or image of the event, but track something else of it.
-    pub track_something_else: usize,
-    /// How many objects track the event, but do not pass the filters of the endpoint's `resources`.
-    pub kept_out: usize,
+    /// Objects that reference the repository or image of the event and are not requested, each once.
+    pub missed: Vec<NearMiss>,
     /// The kinds that the events are about and that cannot be listed: there may be objects that match.
     pub unlistable: Vec<Unlistable>,
     /// Why a filter came to no result, and about which object, the first time; nobody waits for those
@@ -86,8 +88,8 @@ struct TargetMatch<'e> {
 /// The objects that events concern, before any filter has looked at them.
 pub struct Candidates<'e> {
     tracking_objects: Vec<TargetMatch<'e>>,
-    /// Objects that reference what the events are about, but track something else of it.
-    elsewhere: Vec<Arc<Object>>,
+    /// Objects that reference what the events are about and do not come into question.
+    missed: Vec<NearMiss>,
     /// Objects and those that include them, with the event that reaches them.
     inclusions: Vec<(Arc<Object>, TargetMatch<'e>)>,
     unlistable: Vec<Unlistable>,
@@ -107,7 +109,7 @@ pub fn find(
 /// without it.
 pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Selection) -> Candidates<'e> {
     let mut tracking_objects: Vec<TargetMatch<'_>> = Vec::new();
-    let mut elsewhere: Vec<Arc<Object>> = Vec::new();
+    let mut missed: Vec<NearMiss> = Vec::new();
     // The whole selection is requested once, unless filters tell the events apart.
     let tells_apart = selection.filters().any(|filter| filter.names(VariableName::Event));
     let mut has_selection = false;
@@ -123,8 +125,9 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
             }));
         }
         inventory.candidates(event, &mut |object| {
-            if !selection.admits(&object.target, &object.marks) {
-                return;
+            let mut miss = |why| missed.push(NearMiss { object: Arc::clone(object), why });
+            if let Err(why) = selection.check(&object.target, &object.marks) {
+                return miss(MissReason::NotSelected(why));
             }
             let tracks = match event {
                 Event::Git(event) => tracking::git(object, event),
@@ -137,14 +140,14 @@ pub fn candidates<'e>(inventory: &Inventory, events: &'e [Event], selection: &Se
                     let brings = tracking::brings(object, event);
                     tracking_objects.push(TargetMatch { object: Arc::clone(object), event: at, brings });
                 }
-                false => elsewhere.push(Arc::clone(object)),
+                false => miss(MissReason::TracksSomethingElse),
             }
         });
     }
     let inclusions = inclusions(inventory, &tracking_objects, selection);
     let is_wanted = |kind| events.iter().any(|event| concerns_kind(event, selection, kind));
     let unlistable = inventory.unlistable().filter(|unlistable| is_wanted(unlistable.kind)).collect();
-    Candidates { tracking_objects, elsewhere, inclusions, unlistable }
+    Candidates { tracking_objects, missed, inclusions, unlistable }
 }
 
 /// Finds what includes the objects that track the event, in chains too; an inclusion that closes a circle is left out.
@@ -212,14 +215,21 @@ pub fn remember_digests(inventory: &Inventory, events: &[Event], matched: &Match
 impl Candidates<'_> {
     /// Keeps the candidates that pass the filters of the selection.
     pub fn decide(self, events: &[Event], selection: &Selection, input: &FilterInput) -> MatchResult {
-        let Candidates { mut tracking_objects, mut elsewhere, mut inclusions, unlistable } = self;
+        let Candidates { mut tracking_objects, mut missed, mut inclusions, unlistable } = self;
         let mut matched = MatchResult { unlistable, ..MatchResult::default() };
         if selection.filters().next().is_some() {
             let mut filters = Filters::new(events, selection, input);
-            let candidates = tracking_objects.len();
-            tracking_objects.retain(|object| filters.let_through(object));
+            tracking_objects.retain(|tracking| {
+                let passes = filters.let_through(tracking);
+                if !passes {
+                    missed.push(NearMiss {
+                        object: Arc::clone(&tracking.object),
+                        why: MissReason::FilteredOut,
+                    });
+                }
+                passes
+            });
             inclusions.retain(|(_, includer)| filters.let_through(includer));
-            matched.kept_out = candidates - tracking_objects.len();
             (matched.failed, matched.failures) = (filters.failed, filters.failures);
         }
         matched.inclusions = inclusions
@@ -238,8 +248,6 @@ impl Candidates<'_> {
             }
             is_same
         });
-        elsewhere.sort_unstable_by(|first, later| first.target.cmp(&later.target));
-        elsewhere.dedup_by(|later, first| later.target == first.target);
         for TargetMatch { object, brings, .. } in &tracking_objects {
             match object.suspended {
                 false => {
@@ -255,10 +263,15 @@ impl Candidates<'_> {
                 }
             }
         }
-        let tracks = |object: &&Arc<Object>| {
-            tracking_objects.binary_search_by(|other| other.object.target.cmp(&object.target)).is_ok()
-        };
-        matched.track_something_else = elsewhere.iter().filter(|object| !tracks(object)).count();
+        // One that several events reach counts once, with what came closest.
+        missed.retain(|NearMiss { object, .. }| {
+            tracking_objects.binary_search_by(|other| other.object.target.cmp(&object.target)).is_err()
+        });
+        missed.sort_by(|first, later| {
+            first.object.target.cmp(&later.object.target).then(first.why.cmp(&later.why))
+        });
+        missed.dedup_by(|later, first| later.object.target == first.object.target);
+        matched.missed = missed;
         matched
     }
 }
@@ -379,37 +392,6 @@ fn kinds_of(subject: Subject) -> &'static [Kind] {
         Subject::Buckets => &[Kind::Bucket],
         Subject::Selection => &[],
     }
-}
-
-impl MatchResult {
-    /// Why nothing is requested, for the person who set up the hook.
-    pub fn why_nothing(&self, events: &[Event]) -> String {
-        let reason = self.why_nothing_known(events);
-        self.unlistable.iter().fold(reason, |reason, unlistable| format!("{reason}; {unlistable}"))
-    }
-
-    fn why_nothing_known(&self, events: &[Event]) -> String {
-        if !self.skipped.is_empty() {
-            return "every object that tracks this change is suspended".to_owned();
-        }
-        let subject = subject(events);
-        if self.kept_out > 0 {
-            let objects = counted(self.kept_out);
-            return format!("no object passed the filters of `resources` ({objects} this {subject})");
-        }
-        match self.track_something_else {
-            0 if matches!(events.first(), Some(Event::Anything { .. })) => {
-                "no object is selected by the `resources` of this endpoint".to_owned()
-            }
-            0 => format!("no object references this {subject}"),
-            others => format!("{} this {subject}; none tracks what changed", counted(others)),
-        }
-    }
-}
-
-/// `1 object references`, `2 objects reference`.
-fn counted(objects: usize) -> String {
-    if objects == 1 { "1 object references".to_owned() } else { format!("{objects} objects reference") }
 }
 
 fn subject(events: &[Event]) -> &'static str {

@@ -71,20 +71,51 @@ pub fn add_manifests(inventory: &mut Inventory, text: &str) -> anyhow::Result<()
     for document in serde_yaml::Deserializer::from_str(text) {
         let manifest = Option::<ManifestDocument>::deserialize(document)?;
         let Some(manifest) = manifest else { continue };
-        let Some(kind) = Kind::from_manifest(&manifest.api_version, &manifest.kind) else { continue };
-        let ManifestMetadata { name, namespace, labels, annotations } = manifest.metadata;
-        let target = Target { kind, namespace: namespace.unwrap_or_else(|| "default".to_owned()), name };
-        let spec = serde_json::value::to_raw_value(&manifest.spec)?;
+        if let Some(object) = manifest.into_object()? {
+            inventory.put(object);
+        }
+    }
+    Ok(())
+}
+
+/// Adds an object as an API server lists it. One that cannot be read exists and matches nothing, as in a
+/// cluster that is watched.
+pub fn add_manifest(inventory: &mut Inventory, manifest: serde_json::Value) {
+    let Ok(manifest) = serde_json::from_value::<ManifestDocument>(manifest) else { return };
+    let target = manifest.target();
+    match (manifest.into_object(), target) {
+        (Ok(Some(object)), _) => {
+            inventory.put(object);
+        }
+        (Err(_), Some(target)) => {
+            inventory.put(Object::unreadable(target));
+        }
+        _ => {}
+    }
+}
+
+impl ManifestDocument {
+    /// The object's name; none if it is not a Flux object.
+    fn target(&self) -> Option<Target> {
+        let kind = Kind::from_manifest(&self.api_version, &self.kind)?;
+        let namespace = self.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        Some(Target { kind, namespace, name: self.metadata.name.clone() })
+    }
+
+    /// Brings a Flux object into comparable form; none for other objects.
+    fn into_object(self) -> anyhow::Result<Option<Object>> {
+        let Some(target) = self.target() else { return Ok(None) };
+        let ManifestMetadata { labels, annotations, .. } = self.metadata;
+        let spec = serde_json::value::to_raw_value(&self.spec)?;
         let allow = annotations.get(ALLOW_ANNOTATION).cloned();
         let metadata = details::FilterMetadata { annotations, ..details::FilterMetadata::default() };
-        let details = FilterFields::new(&manifest.api_version, metadata, Some(&spec), None);
-        let object = Spec::read(kind, Some(&spec)).and_then(|spec| Object::new(target.clone(), &spec));
+        let details = FilterFields::new(&self.api_version, metadata, Some(&spec), None);
+        let object = Spec::read(target.kind, Some(&spec)).and_then(|spec| Object::new(target.clone(), &spec));
         let mut object = object.map_err(|err| anyhow::anyhow!("{target}: {err}"))?;
         object.marks = SelectionMarks::new(labels, allow.as_deref());
         object.details = Some(Box::new(details));
-        inventory.put(object);
+        Ok(Some(object))
     }
-    Ok(())
 }
 
 #[derive(Deserialize)]

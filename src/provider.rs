@@ -244,13 +244,18 @@ impl Provider {
     pub fn read(&self, delivery: &Verified<'_>, context: &ParseContext<'_>) -> Result<Parsed, Unreadable> {
         let mut parsed = (self.parse)(delivery, context)?;
         if let Parsed::Events(events) | Parsed::Part { events, .. } = &mut parsed {
-            for event in events {
-                if let Event::Git(event) = event {
-                    shared::add_git_hosts(&mut event.repository, context);
-                }
-            }
+            self.add_known_hosts(events, context);
         }
         Ok(parsed)
+    }
+
+    /// Adds the other hosts of the forge to the repositories of events.
+    pub fn add_known_hosts(&self, events: &mut [Event], context: &ParseContext<'_>) {
+        for event in events {
+            if let Event::Git(event) = event {
+                shared::add_git_hosts(&mut event.repository, context);
+            }
+        }
     }
 
     /// Whether its deliveries say what event they are.

@@ -5,6 +5,7 @@
 mod backlog;
 mod catch_up;
 mod evaluation;
+mod explain;
 mod filter_thread;
 mod flux_objects;
 mod forward;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::evaluation::{Evaluation, FilterTask, InventoryMatch};
+pub use self::explain::{ExplainQuery, ExplainReport, ExplainRules, explain};
 use self::filter_thread::{FilterThread, NotEvaluated};
 pub use self::flux_objects::FluxObjects;
 pub use self::forward::Notify;
@@ -32,12 +34,13 @@ use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
 use crate::endpoint::limit::Charge;
 use crate::event::Event;
+use crate::event::normal_form::NormalEvent;
 use crate::expression::Expression;
 use crate::filter_input::FilterInput;
 use crate::flux::Target;
 use crate::flux::selection::Selection;
 use crate::history::DeliveryId;
-use crate::matching::MatchResult;
+use crate::matching::{MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::verify::{Refusal, Verified, VerifyContext, verify};
@@ -121,7 +124,8 @@ impl DeliveryHandler {
                     match self.find(MatchRules::new(endpoint), events, input).await {
                         Matches::None(outcome) => outcome,
                         Matches::Complete(events, matched) => {
-                            self.request(id, &events, fields, matched, &mut charge).await
+                            let of = SelectionOf { endpoint: &endpoint.name, selection: &endpoint.selection };
+                            self.request(id, of, &events, fields, matched, &mut charge).await
                         }
                         Matches::Incomplete(task, targets) => {
                             self.defer(endpoint, id, fields, task, &targets).await
@@ -196,13 +200,14 @@ impl DeliveryHandler {
     async fn request(
         &self,
         id: &DeliveryId,
+        of: SelectionOf<'_>,
         events: &[Event],
         fields: Option<DeliveryFields>,
         matched: MatchResult,
         charge: &mut Charge<'_>,
     ) -> Outcome {
         match &self.sink {
-            Sink::Flux(objects) => objects.request(id, events, fields.as_ref(), matched, charge).await,
+            Sink::Flux(objects) => objects.request(id, of, events, fields.as_ref(), matched, charge).await,
             Sink::FluxV1(flux_v1) => forward::forward(&**flux_v1, events).await,
         }
     }
@@ -233,6 +238,12 @@ impl DeliveryHandler {
     /// Drops what was fetched from issuers that no endpoint names any more.
     pub fn retain_issuers(&self, is_named: impl Fn(&str) -> bool) {
         self.verify_context.retain_issuers(is_named);
+    }
+
+    /// Explains what events would come to. Nothing is requested.
+    pub fn explain(&self, rules: ExplainRules<'_>, events: &[NormalEvent]) -> Option<ExplainReport> {
+        let Sink::Flux(objects) = &self.sink else { return None };
+        Some(explain(rules, &objects.inventory.read(), events))
     }
 
     /// Returns the kinds of which objects may exist that cannot be listed, each with the fix.

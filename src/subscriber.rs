@@ -21,7 +21,7 @@ use crate::cluster::watches::Watches;
 use crate::event::Subject;
 use crate::fleet::cursor::Cursor;
 use crate::fleet::hello::Hello;
-use crate::fleet::options::SubscriptionOptions;
+use crate::fleet::options::{SubscribedEndpoint, SubscriptionOptions};
 use crate::flux::Target;
 use crate::journal::contents::{JournalChange, SubscriptionRecord};
 use crate::journal::{Journal, JournalCommit};
@@ -97,6 +97,13 @@ const GOOD_STREAM_AGE: Duration = Duration::from_secs(10);
 const CATCH_UP_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 impl Subscriptions {
+    /// The endpoint of this name that a subscription takes.
+    pub fn endpoint(&self, name: &str) -> Option<Arc<SubscribedEndpoint>> {
+        let running = self.running.lock();
+        let mut endpoints = running.values().flat_map(|running| &running.subscription.options.endpoints);
+        endpoints.find(|endpoint| &*endpoint.name == name).cloned()
+    }
+
     /// Prepares the subscriptions of a config; `left` is how far an earlier process has come.
     pub fn new(
         service: Arc<Service>,

@@ -113,12 +113,18 @@ pub struct WebhookApi {
 pub struct DeliveryApi {
     /// The path of the list below a webhook.
     pub path: &'static str,
+    /// The query that asks for long pages.
+    pub page_size: &'static str,
+    /// The event of a test.
+    pub test_event: &'static str,
     /// What asks for the next page.
     pub paging: DeliveryPaging,
     /// Reads a delivery from the list.
     pub read: fn(&Value) -> Option<PastDelivery>,
     /// The path below the list's item that sends it again.
     pub resend: &'static str,
+    /// The status code of a repetition, where the answer to the request tells it.
+    pub resent_code: fn(&Value) -> Option<u16>,
 }
 
 /// How a list of deliveries goes on.
@@ -134,6 +140,8 @@ pub enum DeliveryPaging {
 pub enum UpdateMethod {
     Patch,
     Put,
+    /// A new webhook in place of the old one: a change does not take the key.
+    Replace,
 }
 
 /// What a webhook is about.
@@ -164,7 +172,7 @@ pub struct Webhook {
     /// Where it posts to. A secret, since it may hold a hook path.
     pub url: String,
     pub is_active: bool,
-    /// By the names of the API.
+    /// By the names that the form takes.
     pub events: Vec<String>,
     /// Whether bodies are JSON or forms; none where there is no choice.
     pub content_type: Option<String>,

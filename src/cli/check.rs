@@ -38,7 +38,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let serves_receivers = args.receivers.namespaces().is_some();
-    let rules = Rules { serves_receivers, ..Rules::default() };
+    let rules = Rules { serves_receivers, allows_missing_keys: args.no_cluster, ..Rules::default() };
     let config = config::load(&args.config.config, rules).config?;
     let report = runtime()?.block_on(report(args, &config));
     args.output.print(&report, |report| Ok(report.describe()))?;
@@ -60,5 +60,13 @@ async fn report(args: &CheckArgs, config: &Config) -> CheckReport {
     // A warning is not a mistake, but not all is well with it either.
     let good =
         fleet.is_good() && cluster.as_ref().is_none_or(ClusterReport::is_good) && config.warnings.is_empty();
-    CheckReport { good, endpoints: endpoints.collect(), warnings: config.warnings.clone(), fleet, cluster }
+    let missing = config.missing_keys.iter();
+    CheckReport {
+        good,
+        endpoints: endpoints.collect(),
+        warnings: config.warnings.clone(),
+        missing_keys: missing.map(|file| file.display().to_string()).collect(),
+        fleet,
+        cluster,
+    }
 }

@@ -152,8 +152,8 @@ struct RedeliverArgs {
     session: SessionArgs,
     #[command(flatten)]
     scope: ScopeArgs,
-    /// How far to look back; providers remember some days.
-    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = super::parse_duration)]
+    /// How far to look back, a week at most.
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_since)]
     since: Duration,
     #[command(flatten)]
     confirm: ConfirmArgs,
@@ -223,6 +223,15 @@ fn scope(repository: Option<&str>, organization: Option<&str>) -> anyhow::Result
         (None, Some(name)) => WebhookScope::Organization(checked_path(name, false).context("--org")?),
         (None, None) => WebhookScope::Instance,
     })
+}
+
+/// As far back as providers remember deliveries: GitHub three days, GitLab seven.
+const MAX_SINCE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+fn parse_since(text: &str) -> anyhow::Result<Duration> {
+    let length = super::read_duration(text)?;
+    anyhow::ensure!(length <= MAX_SINCE, "`{text}` is longer than a week, and providers remember no more");
+    Ok(length)
 }
 
 /// Names become part of the API's paths, so they may hold nothing that means something there.

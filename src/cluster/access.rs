@@ -7,7 +7,7 @@ use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use kube::api::{ListParams, PartialObjectMeta, PostParams};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{ApiResource, DynamicObject, TypeMeta};
 use kube::{Api, Client};
 
 use super::connection::ApiConnection;
@@ -128,6 +128,70 @@ async fn list(
     }
 }
 
+/// The objects of some kinds as the API server lists them.
+pub struct ListedObjects {
+    pub manifests: Vec<serde_json::Value>,
+    /// Kinds that may not be listed, each with where.
+    pub unlistable: Vec<(Kind, Vec<String>)>,
+}
+
+/// Lists the objects of these kinds in the namespaces, or in the whole cluster.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn objects(
+    connection: &ApiConnection,
+    kinds: &BTreeSet<Kind>,
+    namespaces: &[String],
+) -> anyhow::Result<ListedObjects> {
+    let client = connection.client();
+    let mut listed = ListedObjects { manifests: Vec::new(), unlistable: Vec::new() };
+    for kind in kinds {
+        let Some(resource) = Resources::default().discover(&client, *kind).await.map_err(failed)? else {
+            continue;
+        };
+        let places: Vec<(Api<DynamicObject>, String)> = match namespaces {
+            [] => vec![(Api::all_with(client.clone(), &resource), "in the whole cluster".to_owned())],
+            some => some
+                .iter()
+                .map(|name| (Api::namespaced_with(client.clone(), name, &resource), format!("in {name}")))
+                .collect(),
+        };
+        let mut forbidden = Vec::new();
+        for (api, place) in places {
+            match pages(&api).await {
+                Ok(objects) => listed.manifests.extend(objects.into_iter().filter_map(|mut object| {
+                    // Items of a list do not name their kind.
+                    object.types = Some(TypeMeta {
+                        api_version: resource.api_version.clone(),
+                        kind: resource.kind.clone(),
+                    });
+                    serde_json::to_value(object).ok()
+                })),
+                Err(err) if status_code(&err) == Some(403) => forbidden.push(place),
+                Err(err) => return Err(failed(err)),
+            }
+        }
+        if !forbidden.is_empty() {
+            listed.unlistable.push((*kind, forbidden));
+        }
+    }
+    Ok(listed)
+}
+
+async fn pages(api: &Api<DynamicObject>) -> Result<Vec<DynamicObject>, kube::Error> {
+    let mut found = Vec::new();
+    let mut page = ListParams::default().limit(500);
+    loop {
+        let list = api.list(&page).await?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}
+
 /// The name under which the API server knows this client, if it tells.
 pub async fn user_name(connection: &ApiConnection) -> Option<String> {
     let api = Api::<SelfSubjectReview>::all(connection.client());
@@ -154,23 +218,16 @@ pub async fn git_repositories(
     };
     let mut found = Vec::new();
     for api in apis {
-        let mut page = ListParams::default().limit(500);
-        loop {
-            let list = match api.list(&page).await {
-                Ok(list) => list,
-                Err(err) if status_code(&err) == Some(403) => break,
-                Err(err) => return Err(failed(err)),
-            };
-            found.extend(list.items.into_iter().filter_map(|object| {
-                let url = RepositoryUrl::parse(object.data.pointer("/spec/url")?.as_str()?).ok()?;
-                let namespace = object.metadata.namespace?;
-                Some((Target { kind, namespace, name: object.metadata.name? }, url))
-            }));
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => break,
-            }
-        }
+        let objects = match pages(&api).await {
+            Ok(objects) => objects,
+            Err(err) if status_code(&err) == Some(403) => continue,
+            Err(err) => return Err(failed(err)),
+        };
+        found.extend(objects.into_iter().filter_map(|object| {
+            let url = RepositoryUrl::parse(object.data.pointer("/spec/url")?.as_str()?).ok()?;
+            let namespace = object.metadata.namespace?;
+            Some((Target { kind, namespace, name: object.metadata.name? }, url))
+        }));
     }
     Ok(found)
 }

@@ -1,5 +1,6 @@
 //! The key files of an endpoint.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::files::FileReader;
@@ -13,11 +14,18 @@ const STRONG_KEY_BYTES: usize = 20;
 pub(super) struct KeyFiles<'r> {
     folder: &'r Path,
     reader: &'r mut FileReader,
+    /// Key files that are not there, if they need not be.
+    missing: Option<Vec<PathBuf>>,
 }
 
 impl<'r> KeyFiles<'r> {
-    pub(super) fn new(folder: &'r Path, reader: &'r mut FileReader) -> KeyFiles<'r> {
-        KeyFiles { folder, reader }
+    pub(super) fn new(folder: &'r Path, reader: &'r mut FileReader, may_be_missing: bool) -> KeyFiles<'r> {
+        KeyFiles { folder, reader, missing: may_be_missing.then(Vec::new) }
+    }
+
+    /// The key files that were not there.
+    pub(super) fn into_missing(self) -> Vec<PathBuf> {
+        self.missing.unwrap_or_default()
     }
 
     /// Reads a key file, or says what is wrong with it.
@@ -29,6 +37,11 @@ impl<'r> KeyFiles<'r> {
     ) -> Option<(PathBuf, Key)> {
         let file = self.file(key_path);
         let mistake = match self.reader.read(&file) {
+            Err(err) if err.kind() == ErrorKind::NotFound && self.missing.is_some() => {
+                let key = Key::new(key_path, placeholder()).ok()?;
+                self.missing.iter_mut().for_each(|missing| missing.push(file.clone()));
+                return Some((file, key));
+            }
             Err(err) => format!("cannot read {}: {err}", file.display()),
             Ok(bytes) => match Key::new(key_path, bytes) {
                 Ok(key) => return Some((file, key)),
@@ -86,6 +99,11 @@ impl<'r> KeyFiles<'r> {
         let joined = self.folder.join(key_path.trim_start_matches('/'));
         if joined.exists() { joined } else { self.folder.join(key_path) }
     }
+}
+
+/// A key that no two files have, in place of one that is not there. It authenticates nothing.
+fn placeholder() -> Vec<u8> {
+    format!("{:032x}", fastrand::u128(..)).into_bytes()
 }
 
 /// Returns a warning about a key that can be guessed.

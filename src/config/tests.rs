@@ -5,7 +5,7 @@ use super::keys::KeyFiles;
 use super::{Config, Mistakes, Rules};
 
 fn parse(text: &str, folder: &Path) -> Result<Config, Vec<String>> {
-    super::parse(text, KeyFiles::new(folder, &mut FileReader::default()), Rules::default())
+    super::parse(text, KeyFiles::new(folder, &mut FileReader::default(), false), Rules::default())
 }
 
 fn load(file: &Path) -> Result<Config, Mistakes> {

@@ -63,6 +63,17 @@ struct MarkTexts {
     allow: Option<Box<str>>,
 }
 
+/// Why an object may not be requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SelectionMiss {
+    /// Its namespace is not one of the endpoint's.
+    Namespace,
+    /// It does not let the endpoint request it.
+    Consent,
+    /// `resources` does not list it.
+    Resources,
+}
+
 /// Whether an object is chosen.
 pub enum SelectionResult<'s> {
     No,
@@ -74,13 +85,22 @@ pub enum SelectionResult<'s> {
 impl Selection {
     /// Whether the object may be requested, as far as its name and marks tell.
     pub fn admits(&self, target: &Target, marks: &SelectionMarks) -> bool {
-        self.admits_namespace(&target.namespace, marks)
-            && (self.resources.is_empty() || self.resources.iter().any(|listed| listed.holds(target, marks)))
+        self.check(target, marks).is_ok()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check(&self, target: &Target, marks: &SelectionMarks) -> Result<(), SelectionMiss> {
+        self.check_namespace(&target.namespace, marks)?;
+        let is_listed = || self.resources.iter().any(|listed| listed.holds(target, marks));
+        if self.resources.is_empty() || is_listed() { Ok(()) } else { Err(SelectionMiss::Resources) }
     }
 
     /// Whether the object may be requested, and the condition that it has to meet.
     pub fn choose(&self, target: &Target, marks: &SelectionMarks) -> SelectionResult<'_> {
-        if !self.admits_namespace(&target.namespace, marks) {
+        if self.check_namespace(&target.namespace, marks).is_err() {
             return SelectionResult::No;
         }
         if self.resources.is_empty() {
@@ -123,12 +143,14 @@ impl Selection {
         self.resources.iter().map(|resource| resource.kind)
     }
 
-    fn admits_namespace(&self, namespace: &String, marks: &SelectionMarks) -> bool {
-        let is_meant = self.namespaces.is_empty() || self.namespaces.contains(namespace);
-        is_meant
-            && self.consent.as_ref().is_none_or(|consent| {
-                consent.own_namespaces.contains(namespace) || marks.allows(&consent.endpoint)
-            })
+    fn check_namespace(&self, namespace: &String, marks: &SelectionMarks) -> Result<(), SelectionMiss> {
+        if !self.namespaces.is_empty() && !self.namespaces.contains(namespace) {
+            return Err(SelectionMiss::Namespace);
+        }
+        let has_consent = self.consent.as_ref().is_none_or(|consent| {
+            consent.own_namespaces.contains(namespace) || marks.allows(&consent.endpoint)
+        });
+        if has_consent { Ok(()) } else { Err(SelectionMiss::Consent) }
     }
 }
 

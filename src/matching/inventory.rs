@@ -393,6 +393,16 @@ impl Inventory {
         self.objects.iter().flatten()
     }
 
+    /// Says that objects of the kind cannot be listed in these places.
+    pub fn set_unlistable(&mut self, kind: Kind, places: Vec<String>) {
+        self.set_coverage(kind, KindCoverage { unlistable: places, ..KindCoverage::complete() });
+    }
+
+    /// How many objects exist.
+    pub fn object_count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// How many objects of the kind exist.
     pub fn count(&self, kind: Kind) -> usize {
         self.counts.get(&kind).copied().unwrap_or_default()

@@ -88,6 +88,11 @@ impl VersionRange {
         VersionRange((text.len() <= MAX_RANGE_BYTES).then(|| text.into()))
     }
 
+    /// The range as it is written.
+    pub(super) fn text(&self) -> &str {
+        self.0.as_deref().unwrap_or("that is too long to be read")
+    }
+
     /// Whether the tag reads like it.
     pub(super) fn is_written_as(&self, tag: &str) -> bool {
         self.0.as_deref().is_some_and(|text| *text == *tag.replace('_', "+"))

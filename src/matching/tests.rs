@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Inventory, KindCoverage, MatchResult, Object};
+use super::{Inventory, KindCoverage, MatchResult, MissReason, Object, SelectionOf};
 use crate::event::git_ref::GitRef;
 use crate::event::image::ImageReference;
 use crate::event::repository_url::RepositoryUrl;
@@ -147,7 +147,7 @@ fn an_unknown_change_concerns_all_but_pinned_commits() {
     });
     let matched = find(&objects_that_track(), &[event], &Selection::default());
     assert_eq!(matched.targets.len(), 9, "{matched:?}");
-    assert_eq!(matched.track_something_else, 1);
+    assert_eq!(matched.missed_for(|why| why == MissReason::TracksSomethingElse), 1);
 }
 
 #[test]
@@ -172,7 +172,9 @@ fn suspended_objects_are_named_and_left_alone() {
     let matched = find(&inventory, &events, &Selection::default());
     assert!(matched.targets.is_empty());
     assert_eq!(matched.skipped.len(), 1);
-    assert_eq!(matched.why_nothing(&events), "every object that tracks this change is suspended");
+    let selection = Selection::default();
+    let of = SelectionOf { endpoint: "github", selection: &selection };
+    assert_eq!(matched.why_nothing(&events, of), "every object that tracks this change is suspended");
 }
 
 // Incident 33.
@@ -496,7 +498,7 @@ fn filters_decide_object_by_object() {
     };
     let matched = find_with("res.metadata.annotations.team == req.team");
     assert_eq!(names(&matched), ["a"]);
-    assert_eq!(matched.kept_out, 2);
+    assert_eq!(matched.missed_for(|why| why == MissReason::FilteredOut), 2);
     assert_eq!(matched.failures, 1, "c has no annotations");
     assert_eq!(names(&find_with("res.metadata.?annotations.?team.orValue('') != req.team")), ["b", "c"]);
     assert_eq!(
@@ -507,8 +509,9 @@ fn filters_decide_object_by_object() {
     );
     let none = find_with("res.kind == 'Bucket'");
     assert_eq!(
-        none.why_nothing(&[]),
-        "no object passed the filters of `resources` (3 objects reference this repository)"
+        none.why_nothing(&[], SelectionOf { endpoint: "github", selection: &Selection::default() }),
+        "no object passed the filters of `resources` (3 objects reference this repository: GitRepository/default/a, \
+         GitRepository/default/b, GitRepository/default/c)"
     );
 }
 
@@ -663,4 +666,77 @@ fn what_includes_a_target_is_found_in_chains_and_circles() {
     };
     let narrowed = Selection { resources: vec![only("base"), only("last")], ..Selection::default() };
     assert_eq!(pairs(&narrowed), ["base<last"], "an endpoint reaches nothing else through inclusions");
+}
+
+mod explained {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::{CandidateVerdict, explain};
+    use super::*;
+
+    fn git_object(at: usize, (namespace, repository, branch, suspend): (u8, u8, u8, bool)) -> Object {
+        let url = ["https://github.com/org/a", "https://github.com/org/b", "https://git.example.com/org/a"];
+        let spec = json!({
+            "url": url[usize::from(repository % 3)],
+            "ref": {"branch": ["main", "dev"][usize::from(branch % 2)]},
+            "suspend": suspend,
+        });
+        object(Kind::GitRepository, &format!("ns-{}/object-{at}", namespace % 3), spec)
+    }
+
+    fn selection(namespaces: &[u8], names: &[u8], has_consent: bool) -> Selection {
+        let namespaces: Vec<String> = namespaces.iter().map(|at| format!("ns-{}", at % 3)).collect();
+        let filter =
+            Expression::condition("res.metadata.name != 'object-1'", filter_input::RESOURCE_VARIABLES);
+        let resources = names.iter().map(|at| ResourceSelector {
+            filter: (at % 2 == 0).then(|| filter.clone().expect("a condition")),
+            ..resource(Kind::GitRepository, (at % 3 == 0).then_some("object-2"))
+        });
+        let selection = Selection { namespaces, resources: resources.collect(), ..Selection::default() };
+        match has_consent {
+            true => selection.clone().with_consent("github", selection.namespaces),
+            false => selection,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_to_track_is_what_is_requested(
+            objects in vec((any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>()), 0..12),
+            namespaces in vec(any::<u8>(), 0..3),
+            resources in vec(any::<u8>(), 0..3),
+            has_consent: bool,
+            matches_all: bool,
+            branch in "main|dev|topic",
+        ) {
+            let mut inventory = Inventory::default();
+            for (at, fields) in objects.into_iter().enumerate() {
+                let mut object = git_object(at, fields);
+                object.details = Some(Box::new(FilterFields::new("", FilterMetadata::default(), None, None)));
+                inventory.put(object);
+            }
+            let selection = Selection { matches_all, ..selection(&namespaces, &resources, has_consent) };
+            let events = [push(&["https://github.com/org/a"], GitRef::branch(&branch))];
+            let input = FilterInput::named("push".to_owned());
+            let requested = super::super::find(&inventory, &events, &selection, &input);
+            let explained = explain(&inventory, &events, SelectionOf { endpoint: "github", selection: &selection }, &input);
+            let mut said: Vec<&str> = explained
+                .candidates
+                .iter()
+                .filter(|candidate| candidate.verdict == CandidateVerdict::Tracks)
+                .map(|candidate| &*candidate.object)
+                .collect();
+            said.sort_unstable();
+            let mut targets: Vec<String> = requested.targets.iter().map(ToString::to_string).collect();
+            targets.sort_unstable();
+            prop_assert_eq!(said, targets);
+            // Nobody is named twice.
+            let mut names: Vec<&String> = explained.candidates.iter().map(|candidate| &candidate.object).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            prop_assert_eq!(names.len(), count);
+        }
+    }
 }

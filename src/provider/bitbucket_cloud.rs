@@ -59,7 +59,7 @@ const WEBHOOK_API: WebhookApi = WebhookApi {
         false => ("Authorization", format!("Bearer {token}")),
     },
     headers: &[],
-    rights: "scope webhook; an API token is written EMAIL:TOKEN, an access token alone",
+    rights: "scope webhook of an access token, or the scopes read, write and delete:webhook:bitbucket of an API token, written EMAIL:TOKEN",
     webhooks: |scope| match scope {
         WebhookScope::Repository(name) => {
             let (owner, name) = owner_and_name(name)?;

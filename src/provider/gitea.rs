@@ -78,13 +78,14 @@ pub(super) const WEBHOOK_API: WebhookApi = WebhookApi {
     },
     page_size: "limit=50",
     items: None,
-    update: UpdateMethod::Patch,
+    // A change drops the secret, as `editHook` of 1.25 shows.
+    update: UpdateMethod::Replace,
     read: |item| {
         Some(Webhook {
             id: identifier(item, "/id")?,
             url: text(item, "/config/url")?,
             is_active: item["active"].as_bool().unwrap_or(true),
-            events: texts(item, "/events"),
+            events: texts(item, "/events").into_iter().map(form_name).collect(),
             content_type: text(item, "/config/content_type"),
             verifies_tls: None,
             disabled: None,
@@ -103,7 +104,18 @@ pub(super) const WEBHOOK_API: WebhookApi = WebhookApi {
     deliveries: None,
 };
 
-/// A change clears what the form leaves out, so that it repeats what people have set.
+/// Some events are listed by names that stand for several others in a form.
+fn form_name(listed: String) -> String {
+    match listed.as_str() {
+        "pull_request" | "issues" => format!("{listed}_only"),
+        name if name.starts_with("pull_request_review_") && name != "pull_request_review_request" => {
+            "pull_request_review".to_owned()
+        }
+        _ => listed,
+    }
+}
+
+/// The new one repeats what people have set on the old one.
 pub(super) fn write_webhook(kind: &str, form: &WebhookForm<'_>, existing: Option<&Value>) -> Value {
     let kept = |field: &str| existing.and_then(|item| item[field].as_str()).unwrap_or_default();
     let branch_filter = Some(kept("branch_filter")).filter(|filter| !filter.is_empty()).unwrap_or("*");

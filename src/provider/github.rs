@@ -100,6 +100,8 @@ const WEBHOOK_API: WebhookApi = WebhookApi {
     test: |_| Ok("/pings"),
     deliveries: Some(&DeliveryApi {
         path: "/deliveries",
+        page_size: "per_page=100",
+        test_event: "ping",
         paging: DeliveryPaging::Cursor,
         read: |item| {
             let id = identifier(item, "/id")?;
@@ -112,6 +114,7 @@ const WEBHOOK_API: WebhookApi = WebhookApi {
             })
         },
         resend: "/attempts",
+        resent_code: |_| None,
     }),
 };
 

@@ -55,7 +55,7 @@ const WEBHOOK_API: WebhookApi = WebhookApi {
     token_variables: &["GITLAB_TOKEN"],
     authorization: |token| ("PRIVATE-TOKEN", token.to_owned()),
     headers: &[],
-    rights: "scope api, as Maintainer of the project or Owner of the group (administrator for --instance)",
+    rights: "scope api, as Maintainer of the project or Owner of the group, whose webhooks need Premium (administrator for --instance)",
     webhooks: |scope| {
         Ok(match scope {
             WebhookScope::Repository(path) => format!("/projects/{}/hooks", path.replace('/', "%2F")),
@@ -112,6 +112,8 @@ const WEBHOOK_API: WebhookApi = WebhookApi {
     },
     deliveries: Some(&DeliveryApi {
         path: "/events",
+        page_size: "per_page=20",
+        test_event: "push_hooks",
         paging: DeliveryPaging::Number,
         read: |item| {
             let id = identifier(item, "/id")?;
@@ -129,6 +131,7 @@ const WEBHOOK_API: WebhookApi = WebhookApi {
             })
         },
         resend: "/resend",
+        resent_code: |answer| status_code(answer, "/response_status"),
     }),
 };
 

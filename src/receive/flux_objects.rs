@@ -19,7 +19,7 @@ use crate::follow_through::FollowThrough;
 use crate::history::{DeliveryId, History};
 use crate::journal::contents::Contents;
 use crate::journal::{Journal, JournalCommit};
-use crate::matching::{self, Inventory, MatchResult};
+use crate::matching::{self, Inventory, MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::queue::{PendingCommits, Queue};
@@ -72,6 +72,7 @@ impl FluxObjects {
     pub(super) async fn request(
         &self,
         id: &DeliveryId,
+        of: SelectionOf<'_>,
         events: &[Event],
         fields: Option<&DeliveryFields>,
         mut matched: MatchResult,
@@ -88,7 +89,7 @@ impl FluxObjects {
         if self.queue.request(&matched.targets).and(published).wait_until_durable().await.is_err() {
             return not_durable();
         }
-        self.outcome(events, matched, fields.is_some())
+        self.outcome(events, matched, of, fields.is_some())
     }
 
     /// Appends the events to the event log, if they are to be published.
@@ -152,7 +153,13 @@ impl FluxObjects {
         follow_through.expect(id, std::mem::take(&mut matched.expected));
     }
 
-    pub(super) fn outcome(&self, events: &[Event], matched: MatchResult, is_published: bool) -> Outcome {
+    pub(super) fn outcome(
+        &self,
+        events: &[Event],
+        matched: MatchResult,
+        of: SelectionOf<'_>,
+        is_published: bool,
+    ) -> Outcome {
         if !matched.targets.is_empty() || is_published {
             return Outcome::Accepted {
                 event: summary(events).into(),
@@ -166,7 +173,7 @@ impl FluxObjects {
             let reason = "no tracked semver range can be affected by this deletion";
             return Outcome::ignored(format!("{}: {reason}", summary(events)));
         }
-        let reason = matched.why_nothing(events).into();
+        let reason = matched.why_nothing(events, of).into();
         Outcome::Unmatched { event: summary(events).into(), reason, skipped: matched.skipped }
     }
 }

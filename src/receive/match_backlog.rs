@@ -10,7 +10,7 @@ use tokio::sync::Notify as Signal;
 use super::evaluation::{Evaluation, FilterTask, InventoryMatch};
 use super::filter_thread::NotEvaluated;
 use super::{DeliveryHandler, Sink, has_filters};
-use crate::matching;
+use crate::matching::{self, SelectionOf};
 use crate::outcome::Outcome;
 
 /// The time between two looks at the queued deliveries without a signal.
@@ -98,7 +98,8 @@ impl DeliveryHandler {
                     let published = objects.publish(waiting.publish.as_ref(), &evaluation.events);
                     let commits = objects.queue.request(&matched.targets).and(published);
                     let is_published = waiting.publish.is_some();
-                    (objects.outcome(&evaluation.events, matched, is_published), Some(commits))
+                    let of = SelectionOf { endpoint: &waiting.endpoint, selection: &waiting.selection };
+                    (objects.outcome(&evaluation.events, matched, of, is_published), Some(commits))
                 }
                 Err(none_left) => (Outcome::ignored(none_left.to_string()), None),
             };

@@ -14,7 +14,7 @@ use crate::fleet::wire::PublishedEvent;
 use crate::flux::Target;
 use crate::history::DeliveryRecord;
 use crate::journal::JournalCommit;
-use crate::matching;
+use crate::matching::{self, SelectionOf};
 use crate::outcome::Outcome;
 use crate::queue::PendingCommits;
 
@@ -103,7 +103,7 @@ impl DeliveryHandler {
                 objects.remember_digests(&events, &matched);
                 objects.expect_revisions(&id, &mut matched);
                 taken.targets.extend(matched.targets.iter().cloned());
-                objects.outcome(&events, matched, false)
+                objects.outcome(&events, matched, SelectionOf { endpoint: name, selection }, false)
             }
             Matches::Incomplete(task, known) => {
                 taken.targets.extend(known);

@@ -308,6 +308,25 @@ fn check_tells_proofs_and_is_strict() {
 }
 
 #[test]
+fn keys_may_be_elsewhere_where_a_config_is_checked_offline() {
+    let folder = folder("fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key}\n");
+    let check = || {
+        let config = folder.path().join("fluxrecv.yaml");
+        flux_recv().args(["check", "--offline", "--config"]).arg(config).output().expect("check runs")
+    };
+    std::fs::remove_file(folder.path().join("github.key")).expect("a key");
+    let output = check();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("github.key is not here, so the key was not checked"),
+        "{}",
+        stdout(&output)
+    );
+    std::fs::write(folder.path().join("github.key"), "").expect("a key");
+    assert!(stderr(&check()).contains("is empty"), "one that is there has to be good");
+}
+
+#[test]
 fn check_warns_of_what_can_never_match() {
     let folder = folder(
         "fluxRecvVersion: 1\nendpoints:\n- {source: GitHub, keyPath: github.key, events: [push, releases.published, wiki], \

@@ -145,6 +145,43 @@ fn a_webhook_of_a_former_key_is_moved_and_a_surplus_one_deleted() {
 }
 
 #[test]
+fn a_webhook_at_another_port_or_place_or_of_another_endpoint_is_left_alone() {
+    let double = Double::start("GitHub");
+    let folder = folder(
+        "fluxRecvVersion: 1\nendpoints:\n- {name: own, source: GitHub, keyPath: own.key, acceptKeyPaths: [other.key]}\n\
+         - {name: other, source: GitHub, keyPath: other.key}\n",
+    );
+    let list = "/repos/org/app/hooks";
+    let others = [
+        hook_url("own").replace(".com/", ".com:8443/"),
+        hook_url("own").replace(".com/", ".com/staging/"),
+        hook_url("other"),
+    ];
+    others.iter().for_each(|url| {
+        double.add(list, url);
+    });
+    check_succeeds(&hook(&double, &folder, &["delete", "--repo", "org/app", "--yes"]));
+    check_succeeds(&hook(&double, &folder, &["create", "--repo", "org/app", "--yes"]));
+    let mut expected = others.to_vec();
+    expected.push(hook_url("own"));
+    assert_eq!(double.urls(list), expected);
+    let listed = check_succeeds(&hook(&double, &folder, &["list", "--repo", "org/app"]));
+    assert_eq!(listed.matches("at another port or place").count(), 2, "{listed}");
+}
+
+#[test]
+fn a_deletion_that_did_not_happen_is_not_called_one() {
+    let double = Double::start("GitHub");
+    let folder = folder_of("GitHub");
+    double.add("/repos/org/app/hooks", &hook_url("own"));
+    // A token that may read and not write.
+    double.fail_next(ErrorAnswer { method: "DELETE", status: 404, headers: &[], body: "{}".to_owned() });
+    let output = hook(&double, &folder, &["delete", "--repo", "org/app", "--yes"]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("webhook 101 was not deleted: "), "{}", stderr(&output));
+}
+
+#[test]
 fn what_others_have_set_stays() {
     let double = Double::start("Gitea");
     let folder = folder_of("Gitea");
@@ -164,7 +201,8 @@ fn what_others_have_set_stays() {
     // The double wants `*`; a real Gitea takes any pattern.
     let output = hook(&double, &folder, &["create", "--repo", "org/app", "--yes"]);
     assert!(!output.status.success());
-    let form = &double.take_requests("PATCH")[0].body;
+    assert_eq!(double.urls(list).len(), 1, "the old one stays where the new one is refused");
+    let form = &double.take_requests("POST")[0].body;
     assert_eq!(form["branch_filter"], "main");
     assert_eq!(form["authorization_header"], "Bearer of-a-proxy");
     assert_eq!(form["events"], json!(["create", "delete", "package", "push", "release"]));
@@ -201,7 +239,7 @@ fn every_documented_error_is_one_line_that_says_what_to_do() {
             404,
             &[],
             r#"{"message":"Not Found"}"#,
-            "shows no webhooks of repository org/app (404); check the name",
+            "does not show that of repository org/app (404); check the name",
         ),
         (
             "POST",
@@ -215,7 +253,7 @@ fn every_documented_error_is_one_line_that_says_what_to_do() {
             422,
             &[],
             r#"{"message":"url is not reachable"}"#,
-            "does not accept the webhook (422: url is not reachable); check --base",
+            "does not accept that (422: url is not reachable); check --base",
         ),
         ("GET", 429, &[("Retry-After", "37")], "{}", "limits requests (429); run the command again in 37 s"),
         (
@@ -223,7 +261,7 @@ fn every_documented_error_is_one_line_that_says_what_to_do() {
             301,
             &[("Location", "https://elsewhere.example.com/")],
             "",
-            "answers with a redirect (301), which is not followed",
+            "answers with a redirect (301), which is not followed; use the present name of repository org/app",
         ),
         ("GET", 502, &[], "<html>", "cannot answer now (502); try again later"),
         ("GET", 200, &[], "<html>", "does not answer like the API of GitHub; check --api"),
@@ -246,10 +284,17 @@ fn every_documented_error_is_one_line_that_says_what_to_do() {
 fn an_api_that_repeats_secrets_does_not_get_them_printed() {
     let double = Double::start("GitHub");
     let folder = folder_of("GitHub");
-    let body = json!({"message": format!("bad: {} {} {TOKEN}\u{1b}[31m", hook_url("own"), test_key("own"))});
+    let digest = hook_url("other").rsplit_once('/').expect("a path").1.to_owned();
+    let errors = json!([{"value": format!("\"{digest}\"")}]);
+    let message = format!("bad: {} {} {TOKEN}\u{1b}[31m", hook_url("own"), test_key("own"));
+    let body = json!({"message": message, "errors": errors});
     double.fail_next(ErrorAnswer { method: "POST", status: 422, headers: &[], body: body.to_string() });
     let output = hook(&double, &folder, &["create", "--repo", "org/app", "--yes"]);
-    assert!(stderr(&output).contains("(422: bad: … … …[31m)"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("(422: bad: https://recv.example.com/hook/… … …[31m, "),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -268,6 +313,16 @@ fn a_test_is_waited_for_and_the_last_delivery_shown() {
         let status = check_succeeds(&hook(&double, &folder, &["status", "--repo", "org/app", "-o", "json"]));
         let status: Value = serde_json::from_str(&status).expect("JSON");
         assert_eq!(status[0]["lastDelivery"], json!({"at": "2026-01-02T03:04:05Z", "code": 200}));
+    }
+    for source in ["GitHub", "GitLab"] {
+        let double = Double::start(source);
+        let folder = folder_of(source);
+        check_succeeds(&hook(&double, &folder, &["create", "--repo", "org/app", "--yes"]));
+        double.answer_tests_with(404);
+        let output = hook(&double, &folder, &["test", "--repo", "org/app"]);
+        assert!(!output.status.success(), "{source}");
+        let expected = "the test failed: 404, no endpoint has this path there; compare with `flux-recv urls`";
+        assert!(stderr(&output).contains(expected), "{source}: {}", stderr(&output));
     }
     let double = Double::start("BitbucketCloud");
     let folder = folder_of("BitbucketCloud");
@@ -318,6 +373,7 @@ fn what_failed_lately_is_sent_again_and_limits_are_waited_for() {
         let sent: Vec<&Value> = rows.as_array().expect("a list").iter().map(|row| &row["id"]).collect();
         assert_eq!(sent, ["4", "5"], "the oldest first, neither what came through later nor what is older");
         assert!(stderr(&output).contains("waiting 1 s"), "{}", stderr(&output));
+        assert_eq!(rows[0]["newCode"], if source == "GitLab" { json!(200) } else { Value::Null });
         let posts: Vec<String> =
             double.take_requests("POST").into_iter().map(|request| request.path).collect();
         assert_eq!(posts.len(), 3, "{posts:?}");

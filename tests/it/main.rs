@@ -10,6 +10,7 @@ mod common;
 mod convert;
 mod dependencies;
 mod docs;
+mod explain;
 mod filters;
 mod fixtures;
 mod fleet;

@@ -148,7 +148,7 @@ async fn events_that_the_endpoint_does_not_accept_are_ignored_with_the_reason() 
     assert_eq!(sent("ping", "{}").await, (200, r#""pong" null"#.to_owned()));
     assert_eq!(
         sent("push", &push.replace("heads/main", "heads/other")).await.1,
-        r#""ignored" "push to github.com/org/app other: none of the refs or images passes the endpoint's `refs` and `images`""#
+        r#""ignored" "push to github.com/org/app other: the endpoint's `refs` are main, refs/tags/v*""#
     );
     let release = |action: &str| {
         let repository = serde_json::json!({"clone_url": "https://github.com/org/app"});

@@ -12,6 +12,9 @@ pub(super) struct CheckReport {
     pub(super) good: bool,
     pub(super) endpoints: Vec<EndpointRow>,
     pub(super) warnings: Vec<String>,
+    /// Key files that are not there: in the CI of a repository keys are elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) missing_keys: Vec<String>,
     #[serde(flatten)]
     pub(super) fleet: FleetReport,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +145,8 @@ impl CheckReport {
         }
         let mut text = if self.endpoints.is_empty() { String::new() } else { table.draw() };
         text.extend(self.warnings.iter().map(|warning| format!("warning: {warning}\n")));
+        let note = |file: &String| format!("note: {file} is not here, so the key was not checked\n");
+        text.extend(self.missing_keys.iter().map(note));
         text.push_str(&self.fleet.describe());
         text.extend(self.cluster.iter().map(ClusterReport::describe));
         text

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::bounded_text::BoundedText;
 use crate::cli::send::is_loopback;
-use crate::webhook_api::{DeliveryPaging, WebhookApi, WebhookScope};
+use crate::webhook_api::{DeliveryApi, DeliveryPaging, WebhookApi, WebhookScope};
 
 /// Sends requests with the token, to one host and no other.
 pub(super) struct ApiClient {
@@ -34,6 +34,15 @@ pub(super) enum ApiError {
     /// There is no such thing, or the token may not see it.
     #[error("{0}")]
     NotFound(String),
+    /// The token may not do that.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The provider has no webhooks of that kind.
+    #[error("{0}")]
+    NoSuchScope(String),
+    /// The API understands the request and does not do it (400, 422).
+    #[error("{0}")]
+    Invalid(String),
     #[error("{line}")]
     TooManyRequests { line: String, wait: Option<Duration> },
 }
@@ -49,6 +58,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of one answer; a page of past deliveries repeats their payloads.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// Shorter parts of a token are words such as `Bearer`.
+const MIN_SECRET_BYTES: usize = 8;
 
 /// Pages of one list.
 const MAX_PAGES: usize = 200;
@@ -70,7 +82,9 @@ impl ApiClient {
             builder = builder.no_proxy();
         }
         let http = builder.build().context("cannot make an HTTPS client")?;
-        secrets.push(token.clone());
+        let (_, header) = (api.authorization)(&token);
+        let parts = token.split(':').chain(header.split_whitespace()).map(str::to_owned);
+        secrets.extend(parts.filter(|part| part.len() >= MIN_SECRET_BYTES).map(Zeroizing::new));
         Ok(ApiClient { http, provider, api, service, token, secrets })
     }
 
@@ -128,15 +142,16 @@ impl ApiClient {
         &self,
         scope: &WebhookScope,
         path: &str,
-        paging: DeliveryPaging,
+        api: &DeliveryApi,
         page: Option<&str>,
     ) -> Result<(Vec<Value>, Option<String>), ApiError> {
+        let DeliveryApi { paging, page_size, .. } = api;
         let parameter = match paging {
             DeliveryPaging::Number => "page",
             DeliveryPaging::Cursor => "cursor",
         };
         let page_query = page.map(|page| format!("&{parameter}={page}")).unwrap_or_default();
-        let path = format!("{path}?{}{page_query}", self.api.page_size);
+        let path = format!("{path}?{page_size}{page_query}");
         let Answer { json, link } = self.answer(scope, Method::GET, &path, None).await?;
         let items = self.items(json)?;
         let next = match paging {
@@ -227,7 +242,7 @@ impl ApiClient {
         let line = match code {
             300..400 => {
                 format!(
-                    "{host} answers with a redirect ({code}), which is not followed; give --api the URL that it leads to"
+                    "{host} answers with a redirect ({code}), which is not followed; use the present name of {scope}, or the right host in --api"
                 )
             }
             401 => format!(
@@ -243,18 +258,26 @@ impl ApiClient {
                     wait,
                 };
             }
-            403 => format!("the token may not manage the webhooks of {scope} (403{why}); it needs {rights}"),
-            404 => {
-                return ApiError::NotFound(format!(
-                    "{provider} at {host} shows no webhooks of {scope} (404); check the name, and whether the token has {rights}"
+            403 => {
+                return ApiError::Forbidden(format!(
+                    "the token may not manage the webhooks of {scope} (403{why}); it needs {rights}"
                 ));
             }
-            422 if self.is_limit(body) => format!(
-                "{provider} allows no further webhook for {scope} (422{why}); delete one that is no longer needed, or use \
+            404 => {
+                return ApiError::NotFound(format!(
+                    "{provider} at {host} does not show that of {scope} (404); check the name, and whether the token has {rights}"
+                ));
+            }
+            422 | 400 if is_limit(body) => {
+                return ApiError::Invalid(format!(
+                    "{provider} allows no further webhook for {scope} (422{why}); delete one that is no longer needed, or use \
                  one for the organization with --org"
-            ),
+                ));
+            }
             422 | 400 => {
-                format!("{provider} does not accept the webhook ({code}{why}); check --base and what it says")
+                return ApiError::Invalid(format!(
+                    "{provider} does not accept that ({code}{why}); check --base and what it says"
+                ));
             }
             500.. => format!("{host} cannot answer now ({code}); try again later"),
             _ => format!("{host} answers {code}{why}; is it the API of {provider}? check --api"),
@@ -262,14 +285,10 @@ impl ApiClient {
         ApiError::Refused(line)
     }
 
-    fn is_limit(&self, body: &[u8]) -> bool {
-        let text = String::from_utf8_lossy(body).to_ascii_lowercase();
-        ["more than 20 hooks", "maximum number of", "limit"].iter().any(|hint| text.contains(hint))
-    }
-
     /// What the API says, after a colon, without secrets and without control characters.
     fn message(&self, body: &[u8]) -> String {
-        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let mut json: Value = serde_json::from_slice(body).unwrap_or_default();
+        self.redact(&mut json);
         let texts = [&json["message"], &json["error"], &json["error"]["message"], &json["errors"]];
         let mut text = String::new();
         for part in texts {
@@ -281,11 +300,22 @@ impl ApiClient {
             };
             text = if text.is_empty() { part } else { format!("{text}, {part}") };
         }
-        for secret in &self.secrets {
-            text = text.replace(secret.as_str(), "…");
-        }
         text.retain(|c| !c.is_control());
         if text.is_empty() { text } else { format!(": {}", &*BoundedText::from(text)) }
+    }
+
+    /// Takes secrets out of all texts, before anything is escaped.
+    fn redact(&self, json: &mut Value) {
+        match json {
+            Value::String(text) => {
+                for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
+                    *text = text.replace(secret.as_str(), "…");
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact(item)),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.redact(field)),
+            _ => {}
+        }
     }
 
     fn not_the_api(&self) -> ApiError {
@@ -295,6 +325,14 @@ impl ApiClient {
             self.provider
         ))
     }
+}
+
+/// Whether the API says that there are as many webhooks as there may be.
+fn is_limit(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    ["more than 20 hooks", "maximum number of", "webhook limit", "hook limit", "too many webhooks"]
+        .iter()
+        .any(|hint| text.contains(hint))
 }
 
 /// The cursor in a `Link` header (RFC 8288). Its URL is not followed: it could lead elsewhere.

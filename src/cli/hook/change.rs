@@ -42,9 +42,12 @@ struct ChangeRow {
 }
 
 pub(super) async fn create(session: &Session, args: &CreateArgs) -> anyhow::Result<ExitCode> {
-    let scopes = match args.scope.missing {
-        true => missing::uncovered(session, &args.cluster).await?,
-        false => vec![args.scope.scope()?],
+    let (scopes, is_whole) = match args.scope.missing {
+        true => {
+            let missing = missing::find(session, &args.cluster).await?;
+            (missing.uncovered, missing.invisible.is_empty())
+        }
+        false => (vec![args.scope.scope()?], true),
     };
     let events = session.needed_events(args.pull_requests);
     let mut plan = Vec::new();
@@ -57,10 +60,11 @@ pub(super) async fn create(session: &Session, args: &CreateArgs) -> anyhow::Resu
             own.map(|webhook| PlannedChange { scope: scope.clone(), kind: ChangeKind::Delete(webhook) });
         plan.extend(surplus);
     }
-    if plan.is_empty() {
+    if plan.is_empty() && is_whole {
         progress::success("every repository is covered");
     }
-    carry_out(session, plan, &events, &args.confirm, &args.output).await
+    let done = carry_out(session, plan, &events, &args.confirm, &args.output).await?;
+    Ok(if is_whole { done } else { ExitCode::FAILURE })
 }
 
 pub(super) async fn delete(session: &Session, args: &DeleteArgs) -> anyhow::Result<ExitCode> {
@@ -151,7 +155,8 @@ impl PlannedChange {
         let (action, planned, id, url, events) = match &self.kind {
             ChangeKind::Create => ("created", "would create", made, present, events.to_vec()),
             ChangeKind::Update(webhook) => {
-                ("updated", "would update", Some(webhook.id.clone()), present, events_after(webhook, events))
+                let id = made.or_else(|| Some(webhook.id.clone()));
+                ("updated", "would update", id, present, events_after(webhook, events))
             }
             ChangeKind::Delete(webhook) => {
                 ("deleted", "would delete", Some(webhook.id.clone()), masked(&webhook.url), Vec::new())
@@ -179,27 +184,51 @@ impl PlannedChange {
             ChangeKind::Update(webhook) => {
                 let events = events_after(webhook, events);
                 let form = (session.api.write)(&session.form(scope, &url, &events), Some(&webhook.item));
+                let path = session.path_of(scope, webhook)?;
                 let method = match session.api.update {
                     UpdateMethod::Patch => Method::PATCH,
                     UpdateMethod::Put => Method::PUT,
+                    UpdateMethod::Replace => {
+                        // The new one first: a push in between comes twice rather than never.
+                        let list = session.path(scope)?;
+                        let made = session.client.send(scope, Method::POST, &list, Some(&form)).await?;
+                        delete_webhook(session, scope, webhook).await?;
+                        let made = (session.api.read)(&made).map(|webhook| webhook.id).unwrap_or_default();
+                        return Ok(self.applied(session, &events, made));
+                    }
                 };
-                let path = session.path_of(scope, webhook)?;
                 session.client.send(scope, method, &path, Some(&form)).await?;
                 webhook.id.clone()
             }
             ChangeKind::Delete(webhook) => {
-                let path = session.path_of(scope, webhook)?;
-                match session.client.send(scope, Method::DELETE, &path, None).await {
-                    // Somebody was faster.
-                    Ok(_) | Err(ApiError::NotFound(_)) => webhook.id.clone(),
-                    Err(err) => return Err(err),
-                }
+                delete_webhook(session, scope, webhook).await?;
+                webhook.id.clone()
             }
         };
+        Ok(self.applied(session, events, made))
+    }
+
+    fn applied(&self, session: &Session, events: &[String], made: String) -> ChangeRow {
         let row = self.row(session, events, Some(made));
         let id = row.id.as_deref().unwrap_or_default();
-        progress::success(&format!("{} webhook {id} of {scope}", row.action));
-        Ok(row)
+        progress::success(&format!("{} webhook {id} of {}", row.action, self.scope));
+        row
+    }
+}
+
+async fn delete_webhook(session: &Session, scope: &WebhookScope, webhook: &Webhook) -> Result<(), ApiError> {
+    let path = session.path_of(scope, webhook)?;
+    match session.client.send(scope, Method::DELETE, &path, None).await {
+        Ok(_) => Ok(()),
+        // Somebody may have been faster, or the token may read and not write: GitHub answers both alike.
+        Err(ApiError::NotFound(line)) => {
+            let left = session.webhooks(scope).await?;
+            match left.iter().any(|other| other.id == webhook.id) {
+                true => Err(ApiError::NotFound(format!("webhook {} was not deleted: {line}", webhook.id))),
+                false => Ok(()),
+            }
+        }
+        Err(err) => Err(err),
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) enum WebhookTarget {
     Present,
     /// The endpoint, by a path or a scheme that it should no longer use.
     Former,
+    /// The host and a path of the endpoint, but another port or another path before it.
+    OtherPlace,
     /// Another endpoint of the config.
     OtherEndpoint(String),
     /// A hook path at the receiver's host that belongs to no endpoint of the config.
@@ -47,8 +49,19 @@ impl HookUrls {
         let Some(digest) = digest.filter(|_| parsed.host() == self.base.host()) else {
             return WebhookTarget::Elsewhere;
         };
+        // The present path of another endpoint may be made of a key that this one accepts as well.
+        let is_present_of = |other: &&Arc<Endpoint>| other.digest() == digest;
+        if let Some(other) = self.others.iter().find(is_present_of)
+            && self.endpoint.digest() != digest
+        {
+            return WebhookTarget::OtherEndpoint(other.name.to_string());
+        }
         if self.endpoint.has_or_had_digest(digest) {
-            return if url == self.present() { WebhookTarget::Present } else { WebhookTarget::Former };
+            return match url {
+                url if url == self.present() => WebhookTarget::Present,
+                _ if self.is_same_place(&parsed) => WebhookTarget::Former,
+                _ => WebhookTarget::OtherPlace,
+            };
         }
         match self.others.iter().find(|other| other.has_or_had_digest(digest)) {
             Some(other) => WebhookTarget::OtherEndpoint(other.name.to_string()),
@@ -56,8 +69,25 @@ impl HookUrls {
         }
     }
 
+    /// Whether two URLs differ in nothing but the scheme and the hook path. The default ports are one: a
+    /// webhook that was http may be https by now.
+    fn is_same_place(&self, other: &Url) -> bool {
+        let before = |url: &Url| {
+            let path = url.path();
+            path.rsplit_once(HOOK_PREFIX).map_or(path, |(before, _)| before).trim_end_matches('/').to_owned()
+        };
+        let base_path = self.base.path().trim_end_matches('/');
+        other.port() == self.base.port() && before(other) == base_path
+    }
+
+    /// Whether the webhook carries a URL of the endpoint.
     pub(super) fn is_ours(&self, url: &str) -> bool {
         matches!(self.classify(url), WebhookTarget::Present | WebhookTarget::Former)
+    }
+
+    /// The digests of all endpoints, which no message may repeat.
+    pub(super) fn digests(&self) -> Vec<String> {
+        self.others.iter().chain([&self.endpoint]).map(|endpoint| endpoint.digest().to_owned()).collect()
     }
 }
 

@@ -5,18 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 
 use super::api_client::ApiError;
+use super::checked_path;
 use super::session::Session;
 use crate::cli::{ClusterArgs, progress};
 use crate::cluster::access;
 use crate::cluster::connection::ApiConnection;
-use crate::webhook_api::WebhookScope;
+use crate::webhook_api::{Webhook, WebhookScope};
 
 /// Repositories that one run looks at; each costs the provider a request at least.
 const MAX_REPOSITORIES: usize = 1000;
 
+/// What is known about the webhooks of a cluster's repositories.
+pub(super) struct MissingWebhooks {
+    /// Repositories that no webhook covers.
+    pub(super) uncovered: Vec<WebhookScope>,
+    /// Repositories whose webhooks this token may not see, each with why: those of others, mostly.
+    pub(super) invisible: Vec<(String, String)>,
+}
+
 /// The repositories at this provider that objects of the cluster reference, without those that a webhook for
 /// them, for one of their owners or for the instance covers.
-pub(super) async fn uncovered(session: &Session, cluster: &ClusterArgs) -> anyhow::Result<Vec<WebhookScope>> {
+pub(super) async fn find(session: &Session, cluster: &ClusterArgs) -> anyhow::Result<MissingWebhooks> {
     let repositories = repositories(session, cluster).await?;
     progress::action(&format!(
         "looking for webhooks of {} repositories at {}",
@@ -29,13 +38,26 @@ pub(super) async fn uncovered(session: &Session, cluster: &ClusterArgs) -> anyho
         repositories.len()
     );
     let mut coverage = Coverage { session, by_scope: BTreeMap::new() };
-    let mut uncovered = Vec::new();
+    let mut missing = MissingWebhooks { uncovered: Vec::new(), invisible: Vec::new() };
     for path in repositories {
-        if !coverage.covers(&path).await? {
-            uncovered.push(WebhookScope::Repository(path));
+        // What tenants write becomes part of the API's paths.
+        if let Err(err) = checked_path(&path, true) {
+            missing.invisible.push((path, err.to_string()));
+            continue;
+        }
+        match coverage.covers(&path).await {
+            Ok(true) => {}
+            Ok(false) => missing.uncovered.push(WebhookScope::Repository(path)),
+            Err(err @ (ApiError::NotFound(_) | ApiError::Forbidden(_) | ApiError::NoSuchScope(_))) => {
+                missing.invisible.push((path, err.to_string()));
+            }
+            Err(err) => return Err(err.into()),
         }
     }
-    Ok(uncovered)
+    for (path, why) in &missing.invisible {
+        progress::failure(&format!("repository {path} is left out: {why}"));
+    }
+    Ok(missing)
 }
 
 /// The paths of the repositories that GitRepositories fetch from the provider's host.
@@ -79,11 +101,21 @@ impl Coverage<'_> {
             return Ok(*known);
         }
         let is_repository = matches!(scope, WebhookScope::Repository(_));
+        let needed = self.session.needed_events(false);
+        let works = |webhook: &Webhook| {
+            let has = |event: &String| webhook.events.iter().any(|other| other == "*" || other == event);
+            webhook.is_active && webhook.disabled.is_none() && needed.iter().all(has)
+        };
         let found = match self.session.own_webhooks(&scope).await {
-            Ok(own) => own.iter().any(|webhook| webhook.is_active),
-            Err(err @ ApiError::TooManyRequests { .. }) => return Err(err),
-            // Users are not organizations, and few tokens may see more than repositories.
-            Err(ApiError::NotFound(_) | ApiError::Refused(_)) if !is_repository => false,
+            Ok(own) => own.iter().any(works),
+            // Users are not organizations, and not every API has webhooks for the instance.
+            Err(ApiError::NotFound(_) | ApiError::NoSuchScope(_)) if !is_repository => false,
+            // Only an administrator may see those of the instance, and few tokens are that.
+            Err(ApiError::Forbidden(_)) if scope == WebhookScope::Instance => false,
+            Err(ApiError::Forbidden(line)) if !is_repository => {
+                // A webhook there may cover everything, and a second one would send everything twice.
+                return Err(ApiError::Refused(format!("{line}; without that nobody can say what it covers")));
+            }
             Err(err) => return Err(err),
         };
         self.by_scope.insert(scope, found);

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::api_client::ApiError;
 use super::session::{Session, encoded};
+use super::status::meaning_of;
 use super::{RedeliverArgs, may_go_on};
 use crate::cli::progress;
 use crate::cli::table::Table;
@@ -27,6 +28,12 @@ struct RedeliveryRow {
     /// The status code of the answer that it got; 0 when there was none.
     code: u16,
     sent_again: bool,
+    /// The status code of the answer to the repetition, where the API tells it; 0 for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_code: Option<u16>,
+    /// Why it was not sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
 }
 
 /// Deliveries that one run sends again.
@@ -37,6 +44,10 @@ const MAX_DELIVERY_PAGES: usize = 100;
 
 /// The longest pause that a provider's limit may ask for; GitLab allows five repetitions a minute.
 const MAX_WAIT: Duration = Duration::from_secs(120);
+const MIN_WAIT: Duration = Duration::from_secs(1);
+
+/// Pauses for one delivery.
+const MAX_WAITS: u32 = 5;
 
 pub(super) async fn redeliver(session: &Session, args: &RedeliverArgs) -> anyhow::Result<ExitCode> {
     let scope = args.scope.scope()?;
@@ -51,37 +62,61 @@ pub(super) async fn redeliver(session: &Session, args: &RedeliverArgs) -> anyhow
         );
     };
     let since = Timestamp::now() - SignedDuration::try_from(args.since)?;
-    let failed = failed_deliveries(session, &scope, &webhook, api, since).await?;
+    let FailedDeliveries { deliveries: failed, is_cut } =
+        failed_deliveries(session, &scope, &webhook, api, since).await?;
     for delivery in &failed {
         progress::action(&format!("send delivery {} again: {}", delivery.id, delivery.event));
+    }
+    if is_cut {
+        progress::failure(&format!(
+            "there are more than {MAX_DELIVERY_PAGES} pages or {MAX_REDELIVERIES} deliveries; run the command again afterwards"
+        ));
     }
     if failed.is_empty() {
         progress::success(&format!("no delivery has failed since {since:.0}"));
     }
     let goes_on = !failed.is_empty() && may_go_on(&args.confirm)?;
     let mut rows = Vec::new();
-    let mut failure = None;
+    let mut stopped = None;
     for delivery in failed {
-        let sent = match goes_on && failure.is_none() {
-            true => resend(session, &scope, &webhook, api, &delivery).await,
-            false => Ok(false),
-        };
-        let sent_again = *sent.as_ref().unwrap_or(&false);
-        failure = failure.or(sent.err());
-        rows.push(RedeliveryRow {
-            id: delivery.id,
-            event: delivery.event,
+        let mut row = RedeliveryRow {
+            id: delivery.id.clone(),
+            event: delivery.event.clone(),
             at: delivery.at.map(|at| at.to_string()),
             code: delivery.code.unwrap_or_default(),
-            sent_again,
-        });
+            sent_again: false,
+            new_code: None,
+            failure: None,
+        };
+        if goes_on && stopped.is_none() {
+            match resend(session, &scope, &webhook, api, &delivery).await {
+                Ok(new_code) => (row.sent_again, row.new_code) = (true, new_code),
+                // This one cannot be sent; the others may.
+                Err(err @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => {
+                    let line = err.to_string();
+                    progress::failure(&format!("delivery {}: {line}", delivery.id));
+                    row.failure = Some(line);
+                }
+                Err(err) => stopped = Some(err),
+            }
+        }
+        rows.push(row);
     }
     args.output.print(&rows, |rows| Ok(draw(rows)))?;
-    match failure {
+    let is_good =
+        |row: &RedeliveryRow| row.sent_again && row.new_code.is_none_or(|code| (200..300).contains(&code));
+    match stopped {
         Some(err) => Err(err.into()),
-        None if goes_on || args.confirm.dry_run || rows.is_empty() => Ok(ExitCode::SUCCESS),
+        None if args.confirm.dry_run || (rows.iter().all(is_good) && !is_cut) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::FAILURE),
     }
+}
+
+/// What failed, the oldest first.
+struct FailedDeliveries {
+    deliveries: Vec<PastDelivery>,
+    /// There are more than one run looks at.
+    is_cut: bool,
 }
 
 /// The deliveries since then of which no repetition has succeeded, the oldest first.
@@ -91,22 +126,28 @@ async fn failed_deliveries(
     webhook: &Webhook,
     api: &DeliveryApi,
     since: Timestamp,
-) -> Result<Vec<PastDelivery>, ApiError> {
+) -> Result<FailedDeliveries, ApiError> {
     let path = format!("{}{}", session.path_of(scope, webhook)?, api.path);
     let mut page = None;
     let mut all: Vec<PastDelivery> = Vec::new();
     for _ in 0..MAX_DELIVERY_PAGES {
-        let (items, next) = session.client.deliveries(scope, &path, api.paging, page.as_deref()).await?;
+        let (items, next) = session.client.deliveries(scope, &path, api, page.as_deref()).await?;
         let deliveries: Vec<PastDelivery> = items.iter().filter_map(api.read).collect();
-        let has_older = deliveries.iter().any(|delivery| delivery.at.is_some_and(|at| at < since));
-        // Where the provider tells no time, the delivery may be recent.
-        all.extend(deliveries.into_iter().filter(|delivery| delivery.at.is_none_or(|at| at >= since)));
+        let count = deliveries.len();
+        // The newest comes first. Where the provider tells no time, the delivery is as recent as those around it.
+        let recent = deliveries.into_iter().take_while(|delivery| delivery.at.is_none_or(|at| at >= since));
+        let before = all.len();
+        all.extend(recent);
         page = next;
-        if page.is_none() || has_older {
+        if page.is_none() || all.len() - before < count {
+            page = None;
             break;
         }
     }
-    Ok(without_success(all))
+    let mut deliveries = without_success(all);
+    let is_cut = page.is_some() || deliveries.len() > MAX_REDELIVERIES;
+    deliveries.truncate(MAX_REDELIVERIES);
+    Ok(FailedDeliveries { deliveries, is_cut })
 }
 
 /// Of each delivery and its repetitions the latest, unless one has succeeded. The list is the newest first.
@@ -119,28 +160,43 @@ fn without_success(deliveries: Vec<PastDelivery>) -> Vec<PastDelivery> {
     let mut latest: Vec<usize> =
         groups.into_values().filter(|(has_succeeded, _)| !has_succeeded).map(|(_, first)| first).collect();
     latest.sort_by(|one, other| other.cmp(one));
-    latest.truncate(MAX_REDELIVERIES);
     let mut deliveries: Vec<Option<PastDelivery>> = deliveries.into_iter().map(Some).collect();
     latest.into_iter().filter_map(|position| deliveries[position].take()).collect()
 }
 
-/// Sends it again; waits where the provider limits repetitions.
+/// Sends it again; waits where the provider limits repetitions. Returns the status code of the new answer, where
+/// the API tells it.
 async fn resend(
     session: &Session,
     scope: &WebhookScope,
     webhook: &Webhook,
     api: &DeliveryApi,
     delivery: &PastDelivery,
-) -> Result<bool, ApiError> {
+) -> Result<Option<u16>, ApiError> {
     let path =
         format!("{}{}/{}{}", session.path_of(scope, webhook)?, api.path, encoded(&delivery.id), api.resend);
+    let mut waits = 0;
     loop {
         match session.client.send(scope, Method::POST, &path, None).await {
-            Ok(_) => {
-                progress::success(&format!("delivery {} was sent again", delivery.id));
-                return Ok(true);
+            Ok(answer) => {
+                let code = (api.resent_code)(&answer);
+                match code {
+                    Some(code) if !(200..300).contains(&code) => {
+                        progress::failure(&format!(
+                            "delivery {} was sent again and failed: {}",
+                            delivery.id,
+                            meaning_of(code)
+                        ));
+                    }
+                    _ => progress::success(&format!("delivery {} was sent again", delivery.id)),
+                }
+                return Ok(code);
             }
-            Err(ApiError::TooManyRequests { wait: Some(wait), .. }) if wait <= MAX_WAIT => {
+            Err(ApiError::TooManyRequests { wait: Some(wait), .. })
+                if wait <= MAX_WAIT && waits < MAX_WAITS =>
+            {
+                waits += 1;
+                let wait = wait.max(MIN_WAIT);
                 progress::action(&format!("the provider limits repetitions; waiting {} s", wait.as_secs()));
                 tokio::time::sleep(wait).await;
             }
@@ -153,7 +209,7 @@ fn draw(rows: &[RedeliveryRow]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&["ID", "EVENT", "SENT", "CODE", "SENT-AGAIN"]);
+    let mut table = Table::new(&["ID", "EVENT", "SENT", "CODE", "SENT-AGAIN", "NEW-CODE"]);
     for row in rows {
         table.add(vec![
             row.id.clone(),
@@ -161,6 +217,7 @@ fn draw(rows: &[RedeliveryRow]) -> String {
             row.at.clone().unwrap_or_default(),
             row.code.to_string(),
             if row.sent_again { "yes" } else { "no" }.to_owned(),
+            row.new_code.map(|code| code.to_string()).unwrap_or_default(),
         ]);
     }
     table.draw()

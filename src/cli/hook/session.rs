@@ -55,7 +55,8 @@ impl Session {
         let service = api_url(service, api)?;
         let token = token(args.token_file.as_deref(), provider, api)?;
         let urls = HookUrls::new(Url::parse(&args.base)?, Arc::clone(&endpoint), config);
-        let secrets = key.iter().cloned().chain([Zeroizing::new(urls.present())]).collect();
+        let digests = urls.digests().into_iter().map(Zeroizing::new);
+        let secrets = key.iter().cloned().chain(digests).collect();
         let client = ApiClient::new(provider, api, service, token, secrets)?;
         Ok(Session { endpoint, api, client, urls, key })
     }
@@ -88,7 +89,7 @@ impl Session {
 
     /// The path of the list of webhooks.
     pub(super) fn path(&self, scope: &WebhookScope) -> Result<String, ApiError> {
-        (self.api.webhooks)(scope).map_err(|why| ApiError::Refused(why.to_owned()))
+        (self.api.webhooks)(scope).map_err(|why| ApiError::NoSuchScope(why.to_owned()))
     }
 
     /// The path of a webhook.
@@ -157,7 +158,8 @@ fn token(file: Option<&Path>, provider: &str, api: &WebhookApi) -> anyhow::Resul
             text
         }
         None => {
-            let set = api.token_variables.iter().find_map(|name| std::env::var(name).ok());
+            let set = api.token_variables.iter().filter_map(|name| std::env::var(name).ok());
+            let set = set.into_iter().find(|value| !value.trim().is_empty());
             Zeroizing::new(set.unwrap_or_default())
         }
     };

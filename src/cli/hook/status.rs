@@ -53,6 +53,7 @@ fn list_row(session: &Session, webhook: Webhook) -> ListRow {
     let (endpoint, note) = match session.urls.classify(&webhook.url) {
         WebhookTarget::Present => (Some(own), None),
         WebhookTarget::Former => (Some(own), Some("a former URL; `create` changes it")),
+        WebhookTarget::OtherPlace => (None, Some("a path of the endpoint at another port or place")),
         WebhookTarget::OtherEndpoint(name) => (Some(name), None),
         WebhookTarget::UnknownPath => (None, Some("a hook path of no endpoint in this config")),
         WebhookTarget::Elsewhere => (None, None),
@@ -97,11 +98,12 @@ struct LastDelivery {
 }
 
 pub(super) async fn status(session: &Session, args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let mut rows = Vec::new();
+    let (mut rows, mut is_whole) = (Vec::new(), true);
     if args.scope.missing {
-        let uncovered = missing::uncovered(session, &args.cluster).await?;
-        rows.extend(uncovered.iter().map(|scope| absent(session, scope)));
-        if uncovered.is_empty() {
+        let missing = missing::find(session, &args.cluster).await?;
+        rows.extend(missing.uncovered.iter().map(|scope| absent(session, scope)));
+        is_whole = missing.invisible.is_empty();
+        if missing.uncovered.is_empty() && is_whole {
             progress::success("every repository is covered");
         }
     } else {
@@ -116,7 +118,7 @@ pub(super) async fn status(session: &Session, args: &StatusArgs) -> anyhow::Resu
         }
     }
     args.output.print(&rows, |rows| Ok(draw(rows)))?;
-    let is_good = rows.iter().all(|row| row.problems.is_empty());
+    let is_good = is_whole && rows.iter().all(|row| row.problems.is_empty());
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -208,7 +210,7 @@ async fn last_delivery(
     let from_list = webhook.last_code.map(|code| LastDelivery { at: None, code });
     let Some(api) = session.api.deliveries else { return Ok(from_list) };
     let path = format!("{}{}", session.path_of(scope, webhook)?, api.path);
-    let items = match session.client.deliveries(scope, &path, api.paging, None).await {
+    let items = match session.client.deliveries(scope, &path, api, None).await {
         Ok((items, _)) => items,
         // Older versions have webhooks and no list of deliveries.
         Err(ApiError::NotFound(_)) => return Ok(from_list),

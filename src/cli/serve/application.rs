@@ -70,6 +70,7 @@ impl Application {
     /// Loads the config, binds the ports, and starts everything but the listeners.
     pub(super) async fn build(args: &ServeArgs) -> anyhow::Result<Application> {
         let rules = Rules {
+            allows_missing_keys: false,
             require_opt_in: args.require_opt_in,
             serves_receivers: args.receivers.namespaces().is_some(),
         };

@@ -16,6 +16,7 @@ pub struct Flavour {
     pub token_variable: &'static str,
     /// The header that the token is expected in, and its value.
     pub authorization: (&'static str, &'static str),
+    /// The method that changes a webhook; `POST` where it is replaced.
     pub update: &'static str,
     /// The field of the items of a page.
     pub items: Option<&'static str>,
@@ -72,7 +73,7 @@ pub const FLAVOURS: &[Flavour] = &[
         api_path: "/api/v1",
         token_variable: "GITEA_TOKEN",
         authorization: ("authorization", "token token-number-one-for-tests"),
-        update: "PATCH",
+        update: "POST",
         items: None,
         identifier: "id",
         url: "/config/url",
@@ -90,7 +91,7 @@ pub const FLAVOURS: &[Flavour] = &[
         api_path: "/api/v1",
         token_variable: "FORGEJO_TOKEN",
         authorization: ("authorization", "token token-number-one-for-tests"),
-        update: "PATCH",
+        update: "POST",
         items: None,
         identifier: "id",
         url: "/config/url",
@@ -146,6 +147,8 @@ struct State {
     deliveries: Vec<Value>,
     /// The identifier of the delivery that a test made.
     tests: u32,
+    /// What the endpoint answers to a test.
+    test_code: Option<u16>,
     requests: Vec<Recorded>,
     errors: VecDeque<ErrorAnswer>,
     next_identifier: u32,
@@ -196,6 +199,10 @@ impl Double {
 
     pub fn set_deliveries(&self, deliveries: Vec<Value>) {
         self.state.lock().expect("a lock").deliveries = deliveries;
+    }
+
+    pub fn answer_tests_with(&self, code: u16) {
+        self.state.lock().expect("a lock").test_code = Some(code);
     }
 
     pub fn fail_next(&self, error: ErrorAnswer) {
@@ -333,9 +340,24 @@ async fn answer(request: HttpRequest, body: web::Bytes, shared: web::Data<Shared
         }
         ("POST", [_, "pings"]) | ("POST", [_, "test", "push_events"]) | ("POST", [_, "tests"]) => {
             state.tests += 1;
-            let made = delivery(flavour, state.tests, 200, "2026-01-02T03:04:05Z");
+            let code = state.test_code.unwrap_or(200);
+            let mut made = delivery(flavour, state.tests, code, "2026-01-02T03:04:05Z");
+            if flavour.source == "GitHub" {
+                made["event"] = json!("ping");
+            }
             state.deliveries.insert(0, made);
-            HttpResponse::Created().json(json!({"message": "201 Created"}))
+            match (flavour.source, code) {
+                // GitLab tells of a failed answer as if the request were wrong.
+                ("GitLab", 400..) => {
+                    HttpResponse::UnprocessableEntity().json(json!({"message": "Test failed"}))
+                }
+                _ => HttpResponse::Created().json(json!({"message": "201 Created"})),
+            }
+        }
+        ("GET", [_, "events"])
+            if query("per_page").is_none_or(|size| size.parse::<u32>().is_ok_and(|size| size > 20)) =>
+        {
+            HttpResponse::BadRequest().json(json!({"error": "per_page does not have a valid value"}))
         }
         ("GET", [_, "deliveries" | "events"]) => {
             let start = match query("cursor").or(query("page")) {
@@ -353,7 +375,7 @@ async fn answer(request: HttpRequest, body: web::Bytes, shared: web::Data<Shared
             response.json(items)
         }
         ("POST", [_, "deliveries", _, "attempts"] | [_, "events", _, "resend"]) => {
-            HttpResponse::Accepted().json(json!({}))
+            HttpResponse::Accepted().json(json!({"response_status": 200}))
         }
         _ => HttpResponse::MethodNotAllowed().json(json!({"message": "Method Not Allowed"})),
     }

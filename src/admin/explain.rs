@@ -1,0 +1,33 @@
+//! `/explain`: what a change would come to at an endpoint, for `flux-recv explain --instance`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::AdminState;
+use crate::receive::{ExplainQuery, ExplainReport, ExplainRules};
+
+pub(super) async fn explain(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
+    let query = match web::Query::<ExplainQuery>::from_query(request.query_string()) {
+        Ok(query) => query.into_inner(),
+        Err(err) => return HttpResponse::BadRequest().body(format!("{err}\n")),
+    };
+    match report(&state, &query) {
+        Ok(report) => HttpResponse::Ok().json(report),
+        Err(why) => HttpResponse::BadRequest().body(format!("{why}\n")),
+    }
+}
+
+/// # Errors
+/// What is missing in the query, or is not there.
+fn report(state: &AdminState, query: &ExplainQuery) -> Result<ExplainReport, String> {
+    let name = query.endpoint.as_deref().unwrap_or_default();
+    let events = query.events()?;
+    let serving = state.service.registry.get();
+    let subscribed = state.subscriptions.endpoint(name);
+    let rules = match (serving.endpoints.named(name), &subscribed) {
+        (Some(endpoint), _) => ExplainRules::of_endpoint(endpoint),
+        (None, Some(endpoint)) => ExplainRules::of_subscribed(endpoint),
+        (None, None) => return Err(format!("no endpoint is called `{name}`")),
+    };
+    let report = state.service.handler.explain(rules, &events);
+    report.ok_or_else(|| "events go to Flux v1, which matches them itself".to_owned())
+}
