@@ -4,6 +4,7 @@ mod check;
 mod complete;
 mod completions;
 mod convert;
+mod deliveries;
 mod demo;
 mod explain;
 mod hook;
@@ -64,6 +65,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Show who follows a running publisher, and whom a running instance follows.
     Subscribers(subscribers::SubscribersArgs),
+    /// Show the last deliveries of a running instance, and how far their objects have come.
+    Deliveries(deliveries::DeliveriesArgs),
     /// Print the JSON Schema of the config file, for editors and CI.
     Schema,
     /// Print the version.
@@ -179,6 +182,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Convert(args)) => convert::run(&args),
         Some(Command::Subscribers(args)) => subscribers::run(&args),
+        Some(Command::Deliveries(args)) => deliveries::run(&args),
         Some(Command::Schema) => schema::run(),
         Some(Command::Version) => {
             say(concat!("flux-recv ", env!("CARGO_PKG_VERSION"), "\n"))?;

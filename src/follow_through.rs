@@ -92,6 +92,9 @@ impl FollowThrough {
 
     /// An object was seen like this.
     pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
+        if progress.handled {
+            self.shared.history.handled(target);
+        }
         self.observe_included(target, progress, suspended);
         let mut checks = self.checks();
         let Some(PendingCheck { check, .. }) = checks.get_mut(target) else { return };

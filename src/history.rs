@@ -1,74 +1,56 @@
-//! The last deliveries of each endpoint, for the admin page. Bounded in number and in size.
+//! The last deliveries of each endpoint, and how far their objects have come. Bounded in bytes for all, so that
+//! one busy endpoint displaces no other's.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+mod record;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::Value;
 
+use self::record::MAX_OBJECTS;
+pub use self::record::{AnswerRecord, Arrival, DeliveryId, DeliveryRecord, MAX_EVENTS, TargetRecord};
 use crate::flux::Target;
 use crate::metrics::RevisionCheckLabel;
 use crate::outcome::Outcome;
 
-/// Remembers the last deliveries of each endpoint.
+/// Remembers the last deliveries.
 #[derive(Default)]
 pub struct History {
     next: AtomicU64,
-    by_endpoint: Mutex<BTreeMap<Arc<str>, VecDeque<DeliveryRecord>>>,
+    store: Mutex<Store>,
+}
+
+#[derive(Default)]
+struct Store {
+    by_endpoint: BTreeMap<Arc<str>, EndpointRecords>,
+    /// The records whose objects have not been handled, by object.
+    open: HashMap<Target, Vec<DeliveryId>>,
     /// What became of queued deliveries before they were remembered.
-    early: Mutex<VecDeque<(u64, Outcome)>>,
+    early_outcomes: VecDeque<(u64, Outcome)>,
+    /// The last requests, for deliveries that are remembered only afterwards.
+    early_requests: VecDeque<(Target, Timestamp)>,
+    bytes: usize,
 }
 
-/// A delivery, as long as it is remembered.
-#[derive(Debug, Clone)]
-pub struct DeliveryId {
-    /// The name of the endpoint.
-    pub endpoint: Arc<str>,
-    number: u64,
+#[derive(Default)]
+struct EndpointRecords {
+    records: VecDeque<DeliveryRecord>,
+    bytes: usize,
 }
 
-/// What is remembered of a delivery.
-pub struct DeliveryRecord {
-    pub id: DeliveryId,
-    pub received: jiff::Timestamp,
-    /// Who sent it, as far as the proxies that are trusted say.
-    pub from: Option<IpAddr>,
-    /// The file of the key that proved it.
-    pub key: Option<Arc<str>>,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// What it came to later, if it was queued.
-    pub matched: Option<Outcome>,
-    /// The status that it was answered with; 0 for an event of a publisher.
-    pub status: u16,
-    /// How long the answer took.
-    pub took: Duration,
-    /// What became of the pushes whose fetching is checked.
-    pub revision_checks: Vec<FollowThroughRecord>,
-}
+/// Bytes that all records may take.
+const MAX_BYTES: usize = 256 << 10;
 
-/// A push whose fetching was checked to its end.
-pub struct FollowThroughRecord {
-    target: Target,
-    result: RevisionCheckLabel,
-    after: Option<Duration>,
-}
+/// Deliveries of an endpoint that are remembered.
+const MAX_DELIVERIES: usize = 500;
 
-/// How many deliveries of an endpoint are remembered.
-const MAX_DELIVERIES: usize = 20;
-
-/// How many objects of a delivery are remembered.
-const MAX_OBJECTS: usize = 20;
-
-impl DeliveryId {
-    /// A delivery to this endpoint that an earlier process has answered: nothing is remembered of it.
-    pub fn from_earlier_process(endpoint: &str) -> DeliveryId {
-        DeliveryId { endpoint: endpoint.into(), number: u64::MAX }
-    }
-}
+/// Outcomes and requests that may come before their delivery is remembered.
+const MAX_EARLY: usize = 32;
 
 impl History {
     /// A name for a delivery to this endpoint.
@@ -76,21 +58,55 @@ impl History {
         DeliveryId { endpoint: Arc::clone(endpoint), number: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Remembers a delivery, and forgets the oldest of its endpoint.
+    /// Remembers a delivery, and forgets the oldest of the endpoint that takes most.
     pub fn remember(&self, mut entry: DeliveryRecord) {
         entry.outcome.shorten(MAX_OBJECTS);
+        entry.events.truncate(MAX_EVENTS);
+        let mut store = self.store.lock();
         if matches!(entry.outcome, Outcome::Queued { .. }) {
-            entry.matched = self.take_early(entry.id.number);
+            entry.matched = store.take_early_outcome(entry.id.number);
         }
-        let mut by_endpoint = self.lock();
-        if !by_endpoint.contains_key(&entry.id.endpoint) {
-            by_endpoint.insert(Arc::clone(&entry.id.endpoint), VecDeque::with_capacity(MAX_DELIVERIES));
+        store.open_targets(&mut entry);
+        let forgotten = store.add(entry);
+        drop(store);
+        drop(forgotten);
+    }
+
+    /// The API server has taken a request.
+    pub fn requested(&self, target: &Target) {
+        let now = Timestamp::now();
+        let mut store = self.store.lock();
+        store.update_open(target, |record| {
+            record.requested.get_or_insert(now);
+        });
+        if store.early_requests.len() == MAX_EARLY {
+            store.early_requests.pop_front();
         }
-        let Some(entries) = by_endpoint.get_mut(&entry.id.endpoint) else { return };
-        let oldest = (entries.len() == MAX_DELIVERIES).then(|| entries.pop_front());
-        entries.push_back(entry);
-        drop(by_endpoint);
-        drop(oldest);
+        store.early_requests.push_back((target.clone(), now));
+    }
+
+    /// The API server has not taken a request; it is tried again.
+    pub fn request_failed(&self, target: &Target, why: &str) {
+        self.store.lock().update_open(target, |record| {
+            if record.requested.is_none() {
+                record.failure = Some(why.into());
+            }
+        });
+    }
+
+    /// Flux has handled the request that an object carries.
+    pub fn handled(&self, target: &Target) {
+        let now = Timestamp::now();
+        let mut store = self.store.lock();
+        if !store.open.contains_key(target) {
+            return;
+        }
+        store.update_open(target, |record| {
+            if record.requested.is_some() {
+                record.handled.get_or_insert(now);
+            }
+        });
+        store.close_handled(target);
     }
 
     /// A push of a delivery was checked to its end.
@@ -101,9 +117,9 @@ impl History {
         result: RevisionCheckLabel,
         after: Option<Duration>,
     ) {
-        self.change(id, |entry| {
-            if entry.revision_checks.len() < MAX_OBJECTS {
-                entry.revision_checks.push(FollowThroughRecord { target: target.clone(), result, after });
+        self.store.lock().change(id, |entry| {
+            if let Some(record) = entry.targets.iter_mut().find(|record| record.target == *target) {
+                record.arrival = Some(Arrival { result, after });
             }
         });
     }
@@ -112,160 +128,172 @@ impl History {
     pub fn matched(&self, id: &DeliveryId, mut outcome: Outcome) {
         outcome.shorten(MAX_OBJECTS);
         let mut outcome = Some(outcome);
-        self.change(id, |entry| entry.matched = outcome.take());
+        let mut store = self.store.lock();
+        let mut targets = Vec::new();
+        store.change(id, |entry| {
+            entry.matched = outcome.take();
+            targets = add_targets(entry);
+        });
+        for target in targets {
+            store.open.entry(target).or_default().push(id.clone());
+        }
         // It may be matched before its answer was sent and remembered.
         if let Some(outcome) = outcome {
-            let mut early = self.early.lock();
-            if early.len() == MAX_DELIVERIES {
-                early.pop_front();
+            if store.early_outcomes.len() == MAX_EARLY {
+                store.early_outcomes.pop_front();
             }
-            early.push_back((id.number, outcome));
-        }
-    }
-
-    fn take_early(&self, number: u64) -> Option<Outcome> {
-        let mut early = self.early.lock();
-        let at = early.iter().position(|(early, _)| *early == number)?;
-        early.remove(at).map(|(_, outcome)| outcome)
-    }
-
-    fn change(&self, id: &DeliveryId, change: impl FnOnce(&mut DeliveryRecord)) {
-        let mut by_endpoint = self.lock();
-        let entries = by_endpoint.get_mut(&id.endpoint);
-        let entry = entries.and_then(|entries| entries.iter_mut().find(|entry| entry.id.number == id.number));
-        if let Some(entry) = entry {
-            change(entry);
+            store.early_outcomes.push_back((id.number, outcome));
         }
     }
 
     /// Forgets an endpoint.
     pub fn forget(&self, endpoint: &str) {
-        self.lock().remove(endpoint);
+        let mut store = self.store.lock();
+        if let Some(records) = store.by_endpoint.remove(endpoint) {
+            store.bytes -= records.bytes;
+            for record in &records.records {
+                store.close(record);
+            }
+        }
     }
 
-    /// All that is remembered, the latest first.
+    /// Reads the records, the latest of each endpoint first.
+    pub fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = &DeliveryRecord>) -> T) -> T {
+        let store = self.store.lock();
+        let mut records = store.by_endpoint.values().flat_map(|endpoint| endpoint.records.iter().rev());
+        read(&mut records)
+    }
+
+    /// Reads one record, by the text of its identifier.
+    pub fn find<T>(&self, id: &str, read: impl FnOnce(&DeliveryRecord) -> T) -> Option<T> {
+        let (endpoint, number) = id.rsplit_once('-')?;
+        let number: u64 = number.parse().ok()?;
+        let store = self.store.lock();
+        let records = &store.by_endpoint.get(endpoint)?.records;
+        records.iter().find(|record| record.id.number == number).map(read)
+    }
+
+    /// All that is remembered by endpoint, the latest first.
     pub fn to_json(&self) -> Value {
-        let by_endpoint = self.lock();
-        let lists = by_endpoint.iter().map(|(endpoint, entries)| {
-            (endpoint.to_string(), entries.iter().rev().map(DeliveryRecord::to_json).collect::<Value>())
+        let store = self.store.lock();
+        let lists = store.by_endpoint.iter().map(|(endpoint, records)| {
+            let list = records.records.iter().rev().map(DeliveryRecord::to_json);
+            (endpoint.to_string(), list.collect::<Value>())
         });
         Value::Object(lists.collect())
     }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, VecDeque<DeliveryRecord>>> {
-        self.by_endpoint.lock()
-    }
 }
 
-impl DeliveryRecord {
-    /// A record of an event that came from a publisher: nobody was answered.
-    pub fn from_publisher(id: DeliveryId, outcome: Outcome) -> DeliveryRecord {
-        DeliveryRecord {
-            id,
-            received: jiff::Timestamp::now(),
-            from: None,
-            key: None,
-            outcome,
-            matched: None,
-            status: 0,
-            took: Duration::ZERO,
-            revision_checks: Vec::new(),
+/// Gives a record its objects; returns those that are new.
+fn add_targets(entry: &mut DeliveryRecord) -> Vec<Target> {
+    let targets = entry.final_outcome().targets().iter().take(MAX_OBJECTS);
+    let known = |target: &&Target| entry.targets.iter().any(|record| record.target == **target);
+    let new: Vec<Target> = targets.filter(|target| !known(target)).cloned().collect();
+    entry.targets.extend(new.iter().cloned().map(TargetRecord::new));
+    new
+}
+
+impl Store {
+    fn take_early_outcome(&mut self, number: u64) -> Option<Outcome> {
+        let at = self.early_outcomes.iter().position(|(early, _)| *early == number)?;
+        self.early_outcomes.remove(at).map(|(_, outcome)| outcome)
+    }
+
+    /// Gives a record its objects, with requests that were faster than its answer.
+    fn open_targets(&mut self, entry: &mut DeliveryRecord) {
+        let began = entry.began();
+        for target in add_targets(entry) {
+            let mut early = self.early_requests.iter().filter(|(early, at)| *early == target && *at >= began);
+            if let Some((_, at)) = early.next()
+                && let Some(record) = entry.targets.iter_mut().find(|record| record.target == target)
+            {
+                record.requested = Some(*at);
+            }
+            self.open.entry(target).or_default().push(entry.id.clone());
         }
     }
 
-    fn to_json(&self) -> Value {
-        let mut line = json!({
-            "received": self.received.to_string(),
-            "outcome": self.outcome.label().as_str(),
-            "detail": self.outcome.detail(),
-        });
-        if self.status != 0 {
-            line["status"] = json!(self.status);
-            line["tookMicros"] = json!(self.took.as_micros() as u64);
+    /// Adds a record; returns those that had to go.
+    fn add(&mut self, mut entry: DeliveryRecord) -> Vec<DeliveryRecord> {
+        let size = entry.count_bytes();
+        let records = self.by_endpoint.entry(Arc::clone(&entry.id.endpoint)).or_default();
+        let is_full = records.records.len() == MAX_DELIVERIES;
+        let endpoint = is_full.then(|| Arc::clone(&entry.id.endpoint));
+        records.bytes += size;
+        records.records.push_back(entry);
+        self.bytes += size;
+        let mut forgotten: Vec<DeliveryRecord> =
+            endpoint.and_then(|endpoint| self.forget_oldest_of(&endpoint)).into_iter().collect();
+        while self.bytes > MAX_BYTES {
+            let largest = self.by_endpoint.iter().max_by_key(|(_, records)| records.bytes);
+            let Some(largest) = largest.map(|(endpoint, _)| Arc::clone(endpoint)) else { break };
+            let Some(record) = self.forget_oldest_of(&largest) else { break };
+            forgotten.push(record);
         }
-        if let Some(from) = self.from {
-            line["from"] = json!(from.to_string());
-        }
-        if let Some(key) = &self.key {
-            line["key"] = json!(&**key);
-        }
-        let targets = self.outcome.targets();
-        if !targets.is_empty() {
-            line["targets"] = targets.iter().map(ToString::to_string).collect();
-        }
-        if let Some(matched) = &self.matched {
-            line["matched"] = json!({"outcome": matched.label().as_str(), "detail": matched.detail()});
-            if !matched.targets().is_empty() {
-                line["matched"]["targets"] = matched.targets().iter().map(ToString::to_string).collect();
+        forgotten
+    }
+
+    fn forget_oldest_of(&mut self, endpoint: &Arc<str>) -> Option<DeliveryRecord> {
+        let records = self.by_endpoint.get_mut(endpoint)?;
+        let record = records.records.pop_front()?;
+        records.bytes -= record.bytes();
+        self.bytes -= record.bytes();
+        self.close(&record);
+        Some(record)
+    }
+
+    /// Takes a record out of those that are open.
+    fn close(&mut self, record: &DeliveryRecord) {
+        for TargetRecord { target, .. } in &record.targets {
+            if let Some(ids) = self.open.get_mut(target) {
+                ids.retain(|id| *id != record.id);
+                if ids.is_empty() {
+                    self.open.remove(target);
+                }
             }
         }
-        if !self.revision_checks.is_empty() {
-            line["followThrough"] = self.revision_checks.iter().map(FollowThroughRecord::to_json).collect();
-        }
-        line
     }
-}
 
-impl FollowThroughRecord {
-    fn to_json(&self) -> Value {
-        let mut line = json!({"target": self.target.to_string(), "result": self.result.as_str()});
-        if let Some(after) = self.after {
-            line["afterMillis"] = json!(after.as_millis() as u64);
+    /// Changes what the open records say about an object.
+    fn update_open(&mut self, target: &Target, change: impl Fn(&mut TargetRecord)) {
+        // A list that is put back, since every record has to be looked up.
+        let Some(ids) = self.open.remove(target) else { return };
+        for id in &ids {
+            self.change(id, |entry| {
+                if let Some(record) = entry.targets.iter_mut().find(|record| record.target == *target) {
+                    change(record);
+                }
+            });
         }
-        line
+        self.open.insert(target.clone(), ids);
+    }
+
+    /// Takes the records out of the open ones whose request Flux has handled.
+    fn close_handled(&mut self, target: &Target) {
+        let Store { by_endpoint, open, .. } = self;
+        let Some(ids) = open.get_mut(target) else { return };
+        ids.retain(|id| {
+            let records = by_endpoint.get(&id.endpoint).map(|records| &records.records);
+            let entry = records.and_then(|records| records.iter().find(|entry| entry.id == *id));
+            let record = entry.and_then(|entry| entry.targets.iter().find(|record| record.target == *target));
+            record.is_some_and(|record| record.handled.is_none())
+        });
+        if ids.is_empty() {
+            open.remove(target);
+        }
+    }
+
+    fn change(&mut self, id: &DeliveryId, change: impl FnOnce(&mut DeliveryRecord)) {
+        let Some(records) = self.by_endpoint.get_mut(&id.endpoint) else { return };
+        // The latest ones change.
+        let Some(entry) = records.records.iter_mut().rev().find(|entry| entry.id == *id) else { return };
+        let before = entry.bytes();
+        change(entry);
+        let after = entry.count_bytes();
+        records.bytes = records.bytes - before + after;
+        self.bytes = self.bytes - before + after;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_bounded() {
-        let history = History::default();
-        let endpoint = Arc::from("github");
-        for _ in 0..50 {
-            history.remember(DeliveryRecord {
-                id: history.new_delivery(&endpoint),
-                received: jiff::Timestamp::UNIX_EPOCH,
-                from: None,
-                key: None,
-                outcome: Outcome::Pong,
-                matched: None,
-                status: 200,
-                took: Duration::ZERO,
-                revision_checks: Vec::new(),
-            });
-        }
-        assert_eq!(history.to_json()["github"].as_array().map(Vec::len), Some(MAX_DELIVERIES));
-    }
-
-    #[test]
-    fn a_queued_delivery_shows_what_it_came_to_whichever_comes_first() {
-        let history = History::default();
-        let endpoint = Arc::from("github");
-        let queued = |id: DeliveryId| DeliveryRecord {
-            id,
-            received: jiff::Timestamp::UNIX_EPOCH,
-            from: None,
-            key: None,
-            outcome: Outcome::Queued { event: "a push".into() },
-            matched: None,
-            status: 202,
-            took: Duration::ZERO,
-            revision_checks: Vec::new(),
-        };
-        let unmatched =
-            || Outcome::Unmatched { event: "a push".into(), reason: "nothing".into(), skipped: Vec::new() };
-        let (first, second) = (history.new_delivery(&endpoint), history.new_delivery(&endpoint));
-        history.remember(queued(first.clone()));
-        history.matched(&first, unmatched());
-        history.matched(&second, unmatched());
-        history.remember(queued(second));
-        let list = history.to_json();
-        for at in [0, 1] {
-            assert_eq!(list["github"][at]["outcome"], "queued");
-            assert_eq!(list["github"][at]["matched"]["outcome"], "unmatched");
-        }
-    }
-}
+mod tests;

@@ -175,6 +175,22 @@ impl Outcome {
         self
     }
 
+    /// Bytes of the texts in it.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Outcome::Accepted { event, .. } | Outcome::Queued { event } | Outcome::Forwarded { event } => {
+                event.len()
+            }
+            Outcome::Unmatched { event, reason, .. } => event.len() + reason.len(),
+            Outcome::Ignored { reason } => reason.len(),
+            Outcome::Refused { why } | Outcome::Unreadable { why } | Outcome::Unavailable { why, .. } => {
+                why.len()
+            }
+            Outcome::Handshake { origin } => origin.len(),
+            _ => 0,
+        }
+    }
+
     /// Keeps no more objects than these.
     pub fn shorten(&mut self, most: usize) {
         match self {

@@ -90,6 +90,8 @@ pub struct Provider {
     pub compose: fn(&Sample) -> Result<UnsignedDelivery, CannotCompose>,
     /// The header that names the event type, if any does.
     pub event_header: Option<EventHeader>,
+    /// The header with the identifier that the provider's own pages show for a delivery.
+    pub delivery_id_header: Option<&'static str>,
     /// The event types that it acts on, without their actions; empty where any can matter.
     pub event_types: &'static [&'static str],
     /// Where the body names the event, or an action of it, as JSON pointers (RFC 6901).
@@ -204,6 +206,7 @@ impl Provider {
         parse: generic::parse,
         compose: generic::compose,
         event_header: None,
+        delivery_id_header: None,
         event_types: &[],
         event_fields: &[],
         filter_body: None,
@@ -258,6 +261,17 @@ impl Provider {
         }
     }
 
+    /// The identifier that the provider's own pages show for a delivery. Anything else in that header, which
+    /// no signature covers, is left out.
+    pub fn delivery_id(&self, delivery: &Verified<'_>) -> Option<BoundedText> {
+        let id = delivery.header(self.delivery_id_header?)?;
+        let is_id = (1..=MAX_DELIVERY_ID_BYTES).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'));
+        is_id.then(|| id.into())
+    }
+
     /// Whether its deliveries say what event they are.
     pub fn names_its_events(&self) -> bool {
         self.event_header.is_some() || !self.event_fields.is_empty()
@@ -275,6 +289,9 @@ impl Provider {
         parts.join(".")
     }
 }
+
+/// Bytes of an identifier; a UUID has 36.
+const MAX_DELIVERY_ID_BYTES: usize = 80;
 
 /// The text at a JSON pointer. Only what is on the way there is read: bodies can be long.
 fn text_at(body: &RawValue, pointer: &str) -> Option<String> {

@@ -5,7 +5,7 @@ pub mod slot;
 mod slots;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -28,6 +28,15 @@ pub trait Writer: Send + Sync {
 
     /// Whether the object is known not to exist any more.
     fn is_gone(&self, target: &Target) -> bool;
+}
+
+/// Is told what becomes of requests.
+pub trait RequestObserver: Send + Sync {
+    /// The API server has taken a request.
+    fn requested(&self, target: &Target);
+
+    /// It has not; the request is tried again.
+    fn failed(&self, target: &Target, why: &str);
 }
 
 /// A reconcile request failed.
@@ -112,6 +121,7 @@ struct SharedQueue {
     journal: Journal,
     metrics: Arc<Metrics>,
     slots: Mutex<Slots<JournalCommit>>,
+    observer: OnceLock<Arc<dyn RequestObserver>>,
     /// Something became due earlier than the driver knows.
     changed: Notify,
     /// No slot is busy any more.
@@ -159,7 +169,13 @@ impl Queue {
         slots.restore(pending, now, || now + random_part_of(window));
         metrics.pending(slots.busy());
         let (slots, changed, rests) = (Mutex::new(slots), Notify::new(), Notify::new());
-        Queue { shared: Arc::new(SharedQueue { pace, journal, metrics, slots, changed, rests }) }
+        let observer = OnceLock::new();
+        Queue { shared: Arc::new(SharedQueue { pace, journal, metrics, slots, observer, changed, rests }) }
+    }
+
+    /// Has somebody told what becomes of requests. The first one stays.
+    pub fn observe(&self, observer: Arc<dyn RequestObserver>) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// Requests the reconciliation of these objects, by patches that start after this call.
@@ -299,6 +315,12 @@ impl Queue {
 
     fn finish(&self, target: &Target, result: Result<(), WriteError>, is_gone: bool) {
         let now = Instant::now();
+        if let Some(observer) = self.shared.observer.get() {
+            match &result {
+                Ok(()) => observer.requested(target),
+                Err(err) => observer.failed(target, &err.to_string()),
+            }
+        }
         let mut slots = self.slots();
         let since = slots.slot(target).and_then(Slot::in_flight_since);
         let metrics = &self.shared.metrics;

@@ -30,6 +30,7 @@ use self::publish::DeliveryFields;
 pub use self::publish::EventPublisher;
 use self::read_part::{PartContent, read_part};
 pub use self::subscribed::{NotTaken, SubscribedEvent};
+use crate::bounded_text::BoundedText;
 use crate::delivery::Delivery;
 use crate::endpoint::Endpoint;
 use crate::endpoint::limit::Charge;
@@ -39,7 +40,7 @@ use crate::expression::Expression;
 use crate::filter_input::FilterInput;
 use crate::flux::Target;
 use crate::flux::selection::Selection;
-use crate::history::DeliveryId;
+use crate::history::{DeliveryId, MAX_EVENTS};
 use crate::matching::{MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -66,6 +67,17 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// The file of the key that verified it, if a key did.
     pub key: Option<Arc<str>>,
+    /// What it was about, as far as it was read.
+    pub events: Vec<NormalEvent>,
+    /// What the provider calls the delivery.
+    pub provider_id: Option<BoundedText>,
+}
+
+impl Receipt {
+    /// A delivery that was not read.
+    pub fn unread(outcome: Outcome) -> Receipt {
+        Receipt { outcome, key: None, events: Vec::new(), provider_id: None }
+    }
 }
 
 /// What the events of a part concern.
@@ -107,10 +119,11 @@ impl DeliveryHandler {
         let scheme = endpoint.provider.authentication;
         let verified = match verify(delivery, scheme, &endpoint.credentials, &self.verify_context).await {
             Ok(verified) => verified,
-            Err(refusal) => return Receipt { outcome: refused(refusal), key: None },
+            Err(refusal) => return Receipt::unread(refused(refusal)),
         };
         self.metrics.verified(&endpoint.name, verified.key.as_ref());
         let mut outcomes = PartOutcomes::default();
+        let mut remembered: Vec<NormalEvent> = Vec::new();
         let mut charge = Charge::new(endpoint.limit.as_ref());
         while let Some(resume_at) = outcomes.next_part() {
             let part = read_part(endpoint, &verified, resume_at);
@@ -119,6 +132,7 @@ impl DeliveryHandler {
                 PartContent::Confirm(url) => self.confirm(&url).await,
                 PartContent::Events(events) => {
                     outcomes.name(&events, part.resume_at);
+                    remembered.extend(NormalEvent::first_of(&events, MAX_EVENTS - remembered.len()));
                     let fields = self.published_fields(endpoint, &verified);
                     let input = gather::filter_input(endpoint, &verified);
                     match self.find(MatchRules::new(endpoint), events, input).await {
@@ -135,7 +149,12 @@ impl DeliveryHandler {
             };
             outcomes.add(outcome, part.resume_at);
         }
-        Receipt { outcome: outcomes.into_outcome(), key: verified.key }
+        Receipt {
+            outcome: outcomes.into_outcome(),
+            provider_id: endpoint.provider.delivery_id(&verified),
+            key: verified.key,
+            events: remembered,
+        }
     }
 
     /// Returns what a publisher says of the delivery beside its events; none if it does not publish them.

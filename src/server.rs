@@ -20,7 +20,7 @@ use self::body::BodyMemory;
 use self::log_throttle::LogThrottle;
 use crate::delivery::{Delivery, Headers};
 use crate::endpoint::{Endpoint, HOOK_PREFIX};
-use crate::history::DeliveryRecord;
+use crate::history::{AnswerRecord, DeliveryRecord};
 use crate::listener::{self, ConnectionCounters, ListenerOptions, RunningServer};
 use crate::metrics::EndedConnectionLabel;
 use crate::outcome::Outcome;
@@ -107,7 +107,7 @@ async fn respond(
     let id = service.history.new_delivery(&endpoint.name);
     let taken = match *request.method() {
         Method::OPTIONS if let Some(origin) = asking_origin(request, endpoint) => {
-            Receipt { outcome: Outcome::Handshake { origin: origin.into() }, key: None }
+            Receipt::unread(Outcome::Handshake { origin: origin.into() })
         }
         _ if endpoint.takes_any_method || *request.method() == Method::POST => {
             match body::read(request, payload, &service.limits, endpoint, memory).await {
@@ -116,23 +116,21 @@ async fn respond(
                     // Boxed, so that the future of a request to an unknown path stays small.
                     Box::pin(service.handler.receive(endpoint, &id, delivery)).await
                 }
-                Err(outcome) => Receipt { outcome, key: None },
+                Err(outcome) => Receipt::unread(outcome),
             }
         }
-        _ => Receipt { outcome: Outcome::WrongMethod, key: None },
+        _ => Receipt::unread(Outcome::WrongMethod),
     };
     let response = answer(&taken.outcome);
-    let entry = DeliveryRecord {
-        id,
+    let answered = AnswerRecord {
         received: jiff::Timestamp::now(),
+        provider_id: taken.provider_id,
         from: client_address::resolve(request, &serving.trusted_proxies),
         key: taken.key,
-        outcome: taken.outcome,
-        matched: None,
         status: response.status().as_u16(),
         took: received.elapsed(),
-        revision_checks: Vec::new(),
     };
+    let entry = DeliveryRecord::answered(id, taken.events, taken.outcome, answered);
     record(service, endpoint, entry, log_throttle);
     response
 }
@@ -179,6 +177,7 @@ fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {
         status = entry.status,
         from:% = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
         key:% = key.unwrap_or("none"),
+        delivery:% = entry.provider_id.as_deref().unwrap_or("unnamed"),
         micros = entry.took.as_micros() as u64,
         detail:% = entry.outcome.detail();
         "{}", entry.outcome.message()

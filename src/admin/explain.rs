@@ -19,8 +19,17 @@ pub(super) async fn explain(request: HttpRequest, state: web::Data<AdminState>) 
 /// # Errors
 /// What is missing in the query, or is not there.
 fn report(state: &AdminState, query: &ExplainQuery) -> Result<ExplainReport, String> {
-    let name = query.endpoint.as_deref().unwrap_or_default();
-    let events = query.events()?;
+    let (endpoint, events) = match &query.delivery {
+        Some(id) => {
+            let found =
+                state.service.history.find(id, |entry| (entry.id.endpoint.to_string(), entry.events.clone()));
+            found.ok_or_else(|| {
+                format!("no delivery `{id}` is remembered; `flux-recv deliveries` lists those that are")
+            })?
+        }
+        None => (query.endpoint.clone().unwrap_or_default(), query.events()?),
+    };
+    let name = endpoint.as_str();
     let serving = state.service.registry.get();
     let subscribed = state.subscriptions.endpoint(name);
     let rules = match (serving.endpoints.named(name), &subscribed) {

@@ -85,7 +85,12 @@ pub(super) fn run(args: &SubscribersArgs) -> anyhow::Result<ExitCode> {
 
 /// Reads the page about subscribers of a running instance.
 pub(super) async fn page(args: &InstanceArgs) -> anyhow::Result<Value> {
-    let url = format!("{}/subscribers", args.instance.trim_end_matches('/'));
+    details(args, "/subscribers").await
+}
+
+/// Reads a page of the details of a running instance.
+pub(super) async fn details(args: &InstanceArgs, path: &str) -> anyhow::Result<Value> {
+    let url = format!("{}{path}", args.instance.trim_end_matches('/'));
     let response = reqwest::Client::new().get(&url).timeout(PAGE_TIMEOUT).send().await;
     let response = response.and_then(reqwest::Response::error_for_status).with_context(|| {
         format!(

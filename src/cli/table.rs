@@ -18,6 +18,15 @@ impl Table {
 
     /// Draws it, each line with its line break.
     pub(super) fn draw(&self) -> String {
+        self.lines(0)
+    }
+
+    /// Draws it without the headers, for what goes on.
+    pub(super) fn draw_rows(&self) -> String {
+        self.lines(1)
+    }
+
+    fn lines(&self, first: usize) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
@@ -28,7 +37,7 @@ impl Table {
             let line = cells.collect::<Vec<_>>().join("  ");
             format!("{}\n", line.trim_end())
         };
-        self.rows.iter().map(line).collect()
+        self.rows.iter().skip(first).map(line).collect()
     }
 }
 

@@ -45,7 +45,7 @@ pub struct NormalRef {
 }
 
 /// URLs, refs and names of one event; what exceeds them is not remembered.
-const MAX_NAMES: usize = 8;
+const MAX_NAMES: usize = 4;
 
 impl NormalEvent {
     /// Keeps what an event names.
@@ -71,6 +71,11 @@ impl NormalEvent {
             Event::Bucket(bucket) => NormalEvent::Bucket { name: bucket.name.clone() },
             Event::Chart(_) | Event::Anything { .. } => NormalEvent::Other { summary: event.summary() },
         }
+    }
+
+    /// Keeps what the first of some events name.
+    pub fn first_of(events: &[Event], count: usize) -> Vec<NormalEvent> {
+        events.iter().take(count).map(NormalEvent::new).collect()
     }
 
     /// An event that names the same; none where the words do not suffice.

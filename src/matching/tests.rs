@@ -679,7 +679,7 @@ mod explained {
         let url = ["https://github.com/org/a", "https://github.com/org/b", "https://git.example.com/org/a"];
         let spec = json!({
             "url": url[usize::from(repository % 3)],
-            "ref": {"branch": ["main", "dev"][usize::from(branch % 2)]},
+            "ref": {"branch": if branch % 2 == 0 { "main" } else { "dev" }},
             "suspend": suspend,
         });
         object(Kind::GitRepository, &format!("ns-{}/object-{at}", namespace % 3), spec)

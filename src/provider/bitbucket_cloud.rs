@@ -28,6 +28,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Prefixed,
         signed: HmacInput::Body,
     }),
+    delivery_id_header: Some("X-Request-UUID"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:push" }),

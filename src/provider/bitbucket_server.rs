@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Prefixed,
         signed: HmacInput::Body,
     }),
+    delivery_id_header: Some("X-Request-Id"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Event-Key"], usual: "repo:refs_changed" }),

@@ -24,6 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     name: "CDEvents",
     handled_events: "merged changes, branches, repositories, artifacts with a package URL",
     authentication: Authentication::Configured,
+    delivery_id_header: Some("ce-id"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["ce-type"], usual: "dev.cdevents.change.merged.0.3.0" }),

@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Payload,
     }),
+    delivery_id_header: Some("X-Forgejo-Delivery"),
     parse,
     compose,
     event_header: Some(EventHeader {

@@ -25,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Payload,
     }),
+    delivery_id_header: Some("X-Gitea-Delivery"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gitea-Event", "X-Gitea-Event-Type"], usual: "push" }),

@@ -25,6 +25,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Prefixed,
         signed: HmacInput::Body,
     }),
+    delivery_id_header: Some("X-GitHub-Delivery"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-GitHub-Event"], usual: "push" }),

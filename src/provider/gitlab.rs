@@ -22,6 +22,7 @@ pub(super) const PROVIDER: Provider = Provider {
     name: "GitLab",
     handled_events: "pushes of branches and tags, merge requests, releases, system hooks",
     authentication: Authentication::GitLab,
+    delivery_id_header: Some("X-Gitlab-Event-UUID"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gitlab-Event"], usual: "Push Hook" }),

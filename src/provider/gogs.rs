@@ -17,6 +17,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Hex(Hash::Sha256),
         signed: HmacInput::Payload,
     }),
+    delivery_id_header: Some("X-Gogs-Delivery"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Gogs-Event"], usual: "push" }),

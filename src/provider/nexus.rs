@@ -21,6 +21,7 @@ pub(super) const PROVIDER: Provider = Provider {
         encoding: Encoding::Hex(Hash::Sha1),
         signed: HmacInput::Body,
     }),
+    delivery_id_header: Some("X-Nexus-Webhook-Delivery"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["X-Nexus-Webhook-ID"], usual: "rm:repository:component" }),

@@ -16,6 +16,7 @@ pub(super) const PROVIDER: Provider = Provider {
     name: "SNS",
     handled_events: "CodeCommit pushes, S3 objects, ECR images; other messages: all of `resources`",
     authentication: Authentication::Sns,
+    delivery_id_header: Some("x-amz-sns-message-id"),
     parse,
     compose,
     // The header says it as well, but is not signed.

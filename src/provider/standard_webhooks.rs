@@ -8,6 +8,7 @@ pub(super) const PROVIDER: Provider = Provider {
     name: "StandardWebhooks",
     handled_events: "anything, signed: all of `resources`",
     authentication: Authentication::StandardWebhooks,
+    delivery_id_header: Some("webhook-id"),
     event_fields: &["/type"],
     settings: ProviderSettings {
         page: "the provider's page of webhook endpoints",

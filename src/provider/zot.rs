@@ -17,6 +17,7 @@ pub(super) const PROVIDER: Provider = Provider {
     name: "zot",
     handled_events: "pushes and deletions of images, charts and other artifacts",
     authentication: Authentication::Configured,
+    delivery_id_header: Some("ce-id"),
     parse,
     compose,
     event_header: Some(EventHeader { names: &["ce-type"], usual: UPDATED_TYPE }),

@@ -22,7 +22,20 @@ use crate::journal::{Journal, JournalCommit};
 use crate::matching::{self, Inventory, MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::queue::{PendingCommits, Queue};
+use crate::queue::{PendingCommits, Queue, RequestObserver};
+
+/// Remembers what becomes of requests.
+struct RememberRequests(Arc<History>);
+
+impl RequestObserver for RememberRequests {
+    fn requested(&self, target: &Target) {
+        self.0.requested(target);
+    }
+
+    fn failed(&self, target: &Target, why: &str) {
+        self.0.request_failed(target, why);
+    }
+}
 
 /// The Flux objects of a cluster, and the queue of requests for their reconciliation.
 pub struct FluxObjects {
@@ -60,6 +73,12 @@ impl FluxObjects {
             dry_run: false,
             backlog,
         }
+    }
+
+    /// Remembers in this history what queued deliveries and requests come to.
+    pub fn remember_in(&mut self, history: Arc<History>) {
+        self.queue.observe(Arc::new(RememberRequests(Arc::clone(&history))));
+        self.history = history;
     }
 
     /// Returns what has to be known of the cluster so that the deliveries that wait can be matched,

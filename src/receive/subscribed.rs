@@ -8,11 +8,12 @@ use super::catch_up::CATCH_UP_INTERVAL;
 use super::evaluation::FilterTask;
 use super::{DeliveryHandler, MatchRules, Matches, Sink, has_filters};
 use crate::event::Subject;
+use crate::event::normal_form::NormalEvent;
 use crate::filter_input::FilterInput;
 use crate::fleet::options::SubscribedEndpoint;
 use crate::fleet::wire::PublishedEvent;
 use crate::flux::Target;
-use crate::history::DeliveryRecord;
+use crate::history::{DeliveryRecord, MAX_EVENTS};
 use crate::journal::JournalCommit;
 use crate::matching::{self, SelectionOf};
 use crate::outcome::Outcome;
@@ -82,6 +83,7 @@ impl DeliveryHandler {
             return;
         }
         let Ok(events) = filter.narrow(vec![event]) else { return };
+        let remembered = NormalEvent::first_of(&events, MAX_EVENTS);
         if let Some(field) = endpoint.read_fields().find(|field| !forwarded.covers(field)) {
             log::warn!(endpoint:% = name, field; "an event came without a field that a filter reads; catching up");
             taken.is_undecided = true;
@@ -147,7 +149,7 @@ impl DeliveryHandler {
             level, endpoint:% = name, source:% = provider, outcome = outcome.label().as_str(), detail:% = outcome.detail();
             "event received from the publisher"
         );
-        objects.history.remember(DeliveryRecord::from_publisher(id, outcome));
+        objects.history.remember(DeliveryRecord::from_publisher(id, remembered, outcome));
     }
 
     /// Requests once the objects that events of these endpoints could concern, as far as they are wanted, spread out

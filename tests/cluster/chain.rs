@@ -179,7 +179,7 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
     let list =
         bed.block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
     let list: Value = serde_json::from_str(&list.expect("an answer")).expect("JSON");
-    assert_eq!(list["gitea"][0]["followThrough"][0]["result"], "seen", "{list:#}");
+    assert_eq!(list["gitea"][0]["objects"][0]["revision"]["result"], "seen", "{list:#}");
 }
 
 /// source-controller does not watch what a GitRepository includes: `base` is in `middle`, that in `top`.

@@ -192,3 +192,75 @@ fn reasons_name_objects_in_answers_and_log() {
     let answer = send("limited", "refs/heads/other");
     assert!(answer.contains("the endpoint's `refs` are main, dev"), "{answer}");
 }
+
+#[test]
+fn deliveries_are_remembered_and_explained() {
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
+    let config = running.folder.path().join("fluxrecv.yaml").display().to_string();
+    let debug = running.debug();
+    let send = |endpoint: &str, reference: &str| {
+        let output = flux_recv()
+            .args(["send", "--config", &config, "--to", &running.base, "--endpoint", endpoint, "--repo", APP])
+            .args(["--ref", reference, "--commit", "1111111111111111111111111111111111111111"])
+            .output();
+        assert!(output.expect("send runs").status.success());
+    };
+    send("all", "main");
+    send("limited", "dev");
+    send("limited", "topic");
+    let list = |arguments: &[&str]| {
+        let output = flux_recv().arg("deliveries").args(["--instance", &debug]).args(arguments).output();
+        let output = output.expect("deliveries runs");
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&list(&[arguments, &["-o", "json"]].concat())).expect("JSON")
+    };
+    let all = json(&[]);
+    assert_eq!(all.as_array().map(Vec::len), Some(3));
+    let first = &all[0];
+    assert_eq!((&first["endpoint"], &first["outcome"]), (&json!("all"), &json!("accepted")));
+    let moved = json!([{"name": "refs/heads/main", "commit": "1111111111111111111111111111111111111111"}]);
+    assert_eq!((&first["events"][0]["type"], &first["events"][0]["refs"]), (&json!("git"), &moved));
+    assert_eq!(json(&["--endpoint", "limited"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(json(&["--since", "0"]).as_array().map(Vec::len), Some(0));
+    // Without a cluster nothing handles a request.
+    super::common::process::wait_for("the requests", std::time::Duration::from_secs(10), || {
+        let objects = json(&["--endpoint", "all"])[0]["objects"].to_string();
+        (objects.matches("\"state\":\"requested\"").count() == 2).then_some(())
+    });
+    let table = list(&[]);
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows[0].starts_with("ID") && rows[1].contains("2 requested"), "{table}");
+    assert!(
+        rows[3].contains("ignored") && rows[3].contains("the endpoint's `refs` are main, dev"),
+        "{table}"
+    );
+
+    let id = first["id"].as_str().expect("an identifier");
+    let explained = explain_delivery(&debug, id);
+    check(
+        &explained,
+        &[
+            ["GitRepository/apps/app", "tracks", "tracks branch main"],
+            ["GitRepository/team/elsewhere", "tracks", "tracks branch main"],
+            ["GitRepository/apps/paused", "suspended", "`spec.suspend` is true; `flux resume` it"],
+            ["GitRepository/apps/dev", "tracksSomethingElse", "tracks branch dev"],
+            [
+                "GitRepository/team/mirrored",
+                "otherHost",
+                "references org/app at git.example.com, the event names github.com; if both are one forge, add `gitHosts: \
+                 [git.example.com]` to the endpoint",
+            ],
+        ],
+    );
+    let unknown = flux_recv().args(["explain", "--instance", &debug, "--delivery", "all-99"]).output();
+    assert!(stderr(&unknown.expect("explain runs")).contains("no delivery `all-99` is remembered"));
+}
+
+fn explain_delivery(debug: &str, id: &str) -> Value {
+    let output = flux_recv().args(["explain", "--instance", debug, "--delivery", id, "-o", "json"]).output();
+    let output = output.expect("explain runs");
+    serde_json::from_str(&stdout(&output)).unwrap_or_else(|err| panic!("{err}: {}", stderr(&output)))
+}

@@ -655,7 +655,8 @@ async fn a_publisher_that_was_away_makes_everybody_catch_up() {
     publisher.running.process.kill();
     tokio::time::sleep(Duration::from_secs(9)).await;
     publisher.running.start_again();
-    one.wait_for_log("the publisher was away; catching up", &[]);
+    // The subscriber pauses for up to a minute while nobody answers.
+    one.wait_for_logs("the publisher was away; catching up", &[], 1, Duration::from_secs(80)).await;
     requested(&one, "app", 3).await;
     assert_eq!(
         one.logged("the event log cannot be continued; catching up", &[]),

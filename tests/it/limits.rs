@@ -124,7 +124,7 @@ fn limits_that_make_no_sense_are_mistakes() {
         ("maxBody: 33MiB", "maxBody: has to be between 1 byte and 32 MiB"),
         ("maxBody: 3 parsecs", "maxBody: is not a size; write it like 1048576, 512KiB or 25MiB"),
         ("maxPerMinute: 0", "maxPerMinute: is not a whole number above zero"),
-        ("acceptKeyPaths: missing.key", "acceptKeyPaths: cannot read"),
+        ("acceptKeyPaths: .", "acceptKeyPaths: cannot read"),
     ] {
         let config =
             format!("fluxRecvVersion: 1\nendpoints:\n- {{source: GitHub, keyPath: github.key, {field}}}\n");

@@ -134,7 +134,7 @@ impl Backend {
             let mut objects =
                 FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
             objects.dry_run = args.manifests.is_some();
-            objects.history = Arc::clone(history);
+            objects.remember_in(Arc::clone(history));
             objects.publisher.clone_from(&events);
             return Ok(Backend {
                 sink: Sink::Flux(objects),
@@ -182,7 +182,7 @@ impl Backend {
         watches.also_watch(needs);
         objects.follow_through = Some(follow_through);
         objects.publisher.clone_from(&events);
-        objects.history = Arc::clone(history);
+        objects.remember_in(Arc::clone(history));
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
         Ok(Backend {
             sink,
@@ -209,7 +209,7 @@ impl Backend {
         let mut objects =
             FluxObjects::new(inventory, queue.clone(), journal.clone(), &nothing, Arc::clone(metrics));
         objects.dry_run = true;
-        objects.history = Arc::clone(history);
+        objects.remember_in(Arc::clone(history));
         Backend {
             sink: Sink::Flux(objects),
             queue,
