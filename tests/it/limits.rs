@@ -124,16 +124,16 @@ fn limits_that_make_no_sense_are_mistakes() {
         ("maxBody: 33MiB", "maxBody: has to be between 1 byte and 32 MiB"),
         ("maxBody: 3 parsecs", "maxBody: is not a size; write it like 1048576, 512KiB or 25MiB"),
         ("maxPerMinute: 0", "maxPerMinute: is not a whole number above zero"),
-        ("acceptKeyPaths: .", "acceptKeyPaths: cannot read"),
+        ("acceptKeyPaths: missing.key", "acceptKeyPaths: cannot read"),
     ] {
         let config =
             format!("fluxRecvVersion: 1\nendpoints:\n- {{source: GitHub, keyPath: github.key, {field}}}\n");
         let folder = super::running::folder(&config);
         let output = super::running::flux_recv()
-            .args(["check", "--no-cluster", "--config"])
+            .args(["urls", "--config"])
             .arg(folder.path().join("fluxrecv.yaml"))
             .output();
-        let text = super::running::stderr(&output.expect("check runs"));
+        let text = super::running::stderr(&output.expect("urls runs"));
         assert!(text.contains(mistake), "{field}: {text}");
     }
 }
