@@ -3,15 +3,23 @@
 //! tenants: Kubernetes' own rights decide who may forward a port to them.
 
 mod explain;
+mod guard;
+mod page;
+mod text;
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::{Service as _, ServiceResponse};
 use actix_web::{App, HttpResponse, web};
+use futures::TryFutureExt;
+use futures::future::Either;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use self::page::Viewers;
 use crate::endpoint::Endpoint;
 use crate::endpoint::registry::Serving;
 use crate::expression::Expression;
@@ -33,6 +41,13 @@ pub struct AdminState {
     pub subscriptions: Arc<Subscriptions>,
     /// The options of the command line that are in force.
     pub options: Value,
+    /// The name of this replica.
+    pub replica: String,
+    pub started: Timestamp,
+    /// What a form has to show so that deliveries may be requested again; none if they may not.
+    pub form_token: Option<String>,
+    /// Who looks at the page.
+    pub viewers: Viewers,
 }
 
 /// Serves on a bound listener. Has to be called within a Tokio runtime.
@@ -60,12 +75,27 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
     listener::serve(listener, ADMIN_LISTENER_OPTIONS, ConnectionCounters::default(), move || {
         App::new()
             .app_data(state.clone())
+            .app_data(web::FormConfig::default().limit(MAX_FORM_BYTES))
+            .wrap_fn(|request, service| {
+                let answer = match guard::is_host_allowed(request.headers()) {
+                    false => Either::Left(std::future::ready(Ok(request.into_response(guard::wrong_host())))),
+                    true => Either::Right(service.call(request)),
+                };
+                answer.map_ok(|mut answer: ServiceResponse| {
+                    guard::add_headers(answer.headers_mut());
+                    answer
+                })
+            })
+            .configure(page::routes)
             .route("/config", web::get().to(config))
             .route("/deliveries", web::get().to(deliveries))
             .route("/explain", web::get().to(explain::explain))
             .route("/subscribers", web::get().to(subscribers))
     })
 }
+
+/// Bytes of a form: it holds a token.
+const MAX_FORM_BYTES: usize = 1024;
 
 /// Clients of this port are in the cluster, and may be hostile.
 const ADMIN_LISTENER_OPTIONS: ListenerOptions = ListenerOptions {

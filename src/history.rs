@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use self::record::MAX_OBJECTS;
-pub use self::record::{AnswerRecord, Arrival, DeliveryId, DeliveryRecord, MAX_EVENTS, TargetRecord};
+pub use self::record::{
+    AnswerRecord, Arrival, DeliveryId, DeliveryRecord, MAX_EVENTS, TargetRecord, TargetState,
+};
 use crate::flux::Target;
 use crate::metrics::RevisionCheckLabel;
 use crate::outcome::Outcome;
@@ -22,6 +24,8 @@ use crate::outcome::Outcome;
 #[derive(Default)]
 pub struct History {
     next: AtomicU64,
+    /// Grows with every change, so that viewers know when to look again.
+    changes: AtomicU64,
     store: Mutex<Store>,
 }
 
@@ -58,11 +62,21 @@ impl History {
         DeliveryId { endpoint: Arc::clone(endpoint), number: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// A number that grows with every change.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, Store> {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.store.lock()
+    }
+
     /// Remembers a delivery, and forgets the oldest of the endpoint that takes most.
     pub fn remember(&self, mut entry: DeliveryRecord) {
         entry.outcome.shorten(MAX_OBJECTS);
         entry.events.truncate(MAX_EVENTS);
-        let mut store = self.store.lock();
+        let mut store = self.changing();
         if matches!(entry.outcome, Outcome::Queued { .. }) {
             entry.matched = store.take_early_outcome(entry.id.number);
         }
@@ -75,7 +89,7 @@ impl History {
     /// The API server has taken a request.
     pub fn requested(&self, target: &Target) {
         let now = Timestamp::now();
-        let mut store = self.store.lock();
+        let mut store = self.changing();
         store.update_open(target, |record| {
             record.requested.get_or_insert(now);
         });
@@ -87,7 +101,7 @@ impl History {
 
     /// The API server has not taken a request; it is tried again.
     pub fn request_failed(&self, target: &Target, why: &str) {
-        self.store.lock().update_open(target, |record| {
+        self.changing().update_open(target, |record| {
             if record.requested.is_none() {
                 record.failure = Some(why.into());
             }
@@ -97,7 +111,7 @@ impl History {
     /// Flux has handled the request that an object carries.
     pub fn handled(&self, target: &Target) {
         let now = Timestamp::now();
-        let mut store = self.store.lock();
+        let mut store = self.changing();
         if !store.open.contains_key(target) {
             return;
         }
@@ -117,7 +131,7 @@ impl History {
         result: RevisionCheckLabel,
         after: Option<Duration>,
     ) {
-        self.store.lock().change(id, |entry| {
+        self.changing().change(id, |entry| {
             if let Some(record) = entry.targets.iter_mut().find(|record| record.target == *target) {
                 record.arrival = Some(Arrival { result, after });
             }
@@ -128,7 +142,7 @@ impl History {
     pub fn matched(&self, id: &DeliveryId, mut outcome: Outcome) {
         outcome.shorten(MAX_OBJECTS);
         let mut outcome = Some(outcome);
-        let mut store = self.store.lock();
+        let mut store = self.changing();
         let mut targets = Vec::new();
         store.change(id, |entry| {
             entry.matched = outcome.take();

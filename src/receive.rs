@@ -259,6 +259,23 @@ impl DeliveryHandler {
         self.verify_context.retain_issuers(is_named);
     }
 
+    /// The objects that wait for a patch or its end.
+    pub fn pending_targets(&self) -> Vec<Target> {
+        match &self.sink {
+            Sink::Flux(objects) => objects.queue.pending_targets(),
+            Sink::FluxV1(_) => Vec::new(),
+        }
+    }
+
+    /// Requests the reconciliation of objects for an operator. Ends when that is durable.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn request_again(&self, targets: &[Target]) -> Result<(), NotTaken> {
+        let Sink::Flux(objects) = &self.sink else { return Ok(()) };
+        objects.queue.request(targets).wait_until_durable().await.map_err(|_| NotTaken)
+    }
+
     /// Explains what events would come to. Nothing is requested.
     pub fn explain(&self, rules: ExplainRules<'_>, events: &[NormalEvent]) -> Option<ExplainReport> {
         let Sink::Flux(objects) = &self.sink else { return None };

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
 use crate::endpoint::registry::EndpointRegistry;
 use crate::history::History;
 use crate::listener::Deadlines;
@@ -20,6 +23,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Bounds of what is taken.
     pub limits: Limits,
+    /// What is to be said of the config in force.
+    pub config_state: ConfigState,
     shutting_down: AtomicBool,
 }
 
@@ -32,7 +37,8 @@ impl Service {
         limits: Limits,
     ) -> Service {
         let shutting_down = AtomicBool::new(false);
-        Service { registry, handler, history, metrics, limits, shutting_down }
+        let config_state = ConfigState::default();
+        Service { registry, handler, history, metrics, limits, config_state, shutting_down }
     }
 
     /// From now on probes say that the process is not ready, and each answer ends its connection, so that
@@ -44,6 +50,35 @@ impl Service {
     /// Whether [`Service::shut_down`] was called.
     pub fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Ordering::Relaxed)
+    }
+}
+
+/// The warnings of the config in force, and the last reload if it failed.
+#[derive(Default)]
+pub struct ConfigState {
+    warnings: Mutex<Vec<String>>,
+    failed_reload: Mutex<Option<(Timestamp, String)>>,
+}
+
+impl ConfigState {
+    /// A config is in force, with these warnings.
+    pub fn in_force(&self, warnings: Vec<String>) {
+        *self.warnings.lock() = warnings;
+        *self.failed_reload.lock() = None;
+    }
+
+    /// A changed config is not, because of this mistake.
+    pub fn reload_failed(&self, mistake: &str) {
+        *self.failed_reload.lock() = Some((Timestamp::now(), mistake.to_owned()));
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+
+    /// When the last reload failed, and why; none if the config in force is the present one.
+    pub fn failed_reload(&self) -> Option<(Timestamp, String)> {
+        self.failed_reload.lock().clone()
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) async fn explain(request: HttpRequest, state: web::Data<AdminState>) 
 
 /// # Errors
 /// What is missing in the query, or is not there.
-fn report(state: &AdminState, query: &ExplainQuery) -> Result<ExplainReport, String> {
+pub(super) fn report(state: &AdminState, query: &ExplainQuery) -> Result<ExplainReport, String> {
     let (endpoint, events) = match &query.delivery {
         Some(id) => {
             let found =

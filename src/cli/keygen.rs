@@ -40,11 +40,19 @@ pub(super) fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes 40 hex digits without line break, readable by the owner only.
-pub(super) fn write_key(file: &Path) -> anyhow::Result<()> {
+/// 40 hex digits that cannot be guessed.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub(super) fn random_hex() -> anyhow::Result<String> {
     let mut bytes = [0; KEY_BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| no_random_numbers())?;
-    write(file, hex::encode(bytes).as_bytes())
+    Ok(hex::encode(bytes))
+}
+
+/// Writes 40 hex digits without line break, readable by the owner only.
+pub(super) fn write_key(file: &Path) -> anyhow::Result<()> {
+    write(file, random_hex()?.as_bytes())
 }
 
 /// Writes an Ed25519 key as PKCS#8 in PEM (RFC 8410), readable by the owner only. Returns its public key.

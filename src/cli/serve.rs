@@ -34,10 +34,13 @@ pub(super) struct ServeArgs {
     /// The address for probes and metrics; not to be reached from outside.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", env = "FLUX_RECV_ADMIN_LISTEN")]
     admin_listen: String,
-    /// The address for the config that is served and the last deliveries, for `kubectl port-forward`; `none`
+    /// The address of the page for operators and of what it shows as JSON, for `kubectl port-forward`; `none`
     /// switches it off.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8082", env = "FLUX_RECV_DEBUG_LISTEN")]
     debug_listen: String,
+    /// Let the page request a delivery's objects again.
+    #[arg(long, env = "FLUX_RECV_ALLOW_REQUEST_AGAIN")]
+    allow_request_again: bool,
     /// The address for subscribers in other clusters, where the config has `publish`.
     #[arg(long, value_name = "ADDRESS", default_value = ":8090", env = "FLUX_RECV_SUBSCRIBE_LISTEN")]
     subscribe_listen: String,

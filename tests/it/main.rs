@@ -22,6 +22,7 @@ mod limits;
 mod monitoring;
 mod oidc;
 mod operators;
+mod page;
 mod payloads;
 mod providers;
 mod recipes;

@@ -17,7 +17,8 @@ use super::fleet::{Fleet, FleetOptions};
 use super::reloading::ReloadTask;
 use super::shutdown::drain;
 use super::{ServeArgs, background, file_limit, receivers};
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Viewers};
+use crate::cli::keygen::random_hex;
 use crate::config::{Config, Rules};
 use crate::endpoint::registry::{EndpointRegistry, Serving};
 use crate::endpoint::{Endpoint, EndpointOrigin};
@@ -91,9 +92,11 @@ impl Application {
         reloading.watches.clone_from(&backend.watches);
         let fleet_options =
             FleetOptions { publish: config.publish.take(), subscribe: std::mem::take(&mut config.subscribe) };
+        let warnings = std::mem::take(&mut config.warnings);
         let registry = EndpointRegistry::new(serving(config, &metrics));
         let handler = DeliveryHandler::new(verify_context(), backend.sink, Arc::clone(&metrics));
         let service = Arc::new(Service::new(registry, handler, history, metrics, limits));
+        service.config_state.in_force(warnings);
         let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
         let (events, cursors) = (backend.events, backend.cursors);
         let absent_publisher = events.clone().filter(|_| backend.must_announce);
@@ -146,6 +149,10 @@ impl Application {
             publisher: fleet.publisher.as_ref().map(|running| Arc::clone(&running.publisher)),
             subscriptions: Arc::clone(&fleet.subscriptions),
             options: options(args, &backend.journal_folder),
+            replica: std::env::var("HOSTNAME").unwrap_or_else(|_| "of this machine".to_owned()),
+            started: jiff::Timestamp::now(),
+            form_token: args.allow_request_again.then(random_hex).transpose()?,
+            viewers: Viewers::default(),
         });
         Ok(Application {
             service,

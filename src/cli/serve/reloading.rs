@@ -55,6 +55,7 @@ impl ReloadTask {
             match loaded {
                 Ok(config) => put_in_force(config, &service, self.watches.as_deref(), &fleet),
                 Err(mistakes) => {
+                    service.config_state.reload_failed(mistakes.lines().next().unwrap_or_default());
                     mistakes.lines().for_each(|mistake| log::error!(mistake:%; "config mistake"));
                     log::error!("config reload failed; keeping the previous config");
                 }
@@ -73,6 +74,7 @@ fn put_in_force(mut config: Config, service: &Service, watches: Option<&Watches>
     for warning in &config.warnings {
         log::warn!(warning:%; "config warning");
     }
+    service.config_state.in_force(config.warnings.clone());
     let endpoints = config.endpoints.iter().count();
     let needs = config.needs();
     let options =
