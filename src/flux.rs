@@ -219,6 +219,16 @@ pub struct Target {
     pub name: String,
 }
 
+impl Target {
+    /// Reads `Kind/namespace/name`.
+    pub fn parse(text: &str) -> Option<Target> {
+        let mut parts = text.split('/');
+        let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let kind = Kind::named(kind)?;
+        Some(Target { kind, namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
 /// `Kind/namespace/name`, as in answers and logs.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

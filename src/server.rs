@@ -100,7 +100,13 @@ async fn respond(
         serving = service.registry.get();
     }
     let Some(endpoint) = serving.endpoints.at_path(path) else {
-        log::debug!("unknown path");
+        if path.starts_with(HOOK_PREFIX)
+            && let Some(suppressed) = log_throttle.admit_unknown_path(received)
+        {
+            let from = client_address::resolve(request, &serving.trusted_proxies);
+            let from = from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
+            log::warn!(from:%, suppressed; "no endpoint has this hook path");
+        }
         service.metrics.unknown_path();
         return answer(&Outcome::UnknownPath);
     };

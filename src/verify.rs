@@ -18,6 +18,7 @@ pub mod sign;
 mod sns;
 pub mod sns_address;
 mod standard_webhooks;
+pub mod test_mark;
 mod token;
 mod token_claims;
 
@@ -329,8 +330,8 @@ impl<'a> Verified<'a> {
 }
 
 /// Parts of the names of headers that may hold a secret.
-const SECRET_HEADERS: [&str; 8] =
-    ["auth", "token", "signature", "secret", "cookie", "key", "password", "credential"];
+const SECRET_HEADERS: [&str; 9] =
+    ["auth", "token", "signature", "secret", "cookie", "key", "password", "credential", "x-flux-recv-test"];
 
 /// The bytes as text, which is never longer: a sign for each piece that is not UTF-8. (The usual replacement
 /// would make three bytes of one.)

@@ -128,6 +128,18 @@ async fn list(
     }
 }
 
+/// One object as the API server has it.
+///
+/// # Errors
+/// When there is no such object, or it may not be read.
+pub async fn object(connection: &ApiConnection, target: &Target) -> anyhow::Result<serde_json::Value> {
+    let client = connection.client();
+    let resource = Resources::default().discover(&client, target.kind).await.map_err(failed)?;
+    let resource = resource.ok_or_else(|| anyhow::anyhow!("the cluster has no {}", target.kind))?;
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &target.namespace, &resource);
+    Ok(serde_json::to_value(api.get(&target.name).await.map_err(failed)?)?)
+}
+
 /// The objects of some kinds as the API server lists them.
 pub struct ListedObjects {
     pub manifests: Vec<serde_json::Value>,

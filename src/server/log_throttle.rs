@@ -14,6 +14,8 @@ const THROTTLE_PERIOD: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct LogThrottle {
     endpoints: Mutex<HashMap<Arc<str>, Period>>,
+    /// Requests to hook paths that no endpoint has.
+    unknown_paths: Mutex<Option<Period>>,
 }
 
 struct Period {
@@ -29,17 +31,28 @@ impl LogThrottle {
         if !endpoints.contains_key(endpoint) {
             endpoints.insert(Arc::clone(endpoint), Period { began: now, logged: 0, suppressed: 0 });
         }
-        let period = endpoints.get_mut(endpoint)?;
+        endpoints.get_mut(endpoint)?.admit(now)
+    }
+
+    /// The same for a hook path that no endpoint has.
+    pub(super) fn admit_unknown_path(&self, now: Instant) -> Option<u64> {
+        let mut period = self.unknown_paths.lock();
+        period.get_or_insert(Period { began: now, logged: 0, suppressed: 0 }).admit(now)
+    }
+}
+
+impl Period {
+    fn admit(&mut self, now: Instant) -> Option<u64> {
         let mut suppressed = 0;
-        if now.saturating_duration_since(period.began) >= THROTTLE_PERIOD {
-            suppressed = period.suppressed;
-            *period = Period { began: now, logged: 0, suppressed: 0 };
+        if now.saturating_duration_since(self.began) >= THROTTLE_PERIOD {
+            suppressed = self.suppressed;
+            *self = Period { began: now, logged: 0, suppressed: 0 };
         }
-        if period.logged >= MAX_LINES_PER_MINUTE {
-            period.suppressed += 1;
+        if self.logged >= MAX_LINES_PER_MINUTE {
+            self.suppressed += 1;
             return None;
         }
-        period.logged += 1;
+        self.logged += 1;
         Some(suppressed)
     }
 }

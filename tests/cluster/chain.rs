@@ -182,6 +182,40 @@ pub fn a_webhook_before_its_ref_is_followed_to_the_artifact(bed: &Bed) {
     assert_eq!(list["gitea"][0]["objects"][0]["revision"]["result"], "seen", "{list:#}");
 }
 
+/// The commit of a test does not exist: Flux is asked once, and nobody waits for it to arrive.
+pub fn a_test_delivery_is_waited_for_once_and_not_followed_up(bed: &Bed) {
+    let running = FluxRecv::start(bed, &own_token(bed), &[]);
+    let gitea = Gitea::start(bed);
+    let _source_controller = start_source_controller(bed);
+    gitea.repository(bed, "tried", "http://127.0.0.1:9/", "unused");
+    let url = format!("{}/{USER}/tried.git", gitea.base);
+    git_repository(bed, "flux-system", "tried", json!({"url": url, "ref": {"branch": "main"}}));
+    wait_for("the first artifact", PATIENCE, || revision(&object(bed, "tried")));
+    let output = super::receive::flux_recv()
+        .args([
+            "send",
+            "--config",
+            &running.config(),
+            "--to",
+            &running.base,
+            "--endpoint",
+            "gitea",
+            "--repo",
+            &url,
+        ])
+        .args(["--wait", "--kubeconfig", &bed.path("admin.kubeconfig").display().to_string()])
+        .output()
+        .expect("send runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let row = text.lines().last().unwrap_or_default();
+    assert!(row.starts_with("GitRepository/flux-system/tried  yes      True"), "{text}");
+    // A push whose commit does not arrive would be requested again by now.
+    std::thread::sleep(Duration::from_secs(10));
+    let again = "Flux has not observed the revision yet, requesting reconciliation again";
+    assert!(!running.process.has_logged(again, &[]), "{}", running.process.output());
+}
+
 /// source-controller does not watch what a GitRepository includes: `base` is in `middle`, that in `top`.
 pub fn what_includes_a_repository_shows_its_push(bed: &Bed) {
     let running = FluxRecv::start(bed, &own_token(bed), &[]);

@@ -99,6 +99,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     faults::fault_a_read_only_disk_stops_the_start,
     chain::quick_pushes_survive_restarts_of_the_api_server,
     chain::a_webhook_before_its_ref_is_followed_to_the_artifact,
+    chain::a_test_delivery_is_waited_for_once_and_not_followed_up,
     chain::what_includes_a_repository_shows_its_push,
     chain::a_pull_request_reaches_its_ref,
     chain::twenty_pushes_to_gitea_reach_the_artifact,

@@ -472,3 +472,28 @@ fn words_are_completed_for_flux() {
     let version = stdout(&flux_recv().arg("version").output().expect("it runs"));
     assert_eq!(version, concat!("flux-recv ", env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+#[test]
+fn a_wrong_url_is_said_on_both_sides() {
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
+    let other = folder(CONFIG);
+    std::fs::write(other.path().join("github.key"), "a-key-that-nobody-serves-here").expect("a key");
+    let output = flux_recv()
+        .args([
+            "send",
+            "--to",
+            &running.base,
+            "--endpoint",
+            "github",
+            "--repo",
+            "https://github.com/org/app",
+            "--config",
+        ])
+        .arg(other.path().join("fluxrecv.yaml"))
+        .output()
+        .expect("send runs");
+    assert!(!output.status.success());
+    let hint = "no endpoint has this path there; compare with `flux-recv urls`";
+    assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+    running.wait_for_log("no endpoint has this hook path", &[("from", "127.0.0.1")]);
+}

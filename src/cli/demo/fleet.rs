@@ -135,7 +135,7 @@ impl Publisher {
         let delivery =
             (endpoint.provider.compose)(&Sample::Push { repository, name, commit: made_up_commit() })?;
         let url = format!("{}{}", self.base, endpoint.path());
-        let (status, answer) = runtime()?.block_on(post(&url, endpoint, delivery, Tampering::None))?;
+        let (status, answer) = runtime()?.block_on(post(&url, endpoint, delivery, Tampering::None, false))?;
         anyhow::ensure!(status == 202, "the push was answered with {status} {answer}");
         Ok(())
     }

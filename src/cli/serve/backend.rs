@@ -151,6 +151,9 @@ impl Backend {
             });
         }
         let connection = ApiConnection::open(args.cluster.options()).await?;
+        // On a laptop it is easily another one than was meant.
+        let context = connection.context();
+        log::info!(server:% = connection.server(), context = context.as_deref().unwrap_or("none"); "using the cluster");
         let inventory = Arc::new(RwLock::new(Inventory::default()));
         let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
         let receivers = args.receivers.namespaces().map(|namespaces| {
