@@ -3,6 +3,7 @@
 pub mod access;
 pub mod annotate;
 pub mod connection;
+pub mod event_recorder;
 mod gap;
 mod kind_state;
 mod kind_states;

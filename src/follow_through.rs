@@ -5,7 +5,7 @@ mod inclusions;
 pub mod revision_check;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -17,6 +17,7 @@ use crate::flux::{Progress, Target};
 use crate::history::{DeliveryId, History};
 use crate::matching::{ExpectedRevision, Inclusion};
 use crate::metrics::{Metrics, RevisionCheckLabel};
+use crate::object_event::{ObjectEvent, ObjectEventReason, ObjectEvents};
 use crate::queue::Queue;
 
 /// The pushes that are checked; clones share it.
@@ -29,6 +30,7 @@ struct SharedFollowThrough {
     queue: Queue,
     history: Arc<History>,
     metrics: Arc<Metrics>,
+    events: OnceLock<Arc<dyn ObjectEvents>>,
     checks: Mutex<HashMap<Target, PendingCheck>>,
     inclusions: Mutex<Inclusions>,
     changed: Notify,
@@ -43,8 +45,21 @@ impl FollowThrough {
     pub fn new(queue: Queue, history: Arc<History>, metrics: Arc<Metrics>) -> FollowThrough {
         let (checks, inclusions, changed) = (Mutex::default(), Mutex::default(), Notify::new());
         FollowThrough {
-            shared: Arc::new(SharedFollowThrough { queue, history, metrics, checks, inclusions, changed }),
+            shared: Arc::new(SharedFollowThrough {
+                queue,
+                history,
+                metrics,
+                events: OnceLock::new(),
+                checks,
+                inclusions,
+                changed,
+            }),
         }
+    }
+
+    /// Has objects told where Flux does not show what was pushed.
+    pub fn tell(&self, events: Arc<dyn ObjectEvents>) {
+        let _ = self.shared.events.set(events);
     }
 
     /// A delivery has brought something. The latest push of an object is the one that is checked.
@@ -196,6 +211,15 @@ impl FollowThrough {
                 log::info!(object:% = target, endpoint:%, result:%, after_ms = after.as_millis() as u64, again; "Flux shows a new revision");
             }
             (Verdict::GivenUp, None) => {
+                if let Some(events) = self.shared.events.get() {
+                    events.record(ObjectEvent {
+                        target: target.clone(),
+                        reason: ObjectEventReason::RevisionNotObserved,
+                        message: format!(
+                            "Flux does not show the revision that endpoint {endpoint} announced, after {again} more requests"
+                        ),
+                    });
+                }
                 log::warn!(object:% = target, endpoint:%, result:%, again; "Flux does not show the pushed revision; see the status of the object");
             }
             (_, None) => log::debug!(object:% = target, endpoint:%, result:%; "revision check ended"),

@@ -47,6 +47,14 @@ struct EndpointRecords {
     bytes: usize,
 }
 
+/// The deliveries that one request was for, as far as they are remembered by then.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RequestRound {
+    pub deliveries: usize,
+    /// The endpoint of the last one, and what it was about.
+    pub last: Option<(Arc<str>, String)>,
+}
+
 /// Bytes that all records may take.
 const MAX_BYTES: usize = 256 << 10;
 
@@ -86,10 +94,11 @@ impl History {
         drop(forgotten);
     }
 
-    /// The API server has taken a request.
-    pub fn requested(&self, target: &Target) {
+    /// The API server has taken a request. Returns the deliveries that it was for.
+    pub fn requested(&self, target: &Target) -> RequestRound {
         let now = Timestamp::now();
         let mut store = self.changing();
+        let round = store.round(target);
         store.update_open(target, |record| {
             record.requested.get_or_insert(now);
         });
@@ -97,6 +106,7 @@ impl History {
             store.early_requests.pop_front();
         }
         store.early_requests.push_back((target.clone(), now));
+        round
     }
 
     /// The API server has not taken a request; it is tried again.
@@ -266,6 +276,24 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// The open records of an object that no request has been for.
+    fn round(&self, target: &Target) -> RequestRound {
+        let mut round = RequestRound::default();
+        for id in self.open.get(target).into_iter().flatten() {
+            let records = self.by_endpoint.get(&id.endpoint).map(|records| &records.records);
+            let entry = records.and_then(|records| records.iter().rev().find(|entry| entry.id == *id));
+            let Some(entry) = entry else { continue };
+            let is_new = |record: &TargetRecord| record.target == *target && record.requested.is_none();
+            if entry.targets.iter().any(is_new) {
+                round.deliveries += 1;
+                if let Outcome::Accepted { event, .. } = entry.final_outcome() {
+                    round.last = Some((Arc::clone(&id.endpoint), event.to_string()));
+                }
+            }
+        }
+        round
     }
 
     /// Changes what the open records say about an object.

@@ -27,6 +27,7 @@ pub(crate) mod json_items;
 pub(crate) mod listener;
 pub(crate) mod matching;
 pub(crate) mod metrics;
+pub(crate) mod object_event;
 pub(crate) mod offline;
 pub(crate) mod outcome;
 pub(crate) mod provider;

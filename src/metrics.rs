@@ -21,7 +21,9 @@ use crate::flux::Kind;
 use self::fleet::FleetMetrics;
 pub use self::fleet::{LogFigures, SubscriberFigures};
 use self::labels::ResultLabel;
-pub use self::labels::{EndedConnectionLabel, OutcomeLabel, PatchResultLabel, RevisionCheckLabel};
+pub use self::labels::{
+    EndedConnectionLabel, EventResultLabel, OutcomeLabel, PatchResultLabel, RevisionCheckLabel,
+};
 
 mod fleet;
 mod labels;
@@ -37,6 +39,7 @@ pub struct Metrics {
     ended_connections: Family<ReasonLabels, Counter>,
     patch_delay: Histogram,
     patches: Family<PatchLabels, Counter>,
+    kubernetes_events: Family<EventLabels, Counter>,
     retries: Counter,
     pending: Gauge,
     waiting_deliveries: Gauge,
@@ -97,6 +100,11 @@ struct ResultLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    result: EventResultLabel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RevisionCheckLabels {
     result: RevisionCheckLabel,
 }
@@ -151,6 +159,7 @@ impl Metrics {
             ended_connections: Family::default(),
             patch_delay: Histogram::new(PATCH_BUCKETS_SECONDS),
             patches: Family::default(),
+            kubernetes_events: Family::default(),
             retries: Counter::default(),
             pending: Gauge::default(),
             waiting_deliveries: Gauge::default(),
@@ -266,6 +275,11 @@ impl Metrics {
             "journal_writable",
             "Whether the last commit of the journal went through (1) or not (0)",
             self.journal_writable.clone(),
+        );
+        registry.register(
+            "kubernetes_events",
+            "Kubernetes Events about objects, by what became of them",
+            self.kubernetes_events.clone(),
         );
         registry.register("config_reloads", "Attempts to load a changed config", self.reloads.clone());
         registry.register(
@@ -404,6 +418,11 @@ impl Metrics {
     pub fn patch_failed(&self, kind: Kind, result: PatchResultLabel, again: bool) {
         self.patches.get_or_create(&PatchLabels { kind, result }).inc();
         self.retries.inc_by(u64::from(again));
+    }
+
+    /// Counts a Kubernetes Event.
+    pub fn kubernetes_event(&self, result: EventResultLabel) {
+        self.kubernetes_events.get_or_create(&EventLabels { result }).inc();
     }
 
     /// Sets the number of objects that wait for a patch.

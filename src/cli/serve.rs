@@ -62,6 +62,9 @@ pub(super) struct ServeArgs {
     /// [default: the user's state folder, else /var/lib/flux-recv].
     #[arg(long, value_name = "DIR", env = "FLUX_RECV_JOURNAL")]
     journal: Option<PathBuf>,
+    /// Write Kubernetes Events about the objects: who pushed what, what was skipped, what Flux does not show.
+    #[arg(long, env = "FLUX_RECV_EVENTS")]
+    events: bool,
     /// Request every object once after a start that finds no journal.
     #[arg(long, env = "FLUX_RECV_CATCH_UP")]
     catch_up: bool,

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::connection::ApiConnection;
 use super::describe;
+use super::event_recorder::EventRecorder;
 use super::kind_states::KindStates;
 use super::resources::Resources;
 use crate::flux::{REQUESTED_AT, Target};
@@ -29,6 +30,8 @@ pub struct Annotator {
     pub(super) resources: Arc<Resources>,
     pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) states: Arc<KindStates>,
+    /// Wants to know the objects, if Events are written.
+    pub(super) events: Option<Arc<EventRecorder>>,
 }
 
 /// The longest `Retry-After` that is respected; a proxy before the API server may set it as well.
@@ -46,9 +49,16 @@ impl Annotator {
                 .map_err(unanswered)?
                 .ok_or_else(|| self.not_served(target, "the API server knows no such kind"))?,
         };
-        let Err(refusal) = send(&client, &resource, target).await? else {
-            log::info!(object:% = target; "reconciliation requested");
-            return Ok(());
+        let refusal = match send(&client, &resource, target).await? {
+            Ok(object) => {
+                log::info!(object:% = target; "reconciliation requested");
+                if let Some(events) = &self.events {
+                    let object = serde_json::from_slice(&object).unwrap_or_default();
+                    events.saw(target, &resource.api_version, &object);
+                }
+                return Ok(());
+            }
+            Err(refusal) => refusal,
         };
         let why = refusal.why;
         Err(match refusal.code {
@@ -97,14 +107,15 @@ struct ApiRefusal {
     retry_after: Option<Duration>,
 }
 
-/// Sends the patch; the outer error is for an API server that does not answer.
+/// Sends the patch, and returns the metadata of the object; the outer error is for an API server that does not
+/// answer.
 ///
 /// Sent by hand rather than through `Api`, which drops the header `Retry-After`.
 async fn send(
     client: &Client,
     resource: &ApiResource,
     target: &Target,
-) -> Result<Result<(), ApiRefusal>, WriteError> {
+) -> Result<Result<Vec<u8>, ApiRefusal>, WriteError> {
     let path = DynamicObject::url_path(resource, Some(&target.namespace));
     let patch = Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: requested_at()}}}));
     let request = Request::new(path)
@@ -117,7 +128,7 @@ async fn send(
     // Read to its end, so that the connection can be used again.
     let body = response.into_body().collect_bytes().await.map_err(unanswered)?;
     if response_status.is_success() {
-        return Ok(Ok(()));
+        return Ok(Ok(body.into()));
     }
     let status = serde_json::from_slice::<Status>(&body).ok();
     let names_the_object = status

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::annotate::Annotator;
 use super::connection::ApiConnection;
+use super::event_recorder::EventRecorder;
 use super::gap::{Gap, MissedChanges};
 use super::kind_state::KindChange;
 use super::kind_states::KindStates;
@@ -96,8 +97,9 @@ impl Watches {
     }
 
     /// Returns the writer that patches objects of this cluster.
-    pub fn annotator(&self) -> Annotator {
+    pub fn annotator(&self, events: Option<Arc<EventRecorder>>) -> Annotator {
         Annotator {
+            events,
             connection: self.connection.clone(),
             resources: Arc::clone(&self.resources),
             inventory: Arc::clone(&self.inventory),

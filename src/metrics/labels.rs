@@ -40,6 +40,16 @@ macro_rules! label_values {
 }
 
 label_values! {
+    /// What became of a Kubernetes Event.
+    EventResultLabel {
+        Success = "success",
+        Forbidden = "forbidden",
+        Failure = "failure",
+        Dropped = "dropped",
+    }
+}
+
+label_values! {
     /// The outcome of a delivery.
     OutcomeLabel {
         Accepted = "accepted",

@@ -16,24 +16,46 @@ use crate::event::Event;
 use crate::flux::Target;
 use crate::flux::needs::InventoryNeeds;
 use crate::follow_through::FollowThrough;
-use crate::history::{DeliveryId, History};
+use crate::history::{DeliveryId, History, RequestRound};
 use crate::journal::contents::Contents;
 use crate::journal::{Journal, JournalCommit};
 use crate::matching::{self, Inventory, MatchResult, SelectionOf};
 use crate::metrics::Metrics;
-use crate::outcome::Outcome;
+use crate::object_event::{ObjectEvent, ObjectEventReason, ObjectEvents};
+use crate::outcome::{Outcome, SkippedTarget};
 use crate::queue::{PendingCommits, Queue, RequestObserver};
 
 /// Remembers what becomes of requests.
-struct RememberRequests(Arc<History>);
+struct RememberRequests {
+    history: Arc<History>,
+    events: Option<Arc<dyn ObjectEvents>>,
+}
 
 impl RequestObserver for RememberRequests {
     fn requested(&self, target: &Target) {
-        self.0.requested(target);
+        let round = self.history.requested(target);
+        if let Some(events) = &self.events {
+            events.record(ObjectEvent {
+                target: target.clone(),
+                reason: ObjectEventReason::ReconcileRequested,
+                message: describe_round(&round),
+            });
+        }
     }
 
     fn failed(&self, target: &Target, why: &str) {
-        self.0.request_failed(target, why);
+        self.history.request_failed(target, why);
+    }
+}
+
+/// Who pushed what, and how many deliveries the request was for.
+fn describe_round(round: &RequestRound) -> String {
+    let Some((endpoint, event)) = &round.last else {
+        return "reconciliation requested again, for no new delivery".to_owned();
+    };
+    match round.deliveries {
+        1 => format!("{event}, at endpoint {endpoint}"),
+        many => format!("{event}, at endpoint {endpoint}, and {} more deliveries", many - 1),
     }
 }
 
@@ -48,6 +70,8 @@ pub struct FluxObjects {
     pub history: Arc<History>,
     /// Publishes events to other clusters; none if this is not a publisher.
     pub publisher: Option<Arc<EventPublisher>>,
+    /// Tells objects of what concerns them, where an operator wants Kubernetes Events.
+    events: Option<Arc<dyn ObjectEvents>>,
     /// There is no cluster behind it: answers say so.
     pub dry_run: bool,
     pub(super) backlog: Backlog,
@@ -70,15 +94,17 @@ impl FluxObjects {
             follow_through: None,
             publisher: None,
             history: Arc::default(),
+            events: None,
             dry_run: false,
             backlog,
         }
     }
 
     /// Remembers in this history what queued deliveries and requests come to.
-    pub fn remember_in(&mut self, history: Arc<History>) {
-        self.queue.observe(Arc::new(RememberRequests(Arc::clone(&history))));
-        self.history = history;
+    pub fn remember_in(&mut self, history: Arc<History>, events: Option<Arc<dyn ObjectEvents>>) {
+        let observer = RememberRequests { history: Arc::clone(&history), events: events.clone() };
+        self.queue.observe(Arc::new(observer));
+        (self.history, self.events) = (history, events);
     }
 
     /// Returns what has to be known of the cluster so that the deliveries that wait can be matched,
@@ -179,6 +205,19 @@ impl FluxObjects {
         of: SelectionOf<'_>,
         is_published: bool,
     ) -> Outcome {
+        if let Some(recorder) = &self.events {
+            for SkippedTarget { target, .. } in &matched.skipped {
+                recorder.record(ObjectEvent {
+                    target: target.clone(),
+                    reason: ObjectEventReason::ReconcileSkipped,
+                    message: format!(
+                        "{}, at endpoint {}; the object is suspended",
+                        summary(events),
+                        of.endpoint
+                    ),
+                });
+            }
+        }
         if !matched.targets.is_empty() || is_published {
             return Outcome::Accepted {
                 event: summary(events).into(),

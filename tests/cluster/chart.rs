@@ -113,7 +113,7 @@ pub fn the_chart_refuses_what_does_not_fit_together(bed: &Bed) {
 /// Values that people use, each checked by the API server.
 pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
     let all = json!({
-        "config": config(), "existingSecret": "keys", "moreKinds": true, "volumeClaim": {"enabled": true},
+        "config": config(), "existingSecret": "keys", "moreKinds": true, "events": true, "volumeClaim": {"enabled": true},
         "receivers": {"enabled": true, "namespaces": ["apps", "team-a"], "secretNames": ["webhook-token"]},
         "ingress": {"enabled": true, "className": "nginx", "host": "recv.example.com", "tlsSecret": "recv-tls"},
         "httpRoute": {"enabled": true, "parentRefs": [{"name": "gateway"}], "hostnames": ["recv.example.com"]},

@@ -13,6 +13,7 @@ mod chart;
 mod common;
 mod costs;
 mod deploy;
+mod events;
 mod faults;
 mod fleet;
 mod gitea;
@@ -86,6 +87,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     hostile::a_path_cannot_be_taken_by_a_younger_receiver,
     hostile::the_admission_policy_lets_one_annotation_pass,
     hostile::patterns_of_a_tenant_take_no_time,
+    events::objects_are_told_under_the_rights_of_the_component,
     hook::webhooks_at_gitea_are_created_changed_tested_and_deleted,
     hook::what_no_webhook_covers_is_found,
     quick_start::the_quick_start_of_readme_leads_to_a_requested_object,

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::ServeArgs;
 use crate::cluster::connection::ApiConnection;
+use crate::cluster::event_recorder::EventRecorder;
 use crate::cluster::receivers::{ReceiverRules, Receivers};
 use crate::cluster::watches::Watches;
 use crate::config::Config;
@@ -23,6 +24,7 @@ use crate::journal::event_log::EventLog;
 use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
+use crate::object_event::ObjectEvents;
 use crate::offline::{self, DryRun};
 use crate::publisher;
 use crate::queue::{Pace, Queue};
@@ -134,7 +136,7 @@ impl Backend {
             let mut objects =
                 FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
             objects.dry_run = args.manifests.is_some();
-            objects.remember_in(Arc::clone(history));
+            objects.remember_in(Arc::clone(history), None);
             objects.publisher.clone_from(&events);
             return Ok(Backend {
                 sink: Sink::Flux(objects),
@@ -154,6 +156,7 @@ impl Backend {
         // On a laptop it is easily another one than was meant.
         let context = connection.context();
         log::info!(server:% = connection.server(), context = context.as_deref().unwrap_or("none"); "using the cluster");
+        let events_connection = connection.clone();
         let inventory = Arc::new(RwLock::new(Inventory::default()));
         let follow_through = FollowThrough::new(queue.clone(), Arc::clone(history), Arc::clone(metrics));
         let receivers = args.receivers.namespaces().map(|namespaces| {
@@ -174,7 +177,16 @@ impl Backend {
             Arc::clone(metrics),
         );
         let mut tasks = Tasks::default();
-        tasks.spawn("the queue", queue.clone().run(Arc::new(watches.annotator())));
+        let recorder = args.events.then(|| EventRecorder::new(events_connection, Arc::clone(metrics)));
+        let (recorder, event_writer) = recorder.unzip();
+        if let Some(writer) = event_writer {
+            tasks.spawn("the Kubernetes Events", writer.run());
+        }
+        let object_events = recorder.clone().map(|recorder| recorder as Arc<dyn ObjectEvents>);
+        if let Some(events) = &object_events {
+            follow_through.tell(Arc::clone(events));
+        }
+        tasks.spawn("the queue", queue.clone().run(Arc::new(watches.annotator(recorder))));
         tasks.spawn("the watches", Arc::clone(&watches).run());
         tasks.spawn("the follow-through", follow_through.clone().run());
         let mut objects =
@@ -185,7 +197,7 @@ impl Backend {
         watches.also_watch(needs);
         objects.follow_through = Some(follow_through);
         objects.publisher.clone_from(&events);
-        objects.remember_in(Arc::clone(history));
+        objects.remember_in(Arc::clone(history), object_events);
         let (sink, watches) = (Sink::Flux(objects), Some(watches));
         Ok(Backend {
             sink,
@@ -212,7 +224,7 @@ impl Backend {
         let mut objects =
             FluxObjects::new(inventory, queue.clone(), journal.clone(), &nothing, Arc::clone(metrics));
         objects.dry_run = true;
-        objects.remember_in(Arc::clone(history));
+        objects.remember_in(Arc::clone(history), None);
         Backend {
             sink: Sink::Flux(objects),
             queue,

@@ -1,0 +1,117 @@
+//! Kubernetes Events about objects: `kubectl describe` shows them, under the RBAC of the component and the admission
+//! policy.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::bed::Bed;
+use super::process::wait_for;
+use super::receive::{FluxRecv, git_repository, own_token};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn events_of(bed: &Bed, name: &str) -> Vec<Value> {
+    let list = bed.get("/api/v1/namespaces/apps/events");
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    items.into_iter().filter(|event| event["involvedObject"]["name"] == name).collect()
+}
+
+pub fn objects_are_told_under_the_rights_of_the_component(bed: &Bed) {
+    let url = "https://github.com/example-org/told";
+    git_repository(bed, "apps", "told", json!({"url": url, "ref": {"branch": "main"}}));
+    let paused = json!({"url": url, "ref": {"branch": "main"}, "suspend": true});
+    git_repository(bed, "apps", "told-paused", paused);
+    let token = own_token(bed);
+
+    // Without the right: one line, a metric, and the requests go on.
+    let running = FluxRecv::start(bed, &token, &["--events"]);
+    assert_eq!(running.push("github", url, "main").0, 202);
+    running.wait_for_log(
+        "Kubernetes Events may not be written; list kustomization/components/events, which grants it",
+        &[],
+    );
+    assert_eq!(running.push("github", url, "main").0, 202);
+    wait_for("the metric", PATIENCE, || {
+        let metrics = running.admin_page(bed, "/metrics");
+        metrics.contains("flux_recv_kubernetes_events_total{result=\"forbidden\"}").then_some(())
+    });
+    let lines = running.logged(
+        "Kubernetes Events may not be written; list kustomization/components/events, which grants it",
+        &[],
+    );
+    assert_eq!(lines, 1);
+    assert!(events_of(bed, "told").is_empty());
+    drop(running);
+
+    let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization/components/events/rbac.yaml");
+    bed.kubectl(&["apply", "-f", &component.display().to_string()]);
+    let running = FluxRecv::start(bed, &token, &["--events"]);
+    wait_for("the right", PATIENCE, || {
+        running.push("github", url, "main");
+        std::thread::sleep(Duration::from_millis(1200));
+        (!events_of(bed, "told").is_empty()).then_some(())
+    });
+    let told = &events_of(bed, "told")[0];
+    assert_eq!((&told["reason"], &told["type"]), (&json!("ReconcileRequested"), &json!("Normal")));
+    let message = told["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("push to github.com/example-org/told main, at endpoint github"), "{message}");
+    let skipped = &events_of(bed, "told-paused")[0];
+    assert_eq!(skipped["reason"], "ReconcileSkipped");
+    let described = bed.kubectl(&["-n", "apps", "describe", "gitrepository", "told"]);
+    assert!(
+        described.contains("ReconcileRequested") && described.contains("push to github.com"),
+        "{described}"
+    );
+
+    // A thousand pushes to one repository cost a handful of requests, Events included, and count up one Event.
+    let other = "https://github.com/example-org/told-often";
+    git_repository(bed, "apps", "told-often", json!({"url": other, "ref": {"branch": "main"}}));
+    running.push("github", other, "main");
+    wait_for("the first Event", PATIENCE, || (!events_of(bed, "told-often").is_empty()).then_some(()));
+    let writes = |bed: &Bed| {
+        let all = bed.requests_of("flux-recv");
+        let verbs = ["patch ", "create ", "get "];
+        let written = all.iter().filter(|line| verbs.iter().any(|verb| line.starts_with(verb)));
+        let (of_events, others): (Vec<&String>, Vec<&String>) =
+            written.partition(|line| line.ends_with("events"));
+        (of_events.len(), others.len())
+    };
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = writes(bed);
+    let pushing = std::time::Instant::now();
+    push_many(bed, &running, other, 1000);
+    let pushed_for = pushing.elapsed().as_secs() as usize;
+    wait_for("the Event to be counted up", PATIENCE, || {
+        events_of(bed, "told-often")[0]["count"].as_i64().filter(|count| *count >= 2)
+    });
+    let after = writes(bed);
+    let (of_events, patches) = (after.0 - before.0, after.1 - before.1);
+    println!(
+        "1,000 pushes to one repository: {patches} patches in {pushed_for} s, and {of_events} requests for Events"
+    );
+    assert_eq!(events_of(bed, "told-often").len(), 1);
+    assert!(of_events <= 2 && patches <= pushed_for + 2, "{of_events} {patches} in {pushed_for} s");
+    bed.kubectl(&["delete", "-f", &component.display().to_string()]);
+    bed.kubectl(&["-n", "apps", "delete", "events", "--all"]);
+}
+
+/// Posts signed pushes as fast as they are taken.
+fn push_many(bed: &Bed, running: &FluxRecv, repository: &str, count: usize) {
+    use super::common::running::{hub_signature, test_key};
+    let url = format!("{}{}", running.base, running.path("github"));
+    let body = json!({"ref": "refs/heads/main", "repository": {"clone_url": repository}}).to_string();
+    let signature = hub_signature(&test_key("github"), body.as_bytes());
+    bed.block_on(async {
+        let client = reqwest::Client::new();
+        for _ in 0..count {
+            let sent = client
+                .post(&url)
+                .header("X-GitHub-Event", "push")
+                .header("X-Hub-Signature-256", &signature)
+                .body(body.clone());
+            assert_eq!(sent.send().await.expect("an answer").status(), 202);
+        }
+    });
+}
