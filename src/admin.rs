@@ -77,9 +77,9 @@ pub fn start_debug(listener: TcpListener, state: Arc<AdminState>) -> io::Result<
             .app_data(state.clone())
             .app_data(web::FormConfig::default().limit(MAX_FORM_BYTES))
             .wrap_fn(|request, service| {
-                let answer = match guard::is_host_allowed(request.headers()) {
-                    false => Either::Left(std::future::ready(Ok(request.into_response(guard::wrong_host())))),
-                    true => Either::Right(service.call(request)),
+                let answer = match guard::refusal(request.headers()) {
+                    Some(refusal) => Either::Left(std::future::ready(Ok(request.into_response(refusal)))),
+                    None => Either::Right(service.call(request)),
                 };
                 answer.map_ok(|mut answer: ServiceResponse| {
                     guard::add_headers(answer.headers_mut());

@@ -164,6 +164,16 @@ pub enum BucketService {
 }
 
 impl Event {
+    /// Forgets what its refs point to.
+    pub fn forget_commits(&mut self) {
+        if let Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) = self {
+            for change in refs {
+                change.head = None;
+                change.commits = CommitIds::default();
+            }
+        }
+    }
+
     /// Whether one of the files that it changes is wanted; none if it does not say which it changes.
     pub fn changes_a_file(&self, is_wanted: impl Fn(&str) -> bool) -> Option<bool> {
         let Event::Git(GitEvent { changes: GitChanges::Refs(refs), .. }) = self else { return None };

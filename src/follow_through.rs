@@ -218,6 +218,7 @@ impl FollowThrough {
                         message: format!(
                             "Flux does not show the revision that endpoint {endpoint} announced, after {again} more requests"
                         ),
+                        revision: None,
                     });
                 }
                 log::warn!(object:% = target, endpoint:%, result:%, again; "Flux does not show the pushed revision; see the status of the object");

@@ -2,6 +2,7 @@
 //! one busy endpoint displaces no other's.
 
 mod record;
+mod silence;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use self::record::MAX_OBJECTS;
 pub use self::record::{
     AnswerRecord, Arrival, DeliveryId, DeliveryRecord, MAX_EVENTS, TargetRecord, TargetState,
 };
+pub use self::silence::{length, usual_pause};
+use crate::event::normal_form::NormalEvent;
 use crate::flux::Target;
 use crate::metrics::RevisionCheckLabel;
 use crate::outcome::Outcome;
@@ -53,6 +56,8 @@ pub struct RequestRound {
     pub deliveries: usize,
     /// The endpoint of the last one, and what it was about.
     pub last: Option<(Arc<str>, String)>,
+    /// The revision that the last one brought, as Flux writes it.
+    pub revision: Option<String>,
 }
 
 /// Bytes that all records may take.
@@ -118,13 +123,21 @@ impl History {
         });
     }
 
+    /// An object does not exist any more, so nobody waits for it.
+    pub fn gone(&self, target: &Target) {
+        let mut store = self.changing();
+        store.update_open(target, |record| record.is_gone = record.requested.is_none());
+        store.open.remove(target);
+    }
+
     /// Flux has handled the request that an object carries.
     pub fn handled(&self, target: &Target) {
         let now = Timestamp::now();
-        let mut store = self.changing();
+        let mut store = self.store.lock();
         if !store.open.contains_key(target) {
             return;
         }
+        self.changes.fetch_add(1, Ordering::Relaxed);
         store.update_open(target, |record| {
             if record.requested.is_some() {
                 record.handled.get_or_insert(now);
@@ -248,6 +261,13 @@ impl Store {
         self.bytes += size;
         let mut forgotten: Vec<DeliveryRecord> =
             endpoint.and_then(|endpoint| self.forget_oldest_of(&endpoint)).into_iter().collect();
+        forgotten.extend(self.forget_what_has_no_room());
+        forgotten
+    }
+
+    /// Forgets the oldest records of whoever takes most, until the others fit.
+    fn forget_what_has_no_room(&mut self) -> Vec<DeliveryRecord> {
+        let mut forgotten = Vec::new();
         while self.bytes > MAX_BYTES {
             let largest = self.by_endpoint.iter().max_by_key(|(_, records)| records.bytes);
             let Some(largest) = largest.map(|(endpoint, _)| Arc::clone(endpoint)) else { break };
@@ -288,6 +308,7 @@ impl Store {
             let is_new = |record: &TargetRecord| record.target == *target && record.requested.is_none();
             if entry.targets.iter().any(is_new) {
                 round.deliveries += 1;
+                round.revision = entry.events.first().and_then(NormalEvent::revision);
                 if let Outcome::Accepted { event, .. } = entry.final_outcome() {
                     round.last = Some((Arc::clone(&id.endpoint), event.to_string()));
                 }
@@ -299,7 +320,7 @@ impl Store {
     /// Changes what the open records say about an object.
     fn update_open(&mut self, target: &Target, change: impl Fn(&mut TargetRecord)) {
         // A list that is put back, since every record has to be looked up.
-        let Some(ids) = self.open.remove(target) else { return };
+        let Some(mut ids) = self.open.remove(target) else { return };
         for id in &ids {
             self.change(id, |entry| {
                 if let Some(record) = entry.targets.iter_mut().find(|record| record.target == *target) {
@@ -307,7 +328,14 @@ impl Store {
                 }
             });
         }
+        // A longer text may have displaced one of them.
+        ids.retain(|id| self.holds(id));
         self.open.insert(target.clone(), ids);
+    }
+
+    fn holds(&self, id: &DeliveryId) -> bool {
+        let records = self.by_endpoint.get(&id.endpoint).map(|records| &records.records);
+        records.is_some_and(|records| records.iter().rev().any(|entry| entry.id == *id))
     }
 
     /// Takes the records out of the open ones whose request Flux has handled.
@@ -334,6 +362,7 @@ impl Store {
         let after = entry.count_bytes();
         records.bytes = records.bytes - before + after;
         self.bytes = self.bytes - before + after;
+        self.forget_what_has_no_room();
     }
 }
 

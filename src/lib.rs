@@ -18,6 +18,7 @@ pub(crate) mod filter;
 pub(crate) mod filter_input;
 pub(crate) mod fleet;
 pub(crate) mod flux;
+pub(crate) mod flux_events;
 pub(crate) mod flux_receiver;
 pub(crate) mod flux_v1;
 pub(crate) mod follow_through;

@@ -40,6 +40,7 @@ pub struct Metrics {
     patch_delay: Histogram,
     patches: Family<PatchLabels, Counter>,
     kubernetes_events: Family<EventLabels, Counter>,
+    flux_events: Family<EventLabels, Counter>,
     retries: Counter,
     pending: Gauge,
     waiting_deliveries: Gauge,
@@ -160,6 +161,7 @@ impl Metrics {
             patch_delay: Histogram::new(PATCH_BUCKETS_SECONDS),
             patches: Family::default(),
             kubernetes_events: Family::default(),
+            flux_events: Family::default(),
             retries: Counter::default(),
             pending: Gauge::default(),
             waiting_deliveries: Gauge::default(),
@@ -280,6 +282,11 @@ impl Metrics {
             "kubernetes_events",
             "Kubernetes Events about objects, by what became of them",
             self.kubernetes_events.clone(),
+        );
+        registry.register(
+            "flux_events",
+            "Events for notification-controller, by what became of them",
+            self.flux_events.clone(),
         );
         registry.register("config_reloads", "Attempts to load a changed config", self.reloads.clone());
         registry.register(
@@ -418,6 +425,11 @@ impl Metrics {
     pub fn patch_failed(&self, kind: Kind, result: PatchResultLabel, again: bool) {
         self.patches.get_or_create(&PatchLabels { kind, result }).inc();
         self.retries.inc_by(u64::from(again));
+    }
+
+    /// Counts an event for notification-controller.
+    pub fn flux_event(&self, result: EventResultLabel) {
+        self.flux_events.get_or_create(&EventLabels { result }).inc();
     }
 
     /// Counts a Kubernetes Event.

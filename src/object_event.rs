@@ -1,5 +1,7 @@
 //! What is told of a Flux object as a Kubernetes Event, where an operator wants that.
 
+use std::sync::Arc;
+
 use crate::flux::Target;
 
 /// Tells of objects. Best effort: it never delays or fails a request.
@@ -14,6 +16,17 @@ pub struct ObjectEvent {
     pub reason: ObjectEventReason,
     /// The rest of the sentence, for people.
     pub message: String,
+    /// The revision that was pushed, as Flux writes it: `main@sha1:…`.
+    pub revision: Option<String>,
+}
+
+/// Tells several.
+pub struct AllObjectEvents(pub Vec<Arc<dyn ObjectEvents>>);
+
+impl ObjectEvents for AllObjectEvents {
+    fn record(&self, event: ObjectEvent) {
+        self.0.iter().for_each(|events| events.record(event.clone()));
+    }
 }
 
 /// The reasons, as `kubectl describe` shows them.
@@ -25,6 +38,10 @@ pub enum ObjectEventReason {
     ReconcileSkipped,
     /// Flux does not show what was pushed.
     RevisionNotObserved,
+    /// The API server does not let flux-recv request the object.
+    RequestForbidden,
+    /// An endpoint that has reached the object is silent.
+    EndpointSilent,
 }
 
 impl ObjectEventReason {
@@ -33,6 +50,8 @@ impl ObjectEventReason {
             ObjectEventReason::ReconcileRequested => "ReconcileRequested",
             ObjectEventReason::ReconcileSkipped => "ReconcileSkipped",
             ObjectEventReason::RevisionNotObserved => "RevisionNotObserved",
+            ObjectEventReason::RequestForbidden => "RequestForbidden",
+            ObjectEventReason::EndpointSilent => "EndpointSilent",
         }
     }
 
@@ -40,7 +59,9 @@ impl ObjectEventReason {
     pub fn severity(self) -> &'static str {
         match self {
             ObjectEventReason::ReconcileRequested | ObjectEventReason::ReconcileSkipped => "Normal",
-            ObjectEventReason::RevisionNotObserved => "Warning",
+            ObjectEventReason::RevisionNotObserved
+            | ObjectEventReason::RequestForbidden
+            | ObjectEventReason::EndpointSilent => "Warning",
         }
     }
 }

@@ -175,6 +175,14 @@ impl Outcome {
         self
     }
 
+    /// The objects that matched and were left alone.
+    pub fn skipped(&self) -> &[SkippedTarget] {
+        match self {
+            Outcome::Accepted { skipped, .. } | Outcome::Unmatched { skipped, .. } => skipped,
+            _ => &[],
+        }
+    }
+
     /// Bytes of the texts in it.
     pub fn text_bytes(&self) -> usize {
         match self {
@@ -196,9 +204,14 @@ impl Outcome {
         match self {
             Outcome::Accepted { targets, skipped, .. } => {
                 targets.truncate(most);
+                targets.shrink_to_fit();
                 skipped.truncate(most);
+                skipped.shrink_to_fit();
             }
-            Outcome::Unmatched { skipped, .. } => skipped.truncate(most),
+            Outcome::Unmatched { skipped, .. } => {
+                skipped.truncate(most);
+                skipped.shrink_to_fit();
+            }
             _ => {}
         }
     }

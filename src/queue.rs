@@ -36,7 +36,10 @@ pub trait RequestObserver: Send + Sync {
     fn requested(&self, target: &Target);
 
     /// It has not; the request is tried again.
-    fn failed(&self, target: &Target, why: &str);
+    fn failed(&self, target: &Target, error: &WriteError);
+
+    /// The object does not exist any more; the request is dropped.
+    fn gone(&self, target: &Target);
 }
 
 /// A reconcile request failed.
@@ -318,7 +321,8 @@ impl Queue {
         if let Some(observer) = self.shared.observer.get() {
             match &result {
                 Ok(()) => observer.requested(target),
-                Err(err) => observer.failed(target, &err.to_string()),
+                Err(_) if is_gone => observer.gone(target),
+                Err(err) => observer.failed(target, err),
             }
         }
         let mut slots = self.slots();

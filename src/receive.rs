@@ -118,12 +118,12 @@ impl DeliveryHandler {
     /// Takes a delivery to an endpoint, part by part if it has many events.
     pub async fn receive(&self, endpoint: &Endpoint, id: &DeliveryId, delivery: Delivery<'_>) -> Receipt {
         let scheme = endpoint.provider.authentication;
-        let is_test = test_mark::is_test(&delivery, &endpoint.credentials);
         let verified = match verify(delivery, scheme, &endpoint.credentials, &self.verify_context).await {
             Ok(verified) => verified,
             Err(refusal) => return Receipt::unread(refused(refusal)),
         };
         self.metrics.verified(&endpoint.name, verified.key.as_ref());
+        let is_test = test_mark::is_test(&verified, &endpoint.credentials);
         let mut outcomes = PartOutcomes::default();
         let mut remembered: Vec<NormalEvent> = Vec::new();
         let mut charge = Charge::new(endpoint.limit.as_ref());
@@ -132,19 +132,18 @@ impl DeliveryHandler {
             let outcome = match part.content {
                 PartContent::Nothing(outcome) => outcome,
                 PartContent::Confirm(url) => self.confirm(&url).await,
-                PartContent::Events(events) => {
+                PartContent::Events(mut events) => {
+                    if is_test {
+                        // Its commits do not exist, so nobody waits for them, here or in another cluster.
+                        events.iter_mut().for_each(Event::forget_commits);
+                    }
                     outcomes.name(&events, part.resume_at);
                     remembered.extend(NormalEvent::first_of(&events, MAX_EVENTS - remembered.len()));
                     let fields = self.published_fields(endpoint, &verified);
                     let input = gather::filter_input(endpoint, &verified);
                     match self.find(MatchRules::new(endpoint), events, input).await {
                         Matches::None(outcome) => outcome,
-                        Matches::Complete(events, mut matched) => {
-                            if is_test {
-                                // Its commit does not exist, so nobody waits for it.
-                                matched.expected.clear();
-                                matched.inclusions.clear();
-                            }
+                        Matches::Complete(events, matched) => {
                             let of = SelectionOf { endpoint: &endpoint.name, selection: &endpoint.selection };
                             self.request(id, of, &events, fields, matched, &mut charge).await
                         }
@@ -286,7 +285,7 @@ impl DeliveryHandler {
     /// Explains what events would come to. Nothing is requested.
     pub fn explain(&self, rules: ExplainRules<'_>, events: &[NormalEvent]) -> Option<ExplainReport> {
         let Sink::Flux(objects) = &self.sink else { return None };
-        Some(explain(rules, &objects.inventory.read(), events))
+        Some(explain(rules, &objects.inventory, events))
     }
 
     /// Returns the kinds of which objects may exist that cannot be listed, each with the fix.

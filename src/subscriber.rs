@@ -97,6 +97,13 @@ const GOOD_STREAM_AGE: Duration = Duration::from_secs(10);
 const CATCH_UP_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 impl Subscriptions {
+    /// The names of the endpoints that subscriptions take.
+    pub fn endpoint_names(&self) -> Vec<Arc<str>> {
+        let running = self.running.lock();
+        let endpoints = running.values().flat_map(|running| &running.subscription.options.endpoints);
+        endpoints.map(|endpoint| Arc::clone(&endpoint.name)).collect()
+    }
+
     /// The endpoint of this name that a subscription takes.
     pub fn endpoint(&self, name: &str) -> Option<Arc<SubscribedEndpoint>> {
         let running = self.running.lock();

@@ -34,23 +34,50 @@ pub(super) fn add_headers(headers: &mut HeaderMap) {
 
 /// Whether the `Host` of a request is `localhost` or an address. Any other name may be one that somebody has
 /// pointed here, so that pages of that name read this one.
-pub(super) fn is_host_allowed(headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    is_local(host_without_port(host))
+fn is_host_allowed(headers: &HeaderMap) -> bool {
+    is_local(host_without_port(text(headers, HOST).unwrap_or_default()))
 }
 
-/// The answer to a request with another `Host`.
-pub(super) fn wrong_host() -> HttpResponse {
-    HttpResponse::MisdirectedRequest().body("use localhost or the address\n")
+/// The answer to a request that is refused, if it is.
+pub(super) fn refusal(headers: &HeaderMap) -> Option<HttpResponse> {
+    if !is_host_allowed(headers) {
+        return Some(HttpResponse::MisdirectedRequest().body("use localhost or the address\n"));
+    }
+    is_from_elsewhere(headers)
+        .then(|| HttpResponse::Forbidden().body("the request comes from another site\n"))
 }
 
-/// Whether a form comes from this very page, and not from one of another site.
+/// Whether a form comes from this very page, and not from one of another site. Without a referrer browsers send the
+/// origin `null`; those that do say whether the site is the same.
 pub(super) fn is_same_origin(request: &HttpRequest) -> bool {
-    let header = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let host = header(HOST).unwrap_or_default();
-    let is_same = header(ORIGIN).is_some_and(|origin| origin == format!("http://{host}"));
-    let site = header(HeaderName::from_static("sec-fetch-site"));
-    is_same && site.is_none_or(|site| site == "same-origin")
+    let headers = request.headers();
+    let host = text(headers, HOST).unwrap_or_default();
+    match (text(headers, ORIGIN), text(headers, SEC_FETCH_SITE)) {
+        (Some("null"), Some("same-origin")) => true,
+        (Some(origin), site) => {
+            origin == format!("http://{host}") && site.is_none_or(|site| site == "same-origin")
+        }
+        (None, _) => false,
+    }
+}
+
+/// Whether another site's page has made the browser read this. Following a link from there is fine.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let host = text(headers, HOST).unwrap_or_default();
+    let is_other_site =
+        text(headers, SEC_FETCH_SITE).is_some_and(|site| matches!(site, "cross-site" | "same-site"));
+    let is_navigation = text(headers, SEC_FETCH_MODE) == Some("navigate");
+    let is_other_origin =
+        text(headers, ORIGIN).is_some_and(|origin| origin != "null" && origin != format!("http://{host}"));
+    is_other_origin || (is_other_site && !is_navigation)
+}
+
+/// <https://www.w3.org/TR/fetch-metadata/>
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn host_without_port(host: &str) -> &str {

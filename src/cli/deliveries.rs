@@ -109,7 +109,7 @@ fn table(list: &[Value]) -> Table {
 fn states(line: &Value) -> String {
     let objects = line["objects"].as_array().into_iter().flatten();
     let states: Vec<&str> = objects.filter_map(|object| object["state"].as_str()).collect();
-    let counted = ["failing", "pending", "requested", "handled"].iter().filter_map(|state| {
+    let counted = ["failing", "pending", "requested", "handled", "gone"].iter().filter_map(|state| {
         let count = states.iter().filter(|other| *other == state).count();
         (count > 0).then(|| format!("{count} {state}"))
     });

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use parking_lot::RwLock;
 
 use super::output::OutputArgs;
 use super::table::Table;
@@ -41,7 +42,7 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["instance", "kubeconfig"])]
     manifests: Option<PathBuf>,
     /// Ask a running instance, as `--debug-listen` serves it.
-    #[arg(long, value_name = "URL", env = "FLUX_RECV_INSTANCE")]
+    #[arg(long, value_name = "URL")]
     instance: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
@@ -73,7 +74,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
             let config = config::load(&args.config.config, Rules::default()).config?;
             let rules = rules(&config, query.endpoint.as_deref().unwrap_or_default())?;
             let events = query.events().map_err(|why| anyhow::anyhow!("--{why}"))?;
-            explain(rules, &inventory(args, &config)?, &events)
+            explain(rules, &RwLock::new(inventory(args, &config)?), &events)
         }
     };
     args.output.print(&report, |report| Ok(describe(report)))?;

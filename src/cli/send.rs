@@ -64,6 +64,7 @@ pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let url = format!("{}{}", args.to.trim_end_matches('/'), endpoint.path());
     // A commit that is made up never arrives; one that somebody names may.
     let is_test = args.commit.is_none() && args.body.is_none();
+    let posted = jiff::Timestamp::now();
     let runtime = runtime()?;
     let (status, body) = runtime.block_on(post(&url, endpoint, composed, Tampering::None, is_test))?;
     say(&format!("{status} {body}\n"))?;
@@ -74,7 +75,7 @@ pub(super) fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     match args.wait {
-        true => runtime.block_on(wait::wait(args.cluster.options(), &body)),
+        true => runtime.block_on(wait::wait(args.cluster.options(), &body, posted)),
         false => Ok(ExitCode::SUCCESS),
     }
 }

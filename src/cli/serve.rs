@@ -65,6 +65,13 @@ pub(super) struct ServeArgs {
     /// Write Kubernetes Events about the objects: who pushed what, what was skipped, what Flux does not show.
     #[arg(long, env = "FLUX_RECV_EVENTS")]
     events: bool,
+    /// Tell notification-controller of what needs someone, as in
+    /// http://notification-controller.flux-system.svc.cluster.local./
+    #[arg(long, value_name = "URL", env = "FLUX_RECV_FLUX_EVENTS")]
+    flux_events: Option<url::Url>,
+    /// What notification-controller is told: what needs someone, or every request as well.
+    #[arg(long, value_enum, default_value_t = FluxEventSeverityArg::Error, env = "FLUX_RECV_FLUX_EVENTS_SEVERITY")]
+    flux_events_severity: FluxEventSeverityArg,
     /// Request every object once after a start that finds no journal.
     #[arg(long, env = "FLUX_RECV_CATCH_UP")]
     catch_up: bool,
@@ -86,6 +93,13 @@ pub(super) struct ServeArgs {
     /// The time after that in which pending reconcile requests are sent.
     #[arg(long, value_name = "TIME", default_value = "8s", value_parser = parse_duration, env = "FLUX_RECV_DRAIN")]
     drain: Duration,
+}
+
+/// The values of `--flux-events-severity`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FluxEventSeverityArg {
+    Error,
+    Info,
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! Kubernetes Events about Flux objects. core/v1, since Flux's own ClusterRole grants those and events.k8s.io
 //! limits notes to 1,024 characters.
 //!
-//! Limited per object as client-go limits them: 25 at once, then one in five minutes.
+//! Limited per object and reason as client-go limits them: 25 at once, then one in five minutes.
 //! <https://github.com/kubernetes/client-go/blob/v0.33.0/tools/record/events_cache.go>
 
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ pub struct EventWriter {
     recorder: Arc<EventRecorder>,
     waiting: mpsc::Receiver<ObjectEvent>,
     written: HashMap<(Target, ObjectEventReason), WrittenEvent>,
-    budgets: HashMap<Target, EventBudget>,
+    budgets: HashMap<(Target, ObjectEventReason), EventBudget>,
     /// When the missing right was last logged.
     forbidden_logged: Option<Instant>,
 }
@@ -65,7 +65,7 @@ struct Repetition {
     message: String,
 }
 
-/// How many Events an object may have yet.
+/// How many Events of one reason an object may have yet.
 struct EventBudget {
     left: f64,
     refilled: Instant,
@@ -124,6 +124,10 @@ impl EventRecorder {
 
 impl ObjectEvents for EventRecorder {
     fn record(&self, event: ObjectEvent) {
+        // A silent endpoint is nothing that an object does, and who may not patch it may rarely write about it.
+        if matches!(event.reason, ObjectEventReason::EndpointSilent | ObjectEventReason::RequestForbidden) {
+            return;
+        }
         if self.queue.try_send(event).is_err() {
             self.metrics.kubernetes_event(EventResultLabel::Dropped);
         }
@@ -146,7 +150,7 @@ impl EventWriter {
     }
 
     async fn take(&mut self, event: ObjectEvent) {
-        let ObjectEvent { target, reason, message } = &event;
+        let ObjectEvent { target, reason, message, .. } = &event;
         let written = self.written.get_mut(&(target.clone(), *reason));
         if let Some(written) = written.filter(|written| written.last.elapsed() < REPEAT_INTERVAL) {
             let repeated = written.repeated.get_or_insert(Repetition { count: 0, message: String::new() });
@@ -154,9 +158,12 @@ impl EventWriter {
             repeated.message.clone_from(message);
             return;
         }
-        let result = match self.is_within_budget(target) {
+        let put_off =
+            self.written.get_mut(&(target.clone(), *reason)).and_then(|written| written.repeated.take());
+        let times = 1 + put_off.map_or(0, |repeated| repeated.count);
+        let result = match self.is_within_budget(target, *reason) {
             false => Ok(EventResultLabel::Dropped),
-            true => self.write(&event, 1).await,
+            true => self.write(&event, times).await,
         };
         self.account_for(target, result);
     }
@@ -172,8 +179,8 @@ impl EventWriter {
                 continue;
             };
             let (target, reason) = key;
-            if self.is_within_budget(&target) {
-                let event = ObjectEvent { target, reason, message: repeated.message };
+            if self.is_within_budget(&target, reason) {
+                let event = ObjectEvent { target, reason, message: repeated.message, revision: None };
                 let result = self.write(&event, repeated.count).await;
                 self.account_for(&event.target, result);
             }
@@ -195,13 +202,13 @@ impl EventWriter {
         self.recorder.metrics.kubernetes_event(label);
     }
 
-    fn is_within_budget(&mut self, target: &Target) -> bool {
+    fn is_within_budget(&mut self, target: &Target, reason: ObjectEventReason) -> bool {
         let now = Instant::now();
         if self.budgets.len() >= MAX_KNOWN_OBJECTS {
             self.budgets.clear();
         }
         let full = EventBudget { left: MAX_EVENTS_AT_ONCE, refilled: now };
-        let budget = self.budgets.entry(target.clone()).or_insert(full);
+        let budget = self.budgets.entry((target.clone(), reason)).or_insert(full);
         let refill = (now - budget.refilled).as_secs_f64() / EVENT_REFILL_INTERVAL.as_secs_f64();
         budget.left = (budget.left + refill).min(MAX_EVENTS_AT_ONCE);
         budget.refilled = now;
@@ -214,7 +221,7 @@ impl EventWriter {
 
     /// Makes an Event, or counts up the one that is there.
     async fn write(&mut self, event: &ObjectEvent, times: i32) -> Result<EventResultLabel, kube::Error> {
-        let ObjectEvent { target, reason, message } = event;
+        let ObjectEvent { target, reason, message, .. } = event;
         let Some((identity, message)) = self.complete(target, *reason, message).await else {
             return Ok(EventResultLabel::Failure);
         };

@@ -112,6 +112,17 @@ impl NormalEvent {
         })
     }
 
+    /// The revision that a push brings, as Flux writes it: `main@sha1:…`.
+    /// <https://github.com/fluxcd/flux2/tree/main/rfcs/0005-artifact-revision-and-digest>
+    pub fn revision(&self) -> Option<String> {
+        let NormalEvent::Git { refs: Some(refs), .. } = self else { return None };
+        let NormalRef { name, commit: Some(commit), .. } = refs.first()? else { return None };
+        let name =
+            name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("refs/tags/")).unwrap_or(name);
+        let hash = if commit.len() == 64 { "sha256" } else { "sha1" };
+        Some(format!("{name}@{hash}:{commit}"))
+    }
+
     /// Bytes that it takes in memory, about.
     pub fn size(&self) -> usize {
         let texts = |texts: &[String]| texts.iter().map(|text| text.len() + 24).sum::<usize>();

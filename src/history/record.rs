@@ -85,6 +85,8 @@ pub struct TargetRecord {
     pub handled: Option<Timestamp>,
     /// Whether the pushed commit or digest has arrived, where that is checked.
     pub arrival: Option<Arrival>,
+    /// It was deleted before the API server took the request.
+    pub is_gone: bool,
 }
 
 /// The end of a check whether what was pushed has arrived.
@@ -101,6 +103,8 @@ pub enum TargetState {
     Failing,
     Requested,
     Handled,
+    /// The object was deleted.
+    Gone,
 }
 
 impl TargetState {
@@ -110,12 +114,16 @@ impl TargetState {
             TargetState::Failing => "failing",
             TargetState::Requested => "requested",
             TargetState::Handled => "handled",
+            TargetState::Gone => "gone",
         }
     }
 }
 
 /// Objects of a delivery that are remembered.
 pub(super) const MAX_OBJECTS: usize = 20;
+
+/// Bytes of an entry in the index of what is open, without names.
+const OPEN_ENTRY_BYTES: usize = size_of::<Target>() + size_of::<DeliveryId>() + 64;
 
 /// Events of a delivery that are remembered.
 pub const MAX_EVENTS: usize = 4;
@@ -152,7 +160,7 @@ impl DeliveryRecord {
     }
 
     /// When its first byte was there.
-    pub(super) fn began(&self) -> Timestamp {
+    pub fn began(&self) -> Timestamp {
         self.received.checked_sub(self.took).unwrap_or(self.received)
     }
 
@@ -175,11 +183,16 @@ impl DeliveryRecord {
     fn size(&self) -> usize {
         let target = |record: &TargetRecord| {
             let failure = record.failure.as_ref().map_or(0, |failure| failure.len());
-            size_of::<TargetRecord>() + record.target.name.len() + record.target.namespace.len() + failure
+            let names = record.target.name.len() + record.target.namespace.len();
+            // The index of what is open holds the names as well.
+            size_of::<TargetRecord>() + 2 * names + failure + OPEN_ENTRY_BYTES
         };
         let outcome = |outcome: &Outcome| {
             let target = |target: &Target| size_of::<Target>() + target.name.len() + target.namespace.len();
-            outcome.text_bytes() + outcome.targets().iter().map(target).sum::<usize>()
+            let skipped = outcome.skipped().iter().map(|skipped| target(&skipped.target) + 16);
+            outcome.text_bytes()
+                + outcome.targets().iter().map(target).sum::<usize>()
+                + skipped.sum::<usize>()
         };
         size_of::<DeliveryRecord>()
             + self.provider_id.as_ref().map_or(0, |id| id.len())
@@ -232,10 +245,13 @@ impl DeliveryRecord {
 
 impl TargetRecord {
     pub(super) fn new(target: Target) -> TargetRecord {
-        TargetRecord { target, requested: None, failure: None, handled: None, arrival: None }
+        TargetRecord { target, requested: None, failure: None, handled: None, arrival: None, is_gone: false }
     }
 
     pub fn state(&self) -> TargetState {
+        if self.is_gone {
+            return TargetState::Gone;
+        }
         match (self.handled, self.requested, &self.failure) {
             (Some(_), _, _) => TargetState::Handled,
             (None, Some(_), _) => TargetState::Requested,

@@ -2,7 +2,9 @@
 //! and looks besides for objects that the event may have been meant for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{Inventory, Object, Tracked};
@@ -68,22 +70,27 @@ impl CandidateVerdict {
     }
 }
 
-/// Explains which objects these events concern.
+/// Explains which objects these events concern. Filters and distances between names are slow, so that the
+/// inventory is locked for the candidates alone.
 pub fn explain(
-    inventory: &Inventory,
+    inventory: &RwLock<Inventory>,
     events: &[Event],
     of: SelectionOf<'_>,
     input: &FilterInput,
 ) -> Explanation {
     let selection = of.selection;
-    let found: Candidates<'_> = candidates(inventory, events, selection);
+    let (found, objects): (Candidates<'_>, Vec<Arc<Object>>) = {
+        let inventory = inventory.read();
+        (candidates(&inventory, events, selection), inventory.objects().cloned().collect())
+    };
     let mut matched = found.decide(events, selection, input);
     let mut rows: Vec<Candidate> = Vec::new();
     let mut row = |target: &Target, verdict, reason: String| {
         rows.push(Candidate { object: target.to_string(), verdict, reason });
     };
     for target in &matched.targets {
-        let reason = inventory.object(target).map(|object| format!("tracks {}", tracked(object)));
+        let object = objects.iter().find(|object| object.target == *target);
+        let reason = object.map(|object| format!("tracks {}", tracked(object)));
         row(target, CandidateVerdict::Tracks, reason.unwrap_or_default());
     }
     for skipped in &matched.skipped {
@@ -113,10 +120,10 @@ pub fn explain(
         row(&object.target, verdict, reason);
     }
     let known: BTreeSet<String> = rows.iter().map(|row| row.object.clone()).collect();
-    let elsewhere = at_other_hosts(inventory, events);
+    let elsewhere = at_other_hosts(&objects, events);
     rows.extend(elsewhere.into_iter().filter(|row| !known.contains(&row.object)));
     if rows.is_empty() {
-        rows = similar(inventory, events);
+        rows = similar(&objects, events);
     }
     let unlistable = std::mem::take(&mut matched.unlistable);
     Explanation { candidates: rows, unlistable: unlistable.iter().map(ToString::to_string).collect() }
@@ -165,11 +172,11 @@ fn values_of(filter: &Expression, variable: VariableName, json: &serde_json::Val
 }
 
 /// GitRepositories whose path is that of the event, at another host.
-fn at_other_hosts(inventory: &Inventory, events: &[Event]) -> Vec<Candidate> {
+fn at_other_hosts(objects: &[Arc<Object>], events: &[Event]) -> Vec<Candidate> {
     let mut rows = Vec::new();
     for event in events {
         let Event::Git(event) = event else { continue };
-        for object in inventory.objects() {
+        for object in objects {
             let Tracked::Git { url, .. } = &object.tracked else { continue };
             let same_path = event.repository.iter().find(|other| other.path() == url.path());
             let Some(other) = same_path.filter(|other| other.host() != url.host()) else { continue };
@@ -192,15 +199,21 @@ fn at_other_hosts(inventory: &Inventory, events: &[Event]) -> Vec<Candidate> {
 /// Objects that are named where nothing else is.
 const MAX_SIMILAR: usize = 3;
 
+/// Bytes of a name that is compared with others; comparing takes time by the product of two lengths.
+const MAX_COMPARED_BYTES: usize = 256;
+
 /// The largest distance, in edits per character, at which two names count as one that is misspelt.
 const MAX_DISTANCE: f64 = 0.34;
 
 /// The objects whose repository, image or bucket is written most like that of the event.
-fn similar(inventory: &Inventory, events: &[Event]) -> Vec<Candidate> {
-    let wanted: Vec<(bool, String)> = events.iter().flat_map(names_of_event).collect();
+fn similar(objects: &[Arc<Object>], events: &[Event]) -> Vec<Candidate> {
+    let is_short = |(_, name): &(bool, String)| name.len() <= MAX_COMPARED_BYTES;
+    let wanted: Vec<(bool, String)> = events.iter().flat_map(names_of_event).filter(is_short).collect();
     let mut found: Vec<(f64, Candidate)> = Vec::new();
-    for object in inventory.objects() {
-        let Some(name) = name_of_object(object) else { continue };
+    for object in objects {
+        let Some(name) = name_of_object(object).filter(|name| name.len() <= MAX_COMPARED_BYTES) else {
+            continue;
+        };
         let is_git = object.target.kind == Kind::GitRepository;
         let distances = wanted.iter().filter(|(of_git, _)| *of_git == is_git);
         let nearest = distances

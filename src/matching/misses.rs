@@ -64,7 +64,9 @@ impl MatchResult {
 
     fn why_nothing_known(&self, events: &[Event], of: SelectionOf<'_>) -> String {
         if !self.skipped.is_empty() {
-            return "every object that tracks this change is suspended".to_owned();
+            let names = self.skipped.iter().take(MAX_NAMED_MISSES).map(|skipped| skipped.target.to_string());
+            let names = names.collect::<Vec<_>>().join(", ");
+            return format!("every object that tracks this change is suspended: {names}");
         }
         let subject = subject(events);
         let filtered_out: Vec<&NearMiss> = self.for_reason(|why| why == MissReason::FilteredOut);

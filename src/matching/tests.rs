@@ -174,7 +174,10 @@ fn suspended_objects_are_named_and_left_alone() {
     assert_eq!(matched.skipped.len(), 1);
     let selection = Selection::default();
     let of = SelectionOf { endpoint: "github", selection: &selection };
-    assert_eq!(matched.why_nothing(&events, of), "every object that tracks this change is suspended");
+    assert_eq!(
+        matched.why_nothing(&events, of),
+        "every object that tracks this change is suspended: GitRepository/default/app"
+    );
 }
 
 // Incident 33.
@@ -720,6 +723,7 @@ mod explained {
             let events = [push(&["https://github.com/org/a"], GitRef::branch(&branch))];
             let input = FilterInput::named("push".to_owned());
             let requested = super::super::find(&inventory, &events, &selection, &input);
+            let inventory = parking_lot::RwLock::new(inventory);
             let explained = explain(&inventory, &events, SelectionOf { endpoint: "github", selection: &selection }, &input);
             let mut said: Vec<&str> = explained
                 .candidates

@@ -1,6 +1,7 @@
 //! Explains what a change would come to at an endpoint: which objects would be requested, and why not the
 //! others. Nothing is requested.
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::summary::summary;
@@ -125,7 +126,11 @@ impl ExplainQuery {
 }
 
 /// Explains what events come to.
-pub fn explain(rules: ExplainRules<'_>, inventory: &Inventory, normal: &[NormalEvent]) -> ExplainReport {
+pub fn explain(
+    rules: ExplainRules<'_>,
+    inventory: &RwLock<Inventory>,
+    normal: &[NormalEvent],
+) -> ExplainReport {
     let mut events: Vec<Event> = normal.iter().filter_map(NormalEvent::to_event).collect();
     if let Some((provider, context)) = rules.provider {
         provider.add_known_hosts(&mut events, &context);
@@ -142,10 +147,13 @@ pub fn explain(rules: ExplainRules<'_>, inventory: &Inventory, normal: &[NormalE
         candidates: Vec::new(),
         unlistable: Vec::new(),
         notes: Vec::new(),
-        known_objects: inventory.object_count(),
+        known_objects: inventory.read().object_count(),
     };
     if events.is_empty() {
-        report.ignored = Some("what the delivery was about is not remembered".to_owned());
+        report.event = normal.iter().map(describe).collect::<Vec<_>>().join("; ");
+        report
+            .notes
+            .push("what it was about is remembered in words alone, which cannot be matched again".to_owned());
         return report;
     }
     if rules.is_suspended {
@@ -193,6 +201,14 @@ pub fn explain(rules: ExplainRules<'_>, inventory: &Inventory, normal: &[NormalE
     report.candidates = explanation.candidates;
     report.unlistable = explanation.unlistable;
     report
+}
+
+/// An event that cannot be matched again, in words.
+fn describe(event: &NormalEvent) -> String {
+    match event {
+        NormalEvent::Other { summary } => summary.clone(),
+        _ => "an event".to_owned(),
+    }
 }
 
 fn reads_the_payload(condition: &Expression) -> bool {

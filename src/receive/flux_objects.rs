@@ -23,7 +23,7 @@ use crate::matching::{self, Inventory, MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::object_event::{ObjectEvent, ObjectEventReason, ObjectEvents};
 use crate::outcome::{Outcome, SkippedTarget};
-use crate::queue::{PendingCommits, Queue, RequestObserver};
+use crate::queue::{PendingCommits, Queue, RequestObserver, WriteError};
 
 /// Remembers what becomes of requests.
 struct RememberRequests {
@@ -34,25 +34,37 @@ struct RememberRequests {
 impl RequestObserver for RememberRequests {
     fn requested(&self, target: &Target) {
         let round = self.history.requested(target);
-        if let Some(events) = &self.events {
+        // A repetition for a push that is late says nothing new.
+        if let Some(events) = self.events.as_ref().filter(|_| round.deliveries > 0) {
             events.record(ObjectEvent {
                 target: target.clone(),
                 reason: ObjectEventReason::ReconcileRequested,
                 message: describe_round(&round),
+                revision: round.revision,
             });
         }
     }
 
-    fn failed(&self, target: &Target, why: &str) {
-        self.history.request_failed(target, why);
+    fn gone(&self, target: &Target) {
+        self.history.gone(target);
+    }
+
+    fn failed(&self, target: &Target, error: &WriteError) {
+        self.history.request_failed(target, &error.to_string());
+        if let (Some(events), WriteError::Forbidden(why)) = (&self.events, error) {
+            events.record(ObjectEvent {
+                target: target.clone(),
+                reason: ObjectEventReason::RequestForbidden,
+                message: format!("flux-recv may not request the reconciliation: {why}"),
+                revision: None,
+            });
+        }
     }
 }
 
 /// Who pushed what, and how many deliveries the request was for.
 fn describe_round(round: &RequestRound) -> String {
-    let Some((endpoint, event)) = &round.last else {
-        return "reconciliation requested again, for no new delivery".to_owned();
-    };
+    let Some((endpoint, event)) = &round.last else { return "a delivery".to_owned() };
     match round.deliveries {
         1 => format!("{event}, at endpoint {endpoint}"),
         many => format!("{event}, at endpoint {endpoint}, and {} more deliveries", many - 1),
@@ -210,6 +222,7 @@ impl FluxObjects {
                 recorder.record(ObjectEvent {
                     target: target.clone(),
                     reason: ObjectEventReason::ReconcileSkipped,
+                    revision: None,
                     message: format!(
                         "{}, at endpoint {}; the object is suspended",
                         summary(events),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::leaks;
-use common::running::{FluxRecv, flux_recv};
+use common::running::{FluxRecv, flux_recv, folder};
 use serde_json::Value;
 use webdriver::{Browser, chromedriver};
 
@@ -88,7 +88,12 @@ async fn the_page_in_a_browser() {
         return;
     };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
+    let folder = folder(CONFIG);
+    let manifests = folder.path().join("objects");
+    std::fs::create_dir(&manifests).expect("a folder");
+    std::fs::write(manifests.join("objects.yaml"), OBJECTS).expect("objects");
+    let manifests = manifests.display().to_string();
+    let running = FluxRecv::in_folder(folder, &["--manifests", &manifests, "--allow-request-again"]);
     let page = running.debug();
     let browser = Browser::start(&driver).await;
     send(&running, &["--endpoint", "github", "--repo", SHOP]);
@@ -170,6 +175,12 @@ async fn the_page_in_a_browser() {
     for landmark in ["header", "nav", "main", "footer", "html[lang]", "form[role=search]"] {
         browser.find(landmark).await;
     }
+
+    // The button does what it says.
+    browser.open(&format!("{page}/delivery/github-0")).await;
+    browser.click("form[action='/delivery/github-0/request-again'] button").await;
+    wait_for_text(&browser, "Why these objects").await;
+    running.wait_for_log("requested again from the page", &[("delivery", "github-0")]);
 
     // Complete without JavaScript.
     browser.devtools("Emulation.setScriptExecutionDisabled", serde_json::json!({"value": true})).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
-use super::process::wait_for;
+use super::process::{Process, free_port, wait_for};
 use super::receive::{FluxRecv, git_repository, own_token};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,4 +114,100 @@ fn push_many(bed: &Bed, running: &FluxRecv, repository: &str, count: usize) {
             assert_eq!(sent.send().await.expect("an answer").status(), 202);
         }
     });
+}
+
+/// Flux's notification-controller takes what needs someone to where its Alerts go: a missing right, and with
+/// `info` every request with its revision.
+pub fn notification_controller_takes_events_to_an_alert(bed: &Bed) {
+    let (chat, posted) = start_chat();
+    let address = || format!("127.0.0.1:{}", free_port());
+    let events = address();
+    let mut command = std::process::Command::new(bed.parts.cache.join("bin/notification-controller"));
+    command
+        .env("RUNTIME_NAMESPACE", "flux-system")
+        .env("KUBECONFIG", bed.path("admin.kubeconfig"))
+        .args(["--events-addr", &events, "--receiverAddr", &address()])
+        .args(["--health-addr", &address(), "--metrics-addr", &address()]);
+    let _controller = Process::spawn(&mut command, &bed.path("notification-controller-events.log"));
+    let api = "/apis/notification.toolkit.fluxcd.io/v1beta3/namespaces/apps";
+    let object = |kind: &str, spec: Value| json!({"apiVersion": "notification.toolkit.fluxcd.io/v1beta3", "kind": kind, "metadata": {"name": "chat"}, "spec": spec});
+    bed.create(&format!("{api}/providers"), &object("Provider", json!({"type": "generic", "address": chat})));
+    let sources = json!([{"kind": "GitRepository", "name": "*"}]);
+    let alert = json!({"providerRef": {"name": "chat"}, "eventSeverity": "info", "eventSources": sources});
+    bed.create(&format!("{api}/alerts"), &object("Alert", alert));
+    let url = "https://github.com/example-org/alerted";
+    git_repository(bed, "apps", "alerted", json!({"url": url, "ref": {"branch": "main"}}));
+    wait_for("notification-controller", PATIENCE, || std::net::TcpStream::connect(&events).ok());
+
+    let options = ["--flux-events", &format!("http://{events}/"), "--flux-events-severity", "info"];
+    let running = FluxRecv::start(bed, &own_token(bed), &options);
+    let commit = "1111111111111111111111111111111111111111";
+    running.send("github", &["--repo", url, "--commit", commit]);
+    let of_reason = |reason: &str| {
+        let posted = posted.lock().expect("a lock");
+        posted.iter().find(|event| event["reason"] == reason).cloned()
+    };
+    let requested = wait_for("the request", PATIENCE, || of_reason("ReconcileRequested"));
+    assert_eq!(requested["involvedObject"]["name"], "alerted");
+    assert_eq!(requested["severity"], "info");
+    assert_eq!(requested["metadata"]["revision"], format!("main@sha1:{commit}"), "{requested:#}");
+    drop(running);
+
+    // An account that may look and not patch.
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "only-looks"}, "rules": [{"apiGroups": ["source.toolkit.fluxcd.io", "image.toolkit.fluxcd.io"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]});
+    bed.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role);
+    bed.kubectl(&["-n", "flux-system", "create", "serviceaccount", "only-looks"]);
+    bed.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "only-looks",
+        "--clusterrole=only-looks",
+        "--serviceaccount=flux-system:only-looks",
+    ]);
+    let token = bed.token("flux-system", "only-looks");
+    let running = FluxRecv::start(bed, &token, &options[..2]);
+    running.push("github", url, "main");
+    let forbidden = wait_for("the missing right", PATIENCE, || of_reason("RequestForbidden"));
+    assert_eq!(
+        (&forbidden["severity"], &forbidden["involvedObject"]["name"]),
+        (&json!("error"), &json!("alerted"))
+    );
+    let message = forbidden["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("may not request the reconciliation") && message.contains("cannot patch"),
+        "{message}"
+    );
+    // The record says it as well, with the missing right.
+    let page =
+        bed.block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
+    let page: Value = serde_json::from_str(&page.expect("a page")).expect("JSON");
+    let record = &page["github"][0]["objects"][0];
+    assert_eq!(record["state"], "failing", "{page:#}");
+    assert!(record["failure"].as_str().is_some_and(|why| why.contains("cannot patch")), "{record}");
+    bed.delete(&format!("{api}/alerts/chat"));
+    bed.delete(&format!("{api}/providers/chat"));
+}
+
+type Posted = std::sync::Arc<std::sync::Mutex<Vec<Value>>>;
+
+/// A chat that remembers what it is told.
+fn start_chat() -> (String, Posted) {
+    use actix_web::{App, HttpResponse, HttpServer, web};
+    let posted = Posted::default();
+    let data = web::Data::new(posted.clone());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        actix_web::rt::System::new().block_on(async move {
+            let take = async |body: web::Json<Value>, posted: web::Data<Posted>| {
+                posted.lock().expect("a lock").push(body.into_inner());
+                HttpResponse::Ok().finish()
+            };
+            let app = move || App::new().app_data(data.clone()).default_service(web::to(take));
+            let server =
+                HttpServer::new(app).workers(1).disable_signals().bind("127.0.0.1:0").expect("a port");
+            tell.send(server.addrs()[0]).expect("the test waits");
+            server.run().await.expect("the chat runs");
+        });
+    });
+    (format!("http://{}/", told.recv().expect("an address")), posted)
 }

@@ -88,6 +88,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     hostile::the_admission_policy_lets_one_annotation_pass,
     hostile::patterns_of_a_tenant_take_no_time,
     events::objects_are_told_under_the_rights_of_the_component,
+    events::notification_controller_takes_events_to_an_alert,
     hook::webhooks_at_gitea_are_created_changed_tested_and_deleted,
     hook::what_no_webhook_covers_is_found,
     quick_start::the_quick_start_of_readme_leads_to_a_requested_object,

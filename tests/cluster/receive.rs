@@ -434,6 +434,11 @@ pub fn a_kind_that_cannot_be_listed_is_never_called_known(bed: &Bed) {
         let record = bed
             .block_on(async { reqwest::get(format!("{}/deliveries", running.debug())).await?.text().await });
         assert!(record.expect("a page").contains(missing));
+        // The first look at the page says it, too.
+        let page = bed.block_on(async { reqwest::get(running.debug()).await?.text().await }).expect("a page");
+        let attention =
+            page.split("id=\"attention\"").nth(1).and_then(|rest| rest.split("</section>").next());
+        assert!(attention.is_some_and(|text| text.contains(missing)), "{page}");
     }
     // The right comes: objects that pushes could not reach meanwhile are requested.
     let running = FluxRecv::start(bed, &bed.token("flux-system", "half-blind"), &[]);

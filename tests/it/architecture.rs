@@ -81,7 +81,7 @@ fn only_the_right_modules_know_the_outside() {
         ("kube::", vec!["cluster"]),
         ("k8s_openapi", vec!["cluster"]),
         ("cel::", vec!["expression"]),
-        ("reqwest", vec!["verify", "flux_v1", "subscriber", "cli"]),
+        ("reqwest", vec!["verify", "flux_v1", "flux_events", "subscriber", "cli"]),
         ("clap", vec!["cli", "telemetry"]),
         ("maud", vec!["admin"]),
     ] {

@@ -20,6 +20,7 @@ mod hook;
 mod http;
 mod limits;
 mod monitoring;
+mod night;
 mod oidc;
 mod operators;
 mod page;

@@ -112,6 +112,16 @@ async fn other_hosts_are_refused_on_every_path_and_no_answer_can_be_framed_or_ke
             );
             assert!(!answer.text().await.expect("a body").contains("github"), "{path}");
         }
+        for headers in [
+            [("Origin", "http://evil.example.com"), ("Sec-Fetch-Mode", "cors")],
+            [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors")],
+        ] {
+            let mut request = client().get(format!("{page}{path}"));
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            assert_eq!(request.send().await.expect("an answer").status(), 403, "{path}");
+        }
         let answer = client().get(format!("{page}{path}")).header("Host", "localhost:1").send().await;
         let headers = answer.expect("an answer").headers().clone();
         let header = |name: &str| headers[name].to_str().expect("text").to_owned();
@@ -146,6 +156,7 @@ async fn requesting_again_takes_the_option_the_origin_and_the_token() {
             request.header("Content-Type", "application/x-www-form-urlencoded").body(form.to_owned());
         async move { request.send().await.expect("an answer").status().as_u16() }
     };
+    assert_eq!(post("null", &form, "cross-site").await, 403);
     assert_eq!(post("http://evil.example.com", &form, "cross-site").await, 403);
     assert_eq!(post(&page, &form, "cross-site").await, 403);
     assert_eq!(post(&page, "token=", "same-origin").await, 403);
@@ -171,7 +182,8 @@ async fn viewers_are_told_of_changes_and_the_seventeenth_is_refused() {
     push(&running, "main", &test_key("github")).await;
     let first = tokio::time::timeout(std::time::Duration::from_secs(10), viewers[0].chunk()).await;
     let first = first.expect("an event in time").expect("a chunk").expect("a chunk");
-    assert!(first.starts_with(b"event: change"), "{first:?}");
+    let first = String::from_utf8_lossy(&first).into_owned();
+    assert!(first.starts_with("id: ") && first.contains("\nevent: change\n"), "{first:?}");
     drop(viewers);
     // A viewer that has gone makes room.
     let started = std::time::Instant::now();

@@ -1,14 +1,15 @@
 //! One line that says fine, or what needs someone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::super::AdminState;
-use super::super::text::{ago, length};
-use crate::history::{DeliveryRecord, TargetState};
+use super::super::text::{ago, encoded};
+use crate::flux::Target;
+use crate::history::{DeliveryRecord, TargetRecord, TargetState};
 use crate::metrics::{OutcomeLabel, RevisionCheckLabel};
 
 /// Something that needs someone, and where to look.
@@ -66,23 +67,23 @@ const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 fn of_deliveries(state: &AdminState) -> Vec<Item> {
     let now = Timestamp::now();
     let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < RECENT;
-    let mut items = Vec::new();
+    let mut seen: BTreeSet<Target> = BTreeSet::new();
+    let silent = state.service.history.silent_endpoints(now);
+    let mut items: Vec<Item> = silent
+        .iter()
+        .map(|silence| Item {
+            text: format!("Endpoint {} is silent: {silence}.", silence.endpoint),
+            link: Some(format!("/?endpoint={}#deliveries", encoded(&silence.endpoint))),
+        })
+        .collect();
     state.service.history.read(|records| {
         let mut by_endpoint: BTreeMap<String, Vec<&DeliveryRecord>> = BTreeMap::new();
         for record in records {
             by_endpoint.entry(record.id.endpoint.to_string()).or_default().push(record);
         }
         for (endpoint, records) in by_endpoint {
-            let link = |record: &DeliveryRecord| Some(format!("/delivery/{}", record.id));
-            if let Some(silence) = Silence::of(&records, now) {
-                let Silence { since, usual } = silence;
-                let text = format!(
-                    "Endpoint {endpoint} is silent: nothing for {}, usually every {}.",
-                    length(since),
-                    length(usual)
-                );
-                items.push(Item { text, link: link(records[0]) });
-            }
+            let link =
+                |record: &DeliveryRecord| Some(format!("/delivery/{}", encoded(&record.id.to_string())));
             // The latest says whether it is over.
             let latest = records.iter().find(|record| is_recent(record.received));
             if let Some(record) = latest
@@ -105,16 +106,17 @@ fn of_deliveries(state: &AdminState) -> Vec<Item> {
                 );
                 items.push(Item { text, link: link(record) });
             }
-            items.extend(
-                records
-                    .iter()
-                    .filter(|record| is_recent(record.received))
-                    .flat_map(|record| of_targets(record)),
-            );
+            let recent = records.iter().filter(|record| is_recent(record.received));
+            let of_objects =
+                recent.flat_map(|record| record.targets.iter().map(move |target| (*record, target)));
+            for (record, target) in of_objects {
+                // The latest delivery of an object says how it is.
+                if seen.insert(target.target.clone()) {
+                    items.extend(of_target(record, target));
+                }
+            }
         }
     });
-    // Many deliveries wait for one object.
-    items.dedup_by(|later, first| later.text == first.text);
     items.truncate(MAX_ITEMS);
     items
 }
@@ -122,60 +124,14 @@ fn of_deliveries(state: &AdminState) -> Vec<Item> {
 /// Lines that are shown; the first ones are enough to begin with.
 const MAX_ITEMS: usize = 30;
 
-fn of_targets(record: &DeliveryRecord) -> Vec<Item> {
-    let link = Some(format!("/delivery/{}", record.id));
-    let mut items = Vec::new();
-    for target in &record.targets {
-        let failing = target.failure.as_ref().filter(|_| target.state() == TargetState::Failing);
-        if let Some(why) = failing {
-            items.push(Item {
-                text: format!("{} cannot be requested: {why}", target.target),
-                link: link.clone(),
-            });
+fn of_target(record: &DeliveryRecord, target: &TargetRecord) -> Option<Item> {
+    let failing = target.failure.as_ref().filter(|_| target.state() == TargetState::Failing);
+    let text = match (failing, target.arrival.map(|arrival| arrival.result)) {
+        (Some(why), _) => format!("{} cannot be requested: {why}", target.target),
+        (None, Some(RevisionCheckLabel::GivenUp)) => {
+            format!("{} does not show what was pushed; see its status.", target.target)
         }
-        if target.arrival.is_some_and(|arrival| matches!(arrival.result, RevisionCheckLabel::GivenUp)) {
-            items.push(Item {
-                text: format!("{} does not show what was pushed; see its status.", target.target),
-                link: link.clone(),
-            });
-        }
-    }
-    items
-}
-
-/// An endpoint that has been silent for much longer than usual.
-pub(super) struct Silence {
-    since: Duration,
-    usual: Duration,
-}
-
-/// Deliveries that it takes to know what is usual.
-const MIN_DELIVERIES: usize = 5;
-
-/// What is shorter is no silence.
-const MIN_SILENCE: Duration = Duration::from_secs(60 * 60);
-
-/// How many usual pauses make a silence.
-const SILENT_PAUSES: u32 = 10;
-
-impl Silence {
-    /// Looks at the records of an endpoint, the latest first.
-    fn of(records: &[&DeliveryRecord], now: Timestamp) -> Option<Silence> {
-        let usual = usual_pause(records)?;
-        let since = now.duration_since(records.first()?.received).unsigned_abs();
-        (since > MIN_SILENCE.max(usual.saturating_mul(SILENT_PAUSES))).then_some(Silence { since, usual })
-    }
-}
-
-/// The median pause between two deliveries, if there are enough to tell.
-pub(super) fn usual_pause(records: &[&DeliveryRecord]) -> Option<Duration> {
-    if records.len() < MIN_DELIVERIES {
-        return None;
-    }
-    let mut pauses: Vec<Duration> = records
-        .windows(2)
-        .map(|pair| pair[0].received.duration_since(pair[1].received).unsigned_abs())
-        .collect();
-    pauses.sort_unstable();
-    pauses.get(pauses.len() / 2).copied()
+        _ => return None,
+    };
+    Some(Item { text, link: Some(format!("/delivery/{}", encoded(&record.id.to_string()))) })
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::super::AdminState;
-use super::super::text::ago;
+use super::super::text::{ago, encoded};
 use super::table;
 use crate::event::normal_form::NormalEvent;
 use crate::history::{DeliveryRecord, TargetState};
@@ -39,6 +39,9 @@ pub(super) fn search_form(state: &AdminState, query: &DeliveryQuery) -> Markup {
                 label for="endpoint" { "Endpoint" }
                 select id="endpoint" name="endpoint" {
                     option value="" { "all" }
+                    @for name in state.subscriptions.endpoint_names() {
+                        option value=(name) selected[*name == *query.endpoint] { (name) }
+                    }
                     @for endpoint in serving.endpoints.iter() {
                         option value=(endpoint.name) selected[*endpoint.name == *query.endpoint] { (endpoint.name) }
                     }
@@ -121,7 +124,7 @@ fn row(record: &DeliveryRecord) -> Markup {
                 @if failing > 0 { span class="bad" { (failing) " failing" } br; }
                 (record.targets.len())
             }
-            td { a href={ "/delivery/" (record.id) } { (record.id) } }
+            td { a href={ "/delivery/" (encoded(&record.id.to_string())) } { (record.id) } }
         }
     }
 }

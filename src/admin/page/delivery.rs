@@ -6,12 +6,12 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
-use super::super::text::length;
+use super::super::text::encoded;
 use super::super::{AdminState, explain, guard};
 use super::deliveries::names;
 use super::{answer, layout, table};
 use crate::flux::Target;
-use crate::history::{DeliveryRecord, TargetRecord};
+use crate::history::{DeliveryRecord, TargetRecord, length};
 use crate::receive::{ExplainQuery, ExplainReport};
 
 pub(super) async fn show(state: web::Data<AdminState>, id: web::Path<String>) -> HttpResponse {
@@ -39,7 +39,7 @@ fn story(state: &AdminState, record: &DeliveryRecord) -> Markup {
             h2 id="story-title" { "Delivery " (record.id) }
             ol class="story" {
                 li {
-                    "Received " (time(record.received))
+                    "Received " (time(record.began()))
                     @if let Some(from) = record.from { " from " (from) }
                     @if let Some(id) = &record.provider_id { ", at the provider " code { (&**id) } }
                 }
@@ -137,7 +137,7 @@ fn text_to_copy(state: &AdminState, id: &str, explained: &Result<ExplainReport, 
 
 fn request_form(state: &AdminState, record: &DeliveryRecord) -> Markup {
     html! {
-        form method="post" action={ "/delivery/" (record.id) "/request-again" } {
+        form method="post" action={ "/delivery/" (encoded(&record.id.to_string())) "/request-again" } {
             input type="hidden" name="token" value=(state.form_token.as_deref().unwrap_or_default());
             button type="submit" { "Request again" }
         }
@@ -175,5 +175,5 @@ pub(super) async fn request_again(
     if state.service.handler.request_again(&targets).await.is_err() {
         return HttpResponse::ServiceUnavailable().body("the journal cannot be written\n");
     }
-    HttpResponse::SeeOther().insert_header(("Location", format!("/delivery/{id}"))).finish()
+    HttpResponse::SeeOther().insert_header(("Location", format!("/delivery/{}", encoded(&id)))).finish()
 }

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::super::AdminState;
-use super::super::text::{ago, length};
-use super::attention::usual_pause;
+use super::super::text::{ago, encoded};
 use super::table;
-use crate::history::DeliveryRecord;
+use crate::history::{DeliveryRecord, length, usual_pause};
 use crate::metrics::OutcomeLabel;
 
 pub(super) fn section(state: &AdminState) -> Markup {
@@ -17,11 +16,23 @@ pub(super) fn section(state: &AdminState) -> Markup {
     let rows = state.service.history.read(|records| {
         let records: Vec<&DeliveryRecord> = records.collect();
         html! {
+            @for name in state.subscriptions.endpoint_names() {
+                @let own: Vec<&DeliveryRecord> =
+                    records.iter().copied().filter(|record| *record.id.endpoint == *name).collect();
+                tr {
+                    td { a href={ "/?endpoint=" (encoded(&name)) "#deliveries" } { (name) } }
+                    td { "of a publisher" }
+                    td { (own.first().map(|record| ago(record.received)).unwrap_or_default()) }
+                    td { (usual_pause(&own).map(|pause| format!("every {}", length(pause))).unwrap_or_default()) }
+                    td { (chart(&own)) }
+                    td {}
+                }
+            }
             @for endpoint in serving.endpoints.iter() {
                 @let own: Vec<&DeliveryRecord> =
                     records.iter().copied().filter(|record| record.id.endpoint == endpoint.name).collect();
                 tr {
-                    td { a href={ "/?endpoint=" (endpoint.name) "#deliveries" } { (endpoint.name) } }
+                    td { a href={ "/?endpoint=" (encoded(&endpoint.name)) "#deliveries" } { (endpoint.name) } }
                     td { (endpoint.provider.name) }
                     td {
                         @match own.first() {

@@ -1,14 +1,16 @@
 //! Tells viewers that something has changed, as server-sent events.
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures::stream;
 
 use super::super::AdminState;
+use crate::listener::Connection;
 
 /// Viewers at a time.
 const MAX_VIEWERS: usize = 16;
@@ -41,25 +43,30 @@ impl Drop for Viewer {
     }
 }
 
-pub(super) async fn live(state: web::Data<AdminState>) -> HttpResponse {
+pub(super) async fn live(request: HttpRequest, state: web::Data<AdminState>) -> HttpResponse {
     let Some(viewer) = state.viewers.admit() else {
         return HttpResponse::ServiceUnavailable()
             .body("16 viewers are enough; this page is complete without it\n");
     };
-    let seen = state.service.history.changes();
+    if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+        connection.begin_stream();
+    }
+    // A browser that was away says what it has seen last; one that is new has just loaded the page.
+    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+    let seen = last.unwrap_or_else(|| state.service.history.changes());
     let events = stream::unfold((state, viewer, seen), |(state, viewer, seen)| async move {
         for look in 1.. {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let changes = state.service.history.changes();
             let line = match changes == seen {
-                false => "event: change\ndata:\n\n",
-                true if look == LOOKS_BETWEEN_LINES => ": still here\n\n",
+                false => format!("id: {changes}\nevent: change\ndata:\n\n"),
+                true if look == LOOKS_BETWEEN_LINES => format!("id: {changes}\n: still here\n\n"),
                 true => continue,
             };
-            let line = Ok::<_, actix_web::Error>(web::Bytes::from_static(line.as_bytes()));
-            return Some((line, (state, viewer, changes)));
+            return Some((Ok::<_, actix_web::Error>(web::Bytes::from(line)), (state, viewer, changes)));
         }
         None
     });
-    HttpResponse::Ok().content_type("text/event-stream").streaming(events)
+    // Nothing else is expected on a connection that was a stream.
+    HttpResponse::Ok().content_type("text/event-stream").force_close().streaming(events)
 }

@@ -9,12 +9,13 @@ use anyhow::Context;
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
-use super::ServeArgs;
+use super::{FluxEventSeverityArg, ServeArgs};
 use crate::cluster::connection::ApiConnection;
 use crate::cluster::event_recorder::EventRecorder;
 use crate::cluster::receivers::{ReceiverRules, Receivers};
 use crate::cluster::watches::Watches;
 use crate::config::Config;
+use crate::flux_events::{FluxEventSender, FluxEventSeverity, watch_silence};
 use crate::flux_v1::FluxV1Client;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
@@ -24,7 +25,7 @@ use crate::journal::event_log::EventLog;
 use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
-use crate::object_event::ObjectEvents;
+use crate::object_event::{AllObjectEvents, ObjectEvents};
 use crate::offline::{self, DryRun};
 use crate::publisher;
 use crate::queue::{Pace, Queue};
@@ -182,7 +183,18 @@ impl Backend {
         if let Some(writer) = event_writer {
             tasks.spawn("the Kubernetes Events", writer.run());
         }
-        let object_events = recorder.clone().map(|recorder| recorder as Arc<dyn ObjectEvents>);
+        let mut told: Vec<Arc<dyn ObjectEvents>> = Vec::new();
+        told.extend(recorder.clone().map(|recorder| recorder as Arc<dyn ObjectEvents>));
+        if let Some(url) = &args.flux_events {
+            let (sender, poster) =
+                FluxEventSender::new(url.clone(), args.flux_events_severity.into(), Arc::clone(metrics))?;
+            tasks.spawn("the events for notification-controller", poster.run());
+            let silence = watch_silence(Arc::clone(history), Arc::clone(&sender) as Arc<dyn ObjectEvents>);
+            tasks.spawn("the watch for silent endpoints", silence);
+            told.push(sender);
+        }
+        let object_events =
+            (!told.is_empty()).then(|| Arc::new(AllObjectEvents(told)) as Arc<dyn ObjectEvents>);
         if let Some(events) = &object_events {
             follow_through.tell(Arc::clone(events));
         }
@@ -291,6 +303,15 @@ fn journal_folder(option: Option<&Path>) -> Option<PathBuf> {
             let state =
                 folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
             Some(state.map_or_else(|| PathBuf::from(DEFAULT_JOURNAL_FOLDER), |state| state.join("flux-recv")))
+        }
+    }
+}
+
+impl From<FluxEventSeverityArg> for FluxEventSeverity {
+    fn from(severity: FluxEventSeverityArg) -> FluxEventSeverity {
+        match severity {
+            FluxEventSeverityArg::Error => FluxEventSeverity::Error,
+            FluxEventSeverityArg::Info => FluxEventSeverity::Info,
         }
     }
 }
