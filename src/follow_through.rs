@@ -108,7 +108,7 @@ impl FollowThrough {
     /// An object was seen like this.
     pub fn observe(&self, target: &Target, progress: &Progress, suspended: bool) {
         if progress.handled {
-            self.shared.history.handled(target);
+            self.shared.history.handled(target, progress.requested);
         }
         self.observe_included(target, progress, suspended);
         let mut checks = self.checks();

@@ -40,8 +40,17 @@ struct Store {
     /// What became of queued deliveries before they were remembered.
     early_outcomes: VecDeque<(u64, Outcome)>,
     /// The last requests, for deliveries that are remembered only afterwards.
-    early_requests: VecDeque<(Target, Timestamp)>,
+    early_requests: VecDeque<EarlyRequest>,
+    /// The requests that Flux has handled last.
+    handled: HashMap<Target, u64>,
     bytes: usize,
+}
+
+/// A request, with when its patch began and when the API server had taken it.
+struct EarlyRequest {
+    target: Target,
+    began: Timestamp,
+    taken: Timestamp,
 }
 
 #[derive(Default)]
@@ -65,6 +74,9 @@ const MAX_BYTES: usize = 256 << 10;
 
 /// Deliveries of an endpoint that are remembered.
 const MAX_DELIVERIES: usize = 500;
+
+/// Objects whose last handled request is known.
+const MAX_HANDLED: usize = 1024;
 
 /// Outcomes and requests that may come before their delivery is remembered.
 const MAX_EARLY: usize = 32;
@@ -99,24 +111,28 @@ impl History {
         drop(forgotten);
     }
 
-    /// The API server has taken a request. Returns the deliveries that it was for.
-    pub fn requested(&self, target: &Target) -> RequestRound {
+    /// The API server has taken a request whose patch began so long ago. Returns the deliveries that it was for:
+    /// those that had come by then.
+    pub fn requested(&self, target: &Target, age: Duration) -> RequestRound {
         let now = Timestamp::now();
+        let began = now.checked_sub(age).unwrap_or(now);
         let mut store = self.changing();
-        let round = store.round(target);
-        store.update_open(target, |record| {
-            record.requested.get_or_insert(now);
+        let round = store.round(target, began);
+        store.update_open(target, |came, record| {
+            if came <= began {
+                record.requested.get_or_insert(now);
+            }
         });
         if store.early_requests.len() == MAX_EARLY {
             store.early_requests.pop_front();
         }
-        store.early_requests.push_back((target.clone(), now));
+        store.early_requests.push_back(EarlyRequest { target: target.clone(), began, taken: now });
         round
     }
 
     /// The API server has not taken a request; it is tried again.
     pub fn request_failed(&self, target: &Target, why: &str) {
-        self.changing().update_open(target, |record| {
+        self.changing().update_open(target, |_, record| {
             if record.requested.is_none() {
                 record.failure = Some(why.into());
             }
@@ -126,19 +142,24 @@ impl History {
     /// An object does not exist any more, so nobody waits for it.
     pub fn gone(&self, target: &Target) {
         let mut store = self.changing();
-        store.update_open(target, |record| record.is_gone = record.requested.is_none());
+        store.update_open(target, |_, record| record.is_gone = record.requested.is_none());
         store.open.remove(target);
     }
 
-    /// Flux has handled the request that an object carries.
-    pub fn handled(&self, target: &Target) {
+    /// Flux has handled the request that an object carries, by the hash of its annotation.
+    pub fn handled(&self, target: &Target, request: u64) {
         let now = Timestamp::now();
         let mut store = self.store.lock();
-        if !store.open.contains_key(target) {
+        // Of a request that was handled already, as a watch may tell late.
+        if !store.open.contains_key(target) || store.handled.get(target) == Some(&request) {
             return;
         }
+        if store.handled.len() >= MAX_HANDLED {
+            store.handled.clear();
+        }
+        store.handled.insert(target.clone(), request);
         self.changes.fetch_add(1, Ordering::Relaxed);
-        store.update_open(target, |record| {
+        store.update_open(target, |_, record| {
             if record.requested.is_some() {
                 record.handled.get_or_insert(now);
             }
@@ -240,11 +261,12 @@ impl Store {
     fn open_targets(&mut self, entry: &mut DeliveryRecord) {
         let began = entry.began();
         for target in add_targets(entry) {
-            let mut early = self.early_requests.iter().filter(|(early, at)| *early == target && *at >= began);
-            if let Some((_, at)) = early.next()
+            let mut early =
+                self.early_requests.iter().filter(|early| early.target == target && early.began >= began);
+            if let Some(early) = early.next()
                 && let Some(record) = entry.targets.iter_mut().find(|record| record.target == target)
             {
-                record.requested = Some(*at);
+                record.requested = Some(early.taken);
             }
             self.open.entry(target).or_default().push(entry.id.clone());
         }
@@ -299,12 +321,12 @@ impl Store {
     }
 
     /// The open records of an object that no request has been for.
-    fn round(&self, target: &Target) -> RequestRound {
+    fn round(&self, target: &Target, began: Timestamp) -> RequestRound {
         let mut round = RequestRound::default();
         for id in self.open.get(target).into_iter().flatten() {
             let records = self.by_endpoint.get(&id.endpoint).map(|records| &records.records);
             let entry = records.and_then(|records| records.iter().rev().find(|entry| entry.id == *id));
-            let Some(entry) = entry else { continue };
+            let Some(entry) = entry.filter(|entry| entry.began() <= began) else { continue };
             let is_new = |record: &TargetRecord| record.target == *target && record.requested.is_none();
             if entry.targets.iter().any(is_new) {
                 round.deliveries += 1;
@@ -317,14 +339,15 @@ impl Store {
         round
     }
 
-    /// Changes what the open records say about an object.
-    fn update_open(&mut self, target: &Target, change: impl Fn(&mut TargetRecord)) {
+    /// Changes what the open records say about an object; the change is told when the delivery came.
+    fn update_open(&mut self, target: &Target, change: impl Fn(Timestamp, &mut TargetRecord)) {
         // A list that is put back, since every record has to be looked up.
         let Some(mut ids) = self.open.remove(target) else { return };
         for id in &ids {
             self.change(id, |entry| {
+                let came = entry.began();
                 if let Some(record) = entry.targets.iter_mut().find(|record| record.target == *target) {
-                    change(record);
+                    change(came, record);
                 }
             });
         }

@@ -32,8 +32,8 @@ pub trait Writer: Send + Sync {
 
 /// Is told what becomes of requests.
 pub trait RequestObserver: Send + Sync {
-    /// The API server has taken a request.
-    fn requested(&self, target: &Target);
+    /// The API server has taken a request, whose patch began so long ago: what came since is not covered.
+    fn requested(&self, target: &Target, age: Duration);
 
     /// It has not; the request is tried again.
     fn failed(&self, target: &Target, error: &WriteError);
@@ -319,8 +319,9 @@ impl Queue {
     fn finish(&self, target: &Target, result: Result<(), WriteError>, is_gone: bool) {
         let now = Instant::now();
         if let Some(observer) = self.shared.observer.get() {
+            let began = self.slots().slot(target).and_then(Slot::in_flight_since);
             match &result {
-                Ok(()) => observer.requested(target),
+                Ok(()) => observer.requested(target, began.map_or(Duration::ZERO, |began| now - began)),
                 Err(_) if is_gone => observer.gone(target),
                 Err(err) => observer.failed(target, err),
             }

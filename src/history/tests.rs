@@ -54,7 +54,7 @@ fn a_queued_delivery_shows_what_it_came_to_whichever_comes_first() {
     history.matched(&second_id, accepted(&["b"]));
     history.remember(second);
     for name in ["a", "b"] {
-        history.requested(&target(name));
+        history.requested(&target(name), Duration::ZERO);
     }
     let list = history.to_json();
     for at in [0, 1] {
@@ -74,20 +74,20 @@ fn an_object_goes_from_pending_to_handled() {
     };
     assert_eq!(states().map(|object| object["state"].clone()), [json!("pending"), json!("pending")]);
     history.request_failed(&target("a"), "may not patch");
-    history.requested(&target("b"));
+    history.requested(&target("b"), Duration::ZERO);
     // An older request of the object was handled, not this one.
-    history.handled(&target("a"));
+    history.handled(&target("a"), 1);
     let [a, b] = states();
     assert_eq!((&a["state"], &a["failure"]), (&json!("failing"), &json!("may not patch")));
     assert_eq!(b["state"], "requested");
-    history.requested(&target("a"));
-    history.handled(&target("a"));
-    history.handled(&target("b"));
+    history.requested(&target("a"), Duration::ZERO);
+    history.handled(&target("a"), 2);
+    history.handled(&target("b"), 3);
     assert_eq!(states().map(|object| object["state"].clone()), [json!("handled"), json!("handled")]);
     assert!(history.store.lock().open.is_empty());
     // A later request is a later delivery's.
     let before = states();
-    history.requested(&target("a"));
+    history.requested(&target("a"), Duration::ZERO);
     assert_eq!(states(), before);
 }
 
@@ -96,11 +96,29 @@ fn a_request_that_is_faster_than_the_answer_counts() {
     let history = History::default();
     let mut entry = record(&history, "github", accepted(&["a", "b"]));
     entry.took = Duration::from_secs(1);
-    history.requested(&target("a"));
+    history.requested(&target("a"), Duration::ZERO);
     history.remember(entry);
     let list = history.to_json();
     assert_eq!(list["github"][0]["objects"][0]["state"], "requested");
     assert_eq!(list["github"][0]["objects"][1]["state"], "pending");
+}
+
+#[test]
+fn a_push_that_came_after_the_patch_had_begun_waits_for_the_next_one() {
+    let history = History::default();
+    history.remember(record(&history, "github", accepted(&["a"])));
+    let state = || history.to_json()["github"][0]["objects"][0]["state"].clone();
+    let round = history.requested(&target("a"), Duration::from_secs(5));
+    assert_eq!((round.deliveries, state()), (0, json!("pending")));
+    let round = history.requested(&target("a"), Duration::ZERO);
+    assert_eq!((round.deliveries, state()), (1, json!("requested")));
+    history.handled(&target("a"), 7);
+    assert_eq!(state(), "handled");
+    // The watch tells of the same request once more, when the next one is on its way.
+    history.remember(record(&history, "github", accepted(&["a"])));
+    history.requested(&target("a"), Duration::ZERO);
+    history.handled(&target("a"), 7);
+    assert_eq!(state(), "requested");
 }
 
 #[test]

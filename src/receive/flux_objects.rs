@@ -1,7 +1,7 @@
 //! The Flux objects of a cluster as the destination of events.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -32,8 +32,8 @@ struct RememberRequests {
 }
 
 impl RequestObserver for RememberRequests {
-    fn requested(&self, target: &Target) {
-        let round = self.history.requested(target);
+    fn requested(&self, target: &Target, age: Duration) {
+        let round = self.history.requested(target, age);
         // A repetition for a push that is late says nothing new.
         if let Some(events) = self.events.as_ref().filter(|_| round.deliveries > 0) {
             events.record(ObjectEvent {

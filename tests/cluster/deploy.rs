@@ -185,9 +185,11 @@ fn readmes_kubectl_lines_work(bed: &Bed, folder: &Path) {
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("kubectl ") && !line.contains("NAMESPACE"))
+        .filter(|line| !line.contains(" rollout ") && !line.contains(" port-forward "))
     {
         let mut words: Vec<String> = line.split_whitespace().skip(1).map(str::to_owned).collect();
         for word in &mut words {
+            *word = word.replace('\'', "");
             if word.contains("example/") {
                 *word = word.replace("example/", &format!("{}/example/", folder.display()));
             }

@@ -132,9 +132,12 @@ pub fn the_admission_policy_lets_one_annotation_pass(bed: &Bed) {
     let object = "/apis/source.toolkit.fluxcd.io/v1/namespaces/apps/gitrepositories/guarded";
     let annotation =
         json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "2026-01-01T00:00:00Z"}}});
-    // The API server takes a moment to know a policy.
+    // The API server takes a moment to know a policy, and lets pass what changes nothing.
+    let mut tries = 0;
     wait_for("the policy", PATIENCE, || {
-        (bed.patch_as(&token, object, &json!({"spec": {"suspend": true}})) == 403).then_some(())
+        tries += 1;
+        let patch = json!({"spec": {"timeout": format!("{}s", 60 + tries)}});
+        (bed.patch_as(&token, object, &patch) == 403).then_some(())
     });
     assert_eq!(bed.patch_as(&token, object, &annotation), 200);
     for denied in [
@@ -152,6 +155,27 @@ pub fn the_admission_policy_lets_one_annotation_pass(bed: &Bed) {
         bed.patch_as(&token, &format!("{object}/status"), &json!({"status": {"observedGeneration": 9}})),
         403
     );
+    // Events, where the right is granted: its own can be counted up, and nothing else of them or of others.
+    let component =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kustomization/components/events/rbac.yaml");
+    bed.kubectl(&["apply", "-f", &component.display().to_string()]);
+    let events = "/api/v1/namespaces/apps/events";
+    for (name, component) in [("own", "flux-recv"), ("foreign", "kustomize-controller")] {
+        let event = json!({
+            "metadata": {"name": name}, "reason": "x", "message": "x", "source": {"component": component},
+            "involvedObject": {"kind": "GitRepository", "namespace": "apps", "name": "guarded"},
+        });
+        bed.create(events, &event);
+    }
+    let counted = json!({"count": 2, "message": "y"});
+    wait_for("the right", PATIENCE, || {
+        (bed.patch_as(&token, &format!("{events}/own"), &counted) == 200).then_some(())
+    });
+    assert_eq!(bed.patch_as(&token, &format!("{events}/foreign"), &counted), 403);
+    let moved = json!({"involvedObject": {"name": "other"}});
+    assert_eq!(bed.patch_as(&token, &format!("{events}/own"), &moved), 403);
+    bed.kubectl(&["delete", "-f", &component.display().to_string()]);
+
     // A status within a patch of the object itself is dropped before an admission webhook sees it.
     let before = bed.get(object)["status"].clone();
     bed.patch_as(&token, object, &json!({"status": {"observedGeneration": 9}}));
