@@ -65,8 +65,7 @@ pub(super) struct ServeArgs {
     /// Write Kubernetes Events about the objects: who pushed what, what was skipped, what Flux does not show.
     #[arg(long, env = "FLUX_RECV_EVENTS")]
     events: bool,
-    /// Tell notification-controller of what needs someone, as in
-    /// http://notification-controller.flux-system.svc.cluster.local./
+    /// Tell notification-controller, by the URL of its Service, of what needs someone.
     #[arg(long, value_name = "URL", env = "FLUX_RECV_FLUX_EVENTS")]
     flux_events: Option<url::Url>,
     /// What notification-controller is told: what needs someone, or every request as well.
