@@ -139,7 +139,7 @@ impl FluxEventPoster {
 
 /// The event as `fluxcd/pkg/apis/event/v1beta1` has it.
 fn body(event: &ObjectEvent) -> Value {
-    let ObjectEvent { target, reason, message, revision } = event;
+    let ObjectEvent { target, reason, message, revision, .. } = event;
     let info = target.kind.info();
     let version = info.versions.first().copied().unwrap_or("v1");
     let mut body = json!({
@@ -182,6 +182,7 @@ pub async fn watch_silence(history: Arc<History>, events: Arc<dyn ObjectEvents>)
                     reason: ObjectEventReason::EndpointSilent,
                     message: format!("endpoint {} is silent: {silence}", silence.endpoint),
                     revision: None,
+                    trace: None,
                 });
             }
         }

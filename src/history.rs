@@ -22,6 +22,7 @@ use crate::event::normal_form::NormalEvent;
 use crate::flux::Target;
 use crate::metrics::RevisionCheckLabel;
 use crate::outcome::Outcome;
+use crate::trace_parent::TraceParent;
 
 /// Remembers the last deliveries.
 #[derive(Default)]
@@ -67,6 +68,8 @@ pub struct RequestRound {
     pub last: Option<(Arc<str>, String)>,
     /// The revision that the last one brought, as Flux writes it.
     pub revision: Option<String>,
+    /// The trace that the last one belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// Bytes that all records may take.
@@ -330,6 +333,7 @@ impl Store {
             let is_new = |record: &TargetRecord| record.target == *target && record.requested.is_none();
             if entry.targets.iter().any(is_new) {
                 round.deliveries += 1;
+                round.trace.clone_from(&entry.trace);
                 round.revision = entry.events.first().and_then(NormalEvent::revision);
                 if let Outcome::Accepted { event, .. } = entry.final_outcome() {
                     round.last = Some((Arc::clone(&id.endpoint), event.to_string()));

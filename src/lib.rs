@@ -40,6 +40,7 @@ pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod subscriber;
 pub(crate) mod telemetry;
+pub(crate) mod trace_parent;
 pub(crate) mod verify;
 pub(crate) mod webhook_api;
 
@@ -87,6 +88,7 @@ pub mod internals {
         pub use crate::fleet::hello::{Hello, OfferedEndpoint, Reset};
         pub use crate::fleet::signature::SigningKey;
         pub use crate::fleet::wire::{Entry, PublishedEvent, WIRE_VERSION};
+        pub use crate::trace_parent::TraceParent;
     }
     pub mod listener {
         pub use crate::listener::{

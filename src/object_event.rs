@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::flux::Target;
+use crate::trace_parent::TraceParent;
 
 /// Tells of objects. Best effort: it never delays or fails a request.
 pub trait ObjectEvents: Send + Sync {
@@ -18,6 +19,8 @@ pub struct ObjectEvent {
     pub message: String,
     /// The revision that was pushed, as Flux writes it: `main@sha1:…`.
     pub revision: Option<String>,
+    /// The trace of the delivery.
+    pub trace: Option<TraceParent>,
 }
 
 /// Tells several.

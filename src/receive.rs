@@ -44,6 +44,7 @@ use crate::history::{DeliveryId, MAX_EVENTS};
 use crate::matching::{MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use crate::trace_parent::TraceParent;
 use crate::verify::test_mark;
 use crate::verify::{Refusal, Verified, VerifyContext, verify};
 
@@ -72,12 +73,14 @@ pub struct Receipt {
     pub events: Vec<NormalEvent>,
     /// What the provider calls the delivery.
     pub provider_id: Option<BoundedText>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 impl Receipt {
     /// A delivery that was not read.
     pub fn unread(outcome: Outcome) -> Receipt {
-        Receipt { outcome, key: None, events: Vec::new(), provider_id: None }
+        Receipt { outcome, key: None, events: Vec::new(), provider_id: None, trace: None }
     }
 }
 
@@ -158,6 +161,7 @@ impl DeliveryHandler {
         Receipt {
             outcome: outcomes.into_outcome(),
             provider_id: endpoint.provider.delivery_id(&verified),
+            trace: verified.trace(),
             key: verified.key,
             events: remembered,
         }

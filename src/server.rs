@@ -131,6 +131,7 @@ async fn respond(
     let answered = AnswerRecord {
         received: jiff::Timestamp::now(),
         provider_id: taken.provider_id,
+        trace: taken.trace,
         from: client_address::resolve(request, &serving.trusted_proxies),
         key: taken.key,
         status: response.status().as_u16(),
@@ -184,6 +185,7 @@ fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {
         from:% = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
         key:% = key.unwrap_or("none"),
         delivery:% = entry.provider_id.as_deref().unwrap_or("unnamed"),
+        trace:% = entry.trace.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
         micros = entry.took.as_micros() as u64,
         detail:% = entry.outcome.detail();
         "{}", entry.outcome.message()

@@ -41,6 +41,7 @@ use self::oidc::Issuer;
 use self::sns::Certificates;
 use crate::bounded_text::BoundedText;
 use crate::delivery::Delivery;
+use crate::trace_parent::TraceParent;
 
 /// A way to prove oneself.
 #[derive(Debug, Clone, Copy)]
@@ -285,6 +286,11 @@ impl<'a> Verified<'a> {
     /// The value of a header that is there once.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.delivery.text(name)
+    }
+
+    /// The trace that it belongs to, if its header is valid.
+    pub fn trace(&self) -> Option<TraceParent> {
+        TraceParent::parse(self.header("traceparent")?).ok()
     }
 
     /// The headers by their names in lower case, several values joined by commas; without those that

@@ -4,7 +4,7 @@
 //! Limited per object and reason as client-go limits them: 25 at once, then one in five minutes.
 //! <https://github.com/kubernetes/client-go/blob/v0.33.0/tools/record/events_cache.go>
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use super::{describe, status_code};
 use crate::flux::Target;
 use crate::metrics::{EventResultLabel, Metrics};
 use crate::object_event::{ObjectEvent, ObjectEventReason, ObjectEvents};
+use crate::trace_parent::TraceParent;
 
 /// Takes events, and writes them one after the other.
 pub struct EventRecorder {
@@ -63,6 +64,7 @@ struct WrittenEvent {
 struct Repetition {
     count: i32,
     message: String,
+    trace: Option<TraceParent>,
 }
 
 /// How many Events of one reason an object may have yet.
@@ -91,6 +93,9 @@ const FORBIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Bytes of a message. <https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>
 const MAX_MESSAGE_CHARS: usize = 1000;
+
+/// The annotation that holds the delivery's `traceparent`.
+const TRACE_ANNOTATION: &str = "flux-recv.fluxcd.io/traceparent";
 
 const COMPONENT: &str = "flux-recv";
 
@@ -153,9 +158,11 @@ impl EventWriter {
         let ObjectEvent { target, reason, message, .. } = &event;
         let written = self.written.get_mut(&(target.clone(), *reason));
         if let Some(written) = written.filter(|written| written.last.elapsed() < REPEAT_INTERVAL) {
-            let repeated = written.repeated.get_or_insert(Repetition { count: 0, message: String::new() });
+            let repeated =
+                written.repeated.get_or_insert(Repetition { count: 0, message: String::new(), trace: None });
             repeated.count += 1;
             repeated.message.clone_from(message);
+            repeated.trace.clone_from(&event.trace);
             return;
         }
         let put_off =
@@ -180,7 +187,13 @@ impl EventWriter {
             };
             let (target, reason) = key;
             if self.is_within_budget(&target, reason) {
-                let event = ObjectEvent { target, reason, message: repeated.message, revision: None };
+                let event = ObjectEvent {
+                    target,
+                    reason,
+                    message: repeated.message,
+                    revision: None,
+                    trace: repeated.trace,
+                };
                 let result = self.write(&event, repeated.count).await;
                 self.account_for(&event.target, result);
             }
@@ -232,7 +245,10 @@ impl EventWriter {
             self.written.get_mut(&key).filter(|written| written.last.elapsed() < REPEAT_WINDOW)
         {
             let count = written.count + times;
-            let patch = json!({"count": count, "lastTimestamp": Time(now), "message": message});
+            let mut patch = json!({"count": count, "lastTimestamp": Time(now), "message": message});
+            if let Some(trace) = &event.trace {
+                patch["metadata"] = json!({"annotations": {TRACE_ANNOTATION: trace.to_string()}});
+            }
             match api.patch(&written.name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => {
                     (written.count, written.last) = (count, Instant::now());
@@ -248,6 +264,10 @@ impl EventWriter {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 namespace: Some(target.namespace.clone()),
+                annotations: event
+                    .trace
+                    .as_ref()
+                    .map(|trace| BTreeMap::from([(TRACE_ANNOTATION.to_owned(), trace.to_string())])),
                 ..ObjectMeta::default()
             },
             involved_object: ObjectReference {

@@ -12,6 +12,7 @@ use crate::event::{
     BucketEvent, BucketService, ChangedFiles, ChartEvent, CommitIds, Event, GitChanges, GitEvent, ImageEvent,
     Media, RefChange,
 };
+use crate::trace_parent::TraceParent;
 
 /// The version of the wire form that this flux-recv writes. A subscriber reads this one and those before it.
 pub const WIRE_VERSION: u32 = 1;
@@ -50,6 +51,8 @@ pub struct PublishedEvent {
     pub event_type: String,
     pub event: Event,
     pub forwarded: ForwardedFields,
+    /// The trace that the delivery belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// An entry cannot be read: this flux-recv is too old for it, or it is not one.
@@ -66,6 +69,10 @@ struct CloudEvent<D> {
     time: String,
     #[serde(default)]
     datacontenttype: Option<String>,
+    /// The extension for distributed tracing.
+    /// <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/extensions/distributed-tracing.md>
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
     data: D,
 }
 
@@ -159,7 +166,7 @@ impl Entry {
         match self {
             Entry::CatchUp => {
                 let (source, r#type, time) = envelope("/".to_owned(), CATCH_UP_TYPE);
-                write(id, source, r#type, time, CatchUpData {})
+                write(id, source, r#type, time, None, CatchUpData {})
             }
             Entry::Event(published) => {
                 let (source, r#type, time) =
@@ -171,7 +178,8 @@ impl Entry {
                     event: to_wire(&published.event),
                     forwarded: published.forwarded.clone(),
                 };
-                write(id, source, r#type, time, data)
+                let trace = published.trace.as_ref().map(ToString::to_string);
+                write(id, source, r#type, time, trace, data)
             }
         }
     }
@@ -196,6 +204,8 @@ impl Entry {
                     event_type,
                     event,
                     forwarded,
+                    // What cannot be read is as if there were none.
+                    trace: read.traceparent.and_then(|trace| TraceParent::parse(&trace).ok()),
                 })))
             }
             _ => Err(UnreadableEntry("its type is not known; is the publisher newer?".to_owned())),
@@ -203,7 +213,14 @@ impl Entry {
     }
 }
 
-fn write<D: Serialize>(id: &str, source: String, r#type: String, time: String, data: D) -> String {
+fn write<D: Serialize>(
+    id: &str,
+    source: String,
+    r#type: String,
+    time: String,
+    traceparent: Option<String>,
+    data: D,
+) -> String {
     let event = CloudEvent {
         specversion: "1.0".to_owned(),
         id: id.to_owned(),
@@ -211,6 +228,7 @@ fn write<D: Serialize>(id: &str, source: String, r#type: String, time: String, d
         r#type,
         time,
         datacontenttype: Some("application/json".to_owned()),
+        traceparent,
         data,
     };
     // Neither maps with other keys than texts nor numbers that JSON does not have.
@@ -337,7 +355,14 @@ mod tests {
     fn published(event: Event) -> Entry {
         let (endpoint, provider, event_type) = ("github".to_owned(), "GitHub".to_owned(), "push".to_owned());
         let forwarded = ForwardedFields::default();
-        Entry::Event(Box::new(PublishedEvent { endpoint, provider, event_type, event, forwarded }))
+        Entry::Event(Box::new(PublishedEvent {
+            endpoint,
+            provider,
+            event_type,
+            event,
+            forwarded,
+            trace: None,
+        }))
     }
 
     fn round_trip(entry: &Entry) -> (String, Event) {

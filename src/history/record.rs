@@ -13,6 +13,7 @@ use crate::event::normal_form::NormalEvent;
 use crate::flux::Target;
 use crate::metrics::RevisionCheckLabel;
 use crate::outcome::Outcome;
+use crate::trace_parent::TraceParent;
 
 /// A delivery, as long as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct DeliveryRecord {
     pub received: Timestamp,
     /// What the provider calls the delivery on its own pages, if it says.
     pub provider_id: Option<BoundedText>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
     /// Who sent it, as far as the proxies that are trusted say.
     pub from: Option<IpAddr>,
     /// The file of the key that proved it.
@@ -68,6 +71,7 @@ pub struct DeliveryRecord {
 pub struct AnswerRecord {
     pub received: Timestamp,
     pub provider_id: Option<BoundedText>,
+    pub trace: Option<TraceParent>,
     pub from: Option<IpAddr>,
     pub key: Option<Arc<str>>,
     pub status: u16,
@@ -130,8 +134,13 @@ pub const MAX_EVENTS: usize = 4;
 
 impl DeliveryRecord {
     /// A record of an event that came from a publisher: nobody was answered.
-    pub fn from_publisher(id: DeliveryId, events: Vec<NormalEvent>, outcome: Outcome) -> DeliveryRecord {
-        let answer = AnswerRecord { received: Timestamp::now(), ..AnswerRecord::default() };
+    pub fn from_publisher(
+        id: DeliveryId,
+        events: Vec<NormalEvent>,
+        trace: Option<TraceParent>,
+        outcome: Outcome,
+    ) -> DeliveryRecord {
+        let answer = AnswerRecord { received: Timestamp::now(), trace, ..AnswerRecord::default() };
         DeliveryRecord::answered(id, events, outcome, answer)
     }
 
@@ -142,11 +151,12 @@ impl DeliveryRecord {
         outcome: Outcome,
         answer: AnswerRecord,
     ) -> DeliveryRecord {
-        let AnswerRecord { received, provider_id, from, key, status, took } = answer;
+        let AnswerRecord { received, provider_id, trace, from, key, status, took } = answer;
         DeliveryRecord {
             id,
             received,
             provider_id,
+            trace,
             from,
             key,
             events,
@@ -196,6 +206,7 @@ impl DeliveryRecord {
         };
         size_of::<DeliveryRecord>()
             + self.provider_id.as_ref().map_or(0, |id| id.len())
+            + self.trace.as_ref().map_or(0, |_| TraceParent::LENGTH)
             + self.events.iter().map(NormalEvent::size).sum::<usize>()
             + self.targets.iter().map(target).sum::<usize>()
             + outcome(&self.outcome)
@@ -216,6 +227,9 @@ impl DeliveryRecord {
         }
         if let Some(id) = &self.provider_id {
             line["providerId"] = json!(&**id);
+        }
+        if let Some(trace) = &self.trace {
+            line["traceparent"] = json!(trace.to_string());
         }
         if let Some(from) = self.from {
             line["from"] = json!(from.to_string());

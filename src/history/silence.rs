@@ -111,7 +111,7 @@ mod tests {
         let minutes_ago = |minutes: i64| now - SignedDuration::from_mins(minutes);
         for at in [400, 360, 320, 280, 240] {
             let id = history.new_delivery(&Arc::from("github"));
-            let mut record = DeliveryRecord::from_publisher(id, Vec::new(), Outcome::Pong);
+            let mut record = DeliveryRecord::from_publisher(id, Vec::new(), None, Outcome::Pong);
             record.received = minutes_ago(at);
             history.remember(record);
         }

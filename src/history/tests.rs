@@ -19,7 +19,7 @@ fn accepted(names: &[&str]) -> Outcome {
 }
 
 fn record(history: &History, endpoint: &str, outcome: Outcome) -> DeliveryRecord {
-    DeliveryRecord::from_publisher(history.new_delivery(&Arc::from(endpoint)), Vec::new(), outcome)
+    DeliveryRecord::from_publisher(history.new_delivery(&Arc::from(endpoint)), Vec::new(), None, outcome)
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl RequestObserver for RememberRequests {
                 reason: ObjectEventReason::ReconcileRequested,
                 message: describe_round(&round),
                 revision: round.revision,
+                trace: round.trace,
             });
         }
     }
@@ -57,6 +58,7 @@ impl RequestObserver for RememberRequests {
                 reason: ObjectEventReason::RequestForbidden,
                 message: format!("flux-recv may not request the reconciliation: {why}"),
                 revision: None,
+                trace: None,
             });
         }
     }
@@ -223,6 +225,7 @@ impl FluxObjects {
                     target: target.clone(),
                     reason: ObjectEventReason::ReconcileSkipped,
                     revision: None,
+                    trace: None,
                     message: format!(
                         "{}, at endpoint {}; the object is suspended",
                         summary(events),

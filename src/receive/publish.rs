@@ -17,6 +17,7 @@ use crate::fleet::wire::{Entry, PublishedEvent};
 use crate::journal::contents::JournalChange;
 use crate::journal::event_log::LogContent;
 use crate::journal::{Journal, JournalCommit, NotDurable};
+use crate::trace_parent::TraceParent;
 use crate::verify::Verified;
 
 /// Appends events to the event log.
@@ -38,6 +39,8 @@ pub(super) struct DeliveryFields {
     provider: String,
     event_type: String,
     forwarded: ForwardedFields,
+    #[serde(default)]
+    trace: Option<TraceParent>,
 }
 
 /// Bytes of an event type; providers choose among short names.
@@ -82,6 +85,7 @@ impl EventPublisher {
                 provider: endpoint.provider.name.to_owned(),
                 event_type,
                 forwarded: forwarded(endpoint, delivery),
+                trace: delivery.trace(),
             }
         })
     }
@@ -89,9 +93,9 @@ impl EventPublisher {
     /// Appends events with the next commit.
     pub(super) fn append(&self, fields: &DeliveryFields, events: &[Event]) -> Option<JournalCommit> {
         let entries = events.iter().map(|event| {
-            let DeliveryFields { endpoint, provider, event_type, forwarded } = fields.clone();
+            let DeliveryFields { endpoint, provider, event_type, forwarded, trace } = fields.clone();
             let event = event.clone();
-            let published = PublishedEvent { endpoint, provider, event_type, event, forwarded };
+            let published = PublishedEvent { endpoint, provider, event_type, event, forwarded, trace };
             append(&fields.endpoint, &Entry::Event(Box::new(published)))
         });
         self.journal.write(entries.collect())

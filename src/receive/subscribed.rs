@@ -77,7 +77,7 @@ impl DeliveryHandler {
     async fn take_event(&self, event: SubscribedEvent, taken: &mut TakenEvents) {
         let Sink::Flux(objects) = &self.sink else { return };
         let SubscribedEvent { endpoint, published } = event;
-        let PublishedEvent { event_type, event, forwarded, provider, .. } = published;
+        let PublishedEvent { event_type, event, forwarded, provider, trace, .. } = published;
         let SubscribedEndpoint { name, filter, selection, .. } = &*endpoint;
         if !event_type.is_empty() && !filter.accepts_type(&event_type) {
             return;
@@ -146,10 +146,11 @@ impl DeliveryHandler {
             false => log::Level::Info,
         };
         log::log!(
-            level, endpoint:% = name, source:% = provider, outcome = outcome.label().as_str(), detail:% = outcome.detail();
+            level, endpoint:% = name, source:% = provider, outcome = outcome.label().as_str(), detail:% = outcome.detail(),
+            trace:% = trace.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
             "event received from the publisher"
         );
-        objects.history.remember(DeliveryRecord::from_publisher(id, remembered, outcome));
+        objects.history.remember(DeliveryRecord::from_publisher(id, remembered, trace, outcome));
     }
 
     /// Requests once the objects that events of these endpoints could concern, as far as they are wanted, spread out

@@ -91,11 +91,16 @@ pub fn objects_are_told_under_the_rights_of_the_component(bed: &Bed) {
     println!(
         "1,000 pushes to one repository: {patches} patches in {pushed_for} s, and {of_events} requests for Events"
     );
-    assert_eq!(events_of(bed, "told-often").len(), 1);
+    let told = events_of(bed, "told-often");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["metadata"]["annotations"]["flux-recv.fluxcd.io/traceparent"], TRACE);
     assert!(of_events <= 2 && patches <= pushed_for + 2, "{of_events} {patches} in {pushed_for} s");
     bed.kubectl(&["delete", "-f", &component.display().to_string()]);
     bed.kubectl(&["-n", "apps", "delete", "events", "--all"]);
 }
+
+/// The trace that the pushes belong to.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Posts signed pushes as fast as they are taken.
 fn push_many(bed: &Bed, running: &FluxRecv, repository: &str, count: usize) {
@@ -110,6 +115,7 @@ fn push_many(bed: &Bed, running: &FluxRecv, repository: &str, count: usize) {
                 .post(&url)
                 .header("X-GitHub-Event", "push")
                 .header("X-Hub-Signature-256", &signature)
+                .header("traceparent", TRACE)
                 .body(body.clone());
             assert_eq!(sent.send().await.expect("an answer").status(), 202);
         }

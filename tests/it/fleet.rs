@@ -17,6 +17,9 @@ use super::running::{FluxRecv, client, flux_recv, folder, hub_signature, stdout,
 
 const DRY_RUN: &str = "reconciliation would be requested (dry run)";
 
+/// The trace of every push here.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// Long enough for a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -70,8 +73,11 @@ impl Publisher {
         let body = body.to_string().into_bytes();
         let signature = hub_signature(key, &body);
         let url = format!("{}{}", self.running.base, self.running.path("github"));
-        let request =
-            client().post(url).header("X-GitHub-Event", "push").header("X-Hub-Signature-256", signature);
+        let request = client()
+            .post(url)
+            .header("X-GitHub-Event", "push")
+            .header("X-Hub-Signature-256", signature)
+            .header("traceparent", TRACE);
         let response = request.body(body).send().await.expect("an answer");
         (response.status().as_u16(), response.json().await.unwrap_or_default())
     }
@@ -305,6 +311,8 @@ async fn nothing_on_the_wire_was_not_named() {
     requested(&one, "app", 2).await;
     let stream = listening.await.expect("a stream");
     assert!(stream.contains("event: event\n") && stream.contains("\"req.pusher.name\":\"ann\""), "{stream}");
+    assert!(stream.contains(&format!("\"traceparent\":\"{TRACE}\"")), "{stream}");
+    one.wait_for_log("event received from the publisher", &[("trace", TRACE)]);
     for secret in ["not-for-the-wire", "sha256=", "/hook/", "test-key", "x-github-event"] {
         assert!(!stream.to_lowercase().contains(secret), "{secret} in {stream}");
     }

@@ -63,6 +63,20 @@ async fn a_signed_push_is_accepted_and_says_what_would_be_patched() {
     running.wait_for_log(DRY_RUN, &[("object", "GitRepository/apps/app")]);
 }
 
+// https://www.w3.org/TR/trace-context/ has the example of a header.
+#[tokio::test]
+async fn a_valid_traceparent_is_in_the_log_line_and_an_invalid_or_unverified_one_is_not() {
+    let running = FluxRecv::with_objects(CONFIG, OBJECTS);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    push_signed(&running, push(), &[("traceparent", trace)]).await;
+    running.wait_for_log("delivery accepted (dry run)", &[("trace", trace)]);
+    push_signed(&running, push(), &[("traceparent", &trace.to_uppercase())]).await;
+    running.wait_for_log("delivery accepted (dry run)", &[("trace", "none")]);
+    push_under(&running, "github", "another-key", push(), &[("traceparent", trace)]).await;
+    running.wait_for_log("delivery refused", &[("trace", "none")]);
+    assert_eq!(running.log().matches(trace).count(), 1, "{}", running.log());
+}
+
 // Incidents 10, 12, 22 and 41.
 #[tokio::test]
 async fn answers_to_unverified_deliveries_say_nothing() {

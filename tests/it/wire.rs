@@ -24,7 +24,14 @@ fn entries() -> Vec<(&'static str, Entry)> {
     forwarded.values.insert("req.pusher.name".to_owned(), json!("ann"));
     let entry = |event, forwarded| {
         let (endpoint, provider, event_type) = ("github".to_owned(), "GitHub".to_owned(), "push".to_owned());
-        Entry::Event(Box::new(PublishedEvent { endpoint, provider, event_type, event, forwarded }))
+        Entry::Event(Box::new(PublishedEvent {
+            endpoint,
+            provider,
+            event_type,
+            event,
+            forwarded,
+            trace: None,
+        }))
     };
     vec![
         ("git", entry(git(GitChanges::Refs(vec![change, deleted])), forwarded)),
@@ -38,7 +45,7 @@ fn describe(entry: &Entry) -> String {
     match entry {
         Entry::CatchUp => "catch up".to_owned(),
         Entry::Event(published) => {
-            let PublishedEvent { endpoint, provider, event_type, event, forwarded } = &**published;
+            let PublishedEvent { endpoint, provider, event_type, event, forwarded, .. } = &**published;
             let forwarded: Vec<&str> = forwarded.values.keys().map(String::as_str).collect();
             format!(
                 "{endpoint} ({provider}), {event_type}: {}; forwarded: {}",
