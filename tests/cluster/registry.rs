@@ -220,6 +220,8 @@ pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
     let _source_controller = start_source_controller(bed);
     let host = base.trim_start_matches("http://");
     let signed = bed.block_on(push(&base, "fleet/signed", "v1", &content));
+    // The push arrives before anybody tracks it: from here on only the signature can request.
+    running.wait_for_log("delivery matches no object", &[]);
     let api = "/apis/source.toolkit.fluxcd.io/v1";
     let verify = json!({"provider": "cosign", "secretRef": {"name": "cosign-pub"}});
     for (name, verify) in [("verified", verify), ("not-verified", json!(null))] {
