@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::record::MAX_OBJECTS;
 pub use self::record::{
-    AnswerRecord, Arrival, DeliveryId, DeliveryRecord, MAX_EVENTS, TargetRecord, TargetState,
+    AnswerRecord, Arrival, DeliveryId, DeliveryRecord, MAX_EVENTS, StepTimes, TargetRecord, TargetState,
 };
 pub use self::silence::{length, usual_pause};
 use crate::event::normal_form::NormalEvent;
@@ -107,6 +107,7 @@ impl History {
         let mut store = self.changing();
         if matches!(entry.outcome, Outcome::Queued { .. }) {
             entry.matched = store.take_early_outcome(entry.id.number);
+            entry.steps.matched = entry.matched.is_some().then(Timestamp::now);
         }
         store.open_targets(&mut entry);
         let forgotten = store.add(entry);
@@ -193,6 +194,7 @@ impl History {
         let mut targets = Vec::new();
         store.change(id, |entry| {
             entry.matched = outcome.take();
+            entry.steps.matched = Some(Timestamp::now());
             targets = add_targets(entry);
         });
         for target in targets {

@@ -20,6 +20,8 @@ mod summary;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use self::evaluation::{Evaluation, FilterTask, InventoryMatch};
 pub use self::explain::{ExplainQuery, ExplainReport, ExplainRules, explain};
 use self::filter_thread::{FilterThread, NotEvaluated};
@@ -40,7 +42,7 @@ use crate::expression::Expression;
 use crate::filter_input::FilterInput;
 use crate::flux::Target;
 use crate::flux::selection::Selection;
-use crate::history::{DeliveryId, MAX_EVENTS};
+use crate::history::{DeliveryId, MAX_EVENTS, StepTimes};
 use crate::matching::{MatchResult, SelectionOf};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
@@ -75,12 +77,20 @@ pub struct Receipt {
     pub provider_id: Option<BoundedText>,
     /// The trace that it belongs to.
     pub trace: Option<TraceParent>,
+    pub steps: StepTimes,
 }
 
 impl Receipt {
     /// A delivery that was not read.
     pub fn unread(outcome: Outcome) -> Receipt {
-        Receipt { outcome, key: None, events: Vec::new(), provider_id: None, trace: None }
+        Receipt {
+            outcome,
+            key: None,
+            events: Vec::new(),
+            provider_id: None,
+            trace: None,
+            steps: StepTimes::default(),
+        }
     }
 }
 
@@ -125,6 +135,7 @@ impl DeliveryHandler {
             Ok(verified) => verified,
             Err(refusal) => return Receipt::unread(refused(refusal)),
         };
+        let mut steps = StepTimes { verified: Some(Timestamp::now()), matched: None };
         self.metrics.verified(&endpoint.name, verified.key.as_ref());
         let is_test = test_mark::is_test(&verified, &endpoint.credentials);
         let mut outcomes = PartOutcomes::default();
@@ -144,7 +155,11 @@ impl DeliveryHandler {
                     remembered.extend(NormalEvent::first_of(&events, MAX_EVENTS - remembered.len()));
                     let fields = self.published_fields(endpoint, &verified);
                     let input = gather::filter_input(endpoint, &verified);
-                    match self.find(MatchRules::new(endpoint), events, input).await {
+                    let matches = self.find(MatchRules::new(endpoint), events, input).await;
+                    if matches!(matches, Matches::Complete(..)) {
+                        steps.matched = Some(Timestamp::now());
+                    }
+                    match matches {
                         Matches::None(outcome) => outcome,
                         Matches::Complete(events, matched) => {
                             let of = SelectionOf { endpoint: &endpoint.name, selection: &endpoint.selection };
@@ -162,6 +177,7 @@ impl DeliveryHandler {
             outcome: outcomes.into_outcome(),
             provider_id: endpoint.provider.delivery_id(&verified),
             trace: verified.trace(),
+            steps,
             key: verified.key,
             events: remembered,
         }

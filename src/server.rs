@@ -134,6 +134,7 @@ async fn respond(
         trace: taken.trace,
         from: client_address::resolve(request, &serving.trusted_proxies),
         key: taken.key,
+        steps: taken.steps,
         status: response.status().as_u16(),
         took: received.elapsed(),
     };

@@ -50,6 +50,8 @@ pub struct DeliveryRecord {
     pub from: Option<IpAddr>,
     /// The file of the key that proved it.
     pub key: Option<Arc<str>>,
+    /// When it was proved, and when its objects were known.
+    pub steps: StepTimes,
     /// What it was about.
     pub events: Vec<NormalEvent>,
     /// What became of it.
@@ -74,8 +76,18 @@ pub struct AnswerRecord {
     pub trace: Option<TraceParent>,
     pub from: Option<IpAddr>,
     pub key: Option<Arc<str>>,
+    pub steps: StepTimes,
     pub status: u16,
     pub took: Duration,
+}
+
+/// The times of a delivery between its arrival and its requests; none for a step that it did not come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepTimes {
+    /// Its endpoint took its proof, or needs none.
+    pub verified: Option<Timestamp>,
+    /// It had been compared with all objects.
+    pub matched: Option<Timestamp>,
 }
 
 /// An object of a delivery, and how far it has come.
@@ -151,7 +163,7 @@ impl DeliveryRecord {
         outcome: Outcome,
         answer: AnswerRecord,
     ) -> DeliveryRecord {
-        let AnswerRecord { received, provider_id, trace, from, key, status, took } = answer;
+        let AnswerRecord { received, provider_id, trace, from, key, steps, status, took } = answer;
         DeliveryRecord {
             id,
             received,
@@ -159,6 +171,7 @@ impl DeliveryRecord {
             trace,
             from,
             key,
+            steps,
             events,
             outcome,
             matched: None,
@@ -236,6 +249,11 @@ impl DeliveryRecord {
         }
         if let Some(key) = &self.key {
             line["key"] = json!(&**key);
+        }
+        for (step, at) in [("verifiedAt", self.steps.verified), ("matchedAt", self.steps.matched)] {
+            if let Some(at) = at {
+                line[step] = json!(at.to_string());
+            }
         }
         if !self.events.is_empty() {
             line["events"] = json!(self.events);

@@ -40,8 +40,10 @@ async fn the_last_deliveries_are_listed_with_what_became_of_them() {
         list["github"][0]["objects"][0].as_object_mut().expect("an object").remove(field);
     }
     let latest = &mut list["github"][0];
-    for field in ["received", "tookMicros"] {
-        assert!(!latest[field].is_null(), "{latest}");
+    let time = |step: &str| latest[step].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    let steps = ["verifiedAt", "matchedAt", "received"].map(time);
+    assert!(steps.is_sorted() && !steps.contains(&None), "{latest}");
+    for field in ["received", "tookMicros", "verifiedAt", "matchedAt"] {
         latest.as_object_mut().expect("an object").remove(field);
     }
     let expect = json!({

@@ -66,6 +66,7 @@ async fn the_page_shows_deliveries_and_their_stories_without_secrets() {
     let (_, story) = get(&format!("{page}/delivery/github-1")).await;
     for part in [
         "Verified with the key",
+        "Matched <time",
         "7e1a2c3d-0001",
         "1111111111111111111111111111111111111111",
         "does not track branch &lt;script&gt;",

@@ -49,8 +49,10 @@ fn story(state: &AdminState, record: &DeliveryRecord) -> Markup {
                         None if record.status == 401 => { span class="bad" { "Not verified" } }
                         None => { "No key was needed" }
                     }
+                    @if let Some(at) = record.steps.verified { " " (time(at)) }
                 }
                 @for event in &record.events { li { "About " (names(event).join(", ")) } }
+                @if let Some(at) = record.steps.matched { li { "Matched " (time(at)) } }
                 li {
                     "Outcome " strong { (record.outcome.label().as_str()) }
                     @if record.matched.is_some() { ", later " strong { (outcome.label().as_str()) } }
