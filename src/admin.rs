@@ -184,6 +184,7 @@ fn describe_endpoint(endpoint: &Endpoint) -> Value {
         "paths": globs(&endpoint.filter.paths),
         "filter": endpoint.filter.condition.as_ref().map(Expression::text),
         "provesItsSender": endpoint.is_authenticated(),
+        "alias": endpoint.alias,
         "maxBody": endpoint.max_body,
         "maxPerMinute": endpoint.limit.as_ref().map(|limit| limit.per_minute()),
     })

@@ -2,6 +2,7 @@
 //!
 //! All mistakes of a file are reported together, each with the endpoint, the field and the fix.
 
+mod alias;
 mod auth;
 mod authentication;
 mod differences;

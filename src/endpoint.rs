@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub large_bodies: ByteCount,
     /// Whether verified deliveries are to be left alone.
     pub suspended: bool,
+    /// A path of the user's choice where it is served as well. Anybody may know it.
+    pub alias: Option<String>,
     /// Whether a delivery need not be a POST.
     pub takes_any_method: bool,
     /// Whether a delivery counts whatever its body is.
@@ -87,6 +89,7 @@ pub struct EndpointOptions {
     pub max_body: Option<usize>,
     pub max_per_minute: Option<u32>,
     pub suspended: bool,
+    pub alias: Option<String>,
     pub takes_any_method: bool,
     pub takes_any_body: bool,
     pub forward: Vec<ForwardPath>,
@@ -148,6 +151,7 @@ impl Endpoint {
             small_bodies: ByteCount::default(),
             large_bodies: ByteCount::default(),
             suspended: options.suspended,
+            alias: options.alias,
             takes_any_method: options.takes_any_method,
             takes_any_body: options.takes_any_body,
             forward: options.forward,

@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::keys::KeyFiles;
 use super::section::Section;
-use super::{Config, Rules, authentication, filter, keys, selection, suggestion};
+use super::{Config, Rules, alias, authentication, filter, keys, selection, suggestion};
 use crate::endpoint::registry::Conflict;
 use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::event::Subject;
@@ -39,6 +39,7 @@ pub(super) struct EndpointEntry {
     max_body: Option<usize>,
     max_per_minute: Option<u32>,
     suspended: bool,
+    alias: Option<String>,
     forward: Vec<ForwardPath>,
     expects: Requirement,
     unsigned: bool,
@@ -73,6 +74,7 @@ impl EndpointEntry {
         let max_body = entry.bytes("maxBody", MAX_BODY_BYTES);
         let max_per_minute = entry.count("maxPerMinute");
         let suspended = entry.flag("suspend");
+        let alias = alias::read(&mut entry);
         let forward = forward(&mut entry);
         let accept_key_paths = entry.texts("acceptKeyPaths");
         entry.finish();
@@ -132,6 +134,7 @@ impl EndpointEntry {
             max_body,
             max_per_minute,
             suspended,
+            alias,
             forward,
             expects: expects?,
             unsigned,
@@ -154,6 +157,7 @@ impl EndpointEntry {
             max_body,
             max_per_minute,
             suspended,
+            alias,
             forward,
             expects,
             unsigned,
@@ -186,17 +190,27 @@ impl EndpointEntry {
             max_body,
             max_per_minute,
             suspended,
+            alias,
             forward,
             former_digests,
             ..EndpointOptions::default()
         };
         let endpoint = Endpoint::new(name, provider, key_file, credentials, digest, options);
+        if endpoint.alias.is_some() && !endpoint.is_authenticated() {
+            mistakes.push(format!(
+                "{place}: alias: can be guessed, and nothing but the hook path authenticates deliveries of {}; remove it",
+                endpoint.provider.name
+            ));
+        }
         mistakes.extend(config.endpoints.add(Arc::new(endpoint)).err().map(|conflict| match conflict {
             Conflict::Path(other) | Conflict::OtherPath(other) => format!(
                 "{place}: keyPath: the key is that of endpoint `{}`, so both would have one path; make a key of its own \
                  with `flux-recv keygen`, or set `pathSalt` on one of them",
                 other.name,
             ),
+            Conflict::Alias(other) => {
+                format!("{place}: alias: is the alias of endpoint `{}` too; give each its own", other.name)
+            }
             Conflict::Name(other) => format!(
                 "{place}: name: `{}` is the name of the endpoint with key {} too; set `name` on one of them",
                 other.name,

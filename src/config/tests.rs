@@ -295,6 +295,33 @@ endpoints:
     );
 }
 
+// Incident 12: what can be guessed authenticates nobody.
+#[test]
+fn an_alias_that_cannot_be_served_is_a_mistake() {
+    check_mistakes(
+        "
+fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: a.key, alias: /webhook}
+- {source: GitHub, keyPath: b.key, alias: /webhook}
+- {source: DockerHub, keyPath: c.key, alias: /hub}
+- {source: ACR, keyPath: d.key, alias: /acr, unsigned: true}
+- {source: GitHub, keyPath: e.key, alias: /hook/e}
+- {source: GitHub, keyPath: f.key, alias: /f/}
+- {source: GitHub, keyPath: g.key, alias: webhook}
+",
+        &["a.key", "b.key", "c.key", "d.key", "e.key", "f.key", "g.key"],
+        &[
+            "endpoint 5 (e.key): alias: `/hook/e` is a path of flux-recv itself; choose another one",
+            "endpoint 6 (f.key): alias: `/f/` is not a path that is written in one way only; use letters, digits and `-._~` between slashes, 128 characters at most",
+            "endpoint 7 (g.key): alias: `webhook` does not begin with a slash; write `/webhook`",
+            "endpoint 2 (b.key): alias: is the alias of endpoint `a` too; give each its own",
+            "endpoint 3 (c.key): alias: can be guessed, and nothing but the hook path authenticates deliveries of DockerHub; remove it",
+            "endpoint 4 (d.key): alias: can be guessed, and nothing but the hook path authenticates deliveries of ACR; remove it",
+        ],
+    );
+}
+
 #[test]
 fn filters_that_cannot_be_meant_are_mistakes() {
     check_mistakes(

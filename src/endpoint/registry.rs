@@ -17,6 +17,7 @@ pub struct Endpoints {
     list: Vec<Arc<Endpoint>>,
     by_digest: HashMap<String, usize>,
     by_name: HashMap<Arc<str>, usize>,
+    by_alias: HashMap<String, usize>,
 }
 
 /// The endpoint that stands in the way of another.
@@ -25,6 +26,8 @@ pub enum Conflict {
     Path(Arc<Endpoint>),
     /// It has the same name.
     Name(Arc<Endpoint>),
+    /// It has the same alias.
+    Alias(Arc<Endpoint>),
     /// It has one of the other paths; the endpoint is served at its own.
     OtherPath(Arc<Endpoint>),
 }
@@ -33,7 +36,10 @@ impl Conflict {
     /// Returns the endpoint that has the path or the name.
     fn holder(&self) -> &Arc<Endpoint> {
         match self {
-            Conflict::Path(holder) | Conflict::Name(holder) | Conflict::OtherPath(holder) => holder,
+            Conflict::Path(holder)
+            | Conflict::Name(holder)
+            | Conflict::Alias(holder)
+            | Conflict::OtherPath(holder) => holder,
         }
     }
 }
@@ -42,13 +48,19 @@ impl Endpoints {
     /// Adds an endpoint.
     ///
     /// # Errors
-    /// When another endpoint has this path or this name.
+    /// When another endpoint has this path, this name or this alias.
     pub fn add(&mut self, endpoint: Arc<Endpoint>) -> Result<(), Conflict> {
         if let Some(at) = self.by_digest.get(&endpoint.digest) {
             return Err(Conflict::Path(Arc::clone(&self.list[*at])));
         }
         if let Some(other) = self.named(&endpoint.name) {
             return Err(Conflict::Name(Arc::clone(other)));
+        }
+        if let Some(alias) = &endpoint.alias {
+            if let Some(at) = self.by_alias.get(alias) {
+                return Err(Conflict::Alias(Arc::clone(&self.list[*at])));
+            }
+            self.by_alias.insert(alias.clone(), self.list.len());
         }
         self.by_digest.insert(endpoint.digest.clone(), self.list.len());
         self.by_name.insert(Arc::clone(&endpoint.name), self.list.len());
@@ -78,7 +90,10 @@ impl Endpoints {
 
     /// The endpoint at this path, which has to be exact.
     pub fn at_path(&self, path: &str) -> Option<&Arc<Endpoint>> {
-        let at = self.by_digest.get(path.strip_prefix(HOOK_PREFIX)?)?;
+        let at = match path.strip_prefix(HOOK_PREFIX) {
+            Some(digest) => self.by_digest.get(digest)?,
+            None => self.by_alias.get(path)?,
+        };
         self.list.get(*at)
     }
 

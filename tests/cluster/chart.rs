@@ -112,8 +112,10 @@ pub fn the_chart_refuses_what_does_not_fit_together(bed: &Bed) {
 
 /// Values that people use, each checked by the API server.
 pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
+    let mut aliased = config();
+    aliased["endpoints"][0]["alias"] = json!("/webhook");
     let all = json!({
-        "config": config(), "existingSecret": "keys", "moreKinds": true, "events": true, "volumeClaim": {"enabled": true},
+        "config": aliased, "existingSecret": "keys", "moreKinds": true, "events": true, "volumeClaim": {"enabled": true},
         "receivers": {"enabled": true, "namespaces": ["apps", "team-a"], "secretNames": ["webhook-token"]},
         "ingress": {"enabled": true, "className": "nginx", "host": "recv.example.com", "tlsSecret": "recv-tls"},
         "httpRoute": {"enabled": true, "parentRefs": [{"name": "gateway"}], "hostnames": ["recv.example.com"]},
@@ -148,6 +150,13 @@ pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
         ]);
         let text = text.concat();
         assert!(!text.contains("subPath"));
+        // The routes let an alias in.
+        let has_alias = values["config"]["endpoints"][0]["alias"] == "/webhook";
+        let routed = objects.iter().filter(|object| {
+            matches!(object["kind"].as_str(), Some("Ingress" | "HTTPRoute"))
+                && object.to_string().contains("\"/webhook\"")
+        });
+        assert_eq!(routed.count(), if has_alias { 2 } else { 0 }, "{text}");
     }
     let image = rendered(
         bed,

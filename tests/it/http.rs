@@ -97,6 +97,27 @@ async fn answers_to_unverified_deliveries_say_nothing() {
     assert_eq!(running.logged(DRY_RUN, &[]), 0);
 }
 
+#[tokio::test]
+async fn an_alias_serves_an_endpoint_as_well_and_verifies_like_its_hook_path() {
+    let config = CONFIG.replace("keyPath: github.key", "keyPath: github.key, alias: /webhook");
+    let running = FluxRecv::with_objects(&config, OBJECTS);
+    running.wait_for_log("serving endpoint at its alias as well", &[("path", "/webhook")]);
+    let at = |path: &str| format!("{}{path}", running.base);
+    for (key, status) in [(test_key("github"), 202), ("another-key".to_owned(), 401)] {
+        let signature = hub_signature(&key, &push());
+        let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
+        let answer = post(&at("/webhook"), &headers, push()).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert_eq!(answer.body.is_empty(), status == 401, "{}", answer.body);
+        for unknown in ["/webhook/", "/Webhook", "//webhook", "/hook/webhook", "/webhook%2f"] {
+            assert_eq!(post(&at(unknown), &headers, push()).await.status, 404, "{unknown}");
+        }
+    }
+    assert_eq!(push_signed(&running, push(), &[]).await.status, 202, "its hook path stays");
+    let got = client().get(at("/webhook")).send().await.expect("an answer");
+    assert_eq!(got.status(), 405);
+}
+
 // Incident 23.
 #[tokio::test]
 async fn paths_and_methods_are_exact() {

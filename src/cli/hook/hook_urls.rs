@@ -45,6 +45,9 @@ impl HookUrls {
 
     pub(super) fn classify(&self, url: &str) -> WebhookTarget {
         let Ok(parsed) = Url::parse(url) else { return WebhookTarget::Elsewhere };
+        if let Some(target) = self.at_alias(&parsed) {
+            return target;
+        }
         let digest = parsed.path().rsplit_once(HOOK_PREFIX).map(|(_, digest)| digest.trim_end_matches('/'));
         let Some(digest) = digest.filter(|_| parsed.host() == self.base.host()) else {
             return WebhookTarget::Elsewhere;
@@ -67,6 +70,20 @@ impl HookUrls {
             Some(other) => WebhookTarget::OtherEndpoint(other.name.to_string()),
             None => WebhookTarget::UnknownPath,
         }
+    }
+
+    /// What a URL with the alias of an endpoint stands for. Once the webhook can be changed, it gets the hook path.
+    fn at_alias(&self, url: &Url) -> Option<WebhookTarget> {
+        let path = url.path().strip_prefix(self.base.path().trim_end_matches('/'))?;
+        if url.host() != self.base.host() || url.port() != self.base.port() {
+            return None;
+        }
+        let has_it = |endpoint: &&Arc<Endpoint>| endpoint.alias.as_deref() == Some(path);
+        if has_it(&&self.endpoint) {
+            return Some(WebhookTarget::Former);
+        }
+        let other = self.others.iter().find(has_it)?;
+        Some(WebhookTarget::OtherEndpoint(other.name.to_string()))
     }
 
     /// Whether two URLs differ in nothing but the scheme and the hook path. The default ports are one: a
@@ -111,6 +128,33 @@ pub(super) fn masked(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Rules, load};
+
+    #[test]
+    fn a_webhook_at_the_alias_is_the_endpoints_and_is_to_get_the_hook_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("a.key"), "a-key-that-is-long-enough-to-be-one").expect("a key");
+        std::fs::write(folder.path().join("b.key"), "b-key-that-is-long-enough-to-be-one").expect("a key");
+        let text = "fluxRecvVersion: 1
+endpoints:
+- {source: GitHub, keyPath: a.key, alias: /webhook}
+- {source: GitHub, keyPath: b.key, alias: /other}
+";
+        let file = folder.path().join("fluxrecv.yaml");
+        std::fs::write(&file, text).expect("a config");
+        let config = load(&file, Rules::default()).config.expect("a config");
+        let endpoint = config.endpoints.named("a").expect("an endpoint").clone();
+        let base = Url::parse("https://recv.example.com/flux").expect("a URL");
+        let urls = HookUrls::new(base, endpoint, &config);
+        for (url, target) in [
+            ("https://recv.example.com/flux/webhook", WebhookTarget::Former),
+            ("https://recv.example.com/flux/other", WebhookTarget::OtherEndpoint("b".to_owned())),
+            ("https://recv.example.com/webhook", WebhookTarget::Elsewhere),
+            ("https://chat.example.com/flux/webhook", WebhookTarget::Elsewhere),
+        ] {
+            assert_eq!(urls.classify(url), target, "{url}");
+        }
+    }
 
     #[test]
     fn urls_are_shown_without_their_secrets() {

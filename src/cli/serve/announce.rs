@@ -43,6 +43,9 @@ pub(super) fn announce_endpoint(endpoint: &Endpoint) {
     match endpoint.origin {
         EndpointOrigin::Config => {
             log::info!(endpoint:% = name, source = provider.name, key:% = key_file.display(), path:% = endpoint.path(); "serving endpoint");
+            if let Some(alias) = &endpoint.alias {
+                log::info!(endpoint:% = name, path:% = alias; "serving endpoint at its alias as well");
+            }
         }
         // Its status has the path; the log of one tenant's Receiver is read by all.
         EndpointOrigin::Receiver { .. } => {

@@ -35,6 +35,7 @@ pub(super) fn put_in_force(
         let (endpoint, what, holder) = match conflict {
             Conflict::Path(holder) => (endpoint, "path", holder),
             Conflict::Name(holder) => (endpoint, "name", holder),
+            Conflict::Alias(holder) => (endpoint, "alias", holder),
             Conflict::OtherPath(holder) => {
                 log::warn!(endpoint:% = endpoint.name, holder:% = holder.name; "the hook path in the status of the Receiver belongs to another endpoint");
                 continue;
