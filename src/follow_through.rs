@@ -219,7 +219,7 @@ impl FollowThrough {
                             "Flux does not show the revision that endpoint {endpoint} announced, after {again} more requests"
                         ),
                         revision: None,
- trace: None,
+                        trace: None,
                     });
                 }
                 log::warn!(object:% = target, endpoint:%, result:%, again; "Flux does not show the pushed revision; see the status of the object");

@@ -139,7 +139,12 @@ async fn respond(
         took: received.elapsed(),
     };
     let entry = DeliveryRecord::answered(id, taken.events, taken.outcome, answered);
-    record(service, endpoint, entry, log_throttle);
+    // An alias can be guessed: what strangers send there displaces no record and hides no silence.
+    let is_remembered = path.starts_with(HOOK_PREFIX) || !entry.outcome.strangers_cause_it();
+    count_and_log(service, endpoint, &entry, log_throttle);
+    if is_remembered {
+        service.history.remember(entry);
+    }
     response
 }
 
@@ -159,19 +164,17 @@ fn asking_origin(request: &HttpRequest, endpoint: &Endpoint) -> Option<String> {
     endpoint.provider.takes_cloud_events.then(|| origin.to_owned())
 }
 
-/// Counts, logs and remembers a delivery.
-fn record(service: &Service, endpoint: &Endpoint, entry: DeliveryRecord, log_throttle: &LogThrottle) {
-    let DeliveryRecord { outcome, took, .. } = &entry;
+fn count_and_log(service: &Service, endpoint: &Endpoint, entry: &DeliveryRecord, log_throttle: &LogThrottle) {
+    let DeliveryRecord { outcome, took, .. } = entry;
     service.metrics.delivery(&endpoint.name, endpoint.provider.name, outcome.label(), *took);
     if !outcome.strangers_cause_it() {
-        log_delivery(endpoint, &entry);
+        log_delivery(endpoint, entry);
     } else if let Some(suppressed) = log_throttle.admit(&endpoint.name, Instant::now()) {
         if suppressed > 0 {
             log::warn!(endpoint:% = endpoint.name, suppressed; "suppressed repeated log lines for refused deliveries");
         }
-        log_delivery(endpoint, &entry);
+        log_delivery(endpoint, entry);
     }
-    service.history.remember(entry);
 }
 
 fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {

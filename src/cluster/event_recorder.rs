@@ -245,10 +245,12 @@ impl EventWriter {
             self.written.get_mut(&key).filter(|written| written.last.elapsed() < REPEAT_WINDOW)
         {
             let count = written.count + times;
-            let mut patch = json!({"count": count, "lastTimestamp": Time(now), "message": message});
-            if let Some(trace) = &event.trace {
-                patch["metadata"] = json!({"annotations": {TRACE_ANNOTATION: trace.to_string()}});
-            }
+            // Null takes away the one of a delivery before.
+            let trace = event.trace.as_ref().map(ToString::to_string);
+            let patch = json!({
+                "metadata": {"annotations": {TRACE_ANNOTATION: trace}},
+                "count": count, "lastTimestamp": Time(now), "message": message,
+            });
             match api.patch(&written.name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => {
                     (written.count, written.last) = (count, Instant::now());

@@ -3,6 +3,7 @@
 
 use super::section::Section;
 use crate::endpoint::HOOK_PREFIX;
+use crate::fleet::SUBSCRIBE_PATH;
 
 /// Characters of a path.
 const MAX_LENGTH: usize = 128;
@@ -26,17 +27,16 @@ fn mistake(path: &str) -> Option<String> {
     let Some(segments) = path.strip_prefix('/') else {
         return Some(format!("does not begin with a slash; write `/{path}`"));
     };
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let is_segment = |segment: &str| {
-        !segment.is_empty() && !matches!(segment, "." | "..") && segment.bytes().all(is_plain)
-    };
+    // What every ingress controller takes as an exact path.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(is_plain);
     if path.len() > MAX_LENGTH || !segments.split('/').all(is_segment) {
         return Some(format!(
-            "is not a path that is written in one way only; use letters, digits and `-._~` between slashes, {MAX_LENGTH} \
-             characters at most"
+            "is not a plain path; use letters, digits, `-` and `_` between slashes, {MAX_LENGTH} characters at most"
         ));
     }
-    if path == HEALTH_PATH || path.starts_with(HOOK_PREFIX) || path == HOOK_PREFIX.trim_end_matches('/') {
+    let is_own = [HEALTH_PATH, SUBSCRIBE_PATH, HOOK_PREFIX.trim_end_matches('/')].contains(&path);
+    if is_own || path.starts_with(HOOK_PREFIX) {
         return Some("is a path of flux-recv itself; choose another one".to_owned());
     }
     None
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_path_is_exact_and_none_of_our_own() {
-        for good in ["/webhook", "/api/webhook", "/a-b_c.d~e/1"] {
+        for good in ["/webhook", "/api/webhook", "/a-b_c/1"] {
             assert_eq!(mistake(good), None, "{good}");
         }
         let long = format!("/{}", "a".repeat(MAX_LENGTH));
@@ -58,6 +58,8 @@ mod tests {
             "//",
             "/webhook/",
             "/a//b",
+            "/a.b",
+            "/subscribe",
             "/../hook/x",
             "/a/.",
             "/a?b",

@@ -313,7 +313,7 @@ endpoints:
         &["a.key", "b.key", "c.key", "d.key", "e.key", "f.key", "g.key"],
         &[
             "endpoint 5 (e.key): alias: `/hook/e` is a path of flux-recv itself; choose another one",
-            "endpoint 6 (f.key): alias: `/f/` is not a path that is written in one way only; use letters, digits and `-._~` between slashes, 128 characters at most",
+            "endpoint 6 (f.key): alias: `/f/` is not a plain path; use letters, digits, `-` and `_` between slashes, 128 characters at most",
             "endpoint 7 (g.key): alias: `webhook` does not begin with a slash; write `/webhook`",
             "endpoint 2 (b.key): alias: is the alias of endpoint `a` too; give each its own",
             "endpoint 3 (c.key): alias: can be guessed, and nothing but the hook path authenticates deliveries of DockerHub; remove it",

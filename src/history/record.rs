@@ -230,7 +230,7 @@ impl DeliveryRecord {
         let mut line = json!({
             "id": self.id.to_string(),
             "endpoint": *self.id.endpoint,
-            "received": self.received.to_string(),
+            "received": self.began().to_string(),
             "outcome": self.outcome.label().as_str(),
             "detail": self.outcome.detail(),
         });

@@ -69,6 +69,9 @@ pub struct Bed {
 /// Signs the tokens of ServiceAccounts; a key for tests and nothing else.
 const SIGNING_KEY: &str = include_str!("../fixtures/rsa-key-for-tests-only.pem");
 pub const ADMIN_TOKEN: &str = "test-admin-token";
+/// An API server that has just started asks to come again a second later.
+const MAX_RETRIES: usize = 30;
+
 const SUITE_CLIENT: &str = "cluster-suite";
 const NAMESPACES: [&str; 4] = ["flux-system", "apps", "team-a", "team-b"];
 
@@ -284,12 +287,24 @@ impl Bed {
         body: Option<(&str, &Value)>,
     ) -> Result<Value, String> {
         self.runtime.block_on(async {
-            let mut request =
-                self.client.request(method, format!("{}{path}", self.server)).bearer_auth(ADMIN_TOKEN);
-            if let Some((content_type, body)) = body {
-                request = request.header("Content-Type", content_type).body(body.to_string());
+            let send = || {
+                let mut request = self
+                    .client
+                    .request(method.clone(), format!("{}{path}", self.server))
+                    .bearer_auth(ADMIN_TOKEN);
+                if let Some((content_type, body)) = body {
+                    request = request.header("Content-Type", content_type).body(body.to_string());
+                }
+                request.send()
+            };
+            let mut response = send().await.map_err(|err| err.to_string())?;
+            for _ in 0..MAX_RETRIES {
+                if response.status() != reqwest::StatusCode::TOO_MANY_REQUESTS {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                response = send().await.map_err(|err| err.to_string())?;
             }
-            let response = request.send().await.map_err(|err| err.to_string())?;
             let status = response.status();
             let text = response.text().await.map_err(|err| err.to_string())?;
             match status.is_success() {

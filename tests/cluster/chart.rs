@@ -290,6 +290,8 @@ pub fn the_charts_schema_and_the_parser_agree(bed: &Bed) {
     for good in [
         json!({"namespaces": "apps", "maxBody": "25MiB", "maxPerMinute": 5, "suspend": true}),
         json!({"resources": [{"kind": "GitRepository", "name": "*", "matchLabels": {"a": "b"}, "filter": "true"}], "auth": {"header": "x-key"}}),
+        json!({"alias": "/webhook"}),
+        json!({"alias": "/api/web-hook_1"}),
         json!({"name": null, "match": "all", "acceptKeyPaths": null, "maxBody": 1024}),
     ] {
         let config = endpoint(good);
@@ -308,6 +310,10 @@ pub fn the_charts_schema_and_the_parser_agree(bed: &Bed) {
         endpoint(json!({"maxBody": "many"})),
         endpoint(json!({"maxPerMinute": 0})),
         endpoint(json!({"suspend": "yes"})),
+        endpoint(json!({"alias": "webhook"})),
+        endpoint(json!({"alias": "/a/"})),
+        endpoint(json!({"alias": "/a/../b"})),
+        endpoint(json!({"alias": format!("/{}", "a".repeat(128))})),
         endpoint(json!({"source": "Git"})),
         endpoint(json!({"forward": ["req"]})),
         json!({"fluxRecvVersion": 2, "endpoints": []}),

@@ -95,6 +95,12 @@ pub fn objects_are_told_under_the_rights_of_the_component(bed: &Bed) {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0]["metadata"]["annotations"]["flux-recv.fluxcd.io/traceparent"], TRACE);
     assert!(of_events <= 2 && patches <= pushed_for + 2, "{of_events} {patches} in {pushed_for} s");
+    // The next delivery belongs to no trace, and leaves none behind.
+    running.push("github", other, "main");
+    wait_for("the trace to go", PATIENCE, || {
+        let annotations = &events_of(bed, "told-often")[0]["metadata"]["annotations"];
+        annotations["flux-recv.fluxcd.io/traceparent"].is_null().then_some(())
+    });
     bed.kubectl(&["delete", "-f", &component.display().to_string()]);
     bed.kubectl(&["-n", "apps", "delete", "events", "--all"]);
 }

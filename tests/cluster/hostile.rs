@@ -172,6 +172,22 @@ pub fn the_admission_policy_lets_one_annotation_pass(bed: &Bed) {
         (bed.patch_as(&token, &format!("{events}/own"), &counted) == 200).then_some(())
     });
     assert_eq!(bed.patch_as(&token, &format!("{events}/foreign"), &counted), 403);
+    for trace in [json!("a"), json!("b"), json!(null)] {
+        let traced =
+            json!({"metadata": {"annotations": {"flux-recv.fluxcd.io/traceparent": trace}}, "count": 3});
+        assert_eq!(bed.patch_as(&token, &format!("{events}/own"), &traced), 200, "{traced}");
+    }
+    for more in [
+        json!({"annotations": {"example.com/a": "b"}}),
+        json!({"labels": {"a": "b"}}),
+        json!({"finalizers": ["example.com/a"]}),
+    ] {
+        assert_eq!(bed.patch_as(&token, &format!("{events}/own"), &json!({"metadata": more})), 403, "{more}");
+    }
+    let traced = json!({"metadata": {"annotations": {"flux-recv.fluxcd.io/traceparent": "a"}}});
+    for other in [&*format!("{events}/foreign"), object] {
+        assert_eq!(bed.patch_as(&token, other, &traced), 403, "{other}");
+    }
     let moved = json!({"involvedObject": {"name": "other"}});
     assert_eq!(bed.patch_as(&token, &format!("{events}/own"), &moved), 403);
     bed.kubectl(&["delete", "-f", &component.display().to_string()]);

@@ -220,8 +220,10 @@ pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
     let _source_controller = start_source_controller(bed);
     let host = base.trim_start_matches("http://");
     let signed = bed.block_on(push(&base, "fleet/signed", "v1", &content));
-    // The push arrives before anybody tracks it: from here on only the signature can request.
-    running.wait_for_log("delivery matches no object", &[]);
+    // From here on only the signature can request: the push has arrived, and the time is over in which a watch
+    // that was slow to open may bring what it has missed.
+    running.wait_for_log("delivery matches no object", &[("detail", "*fleet/signed:v1*")]);
+    std::thread::sleep(Duration::from_secs(6));
     let api = "/apis/source.toolkit.fluxcd.io/v1";
     let verify = json!({"provider": "cosign", "secretRef": {"name": "cosign-pub"}});
     for (name, verify) in [("verified", verify), ("not-verified", json!(null))] {
@@ -248,5 +250,6 @@ pub fn a_signature_reaches_those_who_verify_it(bed: &Bed) {
         let revision = object("verified")["status"]["artifact"]["revision"].as_str().map(str::to_owned);
         revision.filter(|revision| revision.ends_with(&signed))
     });
-    assert_eq!(requested_at(&object("not-verified")), before[1], "nothing verifies there");
+    let log = running.process.output();
+    assert_eq!(requested_at(&object("not-verified")), before[1], "nothing verifies there: {log}");
 }

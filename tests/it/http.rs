@@ -114,6 +114,11 @@ async fn an_alias_serves_an_endpoint_as_well_and_verifies_like_its_hook_path() {
         }
     }
     assert_eq!(push_signed(&running, push(), &[]).await.status, 202, "its hook path stays");
+    let (_, remembered) = running.get_admin("/deliveries").await;
+    let remembered: Value = serde_json::from_str(&remembered).expect("JSON");
+    let outcomes: Vec<_> =
+        remembered["github"].as_array().into_iter().flatten().map(|one| &one["outcome"]).collect();
+    assert_eq!(outcomes, ["accepted", "accepted"], "what a stranger sends to the alias is not remembered");
     let got = client().get(at("/webhook")).send().await.expect("an answer");
     assert_eq!(got.status(), 405);
 }

@@ -19,6 +19,8 @@ pub(super) struct HookUrls {
 pub(super) enum WebhookTarget {
     /// The endpoint's hook URL.
     Present,
+    /// The endpoint, at its alias.
+    Alias,
     /// The endpoint, by a path or a scheme that it should no longer use.
     Former,
     /// The host and a path of the endpoint, but another port or another path before it.
@@ -72,7 +74,7 @@ impl HookUrls {
         }
     }
 
-    /// What a URL with the alias of an endpoint stands for. Once the webhook can be changed, it gets the hook path.
+    /// What a URL with the alias of an endpoint stands for.
     fn at_alias(&self, url: &Url) -> Option<WebhookTarget> {
         let path = url.path().strip_prefix(self.base.path().trim_end_matches('/'))?;
         if url.host() != self.base.host() || url.port() != self.base.port() {
@@ -80,7 +82,7 @@ impl HookUrls {
         }
         let has_it = |endpoint: &&Arc<Endpoint>| endpoint.alias.as_deref() == Some(path);
         if has_it(&&self.endpoint) {
-            return Some(WebhookTarget::Former);
+            return Some(WebhookTarget::Alias);
         }
         let other = self.others.iter().find(has_it)?;
         Some(WebhookTarget::OtherEndpoint(other.name.to_string()))
@@ -99,7 +101,7 @@ impl HookUrls {
 
     /// Whether the webhook carries a URL of the endpoint.
     pub(super) fn is_ours(&self, url: &str) -> bool {
-        matches!(self.classify(url), WebhookTarget::Present | WebhookTarget::Former)
+        matches!(self.classify(url), WebhookTarget::Present | WebhookTarget::Alias | WebhookTarget::Former)
     }
 
     /// The digests of all endpoints, which no message may repeat.
@@ -131,7 +133,7 @@ mod tests {
     use crate::config::{Rules, load};
 
     #[test]
-    fn a_webhook_at_the_alias_is_the_endpoints_and_is_to_get_the_hook_path() {
+    fn a_webhook_at_the_alias_is_the_endpoints() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("a.key"), "a-key-that-is-long-enough-to-be-one").expect("a key");
         std::fs::write(folder.path().join("b.key"), "b-key-that-is-long-enough-to-be-one").expect("a key");
@@ -147,7 +149,7 @@ endpoints:
         let base = Url::parse("https://recv.example.com/flux").expect("a URL");
         let urls = HookUrls::new(base, endpoint, &config);
         for (url, target) in [
-            ("https://recv.example.com/flux/webhook", WebhookTarget::Former),
+            ("https://recv.example.com/flux/webhook", WebhookTarget::Alias),
             ("https://recv.example.com/flux/other", WebhookTarget::OtherEndpoint("b".to_owned())),
             ("https://recv.example.com/webhook", WebhookTarget::Elsewhere),
             ("https://chat.example.com/flux/webhook", WebhookTarget::Elsewhere),

@@ -52,6 +52,7 @@ fn list_row(session: &Session, webhook: Webhook) -> ListRow {
     let own = session.endpoint.name.to_string();
     let (endpoint, note) = match session.urls.classify(&webhook.url) {
         WebhookTarget::Present => (Some(own), None),
+        WebhookTarget::Alias => (Some(own), Some("the alias; `create` changes it to the hook path")),
         WebhookTarget::Former => (Some(own), Some("a former URL; `create` changes it")),
         WebhookTarget::OtherPlace => (None, Some("a path of the endpoint at another port or place")),
         WebhookTarget::OtherEndpoint(name) => (Some(name), None),
