@@ -6,13 +6,13 @@ use super::load::{SHORT, Size, WITH_COMMITS, requests_of, run, unknown};
 use super::server::{Server, measured};
 use super::table::{Must, Row};
 
-const REPOSITORIES: usize = 50;
+pub const REPOSITORIES: usize = 50;
 const FEW: u64 = 500;
 const MANY: u64 = 2500;
 
 /// Each object is requested once and waits from then on, so that how fast the machine is does not change how
 /// much there is to do.
-const ARGUMENTS: [&str; 4] = ["--min-interval", "1h", "--drain", "0s"];
+pub const ARGUMENTS: [&str; 4] = ["--min-interval", "1h", "--drain", "0s"];
 
 pub fn instructions() -> Vec<Row> {
     let Some(base) = std::env::var_os("FLUX_RECV_BENCH_BASE").map(PathBuf::from) else {
@@ -21,7 +21,7 @@ pub fn instructions() -> Vec<Row> {
     };
     let api = Server::api_double(REPOSITORIES);
     let compare = |what: &'static str, sent: Sent, status: u16| {
-        let count = |program: &Path| per_delivery(program, &api, sent, status);
+        let count = |program: &Path| per_delivery(program, &api, sent, status, &ARGUMENTS);
         let (ours, theirs) = (count(&measured()), count(&base));
         let figures = format!("{ours:.0} : {theirs:.0}");
         println!("{what}: {figures}");
@@ -36,16 +36,16 @@ pub fn instructions() -> Vec<Row> {
 }
 
 #[derive(Clone, Copy)]
-enum Sent {
+pub enum Sent {
     Push(Size),
     Forged,
     /// To a path that nobody knows.
     Nothing,
 }
 
-fn per_delivery(program: &Path, api: &Server, sent: Sent, status: u16) -> f64 {
+pub fn per_delivery(program: &Path, api: &Server, sent: Sent, status: u16, arguments: &[&str]) -> f64 {
     let after = |deliveries: u64| {
-        let server = Server::counted(program, api, &ARGUMENTS).when_it_knows_all_objects().when_it_listens();
+        let server = Server::counted(program, api, arguments).when_it_knows_all_objects().when_it_listens();
         let path = server.path();
         let requests = match sent {
             Sent::Push(size) => requests_of(size, &path, REPOSITORIES, false),

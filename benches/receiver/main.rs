@@ -22,6 +22,7 @@ mod load;
 #[path = "../../tests/common/log.rs"]
 mod log;
 mod memory_rows;
+mod page_rows;
 #[path = "../../tests/common/process.rs"]
 #[allow(dead_code)]
 mod process;
@@ -63,6 +64,7 @@ fn main() {
         ("filter-ping", rate_rows::ping_beside_filters),
         ("instructions", instruction_rows::instructions),
         ("memory", memory_rows::memory),
+        ("page", page_rows::page),
         ("start", memory_rows::start),
         ("cluster", cluster_rows::cluster),
         ("large", large_rows::large),
