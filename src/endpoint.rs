@@ -121,6 +121,9 @@ impl EndpointId {
     }
 }
 
+/// The path that load balancers probe at the port for webhooks.
+pub const HEALTH_PATH: &str = "/health";
+
 /// The beginning of hook paths.
 pub const HOOK_PREFIX: &str = "/hook/";
 

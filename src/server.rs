@@ -19,7 +19,7 @@ use self::answer::{answer, plain};
 use self::body::BodyMemory;
 use self::log_throttle::LogThrottle;
 use crate::delivery::{Delivery, Headers};
-use crate::endpoint::{Endpoint, HOOK_PREFIX};
+use crate::endpoint::{Endpoint, HEALTH_PATH, HOOK_PREFIX};
 use crate::history::{AnswerRecord, DeliveryRecord};
 use crate::listener::{self, ConnectionCounters, ListenerOptions, RunningServer};
 use crate::metrics::EndedConnectionLabel;
@@ -85,7 +85,7 @@ async fn respond(
 ) -> HttpResponse {
     let received = Instant::now();
     let path = request.uri().path();
-    if path == "/health" {
+    if path == HEALTH_PATH {
         return plain("OK");
     }
     let mut serving = service.registry.get();

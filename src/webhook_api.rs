@@ -93,7 +93,7 @@ pub struct WebhookApi {
     pub rights: &'static str,
     /// The path of the list of webhooks; an error says why there is none.
     pub webhooks: fn(&WebhookScope) -> Result<String, &'static str>,
-    /// The query that asks for long pages.
+    /// The query for the longest pages.
     pub page_size: &'static str,
     /// The field that holds the items of a page; none where the page is the list.
     pub items: Option<&'static str>,
@@ -113,7 +113,7 @@ pub struct WebhookApi {
 pub struct DeliveryApi {
     /// The path of the list below a webhook.
     pub path: &'static str,
-    /// The query that asks for long pages.
+    /// The query for the longest pages.
     pub page_size: &'static str,
     /// The event of a test.
     pub test_event: &'static str,

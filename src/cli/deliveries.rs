@@ -59,7 +59,7 @@ async fn watch(args: &DeliveriesArgs, mut seen: BTreeSet<String>) -> anyhow::Res
     }
 }
 
-/// The deliveries that are asked for, the oldest first.
+/// The selected deliveries, the oldest first.
 async fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<Vec<Value>> {
     let page = details(&args.instance, "/deliveries").await?;
     let by_endpoint =

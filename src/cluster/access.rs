@@ -131,7 +131,7 @@ async fn list(
 /// One object as the API server has it.
 ///
 /// # Errors
-/// When there is no such object, or it may not be read.
+/// When the object does not exist, or may not be read.
 pub async fn object(connection: &ApiConnection, target: &Target) -> anyhow::Result<serde_json::Value> {
     let client = connection.client();
     let resource = Resources::default().discover(&client, target.kind).await.map_err(failed)?;

@@ -2,14 +2,11 @@
 //! already need not be changed.
 
 use super::section::Section;
-use crate::endpoint::HOOK_PREFIX;
+use crate::endpoint::{HEALTH_PATH, HOOK_PREFIX};
 use crate::fleet::SUBSCRIBE_PATH;
 
 /// Characters of a path.
 const MAX_LENGTH: usize = 128;
-
-/// The path that load balancers ask.
-const HEALTH_PATH: &str = "/health";
 
 /// Reads the field.
 pub(super) fn read(entry: &mut Section<'_>) -> Option<String> {

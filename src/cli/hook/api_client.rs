@@ -31,7 +31,7 @@ pub(super) struct ApiClient {
 pub(super) enum ApiError {
     #[error("{0}")]
     Refused(String),
-    /// There is no such thing, or the token may not see it.
+    /// It does not exist, or the token may not see it.
     #[error("{0}")]
     NotFound(String),
     /// The token may not do that.

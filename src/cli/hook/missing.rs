@@ -84,7 +84,7 @@ impl Coverage<'_> {
     async fn covers(&mut self, repository: &str) -> Result<bool, ApiError> {
         let owners = repository.match_indices('/').map(|(end, _)| &repository[..end]);
         let owners = owners.map(|owner| WebhookScope::Organization(owner.to_owned()));
-        // From wide to narrow: what covers many is asked for once.
+        // From wide to narrow: what covers many is read once.
         let mut scopes = vec![WebhookScope::Instance];
         scopes.extend(owners);
         scopes.push(WebhookScope::Repository(repository.to_owned()));
