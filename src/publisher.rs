@@ -2,10 +2,12 @@
 //! each reads the log from its own position, so that one that is slow delays nobody.
 
 mod authentication;
+mod autoreconciler;
 mod frames;
 mod server;
 mod status;
 mod stream;
+mod stream_end;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use self::authentication::SubscriberTable;
+use self::autoreconciler::MAX_CLIENTS;
 use self::frames::FrameCache;
 pub use self::server::{MAX_STREAM_CONNECTIONS, start};
 use self::status::Statuses;
@@ -37,6 +40,8 @@ pub struct Publisher {
     statuses: Statuses,
     /// Streams that read from disk at a time.
     replays: Semaphore,
+    /// Clients of flux-webhook-autoreconciler that are not there.
+    client_places: Arc<Semaphore>,
     /// When the last stream has to be closed, once the process is to end.
     closing: watch::Sender<Option<Instant>>,
 }
@@ -57,6 +62,7 @@ impl Publisher {
             frames: Mutex::default(),
             statuses,
             replays: Semaphore::new(MAX_REPLAYS),
+            client_places: Arc::new(Semaphore::new(MAX_CLIENTS)),
             closing,
         })
     }
@@ -78,6 +84,10 @@ impl Publisher {
         self.closing.send_replace(Some(Instant::now() + window));
     }
 
+    fn is_closing(&self) -> bool {
+        self.closing.borrow().is_some()
+    }
+
     /// Returns the public keys, the one that signs first.
     pub fn public_keys(&self) -> Vec<PublicKey> {
         self.table.read().public_keys()
@@ -86,6 +96,12 @@ impl Publisher {
     /// Returns the state of each subscriber of the config, by name.
     pub fn subscribers(&self) -> Vec<SubscriberStatus> {
         self.statuses.list(self.log.range().head())
+    }
+
+    /// Returns how many clients of flux-webhook-autoreconciler are connected; none where the config has none.
+    fn autoreconciler_clients(&self) -> Option<usize> {
+        let connected = MAX_CLIENTS - self.client_places.available_permits();
+        self.table.read().has_clients().then_some(connected)
     }
 
     /// Describes the log and the subscribers, without keys and tokens.
@@ -103,6 +119,7 @@ impl Publisher {
                 "maxAgeSeconds": limits.max_age.as_secs(),
             },
             "subscribers": self.subscribers(),
+            "autoreconcilerClients": self.autoreconciler_clients(),
         })
     }
 
@@ -121,6 +138,7 @@ impl Publisher {
             bytes: range.bytes,
             max_bytes: self.log.limits().max_bytes,
             refused_strangers: self.statuses.strangers(),
+            autoreconciler_clients: self.autoreconciler_clients().unwrap_or(0) as u64,
         };
         metrics.show_publisher(&figures.collect::<Vec<_>>(), &log);
     }

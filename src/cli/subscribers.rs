@@ -42,6 +42,7 @@ struct PublisherPage {
     public_keys: Vec<String>,
     log: LogPage,
     subscribers: Vec<SubscriberRow>,
+    autoreconciler_clients: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -107,7 +108,7 @@ pub(super) fn describe(page: &Value) -> anyhow::Result<String> {
     let page =
         Page::deserialize(page).context("the page cannot be read; is the instance another version?")?;
     let mut text = String::new();
-    if let Some(PublisherPage { public_keys, log, subscribers }) = page.publisher {
+    if let Some(PublisherPage { public_keys, log, subscribers, autoreconciler_clients }) = page.publisher {
         let LogPage { head, entries, bytes, max_bytes } = log;
         text.push_str(&format!("event log: {entries} entries, {bytes} of {max_bytes} bytes, head {head}\n"));
         text.extend(public_keys.iter().map(|key| format!("public key: {key}\n")));
@@ -122,6 +123,9 @@ pub(super) fn describe(page: &Value) -> anyhow::Result<String> {
             table.add(vec![name, state, lag, refused.filter(|_| streams == 0).unwrap_or_default()]);
         }
         text.push_str(&table.draw());
+        if let Some(clients) = autoreconciler_clients {
+            text.push_str(&format!("clients of flux-webhook-autoreconciler: {clients}\n"));
+        }
     }
     if !page.publishers.is_empty() {
         let mut table = Table::new(&["PUBLISHER", "URL", "STATE", "CURSOR", "CATCHING-UP"]);

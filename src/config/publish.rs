@@ -12,10 +12,11 @@ use super::{keys, suggestion};
 use crate::endpoint::EndpointOrigin;
 use crate::endpoint::registry::Endpoints;
 use crate::fleet::options::{
-    GrantedEndpoints, PublisherOptions, Retention, SubscriberAuthentication, SubscriberOptions,
-    TokenRequirement,
+    AutoreconcilerOptions, GrantedEndpoints, PublisherOptions, Retention, SubscriberAuthentication,
+    SubscriberOptions, TokenRequirement,
 };
 use crate::fleet::signature::SigningKey;
+use crate::verify::key::digest_of;
 use crate::verify::pinned_token::PinnedKeys;
 
 /// Subscribers of a publisher. Ten thousand streams fit into one process.
@@ -42,7 +43,11 @@ pub(super) fn read(
     let signing_keys = signing_keys(&mut section, files);
     let listed = section.filled_list("subscribers");
     let pattern = section.text("subscribersPath");
-    if listed.is_empty() && pattern.is_none() {
+    let autoreconciler = section.take("autoreconciler");
+    let has_clients = autoreconciler.is_some();
+    let autoreconciler =
+        autoreconciler.and_then(|value| clients(section.within("autoreconciler", value)?, files));
+    if listed.is_empty() && pattern.is_none() && !has_clients {
         section.mistake(
             "subscribers",
             "is missing; list who may subscribe, each with `name`, `endpoints` and `keyPath` or `oidc`",
@@ -74,23 +79,40 @@ pub(super) fn read(
         }
         subscribers.push(subscriber);
     }
-    same_keys(&subscribers, mistakes);
-    Some(PublisherOptions { retention, signing_keys, stagger, subscribers })
+    same_keys(&subscribers, autoreconciler.as_ref(), mistakes);
+    Some(PublisherOptions { retention, signing_keys, stagger, subscribers, autoreconciler })
 }
 
-/// Reports names of endpoints that the config does not have.
+/// Reports names of endpoints that the config does not have, and a secret of clients that opens an endpoint.
 pub(super) fn check_names(options: &PublisherOptions, endpoints: &Endpoints, mistakes: &mut Vec<String>) {
     let known: Vec<&str> = endpoints
         .iter()
         .filter(|endpoint| endpoint.origin == EndpointOrigin::Config)
         .map(|endpoint| &*endpoint.name)
         .collect();
-    for subscriber in &options.subscribers {
-        let GrantedEndpoints::Named(names) = &subscriber.endpoints else { continue };
+    let of_subscribers =
+        options.subscribers.iter().map(|one| (format!("subscriber {}", one.name), &one.endpoints));
+    let of_clients = options.autoreconciler.iter().map(|one| ("autoreconciler".to_owned(), &one.endpoints));
+    if let Some(AutoreconcilerOptions { secret, .. }) = &options.autoreconciler {
+        let with_newline = Zeroizing::new([secret, b"\n".as_slice()].concat());
+        let digests = [digest_of(secret, ""), digest_of(&with_newline, "")];
+        for endpoint in
+            endpoints.iter().filter(|endpoint| digests.iter().any(|digest| digest == endpoint.digest()))
+        {
+            mistakes.push(format!(
+                "publish: autoreconciler: secretKeyPath: the secret is the key of endpoint `{}`, and stands in the URLs \
+                 of clients; make another key for the endpoint with `flux-recv keygen`",
+                endpoint.name
+            ));
+        }
+    }
+    for (place, granted) in of_subscribers.chain(of_clients) {
+        let GrantedEndpoints::Named(names) = granted else { continue };
         for name in names.iter().filter(|name| !known.contains(&name.as_str())) {
             let fix = suggestion::fix(name, &known);
-            let place = format!("publish: subscriber {}", subscriber.name);
-            mistakes.push(format!("{place}: endpoints: `{name}` is not an endpoint of this config; {fix}"));
+            mistakes.push(format!(
+                "publish: {place}: endpoints: `{name}` is not an endpoint of this config; {fix}"
+            ));
         }
     }
 }
@@ -159,24 +181,10 @@ fn subscriber(
 ) -> Option<SubscriberOptions> {
     let mut fields = Section::new(value, place, mistakes)?;
     let name = fields.required_text("name");
-    let endpoints = fields.texts("endpoints");
-    if endpoints.is_empty() {
-        fields.mistake(
-            "endpoints",
-            "is missing; list the endpoints that it gets, or write '*' for all of them",
-        );
-    }
+    let endpoints = granted(&mut fields);
     let key_path = fields.text("keyPath");
     let oidc = fields.take("oidc");
     fields.finish();
-    let endpoints = match endpoints.iter().any(|name| name == "*") {
-        true if endpoints.len() > 1 => {
-            fields.mistake("endpoints", "lists '*' beside names; write one or the other");
-            return None;
-        }
-        true => GrantedEndpoints::All,
-        false => GrantedEndpoints::Named(endpoints),
-    };
     let authentication = match (key_path, oidc) {
         (Some(key_path), None) => {
             let (file, key) = files.read(&mut fields, "keyPath", &key_path)?;
@@ -197,7 +205,36 @@ fn subscriber(
             return None;
         }
     };
-    Some(SubscriberOptions { name: name?.into(), endpoints, authentication })
+    Some(SubscriberOptions { name: name?.into(), endpoints: endpoints?, authentication })
+}
+
+/// Reads which endpoints a subscriber gets. They are always written out.
+fn granted(fields: &mut Section<'_>) -> Option<GrantedEndpoints> {
+    let endpoints = fields.texts("endpoints");
+    if endpoints.is_empty() {
+        fields.mistake(
+            "endpoints",
+            "is missing; list the endpoints that it gets, or write '*' for all of them",
+        );
+    }
+    match endpoints.iter().any(|name| name == "*") {
+        true if endpoints.len() > 1 => {
+            fields.mistake("endpoints", "lists '*' beside names; write one or the other");
+            None
+        }
+        true => Some(GrantedEndpoints::All),
+        false => Some(GrantedEndpoints::Named(endpoints)),
+    }
+}
+
+/// Reads what clients of flux-webhook-autoreconciler get.
+fn clients(mut fields: Section<'_>, files: &mut KeyFiles<'_>) -> Option<AutoreconcilerOptions> {
+    let endpoints = granted(&mut fields);
+    let secret_path = fields.required_text("secretKeyPath");
+    fields.finish();
+    let (_, secret) = files.read(&mut fields, "secretKeyPath", &secret_path?)?;
+    let secret = Zeroizing::new(secret.without_newline().to_vec());
+    Some(AutoreconcilerOptions { secret, endpoints: endpoints? })
 }
 
 fn token(fields: &mut Section<'_>, files: &mut KeyFiles<'_>, value: Value) -> Option<TokenRequirement> {
@@ -242,8 +279,13 @@ fn token(fields: &mut Section<'_>, files: &mut KeyFiles<'_>, value: Value) -> Op
     Some(TokenRequirement { issuer: issuer?, audience: audience?, claims, jwks: jwks? })
 }
 
-/// Two subscribers with one key, or for one token, could not be told apart.
-fn same_keys(subscribers: &[SubscriberOptions], mistakes: &mut Vec<String>) {
+/// Two subscribers with one key, or for one token, could not be told apart; and the secret of clients stands in
+/// URLs, so it may open nothing else.
+fn same_keys(
+    subscribers: &[SubscriberOptions],
+    clients: Option<&AutoreconcilerOptions>,
+    mistakes: &mut Vec<String>,
+) {
     let mut tokens = BTreeMap::new();
     for subscriber in subscribers {
         let SubscriberAuthentication::Token(TokenRequirement { issuer, audience, claims, jwks }) =
@@ -259,6 +301,13 @@ fn same_keys(subscribers: &[SubscriberOptions], mistakes: &mut Vec<String>) {
     let mut seen: BTreeMap<&[u8], &str> = BTreeMap::new();
     for subscriber in subscribers {
         let SubscriberAuthentication::Key(key) = &subscriber.authentication else { continue };
+        if clients.is_some_and(|clients| clients.secret == *key) {
+            mistakes.push(format!(
+                "publish: autoreconciler: secretKeyPath: the secret is the key of subscriber `{}`; give that one its own \
+                 with `flux-recv keygen`",
+                subscriber.name
+            ));
+        }
         if let Some(other) = seen.insert(key, &subscriber.name) {
             let place = format!("publish: subscriber {}", subscriber.name);
             mistakes.push(format!("{place}: keyPath: the key is that of subscriber `{other}`; make one for each with `flux-recv keygen`"));

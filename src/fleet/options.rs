@@ -21,6 +21,22 @@ pub struct PublisherOptions {
     /// Over how long subscribers spread their requests.
     pub stagger: Duration,
     pub subscribers: Vec<SubscriberOptions>,
+    pub autoreconciler: Option<AutoreconcilerOptions>,
+}
+
+/// `publish.autoreconciler`: clients of flux-webhook-autoreconciler.
+pub struct AutoreconcilerOptions {
+    /// What clients have in `authSecret`.
+    pub secret: Zeroizing<Vec<u8>>,
+    pub endpoints: GrantedEndpoints,
+}
+
+impl PublisherOptions {
+    /// Returns the endpoints that someone gets, as each entry grants them.
+    pub fn granted(&self) -> impl Iterator<Item = &GrantedEndpoints> {
+        let clients = self.autoreconciler.iter().map(|clients| &clients.endpoints);
+        self.subscribers.iter().map(|subscriber| &subscriber.endpoints).chain(clients)
+    }
 }
 
 /// Limits of the event log.

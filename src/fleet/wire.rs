@@ -121,6 +121,9 @@ struct WireRef {
 #[serde(rename_all = "camelCase")]
 struct WireImage {
     names: Vec<String>,
+    /// The name as the provider has written it, where its case is another one than in `names`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<String>,
     #[serde(default)]
     tags: Vec<String>,
     #[serde(default)]
@@ -246,6 +249,11 @@ fn to_wire(event: &Event) -> WireEvent {
         }
         Event::Image(image) => WireEvent::Image(WireImage {
             names: image.names.iter().map(ToString::to_string).collect(),
+            written: image
+                .names
+                .first()
+                .is_none_or(|name| name.to_string() != image.written)
+                .then(|| image.written.clone()),
             tags: image.tags.clone(),
             digest: image.digest.clone(),
             media: match image.media {
@@ -302,10 +310,10 @@ fn from_wire(event: WireEvent) -> Option<Event> {
             };
             Event::Git(GitEvent { repository, ssh_url: None, changes })
         }
-        WireEvent::Image(WireImage { names, tags, digest, media, deleted }) => {
+        WireEvent::Image(WireImage { names, written, tags, digest, media, deleted }) => {
             let names: Vec<ImageName> =
                 names.iter().map(|name| ImageName::parse(name).ok()).collect::<Option<_>>()?;
-            let written = names.first().map(ToString::to_string).unwrap_or_default();
+            let written = written.or_else(|| names.first().map(ToString::to_string)).unwrap_or_default();
             let media = match media {
                 Some(WireMedia::Chart) => Media::Chart,
                 Some(WireMedia::Image) => Media::Image,

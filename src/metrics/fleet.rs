@@ -17,6 +17,7 @@ pub(super) struct FleetMetrics {
     lag: Family<SubscriberLabels, Gauge>,
     last_event: Family<SubscriberLabels, Seconds>,
     refused_strangers: Gauge,
+    autoreconciler_clients: Gauge,
     log_entries: Gauge,
     log_bytes: Gauge,
     log_limit_bytes: Gauge,
@@ -50,6 +51,7 @@ pub struct LogFigures {
     pub bytes: u64,
     pub max_bytes: u64,
     pub refused_strangers: u64,
+    pub autoreconciler_clients: u64,
 }
 
 /// Subscribers that have rows of their own; beyond that there is one row for all.
@@ -80,6 +82,11 @@ impl FleetMetrics {
             "subscriber_strangers",
             "Requests to subscribe with a token that nobody knows, since the start",
             self.refused_strangers.clone(),
+        );
+        registry.register(
+            "autoreconciler_clients",
+            "Clients of flux-webhook-autoreconciler that are connected",
+            self.autoreconciler_clients.clone(),
         );
         registry.register("event_log_entries", "Entries of the event log", self.log_entries.clone());
         registry.register_with_unit(
@@ -140,6 +147,7 @@ impl Metrics {
         fleet.log_bytes.set(whole(log.bytes));
         fleet.log_limit_bytes.set(whole(log.max_bytes));
         fleet.refused_strangers.set(whole(log.refused_strangers));
+        fleet.autoreconciler_clients.set(whole(log.autoreconciler_clients));
     }
 
     /// The stream of a publisher has begun or ended.

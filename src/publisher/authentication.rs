@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use super::autoreconciler::ClientGrant;
 use crate::fleet::options::{
     GrantedEndpoints, PublisherOptions, SubscriberAuthentication, SubscriberOptions, TokenRequirement,
 };
@@ -24,6 +25,8 @@ pub(super) struct SubscriberTable {
     by_key: HashMap<[u8; 32], Arc<GrantedSubscriber>>,
     /// By issuer and key ID; issuers of private clusters often share one name.
     by_token_key: HashMap<(String, Option<String>), Vec<TokenIssuer>>,
+    /// Clients of flux-webhook-autoreconciler, with the hash of their secret.
+    clients: Option<([u8; 32], Arc<ClientGrant>)>,
     salt: [u8; 16],
 }
 
@@ -64,7 +67,7 @@ pub(super) enum Refused {
 
 impl SubscriberTable {
     pub(super) fn new(options: PublisherOptions, generation: u64) -> SubscriberTable {
-        let PublisherOptions { signing_keys, stagger, subscribers, .. } = options;
+        let PublisherOptions { signing_keys, stagger, subscribers, autoreconciler, .. } = options;
         let mut salt = [0; 16];
         salt.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
         let mut table = SubscriberTable {
@@ -74,14 +77,23 @@ impl SubscriberTable {
             by_name: HashMap::new(),
             by_key: HashMap::new(),
             by_token_key: HashMap::new(),
+            clients: None,
             salt,
         };
         subscribers.into_iter().for_each(|subscriber| table.add(subscriber));
+        table.clients = autoreconciler.map(|clients| {
+            let fingerprint = fingerprint(&clients.endpoints, |add| add(&clients.secret));
+            (
+                table.digest(&clients.secret),
+                Arc::new(ClientGrant { endpoints: clients.endpoints, fingerprint }),
+            )
+        });
         table
     }
 
     fn add(&mut self, options: SubscriberOptions) {
-        let fingerprint = fingerprint(&options);
+        let fingerprint =
+            fingerprint(&options.endpoints, |add| add_authentication(&options.authentication, add));
         let SubscriberOptions { name, endpoints, authentication } = options;
         let subscriber = Arc::new(GrantedSubscriber { name: Arc::clone(&name), endpoints, fingerprint });
         match authentication {
@@ -127,6 +139,22 @@ impl SubscriberTable {
     /// Whether a stream that was opened for this subscriber may go on.
     pub(super) fn still_grants(&self, subscriber: &GrantedSubscriber) -> bool {
         self.by_name.get(&subscriber.name).is_some_and(|now| now.fingerprint == subscriber.fingerprint)
+    }
+
+    /// Returns what clients of flux-webhook-autoreconciler with this secret get.
+    pub(super) fn client_grant(&self, secret: &str) -> Option<Arc<ClientGrant>> {
+        let (expected, grant) = self.clients.as_ref()?;
+        // Hashes with a salt that nobody knows: where they differ tells nothing.
+        (self.digest(secret.as_bytes()) == *expected).then(|| Arc::clone(grant))
+    }
+
+    pub(super) fn has_clients(&self) -> bool {
+        self.clients.is_some()
+    }
+
+    /// Whether clients that were granted this may go on.
+    pub(super) fn still_grants_clients(&self, fingerprint: [u8; 32]) -> bool {
+        self.clients.as_ref().is_some_and(|(_, grant)| grant.fingerprint == fingerprint)
     }
 
     /// Finds out who has this bearer key or token.
@@ -181,22 +209,27 @@ impl TokenIssuer {
     }
 }
 
-fn fingerprint(options: &SubscriberOptions) -> [u8; 32] {
+/// Hashes the endpoints and what `authentication` adds.
+fn fingerprint(endpoints: &GrantedEndpoints, authentication: impl FnOnce(&mut dyn FnMut(&[u8]))) -> [u8; 32] {
     let mut digest = Sha256::new();
     let mut add = |bytes: &[u8]| {
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
     };
-    match &options.endpoints {
+    match endpoints {
         GrantedEndpoints::All => add(b"*"),
         GrantedEndpoints::Named(names) => names.iter().for_each(|name| add(name.as_bytes())),
     }
-    match &options.authentication {
+    authentication(&mut add);
+    digest.finalize().into()
+}
+
+fn add_authentication(authentication: &SubscriberAuthentication, add: &mut dyn FnMut(&[u8])) {
+    match authentication {
         SubscriberAuthentication::Key(key) => add(key),
         SubscriberAuthentication::Token(TokenRequirement { issuer, audience, claims, jwks }) => {
-            [issuer.as_bytes(), audience.as_bytes(), jwks].into_iter().for_each(&mut add);
+            [issuer.as_bytes(), audience.as_bytes(), jwks].into_iter().for_each(&mut *add);
             claims.iter().flat_map(|(name, value)| [name, value]).for_each(|text| add(text.as_bytes()));
         }
     }
-    digest.finalize().into()
 }

@@ -10,11 +10,11 @@ use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use actix_web::{App, Error, HttpRequest, HttpResponse, web};
-use tokio::sync::Notify;
 
 use super::Publisher;
 use super::authentication::Refused;
-use super::stream::{StreamEnd, SubscriberStream};
+use super::autoreconciler;
+use super::stream::SubscriberStream;
 use crate::fleet::cursor::Cursor;
 use crate::fleet::hello::SubscribeRefusal;
 use crate::fleet::{NONCE_HEADER, SUBSCRIBE_PATH};
@@ -55,12 +55,26 @@ pub fn start(
     };
     let publisher = web::Data::from(publisher);
     listener::serve(listener, options, ConnectionCounters::default(), move || {
-        App::new().app_data(publisher.clone()).route(SUBSCRIBE_PATH, web::get().to(subscribe))
+        App::new().app_data(publisher.clone()).route(SUBSCRIBE_PATH, web::get().to(answer))
     })
 }
 
-async fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> HttpResponse {
-    if publisher.closing.borrow().is_some() {
+/// Answers subscribers, and clients of flux-webhook-autoreconciler, which ask for a WebSocket.
+async fn answer(
+    request: HttpRequest,
+    body: web::Payload,
+    publisher: web::Data<Publisher>,
+) -> Result<HttpResponse, Error> {
+    match header(request.headers(), "upgrade") {
+        Some(protocol) if protocol.eq_ignore_ascii_case("websocket") && !publisher.is_closing() => {
+            autoreconciler::serve(request, body, publisher).await
+        }
+        _ => Ok(subscribe(request, publisher)),
+    }
+}
+
+fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> HttpResponse {
+    if publisher.is_closing() {
         return HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "1")).finish();
     }
     let Some(bearer) = bearer(request.headers()) else { return stranger(&publisher) };
@@ -87,7 +101,8 @@ async fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> Htt
     };
     if let Some(connection) = request.conn_data::<Rc<Connection>>() {
         connection.begin_stream();
-        actix_web::rt::spawn(close_in_time(stream.end(), Rc::clone(connection)));
+        let (end, gone) = stream.end();
+        actix_web::rt::spawn(end.close_in_time(gone, Rc::clone(connection)));
     }
     let frames = futures::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next_bytes().await?;
@@ -103,23 +118,8 @@ async fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> Htt
         .streaming(frames)
 }
 
-/// How long a stream that has to end is given to end by itself: one whose socket takes nothing does not.
-const CLOSE_DELAY: Duration = Duration::from_millis(500);
-
-/// Closes the connection of a stream that has to end, also if it is stuck.
-async fn close_in_time((mut end, gone): (StreamEnd, Arc<Notify>), connection: Rc<Connection>) {
-    let over = async {
-        end.wait().await;
-        tokio::time::sleep(CLOSE_DELAY).await;
-    };
-    tokio::select! {
-        () = over => connection.close(),
-        () = gone.notified() => connection.end_stream(),
-    }
-}
-
 /// The answer to someone whom nobody knows.
-fn stranger(publisher: &Publisher) -> HttpResponse {
+pub(super) fn stranger(publisher: &Publisher) -> HttpResponse {
     publisher.statuses.refuse_stranger();
     HttpResponse::Unauthorized().insert_header((WWW_AUTHENTICATE, "Bearer")).finish()
 }

@@ -13,6 +13,7 @@ use tokio::time::sleep_until;
 use super::Publisher;
 use super::authentication::{Authenticated, GrantedSubscriber};
 use super::frames::FrameScope;
+use super::stream_end::StreamEnd;
 use crate::endpoint::EndpointOrigin;
 use crate::fleet::HEARTBEAT_INTERVAL;
 use crate::fleet::cursor::Cursor;
@@ -46,23 +47,6 @@ pub(super) struct SubscriberStream {
     gone: Arc<Notify>,
 }
 
-/// What ends a stream, whether its socket takes anything or not.
-#[derive(Clone)]
-pub(super) struct StreamEnd {
-    publisher: Arc<Publisher>,
-    subscriber: Arc<GrantedSubscriber>,
-    /// What was offered in `hello`.
-    offer: [u8; 32],
-    table_changes: watch::Receiver<u64>,
-    closing: watch::Receiver<Option<Instant>>,
-    /// Set when the subscriber has too many streams.
-    displaced: watch::Receiver<bool>,
-    /// When the token expires, or the process wants the stream to end.
-    ends: Option<Instant>,
-    /// The part of the time until the process ends that the stream takes.
-    part_of_drain: f64,
-}
-
 impl SubscriberStream {
     /// None if the subscriber has too many streams.
     pub(super) fn new(
@@ -74,16 +58,7 @@ impl SubscriberStream {
         let Authenticated { subscriber, until } = authenticated;
         let range = publisher.log.range();
         let (number, displaced) = publisher.statuses.open(&subscriber.name)?;
-        let end = StreamEnd {
-            publisher: Arc::clone(publisher),
-            offer: digest(&offered(publisher, &subscriber)),
-            subscriber: Arc::clone(&subscriber),
-            table_changes: publisher.table_changes.subscribe(),
-            closing: publisher.closing.subscribe(),
-            displaced,
-            ends: until,
-            part_of_drain: fastrand::f64(),
-        };
+        let end = StreamEnd::new(publisher, until, Some(displaced), still_grants(publisher, &subscriber));
         Some(SubscriberStream {
             subscriber,
             number,
@@ -254,52 +229,15 @@ impl SubscriberStream {
     }
 }
 
-impl StreamEnd {
-    /// Whether the stream has to end now.
-    fn is_over(&self) -> bool {
-        self.ends.is_some_and(|ends| ends <= Instant::now())
-            || *self.displaced.borrow()
-            || (self.table_changes.has_changed().unwrap_or(true) && self.is_revoked())
-    }
-
-    /// Whether the subscriber may not go on as it has begun. Looks at more than can be looked at for each event.
-    fn is_revoked(&self) -> bool {
-        !self.publisher.table.read().still_grants(&self.subscriber)
-            || digest(&offered(&self.publisher, &self.subscriber)) != self.offer
-    }
-
-    /// Waits until the stream has to end.
-    pub(super) async fn wait(&mut self) {
-        loop {
-            let ends = self.ends;
-            let over = async {
-                match ends {
-                    Some(ends) => sleep_until(ends.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = over => return,
-                // The subscriber has too many streams, or is not in the config any more.
-                _ = self.displaced.changed() => return,
-                changed = self.table_changes.changed() => {
-                    if changed.is_err() || self.is_revoked() {
-                        return;
-                    }
-                }
-                changed = self.closing.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    if let Some(last) = *self.closing.borrow_and_update() {
-                        // Spread, so that the next publisher does not get all subscribers at once.
-                        let window = last.saturating_duration_since(Instant::now());
-                        let closes = Instant::now() + window.mul_f64(self.part_of_drain);
-                        self.ends = Some(self.ends.map_or(closes, |before| before.min(closes)));
-                    }
-                }
-            }
-        }
+/// Returns what tells whether the subscriber may go on as it has begun.
+fn still_grants(
+    publisher: &Arc<Publisher>,
+    subscriber: &Arc<GrantedSubscriber>,
+) -> impl Fn() -> bool + use<> {
+    let (publisher, subscriber) = (Arc::clone(publisher), Arc::clone(subscriber));
+    let offer = digest(&offered(&publisher, &subscriber));
+    move || {
+        publisher.table.read().still_grants(&subscriber) && digest(&offered(&publisher, &subscriber)) == offer
     }
 }
 

@@ -105,8 +105,8 @@ impl EventPublisher {
 impl GrantedNames {
     fn new(options: &PublisherOptions) -> GrantedNames {
         let mut names = HashSet::new();
-        for subscriber in &options.subscribers {
-            match &subscriber.endpoints {
+        for granted in options.granted() {
+            match granted {
                 GrantedEndpoints::All => return GrantedNames::All,
                 GrantedEndpoints::Named(granted) => names.extend(granted.iter().cloned()),
             }

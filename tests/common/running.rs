@@ -80,9 +80,9 @@ pub fn folder(config: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Puts a config into a folder, and before it a key for each `keyPath` in it.
+/// Puts a config into a folder, and before it a key for each `keyPath` and `secretKeyPath` in it.
 pub fn write_config(folder: &Path, config: &str) {
-    for part in config.split("keyPath: ").skip(1) {
+    for part in config.replace("secretKeyPath: ", "keyPath: ").split("keyPath: ").skip(1) {
         let key = part.split([',', '}', '\n', ' ']).next().expect("a key path");
         let name = key.trim_end_matches(".key");
         std::fs::write(folder.join(key), test_key(name)).expect("a key");

@@ -24,25 +24,25 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The RFC 8032 test key, so that the test can sign as a publisher.
-const SIGNING_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+pub(super) const SIGNING_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
 
 fn signing_key() -> SigningKey {
     SigningKey::from_pem(SIGNING_KEY.as_bytes()).expect("a key")
 }
 
 /// A publisher with a port of its own for subscribers, so that it can start again.
-struct Publisher {
-    running: FluxRecv,
-    url: String,
+pub(super) struct Publisher {
+    pub(super) running: FluxRecv,
+    pub(super) url: String,
 }
 
 impl Publisher {
     /// Serves one endpoint of GitHub's, with this `publish`.
-    fn start(publish: &str) -> Publisher {
+    pub(super) fn start(publish: &str) -> Publisher {
         Publisher::with_endpoints("- {source: GitHub, keyPath: github.key}", publish, &[])
     }
 
-    fn with_endpoints(endpoints: &str, publish: &str, arguments: &[&str]) -> Publisher {
+    pub(super) fn with_endpoints(endpoints: &str, publish: &str, arguments: &[&str]) -> Publisher {
         let folder = folder(&publisher_config(endpoints, publish));
         std::fs::write(folder.path().join("signing.pem"), SIGNING_KEY).expect("a key");
         std::fs::write(folder.path().join("jwks.json"), key_set().to_string()).expect("a key set");
@@ -53,7 +53,7 @@ impl Publisher {
         Publisher { running, url: format!("http://{address}") }
     }
 
-    fn change(&self, publish: &str) {
+    pub(super) fn change(&self, publish: &str) {
         write_config(
             self.running.folder.path(),
             &publisher_config("- {source: GitHub, keyPath: github.key}", publish),
@@ -70,12 +70,16 @@ impl Publisher {
             "ref": format!("refs/heads/{branch}"), "after": "1".repeat(40), "pusher": {"name": "ann", "email": "not-for-the-wire"},
             "repository": {"clone_url": repository},
         });
+        self.deliver(&self.running.path("github"), key, "push", &body).await
+    }
+
+    /// Delivers what GitHub sends of an event.
+    pub(super) async fn deliver(&self, path: &str, key: &str, event: &str, body: &Value) -> (u16, Value) {
         let body = body.to_string().into_bytes();
         let signature = hub_signature(key, &body);
-        let url = format!("{}{}", self.running.base, self.running.path("github"));
         let request = client()
-            .post(url)
-            .header("X-GitHub-Event", "push")
+            .post(format!("{}{path}", self.running.base))
+            .header("X-GitHub-Event", event)
             .header("X-Hub-Signature-256", signature)
             .header("traceparent", TRACE);
         let response = request.body(body).send().await.expect("an answer");

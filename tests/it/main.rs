@@ -3,6 +3,7 @@
 
 mod api_server;
 mod architecture;
+mod autoreconciler;
 mod commands;
 #[allow(dead_code, reason = "each suite uses a part of it")]
 #[path = "../common/mod.rs"]
