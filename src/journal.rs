@@ -7,7 +7,10 @@
 
 pub mod contents;
 pub mod event_log;
+pub mod journal_log;
+pub mod log_follower;
 mod log_table;
+pub mod log_tail;
 pub mod store;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +21,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use self::contents::{Contents, JournalChange};
-use self::event_log::EventLog;
+use self::journal_log::LogFile;
 use self::store::{Applied, CommitError, JournalMedium, JournalStore, OpenError};
 use crate::metrics::Metrics;
 
@@ -39,7 +42,7 @@ struct SharedJournal {
     /// Ends when the thread does.
     ended: JournalCommit,
     metrics: Arc<Metrics>,
-    event_log: Option<Arc<EventLog>>,
+    log_file: Option<Arc<LogFile>>,
 }
 
 /// What goes to disk with the next commit.
@@ -96,7 +99,7 @@ impl Journal {
         mut medium: Box<dyn JournalMedium>,
         metrics: Arc<Metrics>,
     ) -> Result<(Journal, Contents), OpenError> {
-        let event_log = medium.event_log();
+        let log_file = medium.log_file();
         let (store, contents) = medium.open()?;
         let next_delivery = contents.deliveries.keys().next_back().map_or(0, |last| last + 1);
         let shared = Arc::new(SharedJournal {
@@ -107,7 +110,7 @@ impl Journal {
             next_delivery: AtomicU64::new(next_delivery),
             ended: JournalCommit::new(),
             metrics,
-            event_log,
+            log_file,
         });
         let writer =
             JournalWriter { medium, store: Some(store), held: contents.clone(), shared: Arc::clone(&shared) };
@@ -162,21 +165,29 @@ impl Journal {
         shared.ended.wait_until_durable().await.is_ok()
     }
 
-    /// Returns the event log, if the journal holds that of a publisher.
-    pub fn event_log(&self) -> Option<&Arc<EventLog>> {
-        self.shared.as_ref()?.event_log.as_ref()
+    /// Returns the event log's part in the journal, if it holds that of a publisher.
+    fn log_file(&self) -> Option<&Arc<LogFile>> {
+        self.shared.as_ref()?.log_file.as_ref()
     }
 
     /// Ends when the journal does. One without storage never ends.
     pub async fn wait_until_ended(&self) {
         let Some(shared) = &self.shared else { return std::future::pending().await };
-        let _ = shared.ended.ended().await;
+        let _ = shared.ended.wait_for_end().await;
     }
 }
 
 impl JournalCommit {
-    fn new() -> JournalCommit {
+    /// A commit that has not ended.
+    pub fn new() -> JournalCommit {
         JournalCommit { state: Arc::default() }
+    }
+
+    /// A commit that has ended.
+    pub fn ended(is_durable: bool) -> JournalCommit {
+        let commit = JournalCommit::new();
+        commit.end(is_durable);
+        commit
     }
 
     /// Whether it went through; `None` as long as nobody knows.
@@ -189,10 +200,10 @@ impl JournalCommit {
     /// # Errors
     /// When nothing was written, or nobody knows for too long: a disk can also hang.
     pub async fn wait_until_durable(&self) -> Result<(), NotDurable> {
-        tokio::time::timeout(COMMIT_TIMEOUT, self.ended()).await.unwrap_or(Err(NotDurable))
+        tokio::time::timeout(COMMIT_TIMEOUT, self.wait_for_end()).await.unwrap_or(Err(NotDurable))
     }
 
-    async fn ended(&self) -> Result<(), NotDurable> {
+    async fn wait_for_end(&self) -> Result<(), NotDurable> {
         loop {
             let ended = self.state.ended.notified();
             match self.is_durable() {
@@ -203,7 +214,8 @@ impl JournalCommit {
         }
     }
 
-    fn end(&self, is_durable: bool) {
+    /// Says how it has ended.
+    pub fn end(&self, is_durable: bool) {
         let _ = self.state.durable.set(is_durable);
         self.state.ended.notify_waiters();
     }
@@ -281,9 +293,9 @@ impl JournalWriter {
         let Applied { size, log } = store.apply(&all)?;
         self.shared.metrics.journal_size(size);
         self.store = Some(store);
-        if let (Some(event_log), Some(range)) = (&self.shared.event_log, log) {
+        if let (Some(log_file), Some(range)) = (&self.shared.log_file, log) {
             let entries: Vec<_> = changes.iter().filter_map(JournalChange::appended).collect();
-            event_log.appended(range, entries.into_iter().map(|(time, content)| (time, content.clone())));
+            log_file.appended(range, entries.into_iter().map(|(time, content)| (time, content.clone())));
         }
         Ok(())
     }

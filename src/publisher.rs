@@ -32,7 +32,7 @@ use crate::service::Service;
 /// A publisher: its log, who may subscribe, and who does.
 pub struct Publisher {
     service: Arc<Service>,
-    log: Arc<EventLog>,
+    log: Arc<dyn EventLog>,
     table: RwLock<Arc<SubscriberTable>>,
     /// Counts the changes of the table, for the streams that are open.
     table_changes: watch::Sender<u64>,
@@ -50,7 +50,7 @@ pub struct Publisher {
 const MAX_REPLAYS: usize = 16;
 
 impl Publisher {
-    pub fn new(service: Arc<Service>, log: Arc<EventLog>, options: PublisherOptions) -> Arc<Publisher> {
+    pub fn new(service: Arc<Service>, log: Arc<dyn EventLog>, options: PublisherOptions) -> Arc<Publisher> {
         let (table_changes, closing) = (watch::Sender::new(0), watch::Sender::new(None));
         let statuses = Statuses::new(options.subscribers.iter().map(|subscriber| &subscriber.name));
         let table = RwLock::new(Arc::new(SubscriberTable::new(options, 0)));
@@ -70,7 +70,7 @@ impl Publisher {
     /// Takes changed options in force. Streams of subscribers that are gone, or authenticate in another way,
     /// or get other endpoints, end at once.
     pub fn replace(&self, options: PublisherOptions) {
-        self.log.set_limits(limits(&options.retention));
+        self.log.tail().set_limits(limits(&options.retention));
         self.statuses.retain(options.subscribers.iter().map(|subscriber| &subscriber.name));
         // Thousands of key sets take a while to be read, and streams look at the table meanwhile.
         let generation = self.table.read().generation + 1;
@@ -95,7 +95,7 @@ impl Publisher {
 
     /// Returns the state of each subscriber of the config, by name.
     pub fn subscribers(&self) -> Vec<SubscriberStatus> {
-        self.statuses.list(self.log.range().head())
+        self.statuses.list(self.log.tail().range().head())
     }
 
     /// Returns how many clients of flux-webhook-autoreconciler are connected; none where the config has none.
@@ -106,7 +106,7 @@ impl Publisher {
 
     /// Describes the log and the subscribers, without keys and tokens.
     pub fn to_json(&self) -> Value {
-        let (range, limits) = (self.log.range(), self.log.limits());
+        let (range, limits) = (self.log.tail().range(), self.log.tail().limits());
         let cursor = Cursor { epoch: range.epoch, sequence: range.head() };
         json!({
             "publicKeys": self.public_keys().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -132,11 +132,11 @@ impl Publisher {
             lag_entries: status.lag_entries,
             last_event_seconds: status.last_event_seconds,
         });
-        let range = self.log.range();
+        let range = self.log.tail().range();
         let log = LogFigures {
             entries: range.entries(),
             bytes: range.bytes,
-            max_bytes: self.log.limits().max_bytes,
+            max_bytes: self.log.tail().limits().max_bytes,
             refused_strangers: self.statuses.strangers(),
             autoreconciler_clients: self.autoreconciler_clients().unwrap_or(0) as u64,
         };

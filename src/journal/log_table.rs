@@ -5,7 +5,8 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::event_log::{LogContent, LogEntry, LogLimits, LogRange, LogUnreadable, MAX_READ_BYTES};
+use super::event_log::{LogContent, LogEntry, LogLimits, LogRange, LogUnreadable};
+use super::log_tail::MAX_READ_BYTES;
 use super::store::{sealed, unsealed};
 
 const LOG_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("event_log");

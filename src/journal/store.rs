@@ -10,7 +10,8 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageErro
 use sha2::{Digest, Sha256};
 
 use super::contents::{Contents, JournalChange, JournalOrigin};
-use super::event_log::{EventLog, LogEntry, LogRange, LogUnreadable};
+use super::event_log::{LogEntry, LogRange, LogUnreadable};
+use super::journal_log::LogFile;
 use super::log_table;
 use crate::flux::{Kind, Target};
 
@@ -23,7 +24,7 @@ pub trait JournalMedium: Send {
     fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError>;
 
     /// Returns the event log that its stores hold, if they hold one.
-    fn event_log(&self) -> Option<Arc<EventLog>> {
+    fn log_file(&self) -> Option<Arc<LogFile>> {
         None
     }
 }
@@ -98,7 +99,7 @@ pub enum OpenError {
 /// A folder with the file of a journal.
 pub struct JournalFolder {
     folder: PathBuf,
-    event_log: Option<Arc<EventLog>>,
+    log_file: Option<Arc<LogFile>>,
 }
 
 /// The name of the file.
@@ -140,18 +141,18 @@ enum StoreFault {
 impl JournalFolder {
     /// The journal in this folder, which is made if it is not there.
     pub fn new(folder: &Path) -> JournalFolder {
-        JournalFolder { folder: folder.to_owned(), event_log: None }
+        JournalFolder { folder: folder.to_owned(), log_file: None }
     }
 
     /// With the event log of a publisher. Without it, one that the file holds is dropped.
-    pub fn with_event_log(self, event_log: Arc<EventLog>) -> JournalFolder {
-        JournalFolder { event_log: Some(event_log), ..self }
+    pub fn with_event_log(self, log_file: Arc<LogFile>) -> JournalFolder {
+        JournalFolder { log_file: Some(log_file), ..self }
     }
 }
 
 impl JournalMedium for JournalFolder {
-    fn event_log(&self) -> Option<Arc<EventLog>> {
-        self.event_log.clone()
+    fn log_file(&self) -> Option<Arc<LogFile>> {
+        self.log_file.clone()
     }
 
     fn open(&mut self) -> Result<(Box<dyn JournalStore>, Contents), OpenError> {
@@ -173,7 +174,7 @@ impl JournalMedium for JournalFolder {
         if !file.exists() {
             create(&self.folder, &file, origin).map_err(|why| unusable(&why))?;
         }
-        match guarded(|| open(&file, origin, self.event_log.as_ref())).and_then(|opened| opened) {
+        match guarded(|| open(&file, origin, self.log_file.as_ref())).and_then(|opened| opened) {
             Ok((store, contents)) => Ok((Box::new(store), contents)),
             Err(StoreFault::Refused(OpenError::Unusable(why))) => Err(unusable(&why)),
             Err(StoreFault::Refused(err)) => Err(err),
@@ -183,7 +184,7 @@ impl JournalMedium for JournalFolder {
                     file:% = file.display(), aside:% = aside.display(), why:%;
                     "journal is corrupt and was moved aside; its pending reconcile requests are unknown"
                 );
-                match guarded(|| open(&file, JournalOrigin::Corrupt, self.event_log.as_ref()))
+                match guarded(|| open(&file, JournalOrigin::Corrupt, self.log_file.as_ref()))
                     .and_then(|opened| opened)
                 {
                     Ok((store, contents)) => Ok((Box::new(store), contents)),
@@ -222,7 +223,7 @@ fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), Commi
     let created = guarded(|| {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(&unfinished);
         let database = Arc::new(database?);
-        let store = RedbStore { database, file: unfinished.to_path_buf(), event_log: None };
+        let store = RedbStore { database, file: unfinished.to_path_buf(), log_file: None };
         store.begin(origin)
     });
     created.map_err(|_| CommitError::Panicked("creating"))??;
@@ -236,7 +237,7 @@ fn create(folder: &Path, file: &Path, origin: JournalOrigin) -> Result<(), Commi
 fn open(
     file: &Path,
     origin: JournalOrigin,
-    event_log: Option<&Arc<EventLog>>,
+    log_file: Option<&Arc<LogFile>>,
 ) -> Result<(RedbStore, Contents), StoreFault> {
     let existed = match std::fs::metadata(file) {
         Ok(metadata) if metadata.len() == 0 => {
@@ -258,8 +259,8 @@ fn open(
         }
     }
     let left = read(&database, file)?;
-    let (database, event_log) = (Arc::new(database), event_log.cloned());
-    let store = RedbStore { database, file: file.to_owned(), event_log };
+    let (database, log_file) = (Arc::new(database), log_file.cloned());
+    let store = RedbStore { database, file: file.to_owned(), log_file };
     let unusable = |err: redb::Error| StoreFault::Refused(OpenError::Unusable(err.to_string()));
     let left = match left {
         Some(left) => left,
@@ -371,7 +372,7 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
 struct RedbStore {
     database: Arc<Database>,
     file: PathBuf,
-    event_log: Option<Arc<EventLog>>,
+    log_file: Option<Arc<LogFile>>,
 }
 
 impl JournalStore for RedbStore {
@@ -407,7 +408,7 @@ impl RedbStore {
     /// Makes the tables of the event log, or drops them where there is to be none.
     fn open_event_log(&self) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
-        let range = match &self.event_log {
+        let range = match &self.log_file {
             Some(_) => log_table::prepare(&transaction)?,
             None => {
                 log_table::drop_tables(&transaction)?;
@@ -415,8 +416,8 @@ impl RedbStore {
             }
         };
         transaction.commit()?;
-        if let Some(event_log) = &self.event_log {
-            event_log.opened(range, LogReader(Arc::downgrade(&self.database)));
+        if let Some(log_file) = &self.log_file {
+            log_file.opened(range, LogReader(Arc::downgrade(&self.database)));
         }
         Ok(())
     }
@@ -468,8 +469,8 @@ impl RedbStore {
             }
         }
         let mut entries = changes.iter().filter_map(JournalChange::appended).peekable();
-        let log = match (&self.event_log, entries.peek()) {
-            (Some(event_log), Some(_)) => Some(log_table::append(&transaction, entries, event_log.limits())?),
+        let log = match (&self.log_file, entries.peek()) {
+            (Some(log_file), Some(_)) => Some(log_table::append(&transaction, entries, log_file.limits())?),
             _ => None,
         };
         transaction.commit()?;

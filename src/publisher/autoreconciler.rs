@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::fleet::options::GrantedEndpoints;
 use crate::fleet::wire::Entry;
 use crate::journal::event_log::LogEntry;
+use crate::journal::log_follower::LogFollower;
 use crate::listener::Connection;
 
 /// Clients at a time; the secret is one for all of them, and may have leaked.
@@ -77,7 +78,7 @@ pub(super) async fn serve(
         actix_web::rt::spawn(end.clone().close_in_time(Arc::clone(&gone), Rc::clone(connection)));
     }
     let client = Client {
-        next: publisher.log.range().next,
+        follower: LogFollower::at_head(Arc::clone(&publisher.log)),
         publisher: publisher.into_inner(),
         grant,
         session,
@@ -100,8 +101,7 @@ fn secret(query: &str) -> Option<String> {
 struct Client {
     publisher: Arc<Publisher>,
     grant: Arc<ClientGrant>,
-    /// The sequence to read next.
-    next: u64,
+    follower: LogFollower,
     session: Session,
     connection: Option<Rc<Connection>>,
     /// Told when the stream is gone.
@@ -113,7 +113,6 @@ impl Client {
     /// Serves the client until one side ends.
     async fn run(mut self, mut end: StreamEnd, mut messages: MessageStream) {
         log::info!("client of flux-webhook-autoreconciler connected");
-        let mut head = self.publisher.log.watch_head();
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         let mut heard = Instant::now();
         loop {
@@ -130,10 +129,10 @@ impl Client {
                         break;
                     }
                 }
-                changed = head.changed() => {
+                has_more = self.follower.wait() => {
                     // A client that takes nothing keeps its place no longer than one that says nothing.
                     let sent = timeout(SILENCE_TIMEOUT, self.send_entries());
-                    if changed.is_err() || !matches!(sent.await, Ok(Ok(()))) {
+                    if !has_more || !matches!(sent.await, Ok(Ok(()))) {
                         break;
                     }
                 }
@@ -158,19 +157,20 @@ impl Client {
     async fn send_entries(&mut self) -> Result<(), actix_ws::Closed> {
         loop {
             let publisher = Arc::clone(&self.publisher);
-            let turn = match publisher.log.is_recent(self.next) {
+            let turn = match self.follower.is_recent() {
                 true => None,
                 false => publisher.replays.acquire().await.ok(),
             };
-            let entries = publisher.log.read(self.next);
+            let entries = self.follower.read().await;
             drop(turn);
             let Ok(entries) = entries else {
                 // It never got what it was not there for.
-                self.next = publisher.log.range().next;
+                self.follower = LogFollower::at_head(Arc::clone(&publisher.log));
                 return Ok(());
             };
-            let Some(last) = entries.last() else { return Ok(()) };
-            self.next = last.sequence + 1;
+            if entries.is_empty() {
+                return Ok(());
+            }
             for image in entries.iter().flat_map(|entry| published_images(entry, &self.grant.endpoints)) {
                 // Texts only.
                 self.session.binary(serde_json::to_vec(&image).unwrap_or_default()).await?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use actix_web::web::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
 use super::Publisher;
@@ -21,11 +21,8 @@ use crate::fleet::frame::{self, FrameType};
 use crate::fleet::hello::{Hello, OfferedEndpoint, Reset};
 use crate::fleet::signature::SigningKey;
 use crate::fleet::wire::WIRE_VERSION;
-use crate::journal::event_log::{LogEntry, LogRange};
-
-/// A subscriber that would have to read more entries than this catches up instead, which is one request for
-/// each of its objects.
-const MAX_REPLAYED_ENTRIES: u64 = 10_000;
+use crate::journal::event_log::LogEntry;
+use crate::journal::log_follower::{FollowError, LogFollower};
 
 /// The stream of a subscriber.
 pub(super) struct SubscriberStream {
@@ -35,13 +32,10 @@ pub(super) struct SubscriberStream {
     nonce: String,
     /// Where the subscriber is, as it says.
     resumes_at: Option<Cursor>,
-    epoch: u64,
-    /// The sequence to read next.
-    next: u64,
+    follower: LogFollower,
     has_begun: bool,
     /// When the next heartbeat is due.
     heartbeat: Instant,
-    head: watch::Receiver<u64>,
     end: StreamEnd,
     /// Told when the stream is gone.
     gone: Arc<Notify>,
@@ -56,7 +50,6 @@ impl SubscriberStream {
         resumes_at: Option<Cursor>,
     ) -> Option<SubscriberStream> {
         let Authenticated { subscriber, until } = authenticated;
-        let range = publisher.log.range();
         let (number, displaced) = publisher.statuses.open(&subscriber.name)?;
         let end = StreamEnd::new(publisher, until, Some(displaced), still_grants(publisher, &subscriber));
         Some(SubscriberStream {
@@ -64,11 +57,9 @@ impl SubscriberStream {
             number,
             nonce,
             resumes_at,
-            epoch: range.epoch,
-            next: range.next,
+            follower: LogFollower::at_head(Arc::clone(&publisher.log)),
             has_begun: false,
             heartbeat: Instant::now() + HEARTBEAT_INTERVAL,
-            head: publisher.log.watch_head(),
             end,
             gone: Arc::new(Notify::new()),
             publisher: Arc::clone(publisher),
@@ -84,19 +75,19 @@ impl SubscriberStream {
     pub(super) async fn next_bytes(&mut self) -> Option<Bytes> {
         if !self.has_begun {
             self.has_begun = true;
-            return self.begin();
+            return self.begin().await;
         }
         loop {
             // Only those that are behind wait for one another.
             let publisher = Arc::clone(&self.publisher);
-            let turn = match publisher.log.is_recent(self.next) {
+            let turn = match self.follower.is_recent() {
                 true => None,
                 false => Some(publisher.replays.acquire().await.ok()?),
             };
             if self.end.is_over() {
                 return None;
             }
-            let entries = self.read()?;
+            let entries = self.read().await?;
             if entries.is_empty() {
                 drop(turn);
                 if let Some(heartbeat) = self.wait().await? {
@@ -116,13 +107,12 @@ impl SubscriberStream {
         }
     }
 
-    fn begin(&mut self) -> Option<Bytes> {
+    async fn begin(&mut self) -> Option<Bytes> {
+        let reset = self.follower.resume(self.resumes_at).await;
+        let cursor = self.follower.cursor();
         let publisher = Arc::clone(&self.publisher);
         let table = Arc::clone(&publisher.table.read());
         let key = table.signing_key()?;
-        let range = publisher.log.range();
-        let reset = self.position(&range);
-        let cursor = self.cursor();
         let hello = Hello {
             nonce: self.nonce.clone(),
             flux_recv: env!("CARGO_PKG_VERSION").to_owned(),
@@ -141,59 +131,26 @@ impl SubscriberStream {
         Some(bytes.into())
     }
 
-    /// Decides where the stream begins. Returns why the log cannot be continued, if so.
-    fn position(&mut self, range: &LogRange) -> Option<&'static str> {
-        self.epoch = range.epoch;
-        self.next = range.next;
-        let Some(cursor) = self.resumes_at else { return Some("first connection") };
-        if cursor.epoch != range.epoch {
-            return Some("the event log is another one");
-        }
-        if cursor.sequence > range.head() {
-            return Some("the cursor is beyond the event log");
-        }
-        if cursor.sequence + 1 < range.first {
-            return Some("the event log does not go back that far");
-        }
-        if publisher_cannot_read(&self.publisher, cursor.sequence) {
-            return Some("an entry of the event log cannot be read");
-        }
-        if range.head() - cursor.sequence > MAX_REPLAYED_ENTRIES {
-            return Some("there are too many entries since the cursor");
-        }
-        self.next = cursor.sequence + 1;
-        None
-    }
-
-    fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.epoch, sequence: self.next - 1 }
-    }
-
     /// Reads the next entries; none at the end of the stream.
-    fn read(&mut self) -> Option<Vec<Arc<LogEntry>>> {
-        let entries = match self.publisher.log.read(self.next) {
-            Ok(entries) => entries,
-            Err(err) => {
-                log::warn!(subscriber:% = self.subscriber.name, why:% = err; "stream of a subscriber ended");
-                return None;
-            }
-        };
-        // What was trimmed meanwhile is caught up with after the next connection.
-        let is_next = entries.first().is_none_or(|entry| entry.sequence == self.next);
-        (is_next && self.publisher.log.range().epoch == self.epoch).then_some(entries)
+    async fn read(&mut self) -> Option<Vec<Arc<LogEntry>>> {
+        let entries = self.follower.read().await;
+        if let Err(FollowError::Unreadable(why)) = &entries {
+            log::warn!(subscriber:% = self.subscriber.name, why:%; "stream of a subscriber ended");
+        }
+        entries.ok()
     }
 
     /// Signs the entries that are for this subscriber, and passes over the others.
     fn frames(&mut self, entries: &[Arc<LogEntry>]) -> Option<Bytes> {
         let publisher = Arc::clone(&self.publisher);
         let table = Arc::clone(&publisher.table.read());
-        let scope = FrameScope { epoch: self.epoch, generation: table.generation };
+        let scope = FrameScope { epoch: self.follower.cursor().epoch, generation: table.generation };
         let key = table.signing_key()?;
         let mut bytes = BytesMut::new();
         for entry in entries {
             let endpoint = &entry.content.endpoint;
             if endpoint.is_empty() || self.subscriber.endpoints.contain(endpoint) {
-                let cursor = Cursor { epoch: self.epoch, sequence: entry.sequence };
+                let cursor = Cursor { epoch: scope.epoch, sequence: entry.sequence };
                 let known = publisher.frames.lock().event(scope, entry.sequence);
                 // Signed without the lock, which all streams share.
                 let frame = known.unwrap_or_else(|| {
@@ -203,9 +160,8 @@ impl SubscriberStream {
                 });
                 bytes.extend_from_slice(&frame);
             }
-            self.next = entry.sequence + 1;
         }
-        publisher.statuses.advance(&self.subscriber.name, self.next - 1, !bytes.is_empty());
+        publisher.statuses.advance(&self.subscriber.name, self.follower.cursor().sequence, !bytes.is_empty());
         if bytes.is_empty() {
             return None;
         }
@@ -216,14 +172,14 @@ impl SubscriberStream {
     /// Waits until there may be more to send. Returns a heartbeat when one is due; nothing at all at the end.
     async fn wait(&mut self) -> Option<Option<Bytes>> {
         tokio::select! {
-            changed = self.head.changed() => return changed.ok().map(|()| None),
+            has_more = self.follower.wait() => return has_more.then_some(None),
             () = sleep_until(self.heartbeat.into()) => {}
             () = self.end.wait() => return None,
         }
         self.heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
         let table = Arc::clone(&self.publisher.table.read());
-        let scope = FrameScope { epoch: self.epoch, generation: table.generation };
-        let (key, cursor) = (table.signing_key()?, self.cursor());
+        let scope = FrameScope { epoch: self.follower.cursor().epoch, generation: table.generation };
+        let (key, cursor) = (table.signing_key()?, self.follower.cursor());
         let sign = || Bytes::from(frame::write(key, FrameType::Heartbeat, cursor, "{}"));
         Some(Some(self.publisher.frames.lock().heartbeat(scope, cursor.sequence, sign)))
     }
@@ -259,10 +215,6 @@ fn offered(publisher: &Publisher, subscriber: &GrantedSubscriber) -> BTreeMap<St
 
 fn digest(offer: &BTreeMap<String, OfferedEndpoint>) -> [u8; 32] {
     Sha256::digest(serde_json::to_vec(offer).unwrap_or_default()).into()
-}
-
-fn publisher_cannot_read(publisher: &Publisher, cursor: u64) -> bool {
-    publisher.log.unreadable().is_some_and(|sequence| cursor < sequence)
 }
 
 impl Drop for SubscriberStream {

@@ -153,7 +153,7 @@ impl FluxObjects {
 
     /// Appends the events to the event log, if they are to be published.
     pub(super) fn publish(&self, fields: Option<&DeliveryFields>, events: &[Event]) -> Option<JournalCommit> {
-        self.publisher.as_ref()?.append(fields?, events)
+        Some(self.publisher.as_ref()?.append(fields?, events))
     }
 
     /// Puts a delivery into the backlog until its kinds are known and its filters have CPU time. What is known to match is

@@ -14,15 +14,14 @@ use crate::expression::VariableName;
 use crate::fleet::forward::ForwardedFields;
 use crate::fleet::options::{GrantedEndpoints, PublisherOptions};
 use crate::fleet::wire::{Entry, PublishedEvent};
-use crate::journal::contents::JournalChange;
-use crate::journal::event_log::LogContent;
-use crate::journal::{Journal, JournalCommit, NotDurable};
+use crate::journal::event_log::{EventLog, LogContent, NewEntry};
+use crate::journal::{JournalCommit, NotDurable};
 use crate::trace_parent::TraceParent;
 use crate::verify::Verified;
 
 /// Appends events to the event log.
 pub struct EventPublisher {
-    journal: Journal,
+    log: Arc<dyn EventLog>,
     granted: RwLock<GrantedNames>,
 }
 
@@ -47,9 +46,9 @@ pub(super) struct DeliveryFields {
 const MAX_EVENT_TYPE_BYTES: usize = 256;
 
 impl EventPublisher {
-    /// A publisher over this journal, which holds its log.
-    pub fn new(journal: Journal, options: &PublisherOptions) -> EventPublisher {
-        EventPublisher { journal, granted: RwLock::new(GrantedNames::new(options)) }
+    /// A publisher that appends to this log.
+    pub fn new(log: Arc<dyn EventLog>, options: &PublisherOptions) -> EventPublisher {
+        EventPublisher { log, granted: RwLock::new(GrantedNames::new(options)) }
     }
 
     /// Takes changed options in force.
@@ -60,12 +59,14 @@ impl EventPublisher {
     /// Makes every subscriber catch up: deliveries may have been refused.
     ///
     /// # Errors
-    /// When the journal cannot be written; subscribers are not told then.
+    /// When the log cannot be written; subscribers are not told then.
     pub async fn request_catch_up(&self) -> Result<(), NotDurable> {
-        match self.journal.write(vec![append("", &Entry::CatchUp)]) {
-            Some(commit) => commit.wait_until_durable().await,
-            None => Ok(()),
-        }
+        self.log.append(vec![new_entry("", &Entry::CatchUp)]).wait_until_durable().await
+    }
+
+    /// Whether nobody else has taken deliveries while this process was not there.
+    pub async fn was_unattended(&self) -> bool {
+        self.log.was_unattended().await
     }
 
     /// Returns what is published of a delivery beside its events; none if they are not published.
@@ -90,15 +91,15 @@ impl EventPublisher {
         })
     }
 
-    /// Appends events with the next commit.
-    pub(super) fn append(&self, fields: &DeliveryFields, events: &[Event]) -> Option<JournalCommit> {
+    /// Appends events.
+    pub(super) fn append(&self, fields: &DeliveryFields, events: &[Event]) -> JournalCommit {
         let entries = events.iter().map(|event| {
             let DeliveryFields { endpoint, provider, event_type, forwarded, trace } = fields.clone();
             let event = event.clone();
             let published = PublishedEvent { endpoint, provider, event_type, event, forwarded, trace };
-            append(&fields.endpoint, &Entry::Event(Box::new(published)))
+            new_entry(&fields.endpoint, &Entry::Event(Box::new(published)))
         });
-        self.journal.write(entries.collect())
+        self.log.append(entries.collect())
     }
 }
 
@@ -115,11 +116,12 @@ impl GrantedNames {
     }
 }
 
-fn append(endpoint: &str, entry: &Entry) -> JournalChange {
+fn new_entry(endpoint: &str, entry: &Entry) -> NewEntry {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let id = format!("{:032x}", fastrand::u128(..));
     let json: Arc<str> = entry.to_json(&id, jiff::Timestamp::now()).into();
-    JournalChange::Append(now.as_millis() as u64, LogContent { endpoint: endpoint.into(), json })
+    let content = LogContent { endpoint: endpoint.into(), json };
+    NewEntry { id, time_millis: now.as_millis() as u64, content }
 }
 
 /// Takes the fields that the endpoint names out of the delivery, and no others.

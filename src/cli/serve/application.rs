@@ -98,10 +98,11 @@ impl Application {
         let service = Arc::new(Service::new(registry, handler, history, metrics, limits));
         service.config_state.in_force(warnings);
         let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
-        let (events, cursors) = (backend.events, backend.cursors);
-        let absent_publisher = events.clone().filter(|_| backend.must_announce);
+        let (event_log, cursors) = (backend.event_log, backend.cursors);
+        let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
+        let absent_publisher = events.filter(|_| backend.must_announce);
         let watches = backend.watches.clone();
-        let fleet = Arc::new(Fleet::start(fleet_options, &service, &journal, events, cursors, watches));
+        let fleet = Arc::new(Fleet::start(fleet_options, &service, &journal, event_log, cursors, watches));
         let matching = Arc::clone(&service);
         match backend.watches {
             Some(watches) => {

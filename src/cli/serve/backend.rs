@@ -22,6 +22,7 @@ use crate::history::History;
 use crate::journal::Journal;
 use crate::journal::contents::{Contents, JournalChange, JournalOrigin, SubscriptionRecord};
 use crate::journal::event_log::EventLog;
+use crate::journal::journal_log::{JournalLog, LogFile};
 use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
 use crate::metrics::Metrics;
@@ -47,8 +48,8 @@ pub(super) struct Backend {
     pub(super) must_catch_up: bool,
     /// Whether subscribers have to be told that deliveries may have been missed.
     pub(super) must_announce: bool,
-    /// Appends events to the event log, if this is a publisher.
-    pub(super) events: Option<Arc<EventPublisher>>,
+    /// The event log and what appends to it, if this is a publisher.
+    pub(super) event_log: Option<(Arc<dyn EventLog>, Arc<EventPublisher>)>,
     /// How far an earlier process has come with each publisher.
     pub(super) cursors: BTreeMap<String, SubscriptionRecord>,
 }
@@ -119,8 +120,8 @@ impl Backend {
             // Before the first sign of life, so that a crash in between does not forget it.
             journal.write_later([JournalChange::DowntimeDetected]);
         }
-        let events =
-            config.publish.as_ref().map(|options| Arc::new(EventPublisher::new(journal.clone(), options)));
+        let event_log = event_log(config, &journal);
+        let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
         // Whatever has been caught up with here; a log that is new makes subscribers catch up by itself.
         let must_announce = events.is_some() && was_absent(&left, args.catch_up_after);
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
@@ -149,7 +150,7 @@ impl Backend {
                 receivers: None,
                 must_catch_up: false,
                 must_announce,
-                events,
+                event_log,
                 cursors,
             });
         }
@@ -221,7 +222,7 @@ impl Backend {
             receivers,
             must_catch_up,
             must_announce,
-            events,
+            event_log,
             cursors,
         })
     }
@@ -247,10 +248,18 @@ impl Backend {
             receivers: None,
             must_catch_up: false,
             must_announce: false,
-            events: None,
+            event_log: None,
             cursors: BTreeMap::new(),
         }
     }
+}
+
+/// Returns the event log of a publisher, and what appends to it.
+fn event_log(config: &Config, journal: &Journal) -> Option<(Arc<dyn EventLog>, Arc<EventPublisher>)> {
+    let options = config.publish.as_ref()?;
+    let log: Arc<dyn EventLog> = JournalLog::of(journal)?;
+    let events = Arc::new(EventPublisher::new(Arc::clone(&log), options));
+    Some((log, events))
 }
 
 /// Opens the journal, with the event log of a publisher.
@@ -270,7 +279,7 @@ fn open_journal(
     let opened = match &config.publish {
         None => Journal::open(Box::new(medium), Arc::clone(metrics)),
         Some(options) => {
-            let log = EventLog::new(publisher::limits(&options.retention));
+            let log = LogFile::new(publisher::limits(&options.retention));
             let opened = Journal::open(Box::new(medium.with_event_log(log)), Arc::clone(metrics));
             return opened.context("a publisher is one process: a second one would have a log of its own");
         }

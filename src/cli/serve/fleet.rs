@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::fleet::options::{PublisherOptions, SubscriptionOptions};
 use crate::journal::Journal;
 use crate::journal::contents::SubscriptionRecord;
+use crate::journal::event_log::EventLog;
 use crate::publisher::Publisher;
 use crate::receive::EventPublisher;
 use crate::service::Service;
@@ -35,18 +36,17 @@ pub(super) struct FleetOptions {
 }
 
 impl Fleet {
-    /// Starts what the config lists. `events` appends to the log of `journal`.
+    /// Starts what the config lists, over the event log and what appends to it.
     pub(super) fn start(
         options: FleetOptions,
         service: &Arc<Service>,
         journal: &Journal,
-        events: Option<Arc<EventPublisher>>,
+        log: Option<(Arc<dyn EventLog>, Arc<EventPublisher>)>,
         left: BTreeMap<String, SubscriptionRecord>,
         watches: Option<Arc<Watches>>,
     ) -> Fleet {
-        let log = journal.event_log().cloned();
-        let publisher = match (options.publish, log, events) {
-            (Some(publish), Some(log), Some(events)) => {
+        let publisher = match (options.publish, log) {
+            (Some(publish), Some((log, events))) => {
                 let publisher = Publisher::new(Arc::clone(service), log, publish);
                 for key in publisher.public_keys() {
                     log::info!(public_key:% = key; "publishing events; subscribers pin this public key");
