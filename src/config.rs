@@ -12,6 +12,7 @@ mod files;
 mod filter;
 mod keys;
 mod names;
+mod nats;
 mod oidc;
 mod publish;
 mod section;

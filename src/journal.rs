@@ -13,6 +13,7 @@ mod log_table;
 pub mod log_tail;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ struct SharedJournal {
     writable: AtomicBool,
     /// When the commit that is on its way began, in milliseconds since the start of the process.
     began: AtomicU64,
-    next_delivery: AtomicU64,
+    next_number: AtomicU64,
     /// Ends when the thread does.
     ended: JournalCommit,
     metrics: Arc<Metrics>,
@@ -101,13 +102,14 @@ impl Journal {
     ) -> Result<(Journal, Contents), OpenError> {
         let log_file = medium.log_file();
         let (store, contents) = medium.open()?;
-        let next_delivery = contents.deliveries.keys().next_back().map_or(0, |last| last + 1);
+        let last = |numbers: &BTreeMap<u64, Vec<u8>>| numbers.keys().next_back().map_or(0, |last| last + 1);
+        let next_number = last(&contents.deliveries).max(last(&contents.unpublished));
         let shared = Arc::new(SharedJournal {
             gathering: Mutex::default(),
             wake: Condvar::new(),
             writable: AtomicBool::new(true),
             began: AtomicU64::new(NO_COMMIT),
-            next_delivery: AtomicU64::new(next_delivery),
+            next_number: AtomicU64::new(next_number),
             ended: JournalCommit::new(),
             metrics,
             log_file,
@@ -138,9 +140,9 @@ impl Journal {
         }
     }
 
-    /// A number for a delivery that no other one has.
-    pub fn new_delivery_number(&self) -> u64 {
-        self.shared.as_ref().map_or(0, |shared| shared.next_delivery.fetch_add(1, Ordering::Relaxed))
+    /// A number for a record that no other one has.
+    pub fn new_number(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.next_number.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Whether what is accepted outlives the process.

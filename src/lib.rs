@@ -23,6 +23,8 @@ pub(crate) mod flux_receiver;
 pub(crate) mod flux_v1;
 pub(crate) mod follow_through;
 pub(crate) mod history;
+#[cfg(feature = "nats")]
+pub(crate) mod jetstream;
 pub(crate) mod journal;
 pub(crate) mod json_items;
 pub(crate) mod listener;

@@ -84,8 +84,14 @@ impl Publisher {
         self.closing.send_replace(Some(Instant::now() + window));
     }
 
-    fn is_closing(&self) -> bool {
-        self.closing.borrow().is_some()
+    /// Whether streams can begin now.
+    fn takes_streams(&self) -> bool {
+        self.closing.borrow().is_none() && self.log.tail().is_available()
+    }
+
+    /// Waits until all that was accepted is in the log.
+    pub async fn wait_until_appended(&self) {
+        self.log.wait_until_appended().await;
     }
 
     /// Returns the public keys, the one that signs first.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::keys::KeyFiles;
 use super::section::Section;
-use super::{keys, suggestion};
+use super::{keys, nats, suggestion};
 use crate::endpoint::EndpointOrigin;
 use crate::endpoint::registry::Endpoints;
 use crate::fleet::options::{
@@ -47,6 +47,7 @@ pub(super) fn read(
     let has_clients = autoreconciler.is_some();
     let autoreconciler =
         autoreconciler.and_then(|value| clients(section.within("autoreconciler", value)?, files));
+    let nats = section.take("nats").and_then(|value| nats::read(section.within("nats", value)?, files));
     if listed.is_empty() && pattern.is_none() && !has_clients {
         section.mistake(
             "subscribers",
@@ -80,7 +81,7 @@ pub(super) fn read(
         subscribers.push(subscriber);
     }
     same_keys(&subscribers, autoreconciler.as_ref(), mistakes);
-    Some(PublisherOptions { retention, signing_keys, stagger, subscribers, autoreconciler })
+    Some(PublisherOptions { retention, signing_keys, stagger, subscribers, autoreconciler, nats })
 }
 
 /// Reports names of endpoints that the config does not have, and a secret of clients that opens an endpoint.

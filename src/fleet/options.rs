@@ -22,6 +22,30 @@ pub struct PublisherOptions {
     pub stagger: Duration,
     pub subscribers: Vec<SubscriberOptions>,
     pub autoreconciler: Option<AutoreconcilerOptions>,
+    /// Where the event log is, if not in the journal.
+    pub nats: Option<NatsOptions>,
+}
+
+/// `publish.nats`: the stream that holds the event log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NatsOptions {
+    pub urls: Vec<String>,
+    pub stream: String,
+    /// None where the servers want none.
+    pub credentials: Option<NatsCredentials>,
+    /// The certificates of the authorities that are trusted in place of the system's, a PEM file.
+    pub ca: Option<PathBuf>,
+    pub replicas: usize,
+}
+
+/// How a publisher authenticates to NATS.
+/// <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro>
+#[derive(Clone, PartialEq, Eq)]
+pub enum NatsCredentials {
+    /// The content of a credentials file: a JWT and the seed of its NKey.
+    File(Zeroizing<String>),
+    /// The seed of an NKey.
+    NKey(Zeroizing<String>),
 }
 
 /// `publish.autoreconciler`: clients of flux-webhook-autoreconciler.

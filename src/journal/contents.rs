@@ -15,6 +15,10 @@ pub struct Contents {
     pub pending: BTreeMap<Target, u64>,
     /// Deliveries that wait for the first look at the cluster, as JSON, written by the backlog.
     pub deliveries: BTreeMap<u64, Vec<u8>>,
+    /// Entries of an event log elsewhere that has not acknowledged them, as [`NewEntry`] writes them.
+    ///
+    /// [`NewEntry`]: super::event_log::NewEntry
+    pub unpublished: BTreeMap<u64, Vec<u8>>,
     /// When the process was last there to accept deliveries, in seconds since 1970.
     pub last_alive: Option<u64>,
     /// Whether it is a new one that does not know what was pending before. Remembered until someone
@@ -58,6 +62,10 @@ pub enum JournalChange {
     AddDelivery(u64, Vec<u8>),
     /// A delivery waits no more.
     RemoveDelivery(u64),
+    /// An entry that an event log elsewhere has not acknowledged.
+    AddUnpublished(u64, Vec<u8>),
+    /// It has.
+    RemoveUnpublished(u64),
     /// Nobody was there for long before this start: what was refused meanwhile has to be caught up with.
     DowntimeDetected,
     /// What an earlier journal may have held, or what was refused in an absence, was requested, or nobody
@@ -81,11 +89,13 @@ impl JournalChange {
         match self {
             JournalChange::RemovePending(..)
             | JournalChange::RemoveDelivery(_)
+            | JournalChange::RemoveUnpublished(_)
             | JournalChange::CaughtUp
             | JournalChange::DowntimeDetected
             | JournalChange::RemoveCursor(_) => true,
             JournalChange::AddPending(..)
             | JournalChange::AddDelivery(..)
+            | JournalChange::AddUnpublished(..)
             | JournalChange::Alive(_)
             | JournalChange::Append(..)
             | JournalChange::SetCursor(..) => false,
@@ -114,6 +124,8 @@ impl Contents {
             }
             JournalChange::AddDelivery(number, bytes) => drop(self.deliveries.insert(number, bytes)),
             JournalChange::RemoveDelivery(number) => drop(self.deliveries.remove(&number)),
+            JournalChange::AddUnpublished(number, bytes) => drop(self.unpublished.insert(number, bytes)),
+            JournalChange::RemoveUnpublished(number) => drop(self.unpublished.remove(&number)),
             JournalChange::CaughtUp => self.origin = JournalOrigin::Restored,
             JournalChange::DowntimeDetected => self.origin = JournalOrigin::RestoredAfterDowntime,
             JournalChange::Alive(time) => self.last_alive = Some(time),
@@ -140,6 +152,10 @@ impl Contents {
         changes.extend(surplus.map(|number| JournalChange::RemoveDelivery(*number)));
         let missing = wanted.deliveries.iter().filter(|(number, _)| !self.deliveries.contains_key(number));
         changes.extend(missing.map(|(number, bytes)| JournalChange::AddDelivery(*number, bytes.clone())));
+        let surplus = self.unpublished.keys().filter(|number| !wanted.unpublished.contains_key(number));
+        changes.extend(surplus.map(|number| JournalChange::RemoveUnpublished(*number)));
+        let missing = wanted.unpublished.iter().filter(|(number, _)| !self.unpublished.contains_key(number));
+        changes.extend(missing.map(|(number, bytes)| JournalChange::AddUnpublished(*number, bytes.clone())));
         if wanted.origin == JournalOrigin::Restored && self.origin != JournalOrigin::Restored {
             changes.push(JournalChange::CaughtUp);
         }

@@ -1,9 +1,11 @@
 //! The event log of a publisher: what it holds, and what can be done with it, wherever it is kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use super::JournalCommit;
 use super::log_tail::LogTail;
@@ -44,6 +46,31 @@ pub struct NewEntry {
     /// When it was made, in milliseconds since 1970.
     pub time_millis: u64,
     pub content: LogContent,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEntry<'e> {
+    id: Cow<'e, str>,
+    time_millis: u64,
+    endpoint: Cow<'e, str>,
+    json: Cow<'e, str>,
+}
+
+impl NewEntry {
+    /// Writes the entry for the journal.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let NewEntry { id, time_millis, content: LogContent { endpoint, json } } = self;
+        let (id, endpoint, json) = (id.into(), Cow::from(&**endpoint), Cow::from(&**json));
+        // Texts and a number.
+        serde_json::to_vec(&StoredEntry { id, time_millis: *time_millis, endpoint, json }).unwrap_or_default()
+    }
+
+    /// Reads an entry from the journal; none if it is not one.
+    pub fn from_bytes(bytes: &[u8]) -> Option<NewEntry> {
+        let StoredEntry { id, time_millis, endpoint, json } = serde_json::from_slice(bytes).ok()?;
+        let content = LogContent { endpoint: endpoint.into(), json: json.into() };
+        Some(NewEntry { id: id.into_owned(), time_millis, content })
+    }
 }
 
 /// An entry of an event log.

@@ -117,6 +117,8 @@ const DELIVERIES_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("
 /// A table of its own: versions that do not know it pass it over.
 const ALIVE_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("alive");
 const LAST_ALIVE_KEY: &str = "last";
+/// Entries that wait for an event log elsewhere.
+const UNPUBLISHED_TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("unpublished");
 /// How far each subscription has come; as JSON.
 const CURSORS_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("cursors");
 
@@ -354,6 +356,19 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
         };
         contents.deliveries.insert(key.value(), bytes.to_vec());
     }
+    match transaction.open_table(UNPUBLISHED_TABLE) {
+        Ok(unpublished) => {
+            for entry in unpublished.iter().map_err(|err| corrupt(&err))? {
+                let (key, value) = entry.map_err(|err| corrupt(&err))?;
+                let Some(bytes) = unsealed(&key.value().to_le_bytes(), value.value()) else {
+                    return Err(corrupt(&"an entry that waits to be published cannot be read"));
+                };
+                contents.unpublished.insert(key.value(), bytes.to_vec());
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(err) => return Err(corrupt(&err)),
+    }
     let cursors = match transaction.open_table(CURSORS_TABLE) {
         Ok(cursors) => cursors,
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Some(contents)),
@@ -448,6 +463,13 @@ impl RedbStore {
                         deliveries.insert(number, sealed(&number.to_le_bytes(), bytes).as_slice())?;
                     }
                     JournalChange::RemoveDelivery(number) => drop(deliveries.remove(number)?),
+                    JournalChange::AddUnpublished(number, bytes) => {
+                        let value = sealed(&number.to_le_bytes(), bytes);
+                        transaction.open_table(UNPUBLISHED_TABLE)?.insert(number, value.as_slice())?;
+                    }
+                    JournalChange::RemoveUnpublished(number) => {
+                        drop(transaction.open_table(UNPUBLISHED_TABLE)?.remove(number)?);
+                    }
                     JournalChange::DowntimeDetected => {
                         drop(transaction.open_table(META_TABLE)?.insert(MISSED_KEY, MISSED_DOWNTIME)?);
                     }

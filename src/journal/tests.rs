@@ -31,7 +31,7 @@ async fn what_was_kept_is_there_for_the_next_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let (journal, left) = open(folder.path());
     assert_eq!(left, Contents::default());
-    let number = journal.new_delivery_number();
+    let number = journal.new_number();
     let changes = vec![
         JournalChange::AddPending(target("a"), 1),
         JournalChange::AddPending(target("b"), 7),
@@ -49,7 +49,7 @@ async fn what_was_kept_is_there_for_the_next_process() {
     assert_eq!(left.origin, JournalOrigin::Restored);
     assert_eq!(left.pending.into_iter().collect::<Vec<_>>(), [(target("b"), 7)]);
     assert_eq!(left.deliveries.into_iter().collect::<Vec<_>>(), [(number, b"an event".to_vec())]);
-    assert!(journal.new_delivery_number() > number, "numbers are not used twice");
+    assert!(journal.new_number() > number, "numbers are not used twice");
     journal.close().await;
 }
 

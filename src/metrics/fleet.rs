@@ -21,6 +21,8 @@ pub(super) struct FleetMetrics {
     log_entries: Gauge,
     log_bytes: Gauge,
     log_limit_bytes: Gauge,
+    log_available: Gauge,
+    unpublished: Gauge,
     publisher_connected: Family<PublisherLabels, Gauge>,
     events: Family<PublisherLabels, Counter>,
     publisher_last_event: Family<PublisherLabels, Seconds>,
@@ -101,6 +103,18 @@ impl FleetMetrics {
             Unit::Bytes,
             self.log_limit_bytes.clone(),
         );
+        // A log in the journal is always there.
+        self.log_available.set(1);
+        registry.register(
+            "event_log_available",
+            "Whether subscribers can follow the event log (1) or not (0)",
+            self.log_available.clone(),
+        );
+        registry.register(
+            "unpublished_entries",
+            "Entries in the journal that the event log in JetStream has not acknowledged",
+            self.unpublished.clone(),
+        );
         registry.register(
             "subscribe_connected",
             "Whether the publisher is connected (1) or not (0)",
@@ -148,6 +162,16 @@ impl Metrics {
         fleet.log_limit_bytes.set(whole(log.max_bytes));
         fleet.refused_strangers.set(whole(log.refused_strangers));
         fleet.autoreconciler_clients.set(whole(log.autoreconciler_clients));
+    }
+
+    /// Whether the event log can be followed.
+    pub fn event_log_available(&self, is_available: bool) {
+        self.fleet.log_available.set(i64::from(is_available));
+    }
+
+    /// Sets how many entries wait for the event log.
+    pub fn unpublished_entries(&self, count: usize) {
+        self.fleet.unpublished.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The stream of a publisher has begun or ended.

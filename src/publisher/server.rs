@@ -66,7 +66,7 @@ async fn answer(
     publisher: web::Data<Publisher>,
 ) -> Result<HttpResponse, Error> {
     match header(request.headers(), "upgrade") {
-        Some(protocol) if protocol.eq_ignore_ascii_case("websocket") && !publisher.is_closing() => {
+        Some(protocol) if protocol.eq_ignore_ascii_case("websocket") && publisher.takes_streams() => {
             autoreconciler::serve(request, body, publisher).await
         }
         _ => Ok(subscribe(request, publisher)),
@@ -74,7 +74,7 @@ async fn answer(
 }
 
 fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> HttpResponse {
-    if publisher.is_closing() {
+    if !publisher.takes_streams() {
         return HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "1")).finish();
     }
     let Some(bearer) = bearer(request.headers()) else { return stranger(&publisher) };

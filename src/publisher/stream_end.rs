@@ -18,6 +18,8 @@ pub(super) struct StreamEnd {
     is_granted: Arc<dyn Fn() -> bool + Send + Sync>,
     table_changes: watch::Receiver<u64>,
     closing: watch::Receiver<Option<Instant>>,
+    /// Whether the log can be followed; else another replica may be able to.
+    is_available: watch::Receiver<bool>,
     /// Set when whoever has the stream has too many.
     displaced: Option<watch::Receiver<bool>>,
     /// When the token expires, or the process wants the stream to end.
@@ -41,6 +43,7 @@ impl StreamEnd {
             is_granted: Arc::new(is_granted),
             table_changes: publisher.table_changes.subscribe(),
             closing: publisher.closing.subscribe(),
+            is_available: publisher.log.tail().watch_available(),
             displaced,
             ends: until,
             part_of_drain: fastrand::f64(),
@@ -50,6 +53,7 @@ impl StreamEnd {
     /// Whether the stream has to end now.
     pub(super) fn is_over(&self) -> bool {
         self.ends.is_some_and(|ends| ends <= Instant::now())
+            || !*self.is_available.borrow()
             || self.displaced.as_ref().is_some_and(|displaced| *displaced.borrow())
             || (self.table_changes.has_changed().unwrap_or(true) && !(self.is_granted)())
     }
@@ -74,6 +78,7 @@ impl StreamEnd {
             tokio::select! {
                 () = over => return,
                 () = displaced => return,
+                _ = self.is_available.wait_for(|is_available| !is_available) => return,
                 changed = self.table_changes.changed() => {
                     if changed.is_err() || !(self.is_granted)() {
                         return;

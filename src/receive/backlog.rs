@@ -145,7 +145,7 @@ impl Backlog {
             return BacklogAnswer::Full;
         }
         let event = super::summary::summary(&delivery.events).into();
-        let number = self.journal.new_delivery_number();
+        let number = self.journal.new_number();
         // Within the lock, so that the journal sees it come before it sees it go.
         let commit = self.journal.write(vec![JournalChange::AddDelivery(number, bytes)]);
         state.bytes += delivery.size;

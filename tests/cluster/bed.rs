@@ -35,6 +35,7 @@ impl Parts {
                 "bin/notification-controller",
                 "bin/registry",
                 "bin/gitea",
+                "bin/nats-server",
                 "bin/helm",
                 "bin/helm-docs",
                 "crds",

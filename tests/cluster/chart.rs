@@ -102,6 +102,10 @@ pub fn the_chart_refuses_what_does_not_fit_together(bed: &Bed) {
             json!({"subscriber": {"enabled": true}, "config": with(config(), "subscribe", &subscribe)}),
             "set subscriber.takesWebhooks to true",
         ),
+        (
+            json!({"publisher": {"enabled": true}, "volumeClaim": {"enabled": true}, "config": with(config(), "publish", &with(publish.clone(), "nats", &json!({"urls": ["nats://nats:4222"]})))}),
+            "volumeClaim.enabled keeps one journal on one volume",
+        ),
         (json!({"existingSecret": "a", "keys": {"b": "c"}}), "existingSecret and keys are both set"),
         (json!({"httpRoute": {"enabled": true}}), "httpRoute.enabled needs httpRoute.parentRefs"),
     ] {
@@ -127,11 +131,17 @@ pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
         "config": {"fluxRecvVersion": 1, "endpoints": [{"source": "GitHub", "keyPath": "github.key"}], "publish": {"signingKeyPaths": ["s.pem"], "subscribersPath": "s-*.yaml"}},
         "publisher": {"enabled": true, "ingress": {"enabled": true, "tlsSecret": "t"}, "httpRoute": {"enabled": true, "parentRefs": [{"name": "gateway"}]}},
     });
+    let mut with_nats = publisher.clone();
+    with_nats["config"]["publish"]["nats"] =
+        json!({"urls": ["tls://nats.nats:4222"], "credentialsPath": "nats.creds"});
+    with_nats["publisher"]["replicas"] = json!(3);
+    assert_eq!(rolling(bed, &with_nats), (json!(3), json!("RollingUpdate"), false, true));
+    assert_eq!(rolling(bed, &publisher), (json!(1), json!("Recreate"), true, false));
     let subscriber = json!({
         "config": {"fluxRecvVersion": 1, "subscribe": [{"name": "hub", "url": "https://a.example.com", "tokenPath": "/var/run/secrets/flux-recv/token", "publicKeys": ["x"], "endpoints": {"github": {}}}]},
         "subscriber": {"enabled": true},
     });
-    for mut values in [all, publisher, subscriber] {
+    for mut values in [all, publisher, with_nats, subscriber] {
         // Another scenario has applied the manifests, whose Deployment these would be merged with.
         values["fullnameOverride"] = json!("every-kind");
         let objects = rendered(bed, &values).unwrap_or_else(|err| panic!("{values}: {err}"));
@@ -223,6 +233,20 @@ pub fn the_chart_is_installed_upgraded_and_removed(bed: &Bed) {
     assert!(!left.contains("recv-one"), "{left}");
 }
 
+/// Replicas and strategy of the Deployment, and whether there are a volume claim and a disruption budget.
+fn rolling(bed: &Bed, values: &Value) -> (Value, Value, bool, bool) {
+    let objects = rendered(bed, values).expect("manifests");
+    let has = |kind: &str| objects.iter().any(|object| object["kind"] == kind);
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").expect("a Deployment");
+    let spec = &deployment["spec"];
+    (
+        spec["replicas"].clone(),
+        spec["strategy"]["type"].clone(),
+        has("PersistentVolumeClaim"),
+        has("PodDisruptionBudget"),
+    )
+}
+
 /// As an OCI artifact, to a registry and back.
 pub fn the_chart_goes_through_a_registry(bed: &Bed) {
     let (port, folder) = (free_port(), bed.path("chart-registry"));
@@ -274,9 +298,15 @@ pub fn what_the_chart_has_from_elsewhere_is_current(bed: &Bed) {
 /// helm checks values against the schema: what the parser takes passes, and what it refuses for its shape does not.
 pub fn the_charts_schema_and_the_parser_agree(bed: &Bed) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for example in
-        ["config", "publisher", "subscriber", "fleet/publisher", "fleet/subscriber-a", "fleet/subscriber-b"]
-    {
+    for example in [
+        "config",
+        "publisher",
+        "publisher-nats",
+        "subscriber",
+        "fleet/publisher",
+        "fleet/subscriber-a",
+        "fleet/subscriber-b",
+    ] {
         let file = project.join("example").join(example).join("fluxrecv.yaml");
         let text = std::fs::read_to_string(file).expect("an example");
         let config: Value = serde_yaml::from_str(&text).expect("YAML");
@@ -320,6 +350,10 @@ pub fn the_charts_schema_and_the_parser_agree(bed: &Bed) {
         json!({"fluxRecvVersion": 1, "endpoints": [{"source": "GitHub"}]}),
         json!({"fluxRecvVersion": 1, "publish": {"stagger": "fast", "signingKeyPaths": "a.key", "subscribers": [{"name": "a", "endpoints": "*", "keyPath": "a.key"}]}}),
         json!({"fluxRecvVersion": 1, "publish": {"signingKeyPaths": "a.key", "subscribers": [{"name": "a", "keyPath": "a.key"}]}}),
+        json!({"fluxRecvVersion": 1, "publish": {"signingKeyPaths": "a.key", "nats": {"urls": ["https://nats"]}, "subscribers": [{"name": "a", "endpoints": "*", "keyPath": "a.key"}]}}),
+        json!({"fluxRecvVersion": 1, "publish": {"signingKeyPaths": "a.key", "nats": {"stream": "log"}, "subscribers": [{"name": "a", "endpoints": "*", "keyPath": "a.key"}]}}),
+        json!({"fluxRecvVersion": 1, "publish": {"signingKeyPaths": "a.key", "nats": {"urls": "nats://nats", "replicas": 6}, "subscribers": [{"name": "a", "endpoints": "*", "keyPath": "a.key"}]}}),
+        json!({"fluxRecvVersion": 1, "publish": {"signingKeyPaths": "a.key", "autoreconciler": {"secretKeyPath": "a.key"}}}),
         json!({"fluxRecvVersion": 1, "subscribe": [{"name": "a b", "url": "https://a.example.com", "tokenPath": "a.key", "publicKeys": "x", "endpoints": {"a": {}}}]}),
         json!({"fluxRecvVersion": 1, "subscribe": [{"name": "a", "url": "https://a.example.com", "tokenPath": "a.key", "publicKeys": "x", "endpoints": {"a": {"source": "GitHub"}}}]}),
     ] {

@@ -78,6 +78,7 @@ fn imports_point_to_lower_layers() {
 fn only_the_right_modules_know_the_outside() {
     for (name, modules) in [
         ("actix_web", vec!["server", "publisher", "admin", "listener"]),
+        ("async_nats", vec!["jetstream"]),
         ("kube::", vec!["cluster"]),
         ("k8s_openapi", vec!["cluster"]),
         ("cel::", vec!["expression"]),

@@ -49,6 +49,10 @@ fn every_level_has_the_fields_of_the_parser() {
             properties(&schema["definitions"]["publish"]["properties"]["autoreconciler"]["anyOf"][1]),
             "fluxRecvVersion: 1\npublish: {autoreconciler: {zzz: 1}}\n",
         ),
+        (
+            properties(&schema["definitions"]["publish"]["properties"]["nats"]["anyOf"][1]),
+            "fluxRecvVersion: 1\npublish: {nats: {zzz: 1}}\n",
+        ),
         (of("subscriber"), "fluxRecvVersion: 1\npublish: {subscribers: [{zzz: 1}]}\n"),
         (of("subscription"), "fluxRecvVersion: 1\nsubscribe: [{zzz: 1}]\n"),
     ] {

@@ -60,8 +60,12 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- define "flux-recv.hasNats" -}}
+{{- with .Values.config.publish }}{{ if .nats }}true{{ end }}{{ end -}}
+{{- end -}}
+
 {{- define "flux-recv.hasClaim" -}}
-{{- if or .Values.volumeClaim.enabled .Values.publisher.enabled }}true{{ end -}}
+{{- if or .Values.volumeClaim.enabled (and .Values.publisher.enabled (not (include "flux-recv.hasNats" .))) }}true{{ end -}}
 {{- end -}}
 
 {{- define "flux-recv.takesWebhooks" -}}
@@ -76,6 +80,9 @@ annotations:
 {{- end -}}
 {{- if and $config.publish (not .Values.publisher.enabled) -}}
 {{- fail "`config` has `publish`, which needs a volume claim and a Service; set publisher.enabled to true" -}}
+{{- end -}}
+{{- if and .Values.volumeClaim.enabled (include "flux-recv.hasNats" .) -}}
+{{- fail "volumeClaim.enabled keeps one journal on one volume, and with `publish.nats` there are more replicas; set it to false" -}}
 {{- end -}}
 {{- if and .Values.subscriber.enabled (not $config.subscribe) -}}
 {{- fail "subscriber.enabled adds a token for `subscribe`, and `config` has no `subscribe`; add it, or set subscriber.enabled to false" -}}

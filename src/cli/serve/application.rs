@@ -204,7 +204,9 @@ impl Application {
             why = self.tasks.ended() => failure(why),
             () = self.journal.wait_until_ended() => failure("the journal ended".to_owned()),
         };
-        let drain = |running| drain(running, &self.service, &self.queue, &self.journal, self.drain_limit);
+        let drain = |running| {
+            drain(running, &self.service, publisher.as_deref(), &self.queue, &self.journal, self.drain_limit)
+        };
         if let Some(publisher) = &publisher {
             publisher.close(self.shutdown_delay);
         }

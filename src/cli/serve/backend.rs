@@ -15,13 +15,14 @@ use crate::cluster::event_recorder::EventRecorder;
 use crate::cluster::receivers::{ReceiverRules, Receivers};
 use crate::cluster::watches::Watches;
 use crate::config::Config;
+use crate::fleet::options::{NatsOptions, PublisherOptions};
 use crate::flux_events::{FluxEventSender, FluxEventSeverity, watch_silence};
 use crate::flux_v1::FluxV1Client;
 use crate::follow_through::FollowThrough;
 use crate::history::History;
 use crate::journal::Journal;
 use crate::journal::contents::{Contents, JournalChange, JournalOrigin, SubscriptionRecord};
-use crate::journal::event_log::EventLog;
+use crate::journal::event_log::{EventLog, NewEntry};
 use crate::journal::journal_log::{JournalLog, LogFile};
 use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
@@ -49,7 +50,7 @@ pub(super) struct Backend {
     /// Whether subscribers have to be told that deliveries may have been missed.
     pub(super) must_announce: bool,
     /// The event log and what appends to it, if this is a publisher.
-    pub(super) event_log: Option<(Arc<dyn EventLog>, Arc<EventPublisher>)>,
+    pub(super) event_log: Option<PublisherLog>,
     /// How far an earlier process has come with each publisher.
     pub(super) cursors: BTreeMap<String, SubscriptionRecord>,
 }
@@ -120,10 +121,11 @@ impl Backend {
             // Before the first sign of life, so that a crash in between does not forget it.
             journal.write_later([JournalChange::DowntimeDetected]);
         }
-        let event_log = event_log(config, &journal);
+        let mut tasks = Tasks::default();
+        let event_log = event_log(config, &journal, &left, metrics, &mut tasks).await?;
         let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
         // Whatever has been caught up with here; a log that is new makes subscribers catch up by itself.
-        let must_announce = events.is_some() && was_absent(&left, args.catch_up_after);
+        let must_announce = must_announce(config, &left, args.catch_up_after);
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
         let cursors = left.cursors.clone();
@@ -133,7 +135,6 @@ impl Backend {
                 None => offline::known_to_be_empty(),
             };
             let inventory = Arc::new(RwLock::new(inventory));
-            let mut tasks = Tasks::default();
             tasks.spawn("the queue", queue.clone().run(Arc::new(DryRun::new(Arc::clone(&inventory)))));
             let mut objects =
                 FluxObjects::new(inventory, queue.clone(), journal.clone(), &left, Arc::clone(metrics));
@@ -178,7 +179,6 @@ impl Backend {
             follow_through.clone(),
             Arc::clone(metrics),
         );
-        let mut tasks = Tasks::default();
         let recorder = args.events.then(|| EventRecorder::new(events_connection, Arc::clone(metrics)));
         let (recorder, event_writer) = recorder.unzip();
         if let Some(writer) = event_writer {
@@ -254,12 +254,73 @@ impl Backend {
     }
 }
 
-/// Returns the event log of a publisher, and what appends to it.
-fn event_log(config: &Config, journal: &Journal) -> Option<(Arc<dyn EventLog>, Arc<EventPublisher>)> {
-    let options = config.publish.as_ref()?;
-    let log: Arc<dyn EventLog> = JournalLog::of(journal)?;
+/// The event log of a publisher, and what appends to it.
+type PublisherLog = (Arc<dyn EventLog>, Arc<EventPublisher>);
+
+/// Opens the event log of a publisher.
+async fn event_log(
+    config: &Config,
+    journal: &Journal,
+    left: &Contents,
+    metrics: &Arc<Metrics>,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Option<PublisherLog>> {
+    let Some(options) = &config.publish else {
+        if !left.unpublished.is_empty() {
+            log::warn!(entries = left.unpublished.len(); "journal has entries of an event log, and the config has no `publish`; keeping them");
+        }
+        return Ok(None);
+    };
+    let log: Arc<dyn EventLog> = match &options.nats {
+        Some(nats) => jetstream_log(nats, options, journal, left, metrics, tasks).await?,
+        None => {
+            let log = JournalLog::of(journal).context("the journal has no event log")?;
+            take_over(&log, journal, left).await?;
+            log
+        }
+    };
     let events = Arc::new(EventPublisher::new(Arc::clone(&log), options));
-    Some((log, events))
+    Ok(Some((log, events)))
+}
+
+#[cfg(feature = "nats")]
+async fn jetstream_log(
+    nats: &NatsOptions,
+    options: &PublisherOptions,
+    journal: &Journal,
+    left: &Contents,
+    metrics: &Arc<Metrics>,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<dyn EventLog>> {
+    use crate::jetstream::JetStreamLog;
+    let limits = publisher::limits(&options.retention);
+    let log = JetStreamLog::start(nats, limits, journal.clone(), left, Arc::clone(metrics)).await?;
+    tasks.spawn("the event log", Arc::clone(&log).run());
+    Ok(log)
+}
+
+#[cfg(not(feature = "nats"))]
+async fn jetstream_log(
+    _: &NatsOptions,
+    _: &PublisherOptions,
+    _: &Journal,
+    _: &Contents,
+    _: &Arc<Metrics>,
+    _: &mut Tasks,
+) -> anyhow::Result<Arc<dyn EventLog>> {
+    anyhow::bail!("publish: nats: this flux-recv was built without the feature `nats`")
+}
+
+/// Appends what waited for an event log elsewhere, from which the config has moved.
+async fn take_over(log: &JournalLog, journal: &Journal, left: &Contents) -> anyhow::Result<()> {
+    let entries: Vec<NewEntry> =
+        left.unpublished.values().filter_map(|bytes| NewEntry::from_bytes(bytes)).collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    log.append(entries).wait_until_durable().await?;
+    journal.write_later(left.unpublished.keys().map(|number| JournalChange::RemoveUnpublished(*number)));
+    Ok(())
 }
 
 /// Opens the journal, with the event log of a publisher.
@@ -268,23 +329,32 @@ fn open_journal(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Journal, Contents)> {
+    let has_log = config.publish.as_ref().is_some_and(|options| options.nats.is_none());
     let Some(folder) = folder else {
         anyhow::ensure!(
-            config.publish.is_none(),
+            !has_log,
             "`publish` keeps its event log in the journal; give a folder on a volume with --journal"
         );
         return Ok((Journal::none(), Contents::default()));
     };
     let medium = JournalFolder::new(folder);
     let opened = match &config.publish {
-        None => Journal::open(Box::new(medium), Arc::clone(metrics)),
-        Some(options) => {
+        Some(options) if has_log => {
             let log = LogFile::new(publisher::limits(&options.retention));
             let opened = Journal::open(Box::new(medium.with_event_log(log)), Arc::clone(metrics));
             return opened.context("a publisher is one process: a second one would have a log of its own");
         }
+        _ => Journal::open(Box::new(medium), Arc::clone(metrics)),
     };
     Ok(opened?)
+}
+
+/// Whether subscribers may have to be told that deliveries were missed. The journal of a publisher with its log
+/// elsewhere comes and goes with its replica, so a new one tells nothing; the log knows whether others were there.
+fn must_announce(config: &Config, left: &Contents, limit: Option<Duration>) -> bool {
+    let Some(options) = &config.publish else { return false };
+    let is_unknown = options.nats.is_some() && limit.is_some() && left.last_alive.is_none();
+    is_unknown || was_absent(left, limit)
 }
 
 /// Whether nobody was there to accept deliveries for longer than this before the start.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::application::bind;
 use crate::cluster::watches::Watches;
 use crate::config::Config;
-use crate::fleet::options::{PublisherOptions, SubscriptionOptions};
+use crate::fleet::options::{NatsOptions, PublisherOptions, Retention, SubscriptionOptions};
 use crate::journal::Journal;
 use crate::journal::contents::SubscriptionRecord;
 use crate::journal::event_log::EventLog;
@@ -26,6 +26,8 @@ pub(super) struct Fleet {
 pub(super) struct RunningPublisher {
     pub(super) publisher: Arc<Publisher>,
     pub(super) events: Arc<EventPublisher>,
+    nats: Option<NatsOptions>,
+    retention: Retention,
 }
 
 /// The part of a config that is about other clusters.
@@ -47,11 +49,12 @@ impl Fleet {
     ) -> Fleet {
         let publisher = match (options.publish, log) {
             (Some(publish), Some((log, events))) => {
+                let (nats, retention) = (publish.nats.clone(), publish.retention);
                 let publisher = Publisher::new(Arc::clone(service), log, publish);
                 for key in publisher.public_keys() {
                     log::info!(public_key:% = key; "publishing events; subscribers pin this public key");
                 }
-                Some(RunningPublisher { publisher, events })
+                Some(RunningPublisher { publisher, events, nats, retention })
             }
             _ => None,
         };
@@ -70,9 +73,20 @@ impl Fleet {
     /// # Errors
     /// What cannot change while serving.
     pub(super) fn check(&self, config: &Config) -> Result<(), &'static str> {
-        match self.publisher.is_some() == config.publish.is_some() {
-            true => Ok(()),
-            false => Err("publish: cannot come or go while serving; restart flux-recv"),
+        match (&self.publisher, &config.publish) {
+            (None, None) => Ok(()),
+            (Some(running), Some(publish)) if running.nats != publish.nats => {
+                Err("publish: nats: cannot change while serving; restart flux-recv")
+            }
+            (Some(running), Some(publish))
+                if publish.nats.is_some() && running.retention != publish.retention =>
+            {
+                Err(
+                    "publish: retention: is that of the stream and cannot change while serving; change the stream, and restart flux-recv",
+                )
+            }
+            (Some(_), Some(_)) => Ok(()),
+            _ => Err("publish: cannot come or go while serving; restart flux-recv"),
         }
     }
 

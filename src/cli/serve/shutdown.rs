@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::journal::Journal;
 use crate::listener::RunningServer;
+use crate::publisher::Publisher;
 use crate::queue::Queue;
 use crate::service::Service;
 
@@ -12,6 +13,7 @@ use crate::service::Service;
 pub(super) async fn drain(
     running: Option<RunningServer>,
     service: &Service,
+    publisher: Option<&Publisher>,
     queue: &Queue,
     journal: &Journal,
     limit: Duration,
@@ -21,6 +23,9 @@ pub(super) async fn drain(
             running.stop().await;
         }
         service.handler.wait_until_matched().await;
+        if let Some(publisher) = publisher {
+            publisher.wait_until_appended().await;
+        }
         queue.wait_until_idle().await;
     });
     if stopped.await.is_err() {

@@ -1,0 +1,143 @@
+//! A publisher's event log in NATS JetStream: any number of replicas append to one stream, and each follows it.
+//! Replication and election are JetStream's; what it does not acknowledge waits in the journal.
+//! <https://docs.nats.io/nats-concepts/jetstream>
+
+mod connection;
+mod following;
+mod publishing;
+mod stream_config;
+mod unpublished;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+pub use self::connection::ConnectError;
+use self::connection::{LastServerError, connect};
+use self::following::Generation;
+use self::stream_config::StreamConfig;
+pub use self::stream_config::StreamFault;
+use self::unpublished::Unpublished;
+use crate::fleet::options::NatsOptions;
+use crate::journal::contents::Contents;
+use crate::journal::event_log::{EventLog, LogEntry, LogLimits, LogUnreadable, NewEntry};
+use crate::journal::log_tail::LogTail;
+use crate::journal::{Journal, JournalCommit};
+use crate::metrics::Metrics;
+
+/// An event log in JetStream.
+pub struct JetStreamLog {
+    shared: Arc<SharedLog>,
+}
+
+struct SharedLog {
+    context: Context,
+    config: StreamConfig,
+    tail: LogTail,
+    unpublished: Unpublished,
+    /// Whether the last entry was acknowledged, or none was tried since.
+    acknowledges: AtomicBool,
+    /// What a server has last complained about.
+    server_error: LastServerError,
+    /// Tells the log from the one before it.
+    generation: Mutex<Generation>,
+    /// Told when the consumer has to be made anew.
+    restart: Notify,
+    /// Whether nobody followed the stream before this process; none before that is known.
+    unattended: watch::Sender<Option<bool>>,
+    metrics: Arc<Metrics>,
+}
+
+/// How long the start waits for the stream. Deliveries are taken all the same after that.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request to JetStream may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl JetStreamLog {
+    /// Connects, and makes the stream if it is not there. What an earlier process has left in the journal is
+    /// published by [`JetStreamLog::run`].
+    ///
+    /// # Errors
+    /// When the options cannot be used, or the stream has other limits. A server that does not answer is none:
+    /// entries wait in the journal until it does.
+    pub async fn start(
+        options: &NatsOptions,
+        limits: LogLimits,
+        journal: Journal,
+        left: &Contents,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<JetStreamLog>, ConnectError> {
+        let server_error = LastServerError::default();
+        let client = connect(options, server_error.clone()).await?;
+        let context = ContextBuilder::new().timeout(publishing::ACK_TIMEOUT).build(client);
+        let tail = LogTail::new(limits);
+        tail.set_available(false);
+        metrics.event_log_available(false);
+        let shared = SharedLog {
+            context,
+            config: StreamConfig::new(options, limits),
+            tail,
+            unpublished: Unpublished::new(journal, left, Arc::clone(&metrics)),
+            acknowledges: AtomicBool::new(true),
+            server_error,
+            generation: Mutex::default(),
+            restart: Notify::new(),
+            unattended: watch::Sender::new(None),
+            metrics,
+        };
+        match tokio::time::timeout(START_TIMEOUT, shared.prepare()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault @ StreamFault::Differs { .. })) => return Err(ConnectError::Stream(fault)),
+            Ok(Err(fault)) => shared.report(&fault),
+            Err(_) => shared.report(&StreamFault::Silent),
+        }
+        Ok(Arc::new(JetStreamLog { shared: Arc::new(shared) }))
+    }
+
+    /// Follows the stream and publishes what waits; never ends.
+    pub async fn run(self: Arc<Self>) {
+        let shared = &self.shared;
+        tokio::join!(shared.watch_stream(), shared.follow(), shared.publish_waiting());
+    }
+}
+
+impl EventLog for JetStreamLog {
+    fn append(&self, entries: Vec<NewEntry>) -> JournalCommit {
+        let commit = JournalCommit::new();
+        let (shared, ended) = (Arc::clone(&self.shared), commit.clone());
+        // On a task of its own: a client that goes away does not take the entry with it.
+        tokio::spawn(async move { ended.end(shared.append(entries).await) });
+        commit
+    }
+
+    fn tail(&self) -> &LogTail {
+        &self.shared.tail
+    }
+
+    fn read_older(&self, from: u64) -> BoxFuture<'_, Result<Vec<LogEntry>, LogUnreadable>> {
+        Box::pin(self.shared.read_older(from))
+    }
+
+    fn reach(&self, sequence: u64) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.reach(sequence))
+    }
+
+    fn was_unattended(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let mut unattended = self.shared.unattended.subscribe();
+            // The sender lives as long as this.
+            unattended.wait_for(Option::is_some).await.is_ok_and(|known| known.unwrap_or(true))
+        })
+    }
+
+    fn wait_until_appended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.shared.unpublished.wait_until_empty())
+    }
+}

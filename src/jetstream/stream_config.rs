@@ -1,0 +1,168 @@
+//! The stream as it has to be.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+
+use crate::bounded_text::BoundedText;
+use crate::fleet::options::NatsOptions;
+use crate::journal::event_log::LogLimits;
+
+/// What the stream of an event log has to be like.
+pub(super) struct StreamConfig {
+    pub(super) name: String,
+    /// The one subject of its entries.
+    pub(super) subject: String,
+    limits: LogLimits,
+    replicas: usize,
+}
+
+/// The stream cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamFault {
+    /// Somebody else has made it, or the config has changed.
+    #[error(
+        "the stream `{stream}` is another one than the config says: {}; change one of them, the stream with `nats stream edit {stream}`",
+        .differences.join("; ")
+    )]
+    Differs { stream: String, differences: Vec<String> },
+    /// It is not there.
+    #[error("the stream `{0}` is not there")]
+    Missing(String),
+    /// JetStream has refused a request.
+    #[error("JetStream answers: {0}")]
+    Refused(BoundedText),
+    /// Nobody answers.
+    #[error("JetStream does not answer")]
+    Silent,
+}
+
+/// How long JetStream knows the ID of an entry, so that publishing it again changes nothing.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+impl StreamConfig {
+    pub(super) fn new(options: &NatsOptions, limits: LogLimits) -> StreamConfig {
+        let (name, replicas) = (options.stream.clone(), options.replicas);
+        StreamConfig { subject: format!("{name}.events"), name, limits, replicas }
+    }
+
+    /// Returns the config with which the stream is made.
+    pub(super) fn to_create(&self) -> Config {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Config {
+            name: self.name.clone(),
+            description: Some("the event log of flux-recv".to_owned()),
+            subjects: vec![self.subject.clone()],
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            storage: StorageType::File,
+            max_messages: whole(self.limits.max_entries),
+            max_messages_per_subject: -1,
+            max_bytes: whole(self.limits.max_bytes),
+            max_age: self.limits.max_age,
+            num_replicas: self.replicas,
+            duplicate_window: DUPLICATE_WINDOW.min(self.limits.max_age),
+            allow_direct: true,
+            ..Config::default()
+        }
+    }
+
+    /// Says whether a stream is as it has to be.
+    ///
+    /// # Errors
+    /// Each field that is not.
+    pub(super) fn check(&self, stream: &Config) -> Result<(), StreamFault> {
+        let wanted = self.to_create();
+        let mut differences = Vec::new();
+        let mut compare = |field: &str, from: &str, there: String, here: String| {
+            if there != here {
+                differences.push(format!("{field} is {there} there and {here} here ({from})"));
+            }
+        };
+        compare("subjects", "always", stream.subjects.join(" "), wanted.subjects.join(" "));
+        compare("retention", "always", format!("{:?}", stream.retention), format!("{:?}", wanted.retention));
+        compare("discard", "always", format!("{:?}", stream.discard), format!("{:?}", wanted.discard));
+        compare("storage", "always", format!("{:?}", stream.storage), format!("{:?}", wanted.storage));
+        compare(
+            "replicas",
+            "`publish.nats.replicas`",
+            stream.num_replicas.to_string(),
+            wanted.num_replicas.to_string(),
+        );
+        compare(
+            "max_msgs",
+            "`publish.retention.entries`",
+            limit(stream.max_messages),
+            limit(wanted.max_messages),
+        );
+        compare("max_bytes", "`publish.retention.bytes`", limit(stream.max_bytes), limit(wanted.max_bytes));
+        compare(
+            "max_age",
+            "`publish.retention.age`",
+            format!("{:?}", stream.max_age),
+            format!("{:?}", wanted.max_age),
+        );
+        compare(
+            "max_msgs_per_subject",
+            "always",
+            limit(stream.max_messages_per_subject),
+            limit(wanted.max_messages_per_subject),
+        );
+        compare(
+            "duplicate_window",
+            "always",
+            format!("{:?}", stream.duplicate_window),
+            format!("{:?}", wanted.duplicate_window),
+        );
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(StreamFault::Differs { stream: self.name.clone(), differences }),
+        }
+    }
+}
+
+/// Servers write no limit as -1 or 0.
+fn limit(number: i64) -> String {
+    if number <= 0 { "unlimited".to_owned() } else { number.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> StreamConfig {
+        let options = NatsOptions {
+            urls: vec!["nats://127.0.0.1".to_owned()],
+            stream: "log".to_owned(),
+            credentials: None,
+            ca: None,
+            replicas: 3,
+        };
+        let limits = LogLimits { max_entries: 10, max_bytes: 100, max_age: Duration::from_secs(3600) };
+        StreamConfig::new(&options, limits)
+    }
+
+    #[test]
+    fn a_stream_that_was_made_is_as_it_has_to_be() {
+        assert_eq!(config().check(&config().to_create()), Ok(()));
+    }
+
+    #[test]
+    fn each_difference_is_named_with_its_field() {
+        let mut stream = config().to_create();
+        stream.max_bytes = -1;
+        stream.num_replicas = 1;
+        stream.discard = DiscardPolicy::New;
+        let why = config().check(&stream).expect_err("another stream").to_string();
+        for part in [
+            "`log`",
+            "discard is New there and Old here",
+            "replicas is 1 there and 3 here (`publish.nats.replicas`)",
+            "max_bytes is unlimited there and 100 here (`publish.retention.bytes`)",
+            "nats stream edit log",
+        ] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+        assert!(!why.contains("max_age"), "{why}");
+    }
+}
