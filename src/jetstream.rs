@@ -47,6 +47,8 @@ struct SharedLog {
     server_error: LastServerError,
     /// Tells the log from the one before it.
     generation: Mutex<Generation>,
+    /// Whether there is a consumer.
+    has_consumer: AtomicBool,
     /// Told when the consumer has to be made anew.
     restart: Notify,
     /// Whether nobody followed the stream before this process; none before that is known.
@@ -88,6 +90,7 @@ impl JetStreamLog {
             acknowledges: AtomicBool::new(true),
             server_error,
             generation: Mutex::default(),
+            has_consumer: AtomicBool::new(false),
             restart: Notify::new(),
             unattended: watch::Sender::new(None),
             metrics,

@@ -83,6 +83,15 @@ pub mod internals {
     pub mod config {
         pub use crate::config::{Rules, load};
     }
+    pub mod event_log {
+        pub use crate::fleet::options::{NatsCredentials, NatsOptions};
+        #[cfg(feature = "nats")]
+        pub use crate::jetstream::JetStreamLog;
+        pub use crate::journal::event_log::{EventLog, LogContent, LogEntry, LogLimits, NewEntry};
+        pub use crate::journal::journal_log::{JournalLog, LogFile};
+        pub use crate::journal::log_follower::LogFollower;
+        pub use crate::journal::store::JournalFolder;
+    }
     pub mod fleet {
         pub use crate::fleet::cursor::Cursor;
         pub use crate::fleet::forward::ForwardedFields;

@@ -1,6 +1,7 @@
 //! Follows the stream with one ordered consumer, and looks after it: whether JetStream answers, whether the consumer
 //! has come as far as the stream, and whether the stream is still the same.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull, push};
@@ -200,7 +201,8 @@ impl SharedLog {
         self.open(&info);
         let head = self.tail.range().head();
         // Judged by what was there a look ago: entries are always on their way.
-        match head < last.last_sequence {
+        let is_behind = head < last.last_sequence || !self.has_consumer.load(Ordering::Relaxed);
+        match is_behind {
             false => last.behind = None,
             true => {
                 let since = *last.behind.get_or_insert(last.heard);
@@ -226,7 +228,9 @@ impl SharedLog {
                 self.restart.notified().await;
                 continue;
             }
-            if let Err(why) = self.follow_once(generation).await {
+            let ended = self.follow_once(generation).await;
+            self.has_consumer.store(false, Ordering::Relaxed);
+            if let Err(why) = ended {
                 log::debug!(why:%; "consumer of the event log ended");
                 sleep(CONSUMER_RETRY_DELAY).await;
             }
@@ -243,6 +247,7 @@ impl SharedLog {
         let create = self.context.create_consumer_on_stream(config, &self.config.name);
         let consumer = timeout(REQUEST_TIMEOUT, create).await??;
         let mut messages = timeout(REQUEST_TIMEOUT, consumer.messages()).await??;
+        self.has_consumer.store(true, Ordering::Relaxed);
         loop {
             tokio::select! {
                 message = messages.next() => {

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use futures::future::join_all;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SharedLog;
@@ -37,22 +38,42 @@ impl SharedLog {
 
     /// Publishes entries. Returns those that were not acknowledged.
     async fn publish(&self, entries: Vec<NewEntry>) -> Vec<NewEntry> {
-        let deadline = Instant::now() + ACK_TIMEOUT;
-        let acknowledged = join_all(entries.iter().map(|entry| self.publish_one(entry, deadline))).await;
+        let acknowledged = self.publish_all(&entries).await;
         let left = entries.into_iter().zip(acknowledged).filter(|(_, acknowledged)| !acknowledged);
         left.map(|(entry, _)| entry).collect()
     }
 
-    async fn publish_one(&self, entry: &NewEntry, deadline: Instant) -> bool {
+    /// Publishes entries in their order. Says of each whether it was acknowledged.
+    async fn publish_all(&self, entries: &[NewEntry]) -> Vec<bool> {
+        let deadline = Instant::now() + ACK_TIMEOUT;
+        let mut sent = Vec::new();
+        for entry in entries {
+            sent.push(timeout_at(deadline, self.send(entry)).await);
+        }
+        join_all(sent.into_iter().map(|sent| self.acknowledgement(sent, deadline))).await
+    }
+
+    async fn send(&self, entry: &NewEntry) -> Result<PublishAckFuture, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", entry.id.as_str());
         headers.insert(ENDPOINT_HEADER, header_value(&entry.content.endpoint).as_str());
         let payload = entry.content.json.as_bytes().to_vec().into();
+        self.context.publish_with_headers(self.config.subject.clone(), headers, payload).await
+    }
+
+    async fn acknowledgement(
+        &self,
+        sent: Result<Result<PublishAckFuture, PublishError>, Elapsed>,
+        deadline: Instant,
+    ) -> bool {
         let acknowledged = async {
-            let subject = self.config.subject.clone();
-            self.context.publish_with_headers(subject, headers, payload).await?.await
+            match sent {
+                Ok(Ok(acknowledged)) => timeout_at(deadline, acknowledged.into_future()).await,
+                Ok(Err(err)) => Ok(Err(err)),
+                Err(elapsed) => Err(elapsed),
+            }
         };
-        match timeout_at(deadline, acknowledged).await {
+        match acknowledged.await {
             Ok(Ok(_)) => {
                 if !self.acknowledges.swap(true, Ordering::Relaxed) {
                     log::info!("event log acknowledges entries again");
@@ -79,32 +100,33 @@ impl SharedLog {
 
     /// Publishes what waits in the journal; never ends.
     pub(super) async fn publish_waiting(&self) {
+        let mut published = 0;
         loop {
             let _ = timeout(RETRY_DELAY, self.unpublished.changed()).await;
-            let waited = self.unpublished.len();
-            while !self.unpublished.is_empty() && self.publish_some().await {}
-            if !self.unpublished.is_empty() {
-                sleep(RETRY_DELAY).await;
-                continue;
+            while !self.unpublished.is_empty() {
+                match self.publish_some().await {
+                    0 => sleep(RETRY_DELAY).await,
+                    some => published += some,
+                }
             }
-            if waited > 0 {
-                log::info!(entries = waited; "entries of the journal are in the event log");
+            if published > 0 {
+                log::info!(entries = published; "entries of the journal are in the event log");
+                published = 0;
             }
             // The next delivery finds out.
             self.acknowledges.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Publishes the first of what waits. Says whether all of it was acknowledged.
-    async fn publish_some(&self) -> bool {
+    /// Publishes the first of what waits. Returns how many were acknowledged.
+    async fn publish_some(&self) -> usize {
         let (numbers, entries): (Vec<u64>, Vec<NewEntry>) =
             self.unpublished.first(MAX_PUBLISHED_AT_ONCE).into_iter().unzip();
-        let deadline = Instant::now() + ACK_TIMEOUT;
-        let acknowledged = join_all(entries.iter().map(|entry| self.publish_one(entry, deadline))).await;
-        let is_all = acknowledged.iter().all(|acknowledged| *acknowledged);
+        let acknowledged = self.publish_all(&entries).await;
         let done = numbers.into_iter().zip(acknowledged).filter(|(_, acknowledged)| *acknowledged);
-        self.unpublished.remove(&done.map(|(number, _)| number).collect::<Vec<u64>>());
-        is_all
+        let done: Vec<u64> = done.map(|(number, _)| number).collect();
+        self.unpublished.remove(&done);
+        done.len()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the suites share.
 
+pub mod event_log_suite;
 pub mod leaks;
 pub mod log;
+pub mod nats;
 pub mod process;
 pub mod running;
 

@@ -11,6 +11,7 @@ mod common;
 mod convert;
 mod dependencies;
 mod docs;
+mod event_log;
 mod explain;
 mod filters;
 mod fixtures;

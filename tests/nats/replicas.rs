@@ -1,0 +1,216 @@
+//! More than one publisher over one stream.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+
+use super::publishing::{FOLLOWS, PATIENCE, Publisher, publisher_folder, servers};
+use super::running::{FluxRecv, client, stderr, test_key};
+
+/// A stream of a subscriber, frame by frame.
+pub struct Stream {
+    bytes: std::pin::Pin<Box<dyn futures::Stream<Item = reqwest::Result<actix_web::web::Bytes>> + Send>>,
+    buffer: String,
+}
+
+impl Stream {
+    /// Waits until the publisher takes streams.
+    pub async fn connect(publisher: &Publisher, cursor: Option<&str>) -> Stream {
+        let started = Instant::now();
+        loop {
+            let mut request = client().get(publisher.subscribe_url()).bearer_auth(test_key("one"));
+            if let Some(cursor) = cursor {
+                request = request.header("Last-Event-ID", cursor);
+            }
+            let response = request.send().await.expect("an answer");
+            if response.status() == 200 {
+                return Stream { bytes: Box::pin(response.bytes_stream()), buffer: String::new() };
+            }
+            assert!(response.status() == 503 && started.elapsed() < PATIENCE, "{}", response.status());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Returns the type of the next frame, and its data; of `hello` its cursor.
+    pub async fn next(&mut self) -> (String, String) {
+        loop {
+            if let Some((frame, rest)) = self.buffer.split_once("\n\n") {
+                let field = |name: &str| {
+                    let line = frame.lines().find_map(|line| line.strip_prefix(name));
+                    line.unwrap_or_else(|| panic!("no {name} in {frame}")).to_owned()
+                };
+                let (kind, id, data) = (field("event: "), field("id: "), field("data: "));
+                self.buffer = rest.to_owned();
+                return (kind.clone(), if kind == "hello" { id } else { data });
+            }
+            let more = tokio::time::timeout(PATIENCE, self.bytes.next()).await.expect("a frame in time");
+            self.buffer
+                .push_str(std::str::from_utf8(&more.expect("a stream").expect("bytes")).expect("text"));
+        }
+    }
+
+    /// Waits until the publisher has ended the stream.
+    pub async fn ended(&mut self) {
+        let ended = async { while let Some(Ok(_)) = self.bytes.next().await {} };
+        tokio::time::timeout(PATIENCE, ended).await.expect("an end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_of_one_replica_is_good_at_the_other() {
+    let Some(servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let (one, two) = (Publisher::following(&nats), Publisher::following(&nats));
+    let mut at_two = Stream::connect(&two, None).await;
+    let (_, start) = at_two.next().await;
+    assert_eq!(at_two.next().await.0, "reset");
+    one.pushed().await;
+    let (kind, first) = at_two.next().await;
+    assert!(kind == "event" && first.contains("github.com/org/app"), "{kind} {first}");
+    two.pushed().await;
+    assert_eq!(at_two.next().await.0, "event");
+    // From where the other one began: both entries, and no catch-up.
+    let mut at_one = Stream::connect(&one, Some(&start)).await;
+    assert_eq!(at_one.next().await.0, "hello");
+    let (kind, again) = at_one.next().await;
+    assert_eq!((kind.as_str(), again.split_once(' ')), ("event", first.split_once(' ')), "signed alike");
+    assert_eq!(at_one.next().await.0, "event");
+}
+
+// A cursor may be ahead of the replica that it is shown to, and is not beyond the log for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_behind_waits_for_where_a_subscriber_has_been() {
+    let Some(servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let (one, two) = (Publisher::following(&nats), Publisher::following(&nats));
+    let (_, start) = Stream::connect(&two, None).await.next().await;
+    let (epoch, _) = start.split_once('.').expect("a cursor");
+    for round in 1..=20 {
+        one.pushed().await;
+        let cursor = format!("{epoch}.{round}");
+        let mut stream = Stream::connect(&two, Some(&cursor)).await;
+        assert_eq!(stream.next().await, ("hello".to_owned(), cursor.clone()), "and no reset");
+        drop(stream);
+    }
+    let mut beyond = Stream::connect(&two, Some(&format!("{epoch}.21"))).await;
+    assert_eq!(beyond.next().await.0, "hello");
+    assert_eq!(beyond.next().await.0, "reset");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_closed_while_jetstream_is_silent() {
+    let Some(servers) = servers(1, "") else { return };
+    let publisher = Publisher::following(&format!("urls: [{}], replicas: 1", servers.urls()));
+    let mut stream = Stream::connect(&publisher, None).await;
+    stream.next().await;
+    servers.signal(0, "-STOP");
+    let since = Instant::now();
+    stream.ended().await;
+    assert!((4..13).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+    let refused = client().get(publisher.subscribe_url()).bearer_auth(test_key("one")).send().await;
+    assert_eq!(refused.expect("an answer").status(), 503);
+    let (status, _) = publisher.running.get_admin("/readyz").await;
+    assert_eq!(status, 200, "deliveries are taken all the same");
+    servers.signal(0, "-CONT");
+    publisher.running.wait_for_logs(FOLLOWS, &[], 2, PATIENCE).await;
+    Stream::connect(&publisher, None).await;
+}
+
+// A rolling update is no absence; an end of all of them is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_catch_up_when_no_replica_was_there_and_not_for_an_update() {
+    let Some(servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let mut one = Publisher::following(&nats);
+    one.pushed().await;
+    let two = Publisher::following(&nats);
+    assert_eq!(one.running.terminate(), Some(0), "{}", one.running.log());
+    let away = "the publisher was away; every subscriber catches up";
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!((one.running.logged(away, &[]), two.running.logged(away, &[])), (0, 0));
+    drop((one, two));
+    // Its consumer is there for half a minute.
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    let three = Publisher::following(&nats);
+    three.running.wait_for_log(away, &[]);
+}
+
+// From the journal to JetStream and back, with an entry that no stream had taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_moves_from_one_kind_of_log_to_the_other() {
+    let Some(mut servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let mut publisher = Publisher::following(&nats);
+    let (_, before) = Stream::connect(&publisher, None).await.next().await;
+    servers.kill(0);
+    publisher.pushed().await;
+    assert_eq!(publisher.running.terminate(), Some(0), "{}", publisher.running.log());
+    let file = publisher.running.folder.path().join("fluxrecv.yaml");
+    let config = std::fs::read_to_string(&file).expect("a config");
+    std::fs::write(&file, config.replace(&format!("  nats: {{{nats}}}\n"), "")).expect("a config");
+    publisher.running.start_again();
+    let mut stream = Stream::connect(&publisher, Some(&before)).await;
+    assert_eq!(stream.next().await.0, "hello");
+    assert!(stream.next().await.1.contains("the event log is another one"));
+    assert_eq!(publisher.running.metric("flux_recv_event_log_entries").await, Some(1.0), "it was taken over");
+    publisher.running.terminate();
+    // And back: the stream is as it was.
+    servers.start_again(0);
+    servers.wait_until_ready();
+    std::fs::write(&file, config).expect("a config");
+    publisher.running.start_again();
+    publisher.running.wait_for_log(FOLLOWS, &[]);
+    let mut stream = Stream::connect(&publisher, Some(&before)).await;
+    assert_eq!(stream.next().await, ("hello".to_owned(), before));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_change_while_serving_is_said() {
+    let Some(servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let publisher = Publisher::following(&nats);
+    let file = publisher.running.folder.path().join("fluxrecv.yaml");
+    let config = std::fs::read_to_string(&file).expect("a config");
+    for (from, to, mistake) in [
+        ("replicas: 1", "replicas: 3", "publish: nats: cannot change while serving; restart flux-recv"),
+        (
+            "  subscribers:",
+            "  retention: {entries: 7}\n  subscribers:",
+            "publish: retention: is that of the stream",
+        ),
+    ] {
+        std::fs::write(&file, config.replacen(from, to, 1)).expect("a config");
+        publisher.running.signal("-HUP");
+        super::common::process::wait_for("the mistake", PATIENCE, || {
+            let lines = publisher.running.log_lines();
+            lines.iter().any(|line| line.field("mistake").contains(mistake)).then_some(())
+        });
+    }
+    // A start over a stream that another config has made.
+    let folder = publisher_folder(&nats, "  retention: {entries: 7, age: 1h}\n");
+    let output = super::running::flux_recv()
+        .args(["--no-cluster", "--config"])
+        .arg(folder.path().join("fluxrecv.yaml"))
+        .args([
+            "--journal",
+            "none",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--subscribe-listen",
+            "127.0.0.1:0",
+        ])
+        .output()
+        .expect("it runs");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in [
+        "publish: nats: the stream `flux-recv` is another one than the config says",
+        "max_msgs is 100000 there and 7 here (`publish.retention.entries`)",
+        "max_age is 1209600s there and 3600s here (`publish.retention.age`)",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let _: &FluxRecv = &publisher.running;
+}
