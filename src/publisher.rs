@@ -89,6 +89,11 @@ impl Publisher {
         self.closing.borrow().is_none() && self.log.tail().is_available()
     }
 
+    /// Returns the pause after which subscribers are to ask again: a thousand of them in a second.
+    fn retry_after(&self) -> Duration {
+        Duration::from_secs(1 + self.table.read().subscribers() as u64 / 1000)
+    }
+
     /// Waits until all that was accepted is in the log.
     pub async fn wait_until_appended(&self) {
         self.log.wait_until_appended().await;

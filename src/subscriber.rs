@@ -213,7 +213,11 @@ impl Subscription {
                 status.connected.take().is_some()
             };
             failures = if was_connected && started.elapsed() >= GOOD_STREAM_AGE { 0 } else { failures + 1 };
-            let pause = reconnect_delay(failures).mul_f64(fastrand::f64());
+            let pause = match failure.retry_after() {
+                // Another replica of it may answer, and the publisher knows how many ask.
+                Some(after) => after.min(MAX_RECONNECT_DELAY).mul_f64(1.0 + fastrand::f64()),
+                None => reconnect_delay(failures).mul_f64(fastrand::f64()),
+            };
             let retry_in_ms = pause.as_millis() as u64;
             if was_connected && failure.is_end_of_stream() {
                 log::info!(publisher:% = name, retry_in_ms; "disconnected from the publisher");

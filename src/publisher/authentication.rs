@@ -148,6 +148,10 @@ impl SubscriberTable {
         (self.digest(secret.as_bytes()) == *expected).then(|| Arc::clone(grant))
     }
 
+    pub(super) fn subscribers(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub(super) fn has_clients(&self) -> bool {
         self.clients.is_some()
     }

@@ -75,7 +75,8 @@ async fn answer(
 
 fn subscribe(request: HttpRequest, publisher: web::Data<Publisher>) -> HttpResponse {
     if !publisher.takes_streams() {
-        return HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "1")).finish();
+        let after = publisher.retry_after().as_secs();
+        return HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, after)).finish();
     }
     let Some(bearer) = bearer(request.headers()) else { return stranger(&publisher) };
     let table = Arc::clone(&publisher.table.read());

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap};
+use reqwest::header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response, StatusCode};
 use serde_json::Value;
@@ -56,8 +56,13 @@ pub enum SubscribeError {
          endpoint"
     )]
     NotForwarded { endpoint: String, field: String },
-    #[error("the publisher is starting or ending, or this subscriber has too many streams")]
-    Busy,
+    #[error(
+        "the publisher is starting or ending, cannot follow its event log, or this subscriber has too many streams"
+    )]
+    Busy {
+        /// The pause of `Retry-After`.
+        retry_after: Option<Duration>,
+    },
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("nothing came for {} s", READ_TIMEOUT.as_secs())]
@@ -71,7 +76,15 @@ pub enum SubscribeError {
 impl SubscribeError {
     /// Whether this is how streams end: the publisher restarts, or a proxy limits their age.
     pub(super) fn is_end_of_stream(&self) -> bool {
-        matches!(self, SubscribeError::Ended | SubscribeError::Busy)
+        matches!(self, SubscribeError::Ended | SubscribeError::Busy { .. })
+    }
+
+    /// Returns the pause that the publisher asks for.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SubscribeError::Busy { retry_after } => *retry_after,
+            _ => None,
+        }
     }
 }
 
@@ -204,7 +217,11 @@ async fn accepted(response: Response, token: &str) -> Result<Response, Subscribe
                 .map_or_else(|| "without a reason".into(), |refusal| BoundedText::from(refusal.reason));
             Err(SubscribeError::Refused(format!("{reason}{clock}")))
         }
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Err(SubscribeError::Busy),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            let seconds =
+                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            Err(SubscribeError::Busy { retry_after: seconds.map(Duration::from_secs) })
+        }
         status if status.is_redirection() => Err(SubscribeError::Redirect),
         status => Err(SubscribeError::Status(status.as_u16())),
     }

@@ -19,6 +19,7 @@ use super::process::wait_for;
 use super::receive::{FluxRecv, flux_recv, git_repository, own_token};
 
 const SENDERS: usize = 16;
+const MOST_PAUSE_MILLIS: u64 = 20;
 pub const REPOSITORIES: usize = 40;
 const NAMESPACE: &str = "team-b";
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -29,8 +30,8 @@ pub fn is_long() -> bool {
 
 /// A delivery that was answered with 202, by the moment before it was sent.
 pub struct Accepted {
-    repository: usize,
-    sent: Timestamp,
+    pub repository: usize,
+    pub sent: Timestamp,
 }
 
 /// How often each status was answered; 0 is no answer.
@@ -46,7 +47,7 @@ pub struct Load {
 const WIDE: usize = REPOSITORIES;
 const FOLLOWERS: usize = 300;
 
-fn url(repository: usize) -> String {
+pub fn url(repository: usize) -> String {
     format!("https://github.com/fault-org/repository-{repository}")
 }
 
@@ -64,11 +65,15 @@ impl Load {
     }
 
     pub fn over(bed: &Bed, running: &FluxRecv, repositories: usize) -> Load {
+        Load::at(bed, &hook_url(running, "github"), SENDERS, repositories, MOST_PAUSE_MILLIS)
+    }
+
+    /// So many providers at a URL, each with pauses up to this length.
+    pub fn at(bed: &Bed, hook: &str, senders: usize, repositories: usize, most_pause_millis: u64) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
-        let hook = hook_url(running, "github");
-        let senders = (0..SENDERS).map(|sender| {
-            let (stop, hook) = (Arc::clone(&stop), hook.clone());
-            bed.spawn(post_until_stopped(sender, hook, stop, repositories))
+        let senders = (0..senders).map(|sender| {
+            let (stop, hook) = (Arc::clone(&stop), hook.to_owned());
+            bed.spawn(post_until_stopped(sender, hook, stop, repositories, most_pause_millis))
         });
         Load { stop: Arc::clone(&stop), senders: senders.collect() }
     }
@@ -91,6 +96,7 @@ async fn post_until_stopped(
     hook: String,
     stop: Arc<AtomicBool>,
     repositories: usize,
+    most_pause_millis: u64,
 ) -> (Vec<Accepted>, Statuses) {
     let client =
         reqwest::Client::builder().timeout(Duration::from_secs(15)).no_proxy().build().expect("a client");
@@ -114,7 +120,7 @@ async fn post_until_stopped(
         if status == 202 {
             accepted.push(Accepted { repository, sent });
         }
-        let pause = if status == 0 { 50 } else { random.u64(1..20) };
+        let pause = if status == 0 { 50 } else { random.u64(1..most_pause_millis) };
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     (accepted, statuses)

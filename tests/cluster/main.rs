@@ -20,6 +20,7 @@ mod gitea;
 mod hook;
 mod hostile;
 mod issuer;
+mod jetstream;
 mod named_kinds;
 mod quick_start;
 mod receive;
@@ -100,6 +101,8 @@ const SCENARIOS: &[Scenario] = &scenarios![
     faults::fault_sigterm_under_load,
     faults::fault_the_disk_is_full,
     faults::fault_a_read_only_disk_stops_the_start,
+    jetstream::fault_jetstream_servers_leaders_and_replicas_are_killed,
+    jetstream::fault_jetstream_replicas_roll_three_times,
     chain::quick_pushes_survive_restarts_of_the_api_server,
     chain::a_webhook_before_its_ref_is_followed_to_the_artifact,
     chain::a_test_delivery_is_waited_for_once_and_not_followed_up,

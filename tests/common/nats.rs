@@ -105,13 +105,17 @@ impl NatsServers {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// What a stream holds and who leads it, as any server that runs says.
+    /// What a stream holds and how its copies are, as the server says that leads it.
     pub fn stream(&self, name: &str) -> Option<Value> {
         (0..self.servers.len()).find_map(|at| {
             let page = self.monitor(at, "jsz?streams=true&config=true")?;
             let accounts = page["account_details"].as_array()?.clone();
             let streams = accounts.iter().flat_map(|account| account["stream_detail"].as_array().cloned());
-            streams.flatten().find(|stream| stream["name"] == name)
+            let leads = |stream: &Value| {
+                let leader = &stream["cluster"]["leader"];
+                leader.is_null() || *leader == format!("n{at}").as_str()
+            };
+            streams.flatten().find(|stream| stream["name"] == name && leads(stream))
         })
     }
 

@@ -51,6 +51,11 @@ impl Process {
     pub fn terminate(&mut self) -> Option<i32> {
         let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
         assert!(status.success());
+        self.wait()
+    }
+
+    /// Waits for the end; gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("an exit status").code()
     }
 
