@@ -77,7 +77,7 @@ impl JetStreamLog {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<JetStreamLog>, ConnectError> {
         let server_error = LastServerError::default();
-        let client = connect(options, server_error.clone()).await?;
+        let client = connect(options, server_error.clone(), true).await?;
         let context = ContextBuilder::new().timeout(publishing::ACK_TIMEOUT).build(client);
         let tail = LogTail::new(limits);
         tail.set_available(false);
@@ -102,6 +102,27 @@ impl JetStreamLog {
             Err(_) => shared.report(&StreamFault::Silent),
         }
         Ok(Arc::new(JetStreamLog { shared: Arc::new(shared) }))
+    }
+
+    /// Looks at the stream as a start would, and makes nothing. Describes it in a line.
+    ///
+    /// # Errors
+    /// What a start would say.
+    pub async fn examine(options: &NatsOptions, limits: LogLimits) -> Result<String, ConnectError> {
+        let client = connect(options, LastServerError::default(), false).await?;
+        let context = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client);
+        let config = StreamConfig::new(options, limits);
+        match stream_config::info(&context, &config.name).await {
+            Ok(info) => {
+                config.check(&info.config).map_err(ConnectError::Stream)?;
+                let (messages, copies) = (info.state.messages, info.config.num_replicas);
+                Ok(format!("stream {}: {messages} entries, copies: {copies}", config.name))
+            }
+            Err(StreamFault::Missing(name)) => {
+                Ok(format!("stream {name} is not there yet; flux-recv makes it"))
+            }
+            Err(fault) => Err(ConnectError::Stream(fault)),
+        }
     }
 
     /// Follows the stream and publishes what waits; never ends.

@@ -40,13 +40,16 @@ const MAX_CONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long a complaint is taken to be the reason of what fails.
 const ERROR_AGE: Duration = Duration::from_secs(10);
 
-/// Connects in the background.
-pub(super) async fn connect(options: &NatsOptions, errors: LastServerError) -> Result<Client, ConnectError> {
+/// Connects: in the background for as long as it takes, or once.
+pub(super) async fn connect(
+    options: &NatsOptions,
+    errors: LastServerError,
+    is_retried: bool,
+) -> Result<Client, ConnectError> {
     let addresses = options.urls.iter().map(|url| url.parse()).collect::<Result<Vec<ServerAddr>, _>>();
     let addresses = addresses.map_err(ConnectError::Url)?;
     let mut connect = ConnectOptions::new()
         .name("flux-recv")
-        .retry_on_initial_connect()
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(super::REQUEST_TIMEOUT))
@@ -65,6 +68,9 @@ pub(super) async fn connect(options: &NatsOptions, errors: LastServerError) -> R
             connect.credentials(content).map_err(|_| ConnectError::Credentials)?
         }
     };
+    if is_retried {
+        connect = connect.retry_on_initial_connect();
+    }
     if let Some(ca) = &options.ca {
         connect = connect.add_root_certificates(ca.clone());
     }

@@ -4,16 +4,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull, push};
-use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Info, Stream};
-use async_nats::jetstream::{ErrorCode, Message};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::publishing::ENDPOINT_HEADER;
-use super::stream_config::StreamFault;
+use super::stream_config::{self, StreamFault};
 use super::{REQUEST_TIMEOUT, SharedLog};
 use crate::fleet::wire::Entry;
 use crate::journal::event_log::{LogContent, LogEntry, LogRange, LogUnreadable};
@@ -95,14 +94,10 @@ impl SharedLog {
     }
 
     async fn info(&self) -> Result<Info, StreamFault> {
-        let stream = self.context.get_stream(&self.config.name).await;
-        stream.map(|stream| stream.cached_info().clone()).map_err(|err| match err.kind() {
-            GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                StreamFault::Missing(self.config.name.clone())
-            }
-            GetStreamErrorKind::JetStream(answer) => StreamFault::Refused(answer.to_string().into()),
+        stream_config::info(&self.context, &self.config.name).await.map_err(|fault| match fault {
             // Where a right is missing, the server complains and does not answer.
-            _ => self.server_error.recent().map_or(StreamFault::Silent, StreamFault::Refused),
+            StreamFault::Silent => self.server_error.recent().map_or(fault, StreamFault::Refused),
+            fault => fault,
         })
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ErrorCode};
 
 use crate::bounded_text::BoundedText;
 use crate::fleet::options::NatsOptions;
@@ -35,6 +37,21 @@ pub enum StreamFault {
     /// Nobody answers.
     #[error("JetStream does not answer")]
     Silent,
+}
+
+/// Asks what a stream is like and holds.
+///
+/// # Errors
+/// When it is not there, or nobody says.
+pub(super) async fn info(context: &Context, name: &str) -> Result<Info, StreamFault> {
+    let stream = context.get_stream(name).await;
+    stream.map(|stream| stream.cached_info().clone()).map_err(|err| match err.kind() {
+        GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+            StreamFault::Missing(name.to_owned())
+        }
+        GetStreamErrorKind::JetStream(answer) => StreamFault::Refused(answer.to_string().into()),
+        _ => StreamFault::Silent,
+    })
 }
 
 /// How long JetStream knows the ID of an entry, so that publishing it again changes nothing.

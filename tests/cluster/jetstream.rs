@@ -117,6 +117,13 @@ impl Replica {
         });
     }
 
+    /// Its log without deliveries and subscribers.
+    fn told(&self) -> String {
+        let log = self.running.log();
+        let is_told = |line: &&str| !line.contains("delivery accepted") && !line.contains("subscriber ");
+        log.lines().filter(is_told).collect::<Vec<&str>>().join("\n")
+    }
+
     fn address(&self) -> String {
         self.running.base.trim_start_matches("http://").to_owned()
     }
@@ -252,7 +259,7 @@ pub fn fault_jetstream_servers_leaders_and_replicas_are_killed(bed: &Bed) {
     let (kills, count) = if is_long() { (10, 20) } else { (2, 4) };
     let mut random = fastrand::Rng::with_seed(18);
     let mut servers = start_servers();
-    let mut replicas = vec![Replica::start(&servers, count), Replica::start(&servers, count)];
+    let mut replicas = [Replica::start(&servers, count), Replica::start(&servers, count)];
     let (hooks, streams) = (RoundRobin::start(), RoundRobin::start());
     hooks.set(replicas.iter().map(Replica::address).collect());
     streams.set(replicas.iter().map(|replica| replica.subscribe.clone()).collect());
@@ -283,17 +290,7 @@ pub fn fault_jetstream_servers_leaders_and_replicas_are_killed(bed: &Bed) {
         "JetStream: {kills} × kill -9 of a server, of the leader and of a replica: answers {statuses:?}, without a stream for {without:?} at most"
     );
     account(bed, "JetStream: kills", &accepted, count);
-    let told = |replica: &Replica| {
-        let lines = replica
-            .running
-            .log()
-            .lines()
-            .filter(|line| !line.contains("delivery accepted") && !line.contains("subscriber "))
-            .collect::<Vec<_>>()
-            .join("\n");
-        lines
-    };
-    assert!(without <= MAX_WITHOUT_STREAM, "{without:?}\n{}\n\n{}", told(&replicas[0]), told(&replicas[1]));
+    assert!(without <= MAX_WITHOUT_STREAM, "{without:?}\n{}\n\n{}", replicas[0].told(), replicas[1].told());
     assert_eq!(subscribers.resets(), resets, "nobody had to catch up");
 }
 

@@ -186,8 +186,31 @@ async fn what_cannot_change_while_serving_is_said() {
             lines.iter().any(|line| line.field("mistake").contains(mistake)).then_some(())
         });
     }
+    let check = |folder: &tempfile::TempDir| {
+        let file = folder.path().join("fluxrecv.yaml");
+        let output = super::running::flux_recv()
+            .args(["check", "--kubeconfig", "/nonexistent", "--config"])
+            .arg(&file)
+            .output()
+            .expect("it runs");
+        super::running::stdout(&output)
+    };
+    let text = check(&publisher_folder(&nats, ""));
+    assert!(text.contains("event log in NATS: stream flux-recv: 0 entries, copies: 1\n"), "{text}");
+    let text = check(&publisher_folder(&format!("{nats}, stream: other"), ""));
+    assert!(
+        text.contains("event log in NATS: stream other is not there yet; flux-recv makes it\n"),
+        "{text}"
+    );
+    let text = check(&publisher_folder("urls: ['nats://127.0.0.1:1']", ""));
+    assert!(text.contains("event log in NATS: NOT THERE: publish: nats: cannot connect: "), "{text}");
     // A start over a stream that another config has made.
     let folder = publisher_folder(&nats, "  retention: {entries: 7, age: 1h}\n");
+    let text = check(&folder);
+    assert!(
+        text.contains("event log in NATS: NOT THERE: publish: nats: the stream `flux-recv` is another"),
+        "{text}"
+    );
     let output = super::running::flux_recv()
         .args(["--no-cluster", "--config"])
         .arg(folder.path().join("fluxrecv.yaml"))

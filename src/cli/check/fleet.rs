@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cli::subscribers::{self, InstanceArgs};
 use crate::config::Config;
 use crate::fleet::options::{
-    GrantedEndpoints, PublisherOptions, SubscriberAuthentication, SubscriptionOptions,
+    GrantedEndpoints, NatsOptions, PublisherOptions, Retention, SubscriberAuthentication, SubscriptionOptions,
 };
 use crate::subscriber;
 
@@ -27,6 +27,12 @@ pub(super) struct FleetReport {
 struct PublisherReport {
     subscribers: Vec<GrantRow>,
     public_keys: Vec<String>,
+    /// What clients of flux-webhook-autoreconciler get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autoreconciler: Option<String>,
+    /// The stream of the event log, looked at as at a start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nats: Option<Result<String, String>>,
     /// The page of the instance that runs; that it does not run is not a mistake.
     #[serde(skip_serializing_if = "Option::is_none")]
     running: Option<Result<Value, String>>,
@@ -58,6 +64,11 @@ pub(super) async fn examine(config: &Config, instance: &InstanceArgs, is_offline
     if let Some(publisher) = &mut report.publisher {
         let page = subscribers::page(instance).await;
         publisher.running = Some(page.map_err(|err| err.to_string()));
+        publisher.nats =
+            match config.publish.as_ref().and_then(|publish| Some((publish, publish.nats.as_ref()?))) {
+                Some((publish, nats)) => Some(look_at_stream(nats, &publish.retention).await),
+                None => None,
+            };
     }
     for subscription in &config.subscribe {
         report.publishers.push(try_to_connect(subscription).await);
@@ -68,17 +79,38 @@ pub(super) async fn examine(config: &Config, instance: &InstanceArgs, is_offline
 fn publisher(publish: &PublisherOptions) -> PublisherReport {
     let rows = publish.subscribers.iter().map(|subscriber| GrantRow {
         name: subscriber.name.to_string(),
-        endpoints: match &subscriber.endpoints {
-            GrantedEndpoints::All => "every endpoint".to_owned(),
-            GrantedEndpoints::Named(names) => names.join(", "),
-        },
+        endpoints: described(&subscriber.endpoints),
         authentication: match &subscriber.authentication {
             SubscriberAuthentication::Key(_) => "a key".to_owned(),
             SubscriberAuthentication::Token(token) => format!("a token of {}", token.issuer),
         },
     });
     let keys = publish.signing_keys.iter().map(|key| key.public_key().to_string());
-    PublisherReport { subscribers: rows.collect(), public_keys: keys.collect(), running: None }
+    PublisherReport {
+        subscribers: rows.collect(),
+        public_keys: keys.collect(),
+        autoreconciler: publish.autoreconciler.as_ref().map(|clients| described(&clients.endpoints)),
+        nats: None,
+        running: None,
+    }
+}
+
+fn described(endpoints: &GrantedEndpoints) -> String {
+    match endpoints {
+        GrantedEndpoints::All => "every endpoint".to_owned(),
+        GrantedEndpoints::Named(names) => names.join(", "),
+    }
+}
+
+#[cfg(feature = "nats")]
+async fn look_at_stream(nats: &NatsOptions, retention: &Retention) -> Result<String, String> {
+    use crate::jetstream::JetStreamLog;
+    JetStreamLog::examine(nats, crate::publisher::limits(retention)).await.map_err(|err| err.to_string())
+}
+
+#[cfg(not(feature = "nats"))]
+async fn look_at_stream(_: &NatsOptions, _: &Retention) -> Result<String, String> {
+    Err("publish: nats: this flux-recv was built without the feature `nats`".to_owned())
 }
 
 /// Connects as the subscriber does, and reads what is offered.
@@ -102,7 +134,8 @@ async fn try_to_connect(subscription: &SubscriptionOptions) -> PublisherConnecti
 
 impl FleetReport {
     pub(super) fn is_good(&self) -> bool {
-        self.publishers.iter().all(|publisher| publisher.connected)
+        let stream = self.publisher.as_ref().and_then(|publisher| publisher.nats.as_ref());
+        stream.is_none_or(Result::is_ok) && self.publishers.iter().all(|publisher| publisher.connected)
     }
 
     /// Describes it in lines.
@@ -112,6 +145,16 @@ impl FleetReport {
             text.push_str("\nsubscribers:\n");
             for GrantRow { name, endpoints, authentication } in &publisher.subscribers {
                 text.push_str(&format!("  {name}: gets {endpoints}, with {authentication}\n"));
+            }
+            if let Some(endpoints) = &publisher.autoreconciler {
+                text.push_str(&format!(
+                    "  clients of flux-webhook-autoreconciler: get {endpoints}, with one secret\n"
+                ));
+            }
+            match &publisher.nats {
+                Some(Ok(stream)) => text.push_str(&format!("event log in NATS: {stream}\n")),
+                Some(Err(why)) => text.push_str(&format!("event log in NATS: NOT THERE: {why}\n")),
+                None => {}
             }
             for key in &publisher.public_keys {
                 text.push_str(&format!("public key for `publicKeys` of subscribers: {key}\n"));
