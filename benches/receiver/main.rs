@@ -22,6 +22,12 @@ mod load;
 #[path = "../../tests/common/log.rs"]
 mod log;
 mod memory_rows;
+#[cfg(feature = "nats")]
+#[path = "../../tests/common/nats.rs"]
+#[allow(dead_code)]
+mod nats;
+#[cfg(feature = "nats")]
+mod nats_rows;
 mod page_rows;
 #[path = "../../tests/common/process.rs"]
 #[allow(dead_code)]
@@ -46,6 +52,8 @@ fn main() {
         ["serve-baseline", port] => return baseline::serve(port),
         ["serve-api", port, objects] => return api_double::serve(port, objects),
         ["list-once", server] => return memory_rows::list_once(server),
+        #[cfg(feature = "nats")]
+        ["publish-bare", url] => return nats_rows::publish_bare(url),
         _ => {}
     }
     if words.contains(&"--test") {
@@ -69,6 +77,8 @@ fn main() {
         ("cluster", cluster_rows::cluster),
         ("large", large_rows::large),
         ("fleet", fleet_rows::fleet),
+        #[cfg(feature = "nats")]
+        ("nats", nats_rows::nats),
     ] {
         if wanted(group) {
             rows.extend(measure());

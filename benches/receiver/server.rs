@@ -206,13 +206,19 @@ impl Fleet {
 
     /// A publisher without a cluster, with so many subscribers in its config.
     pub fn start(subscribers: usize) -> Fleet {
+        Fleet::start_with(subscribers, "")
+    }
+
+    /// With further fields of `publish`.
+    pub fn start_with(subscribers: usize, publish: &str) -> Fleet {
         let folder = folder();
         let signing = folder.path().join("signing.pem");
         let made = Command::new(measured()).args(["keygen", "--ed25519"]).arg(&signing).output();
         let public_key = String::from_utf8_lossy(&made.expect("keygen runs").stdout).trim().to_owned();
-        let mut config = "fluxRecvVersion: 1\nendpoints: [{source: GitHub, keyPath: github.key}]\npublish:\n  signingKeyPaths: \
-                          [signing.pem]\n  subscribers:\n"
-            .to_owned();
+        let mut config = format!(
+            "fluxRecvVersion: 1\nendpoints: [{{source: GitHub, keyPath: github.key}}]\npublish:\n  signingKeyPaths: \
+             [signing.pem]\n{publish}  subscribers:\n"
+        );
         for number in 0..subscribers {
             std::fs::write(folder.path().join(format!("{number}.key")), Fleet::key(number)).expect("a key");
             config.push_str(&format!("  - {{name: s{number}, endpoints: ['*'], keyPath: {number}.key}}\n"));
