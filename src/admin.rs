@@ -114,13 +114,19 @@ async fn ready(state: web::Data<AdminState>) -> HttpResponse {
     if state.service.is_shutting_down() {
         return HttpResponse::ServiceUnavailable().body("shutting down\n");
     }
+    if state.publisher.as_ref().is_some_and(|publisher| !publisher.is_ready()) {
+        // So that a rollout waits, and no replica ends whose journal holds what NATS has not taken.
+        return HttpResponse::ServiceUnavailable()
+            .body("the event log in NATS has not been reached since the start\n");
+    }
     match state.journal.is_writable() {
         true => {
             let disconnected = state.subscriptions.statuses().into_iter().filter_map(|status| {
                 let why = status.failure.unwrap_or_else(|| "connecting".to_owned());
                 status.connected.is_none().then(|| format!("publisher {}: not connected: {why}", status.name))
             });
-            let problems = state.service.handler.unlistable().into_iter().chain(disconnected);
+            let of_log = state.publisher.iter().flat_map(|publisher| publisher.problems());
+            let problems = state.service.handler.unlistable().into_iter().chain(disconnected).chain(of_log);
             let lines: String = problems.map(|problem| format!("{problem}\n")).collect();
             HttpResponse::Ok().body(format!("ok\n{lines}"))
         }

@@ -177,6 +177,11 @@ impl Endpoint {
         self.id
     }
 
+    /// Whether this secret, without line breaks at its end, is one of its keys.
+    pub fn has_key(&self, secret: &[u8]) -> bool {
+        self.credentials.keys.iter().any(|key| key.without_newline() == secret)
+    }
+
     /// Returns the names of its keys: its own, then the accepted ones.
     pub fn key_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.credentials.keys.iter().map(Key::name)

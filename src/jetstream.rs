@@ -3,27 +3,29 @@
 //! <https://docs.nats.io/nats-concepts/jetstream>
 
 mod connection;
+mod credentials;
 mod following;
 mod publishing;
 mod stream_config;
 mod unpublished;
+mod watching;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 pub use self::connection::ConnectError;
-use self::connection::{LastServerError, connect};
-use self::following::Generation;
+use self::connection::{ConnectionErrors, connect};
 use self::stream_config::StreamConfig;
 pub use self::stream_config::StreamFault;
 use self::unpublished::Unpublished;
+use self::watching::Generation;
 use crate::fleet::options::NatsOptions;
 use crate::journal::contents::Contents;
 use crate::journal::event_log::{EventLog, LogEntry, LogLimits, LogUnreadable, NewEntry};
@@ -43,16 +45,26 @@ struct SharedLog {
     unpublished: Unpublished,
     /// Whether the last entry was acknowledged, or none was tried since.
     acknowledges: AtomicBool,
-    /// What a server has last complained about.
-    server_error: LastServerError,
+    /// What was last wrong with the connection.
+    errors: ConnectionErrors,
     /// Tells the log from the one before it.
     generation: Mutex<Generation>,
+    /// Whether the stream is as it has to be, as far as is known.
+    is_usable: AtomicBool,
+    /// Whether the consumer has found another entry where one was before.
+    has_gone_back: AtomicBool,
+    /// Whether no process has had this journal before.
+    is_new: bool,
+    /// Whether the stream was followed since the start.
+    has_followed: AtomicBool,
     /// Whether there is a consumer.
     has_consumer: AtomicBool,
+    /// Told when it has come to the end of the stream.
+    settled: Notify,
     /// Told when the consumer has to be made anew.
     restart: Notify,
-    /// Whether nobody followed the stream before this process; none before that is known.
-    unattended: watch::Sender<Option<bool>>,
+    /// Whether deliveries were refused before this start, if no other replica was there.
+    may_have_missed: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -64,7 +76,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl JetStreamLog {
     /// Connects, and makes the stream if it is not there. What an earlier process has left in the journal is
-    /// published by [`JetStreamLog::run`].
+    /// published by [`JetStreamLog::run`]. `may_have_missed` says whether deliveries were refused before this start, if
+    /// no other replica was there: subscribers catch up then.
     ///
     /// # Errors
     /// When the options cannot be used, or the stream has other limits. A server that does not answer is none:
@@ -74,10 +87,11 @@ impl JetStreamLog {
         limits: LogLimits,
         journal: Journal,
         left: &Contents,
+        may_have_missed: bool,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<JetStreamLog>, ConnectError> {
-        let server_error = LastServerError::default();
-        let client = connect(options, server_error.clone(), true).await?;
+        let errors = ConnectionErrors::default();
+        let client = connect(options, errors.clone(), true).await?;
         let context = ContextBuilder::new().timeout(publishing::ACK_TIMEOUT).build(client);
         let tail = LogTail::new(limits);
         tail.set_available(false);
@@ -88,18 +102,23 @@ impl JetStreamLog {
             tail,
             unpublished: Unpublished::new(journal, left, Arc::clone(&metrics)),
             acknowledges: AtomicBool::new(true),
-            server_error,
+            errors,
             generation: Mutex::default(),
+            is_usable: AtomicBool::new(true),
+            has_gone_back: AtomicBool::new(false),
+            is_new: left.last_alive.is_none(),
+            has_followed: AtomicBool::new(false),
             has_consumer: AtomicBool::new(false),
+            settled: Notify::new(),
             restart: Notify::new(),
-            unattended: watch::Sender::new(None),
+            may_have_missed: AtomicBool::new(may_have_missed),
             metrics,
         };
         match tokio::time::timeout(START_TIMEOUT, shared.prepare()).await {
             Ok(Ok(())) => {}
             Ok(Err(fault @ StreamFault::Differs { .. })) => return Err(ConnectError::Stream(fault)),
             Ok(Err(fault)) => shared.report(&fault),
-            Err(_) => shared.report(&StreamFault::Silent),
+            Err(_) => shared.report(&StreamFault::Silent(shared.errors.connecting())),
         }
         Ok(Arc::new(JetStreamLog { shared: Arc::new(shared) }))
     }
@@ -109,7 +128,7 @@ impl JetStreamLog {
     /// # Errors
     /// What a start would say.
     pub async fn examine(options: &NatsOptions, limits: LogLimits) -> Result<String, ConnectError> {
-        let client = connect(options, LastServerError::default(), false).await?;
+        let client = connect(options, ConnectionErrors::default(), false).await?;
         let context = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client);
         let config = StreamConfig::new(options, limits);
         match stream_config::info(&context, &config.name).await {
@@ -153,12 +172,13 @@ impl EventLog for JetStreamLog {
         Box::pin(self.shared.reach(sequence))
     }
 
-    fn was_unattended(&self) -> BoxFuture<'_, bool> {
-        Box::pin(async {
-            let mut unattended = self.shared.unattended.subscribe();
-            // The sender lives as long as this.
-            unattended.wait_for(Option::is_some).await.is_ok_and(|known| known.unwrap_or(true))
-        })
+    fn is_ready(&self) -> bool {
+        // A process that starts again has its journal still, and nobody else has what is in it.
+        !self.shared.is_new || self.shared.has_followed.load(Ordering::Relaxed)
+    }
+
+    fn unpublished(&self) -> usize {
+        self.shared.unpublished.len()
     }
 
     fn wait_until_appended(&self) -> BoxFuture<'_, ()> {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use self::authentication::SubscriberTable;
-use self::autoreconciler::MAX_CLIENTS;
+use self::autoreconciler::{ImageFrames, MAX_CLIENTS};
 use self::frames::FrameCache;
 pub use self::server::{MAX_STREAM_CONNECTIONS, start};
 use self::status::Statuses;
@@ -42,6 +42,7 @@ pub struct Publisher {
     replays: Semaphore,
     /// Clients of flux-webhook-autoreconciler that are not there.
     client_places: Arc<Semaphore>,
+    images: ImageFrames,
     /// When the last stream has to be closed, once the process is to end.
     closing: watch::Sender<Option<Instant>>,
 }
@@ -63,6 +64,7 @@ impl Publisher {
             statuses,
             replays: Semaphore::new(MAX_REPLAYS),
             client_places: Arc::new(Semaphore::new(MAX_CLIENTS)),
+            images: ImageFrames::default(),
             closing,
         })
     }
@@ -92,6 +94,31 @@ impl Publisher {
     /// Returns the pause after which subscribers are to ask again: a thousand of them in a second.
     fn retry_after(&self) -> Duration {
         Duration::from_secs(1 + self.table.read().subscribers() as u64 / 1000)
+    }
+
+    /// Whether this process can take the place of another one that ends.
+    pub fn is_ready(&self) -> bool {
+        self.log.is_ready()
+    }
+
+    /// Returns what is wrong with the event log, in a line each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.log.tail().is_available() {
+            problems
+                .push("event log in NATS: cannot be followed; the log of this instance says why".to_owned());
+        }
+        match self.log.unpublished() {
+            0 => {}
+            count => problems
+                .push(format!("event log in NATS: {count} entries wait in the journal to be published")),
+        }
+        problems
+    }
+
+    /// Returns the number of entries that are in this process's journal alone.
+    pub fn unpublished(&self) -> usize {
+        self.log.unpublished()
     }
 
     /// Waits until all that was accepted is in the log.
@@ -128,6 +155,8 @@ impl Publisher {
                 "maxEntries": limits.max_entries,
                 "maxBytes": limits.max_bytes,
                 "maxAgeSeconds": limits.max_age.as_secs(),
+                "available": self.log.tail().is_available(),
+                "unpublished": self.log.unpublished(),
             },
             "subscribers": self.subscribers(),
             "autoreconcilerClients": self.autoreconciler_clients(),

@@ -215,8 +215,10 @@ impl Subscription {
             failures = if was_connected && started.elapsed() >= GOOD_STREAM_AGE { 0 } else { failures + 1 };
             let pause = match failure.retry_after() {
                 // Another replica of it may answer, and the publisher knows how many ask.
-                Some(after) => after.min(MAX_RECONNECT_DELAY).mul_f64(1.0 + fastrand::f64()),
-                None => reconnect_delay(failures).mul_f64(fastrand::f64()),
+                Some(after) if failures < MAX_HINTED_FAILURES => {
+                    after.clamp(FIRST_CONNECT_DELAY, MAX_RECONNECT_DELAY / 2).mul_f64(1.0 + fastrand::f64())
+                }
+                _ => reconnect_delay(failures).mul_f64(fastrand::f64()),
             };
             let retry_in_ms = pause.as_millis() as u64;
             if was_connected && failure.is_end_of_stream() {
@@ -338,6 +340,9 @@ pub async fn examine(options: &SubscriptionOptions) -> Result<Hello, SubscribeEr
     let hello = connection::connect(options, None).await?.hello;
     offer::check(options, &hello).map(|()| hello)
 }
+
+/// Refusals in a row whose `Retry-After` is honoured. After that it is not a question of seconds.
+const MAX_HINTED_FAILURES: u32 = 8;
 
 /// Returns the maximum pause before the next try.
 fn reconnect_delay(failures: u32) -> Duration {

@@ -52,6 +52,8 @@ struct LogPage {
     entries: u64,
     bytes: u64,
     max_bytes: u64,
+    available: bool,
+    unpublished: usize,
 }
 
 #[derive(Deserialize)]
@@ -109,8 +111,14 @@ pub(super) fn describe(page: &Value) -> anyhow::Result<String> {
         Page::deserialize(page).context("the page cannot be read; is the instance another version?")?;
     let mut text = String::new();
     if let Some(PublisherPage { public_keys, log, subscribers, autoreconciler_clients }) = page.publisher {
-        let LogPage { head, entries, bytes, max_bytes } = log;
+        let LogPage { head, entries, bytes, max_bytes, available, unpublished } = log;
         text.push_str(&format!("event log: {entries} entries, {bytes} of {max_bytes} bytes, head {head}\n"));
+        if !available {
+            text.push_str("event log: CANNOT BE FOLLOWED; the log of the instance says why\n");
+        }
+        if unpublished > 0 {
+            text.push_str(&format!("event log: {unpublished} entries wait in the journal of this replica\n"));
+        }
         text.extend(public_keys.iter().map(|key| format!("public key: {key}\n")));
         let mut table = Table::new(&["SUBSCRIBER", "STATE", "ENTRIES-BEHIND", "REFUSED"]);
         for SubscriberRow { name, streams, lag_entries, connected, refused } in subscribers {

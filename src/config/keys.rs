@@ -8,7 +8,7 @@ use super::section::Section;
 use crate::verify::key::Key;
 
 /// Below this a key can be guessed from the path, which is its hash.
-const STRONG_KEY_BYTES: usize = 20;
+pub(super) const STRONG_KEY_BYTES: usize = 20;
 
 /// The folder of the key files.
 pub(super) struct KeyFiles<'r> {

@@ -42,21 +42,22 @@ pub(super) fn read(mut section: Section<'_>, files: &mut KeyFiles<'_>) -> Option
     if !(1..=MAX_REPLICAS).contains(&replicas) {
         section.mistake("replicas", &format!("is {replicas}; a stream has 1 to {MAX_REPLICAS}"));
     }
+    // Read again for each connection; a file that is not there is found now.
+    let mut found = |section: &mut Section<'_>, field: &str, path: &str| {
+        files.read_file(section, field, path).map(|bytes| (Zeroizing::new(bytes), files.path(path)))
+    };
     let credentials = match (credentials_path, nkey_path) {
         (None, None) => None,
-        (Some(path), None) => {
-            Some(NatsCredentials::File(text(&mut section, files, "credentialsPath", &path)?))
-        }
+        (Some(path), None) => Some(NatsCredentials::File(found(&mut section, "credentialsPath", &path)?.1)),
         (None, Some(path)) => {
-            let seed = text(&mut section, files, "nkeyPath", &path)?;
-            let seed = Zeroizing::new(seed.trim().to_owned());
-            if !seed.starts_with("SU") {
+            let (seed, file) = found(&mut section, "nkeyPath", &path)?;
+            if !seed.starts_with(b"SU") {
                 section.mistake(
                     "nkeyPath",
                     &format!("{path} is not the seed of a user, which begins with SU; `nsc generate nkey --user` makes one"),
                 );
             }
-            Some(NatsCredentials::NKey(seed))
+            Some(NatsCredentials::NKey(file))
         }
         (Some(_), Some(_)) => {
             section
@@ -65,11 +66,7 @@ pub(super) fn read(mut section: Section<'_>, files: &mut KeyFiles<'_>) -> Option
         }
     };
     let ca = match ca_path {
-        // Read again for each connection; a file that is not there is found now.
-        Some(path) => {
-            files.read_file(&mut section, "caPath", &path)?;
-            Some(files.path(&path))
-        }
+        Some(path) => Some(found(&mut section, "caPath", &path)?.1),
         None => None,
     };
     Some(NatsOptions { urls, stream, credentials, ca, replicas: replicas as usize })
@@ -87,20 +84,4 @@ fn check_url(text: &str) -> Result<(), String> {
         return Err("has a URL with a name or password; use `credentialsPath` or `nkeyPath`".to_owned());
     }
     Ok(())
-}
-
-fn text(
-    section: &mut Section<'_>,
-    files: &mut KeyFiles<'_>,
-    field: &'static str,
-    path: &str,
-) -> Option<Zeroizing<String>> {
-    let bytes = files.read_file(section, field, path)?;
-    match String::from_utf8(bytes) {
-        Ok(text) => Some(Zeroizing::new(text)),
-        Err(_) => {
-            section.mistake(field, &format!("{path} is not text"));
-            None
-        }
-    }
 }

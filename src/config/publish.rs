@@ -16,7 +16,6 @@ use crate::fleet::options::{
     SubscriberOptions, TokenRequirement,
 };
 use crate::fleet::signature::SigningKey;
-use crate::verify::key::digest_of;
 use crate::verify::pinned_token::PinnedKeys;
 
 /// Subscribers of a publisher. Ten thousand streams fit into one process.
@@ -46,7 +45,7 @@ pub(super) fn read(
     let autoreconciler = section.take("autoreconciler");
     let has_clients = autoreconciler.is_some();
     let autoreconciler =
-        autoreconciler.and_then(|value| clients(section.within("autoreconciler", value)?, files));
+        autoreconciler.and_then(|value| clients(section.within("autoreconciler", value)?, files, warnings));
     let nats = section.take("nats").and_then(|value| nats::read(section.within("nats", value)?, files));
     if listed.is_empty() && pattern.is_none() && !has_clients {
         section.mistake(
@@ -95,11 +94,7 @@ pub(super) fn check_names(options: &PublisherOptions, endpoints: &Endpoints, mis
         options.subscribers.iter().map(|one| (format!("subscriber {}", one.name), &one.endpoints));
     let of_clients = options.autoreconciler.iter().map(|one| ("autoreconciler".to_owned(), &one.endpoints));
     if let Some(AutoreconcilerOptions { secret, .. }) = &options.autoreconciler {
-        let with_newline = Zeroizing::new([secret, b"\n".as_slice()].concat());
-        let digests = [digest_of(secret, ""), digest_of(&with_newline, "")];
-        for endpoint in
-            endpoints.iter().filter(|endpoint| digests.iter().any(|digest| digest == endpoint.digest()))
-        {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.has_key(secret)) {
             mistakes.push(format!(
                 "publish: autoreconciler: secretKeyPath: the secret is the key of endpoint `{}`, and stands in the URLs \
                  of clients; make another key for the endpoint with `flux-recv keygen`",
@@ -229,11 +224,23 @@ fn granted(fields: &mut Section<'_>) -> Option<GrantedEndpoints> {
 }
 
 /// Reads what clients of flux-webhook-autoreconciler get.
-fn clients(mut fields: Section<'_>, files: &mut KeyFiles<'_>) -> Option<AutoreconcilerOptions> {
+fn clients(
+    mut fields: Section<'_>,
+    files: &mut KeyFiles<'_>,
+    warnings: &mut Vec<String>,
+) -> Option<AutoreconcilerOptions> {
     let endpoints = granted(&mut fields);
     let secret_path = fields.required_text("secretKeyPath");
     fields.finish();
-    let (_, secret) = files.read(&mut fields, "secretKeyPath", &secret_path?)?;
+    let (file, secret) = files.read(&mut fields, "secretKeyPath", &secret_path?)?;
+    if secret.strength() < keys::STRONG_KEY_BYTES {
+        warnings.push(format!(
+            "publish: autoreconciler: the secret in {} has {} bytes; it can be guessed, and whoever does reads which images \
+             are published",
+            file.display(),
+            secret.strength()
+        ));
+    }
     let secret = Zeroizing::new(secret.without_newline().to_vec());
     Some(AutoreconcilerOptions { secret, endpoints: endpoints? })
 }

@@ -27,7 +27,7 @@ pub struct PublisherOptions {
 }
 
 /// `publish.nats`: the stream that holds the event log.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsOptions {
     pub urls: Vec<String>,
     pub stream: String,
@@ -38,14 +38,14 @@ pub struct NatsOptions {
     pub replicas: usize,
 }
 
-/// How a publisher authenticates to NATS.
+/// How a publisher authenticates to NATS. The files are read anew for each connection.
 /// <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro>
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NatsCredentials {
-    /// The content of a credentials file: a JWT and the seed of its NKey.
-    File(Zeroizing<String>),
-    /// The seed of an NKey.
-    NKey(Zeroizing<String>),
+    /// A credentials file: a JWT and the seed of its NKey.
+    File(PathBuf),
+    /// A file with the seed of an NKey.
+    NKey(PathBuf),
 }
 
 /// `publish.autoreconciler`: clients of flux-webhook-autoreconciler.

@@ -11,6 +11,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SharedLog;
+use crate::fleet::wire::Entry;
 use crate::journal::event_log::NewEntry;
 
 /// How long JetStream has for an acknowledgement.
@@ -29,7 +30,7 @@ impl SharedLog {
     /// Appends entries. Says whether they are durable: in the stream, or in the journal.
     pub(super) async fn append(&self, entries: Vec<NewEntry>) -> bool {
         // Nobody waits for what has just failed.
-        let left = match self.acknowledges.load(Ordering::Relaxed) {
+        let left = match self.acknowledges.load(Ordering::Relaxed) && self.is_usable.load(Ordering::Relaxed) {
             true => self.publish(entries).await,
             false => entries,
         };
@@ -44,7 +45,7 @@ impl SharedLog {
     }
 
     /// Publishes entries in their order. Says of each whether it was acknowledged.
-    async fn publish_all(&self, entries: &[NewEntry]) -> Vec<bool> {
+    pub(super) async fn publish_all(&self, entries: &[NewEntry]) -> Vec<bool> {
         let deadline = Instant::now() + ACK_TIMEOUT;
         let mut sent = Vec::new();
         for entry in entries {
@@ -56,9 +57,21 @@ impl SharedLog {
     async fn send(&self, entry: &NewEntry) -> Result<PublishAckFuture, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", entry.id.as_str());
+        headers.insert("Nats-Expected-Stream", self.config.name.as_str());
         headers.insert(ENDPOINT_HEADER, header_value(&entry.content.endpoint).as_str());
         let payload = entry.content.json.as_bytes().to_vec().into();
-        self.context.publish_with_headers(self.config.subject.clone(), headers, payload).await
+        let subject = &self.config.subject;
+        match self.context.publish_with_headers(subject.clone(), headers.clone(), payload).await {
+            // The server will never take it. A catch-up requests too much and nothing too little.
+            Err(err) if err.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                let bytes = entry.content.json.len();
+                log::error!(bytes; "an entry is longer than `max_payload` of the NATS servers; subscribers catch up instead");
+                headers.insert(ENDPOINT_HEADER, "");
+                let catch_up = Entry::CatchUp.to_json(&entry.id, jiff::Timestamp::now());
+                self.context.publish_with_headers(subject.clone(), headers, catch_up.into()).await
+            }
+            sent => sent,
+        }
     }
 
     async fn acknowledgement(
@@ -74,6 +87,10 @@ impl SharedLog {
             }
         };
         match acknowledged.await {
+            // Whoever may subscribe to the subject can answer as well.
+            Ok(Ok(acknowledged)) if acknowledged.stream != self.config.name => {
+                self.not_acknowledged("another stream has answered")
+            }
             Ok(Ok(_)) => {
                 if !self.acknowledges.swap(true, Ordering::Relaxed) {
                     log::info!("event log acknowledges entries again");
@@ -88,7 +105,7 @@ impl SharedLog {
     fn not_acknowledged(&self, why: &str) -> bool {
         if self.acknowledges.swap(false, Ordering::Relaxed) {
             // A server refuses without an answer to the request.
-            let complaint = self.server_error.recent();
+            let complaint = self.errors.complaint(&self.config.subject).or_else(|| self.errors.connecting());
             let why = complaint.as_ref().map_or(why, |complaint| complaint);
             log::error!(
                 why, stream:% = self.config.name;
@@ -104,6 +121,10 @@ impl SharedLog {
         loop {
             let _ = timeout(RETRY_DELAY, self.unpublished.changed()).await;
             while !self.unpublished.is_empty() {
+                if !self.is_usable.load(Ordering::Relaxed) {
+                    sleep(RETRY_DELAY).await;
+                    continue;
+                }
                 match self.publish_some().await {
                     0 => sleep(RETRY_DELAY).await,
                     some => published += some,

@@ -34,9 +34,9 @@ pub enum StreamFault {
     /// JetStream has refused a request.
     #[error("JetStream answers: {0}")]
     Refused(BoundedText),
-    /// Nobody answers.
-    #[error("JetStream does not answer")]
-    Silent,
+    /// Nobody answers, perhaps for this reason.
+    #[error("JetStream does not answer{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Silent(Option<BoundedText>),
 }
 
 /// Asks what a stream is like and holds.
@@ -44,15 +44,21 @@ pub enum StreamFault {
 /// # Errors
 /// When it is not there, or nobody says.
 pub(super) async fn info(context: &Context, name: &str) -> Result<Info, StreamFault> {
-    let stream = context.get_stream(name).await;
-    stream.map(|stream| stream.cached_info().clone()).map_err(|err| match err.kind() {
+    let stream = context.get_stream(name).await.map_err(|err| match err.kind() {
         GetStreamErrorKind::JetStream(answer) if answer.error_code() == ErrorCode::STREAM_NOT_FOUND => {
             StreamFault::Missing(name.to_owned())
         }
         GetStreamErrorKind::JetStream(answer) => StreamFault::Refused(answer.to_string().into()),
-        _ => StreamFault::Silent,
-    })
+        _ => StreamFault::Silent(None),
+    })?;
+    let info = stream.cached_info();
+    // Without a leader any server answers, also one that is cut off from the others or behind them.
+    let is_led = info.cluster.as_ref().is_none_or(|cluster| cluster.leader.is_some());
+    if is_led { Ok(info.clone()) } else { Err(StreamFault::Silent(Some("the stream has no leader".into()))) }
 }
+
+/// Bytes that the longest entry has, with its headers.
+const MIN_MESSAGE_SIZE: i32 = 512 << 10;
 
 /// How long JetStream knows the ID of an entry, so that publishing it again changes nothing.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -131,6 +137,18 @@ impl StreamConfig {
             format!("{:?}", stream.duplicate_window),
             format!("{:?}", wanted.duplicate_window),
         );
+        let is_plain = stream.mirror.is_none() && stream.sources.as_ref().is_none_or(Vec::is_empty);
+        for (field, is_good) in [
+            ("no_ack", !stream.no_ack),
+            ("sealed", !stream.sealed),
+            ("max_consumers", stream.max_consumers <= 0),
+            ("max_msg_size", stream.max_message_size <= 0 || stream.max_message_size >= MIN_MESSAGE_SIZE),
+            ("a mirror or a list of sources", is_plain),
+        ] {
+            if !is_good {
+                differences.push(format!("{field} is set there and has to be left out"));
+            }
+        }
         match differences.is_empty() {
             true => Ok(()),
             false => Err(StreamFault::Differs { stream: self.name.clone(), differences }),
@@ -181,5 +199,11 @@ mod tests {
             assert!(why.contains(part), "{part}: {why}");
         }
         assert!(!why.contains("max_age"), "{why}");
+        let mut stream = config().to_create();
+        (stream.no_ack, stream.max_message_size, stream.max_consumers) = (true, 1000, 1);
+        let why = config().check(&stream).expect_err("another stream").to_string();
+        for field in ["no_ack", "max_msg_size", "max_consumers"] {
+            assert!(why.contains(&format!("{field} is set there")), "{field}: {why}");
+        }
     }
 }

@@ -98,6 +98,10 @@ impl Unpublished {
         self.waiting.lock().entries.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().entries.len()
+    }
+
     /// Waits until one has come or gone.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::JournalCommit;
 use super::log_tail::LogTail;
+use crate::fleet::wire::Entry;
 
 /// The event log of a publisher: it is appended to, and followed from a cursor on with a
 /// [`LogFollower`](super::log_follower::LogFollower).
@@ -27,9 +28,14 @@ pub trait EventLog: Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
-    /// Whether nobody else was there to append while this process was not.
-    fn was_unattended(&self) -> BoxFuture<'_, bool> {
-        Box::pin(std::future::ready(true))
+    /// Whether this process can take the place of another one that ends: the journal of that one may go with it.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Returns the number of entries that are durable here alone.
+    fn unpublished(&self) -> usize {
+        0
     }
 
     /// Waits until what was appended is in the log.
@@ -57,6 +63,15 @@ struct StoredEntry<'e> {
 }
 
 impl NewEntry {
+    /// An entry that is made now, of an endpoint or for all subscribers.
+    pub fn new(endpoint: &str, entry: &Entry) -> NewEntry {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = format!("{:032x}", fastrand::u128(..));
+        let json = entry.to_json(&id, jiff::Timestamp::now()).into();
+        let content = LogContent { endpoint: endpoint.into(), json };
+        NewEntry { id, time_millis: now.as_millis() as u64, content }
+    }
+
     /// Writes the entry for the journal.
     pub fn to_bytes(&self) -> Vec<u8> {
         let NewEntry { id, time_millis, content: LogContent { endpoint, json } } = self;

@@ -32,7 +32,9 @@ const MAX_REPLAYED_ENTRIES: u64 = 10_000;
 impl LogFollower {
     /// A follower of what comes after the head.
     pub fn at_head(log: Arc<dyn EventLog>) -> LogFollower {
-        let (range, head) = (log.tail().range(), log.tail().watch_head());
+        // In this order, so that what comes in between is told of.
+        let head = log.tail().watch_head();
+        let range = log.tail().range();
         LogFollower { log, epoch: range.epoch, next: range.next, head }
     }
 

@@ -13,7 +13,15 @@ pub struct LogTail {
     limits: Mutex<LogLimits>,
     state: RwLock<TailState>,
     head: watch::Sender<u64>,
-    is_available: watch::Sender<bool>,
+    availability: watch::Sender<Availability>,
+}
+
+/// Whether a log can be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Availability {
+    pub is_available: bool,
+    /// How often it could not, until now. Behind a break sequences may stand for other entries.
+    pub breaks: u64,
 }
 
 #[derive(Default)]
@@ -42,7 +50,7 @@ impl LogTail {
             limits: Mutex::new(limits),
             state: RwLock::default(),
             head: watch::Sender::new(0),
-            is_available: watch::Sender::new(true),
+            availability: watch::Sender::new(Availability { is_available: true, breaks: 0 }),
         }
     }
 
@@ -65,17 +73,26 @@ impl LogTail {
     }
 
     /// Whether the log can be followed at present, and tells of every change.
-    pub fn watch_available(&self) -> watch::Receiver<bool> {
-        self.is_available.subscribe()
+    pub fn watch_availability(&self) -> watch::Receiver<Availability> {
+        self.availability.subscribe()
     }
 
     pub fn is_available(&self) -> bool {
-        *self.is_available.borrow()
+        self.availability.borrow().is_available
+    }
+
+    /// Returns how often the log could not be followed.
+    pub fn breaks(&self) -> u64 {
+        self.availability.borrow().breaks
     }
 
     /// Says whether the log can be followed at present. Returns whether that is new.
     pub fn set_available(&self, is_available: bool) -> bool {
-        self.is_available.send_if_modified(|was| std::mem::replace(was, is_available) != is_available)
+        self.availability.send_if_modified(|now| {
+            let is_new = std::mem::replace(&mut now.is_available, is_available) != is_available;
+            now.breaks += u64::from(is_new && !is_available);
+            is_new
+        })
     }
 
     /// Returns some entries from this sequence on; none if they have to be read where the log is kept.
@@ -121,6 +138,19 @@ impl LogTail {
         state.range = range;
         drop(state);
         self.head.send_replace(range.head());
+    }
+
+    /// The log has come to here, and what was missing before is gone: nobody who is behind it can continue.
+    pub fn skip_to(&self, sequence: u64) {
+        let mut state = self.state.write();
+        if sequence < state.range.next {
+            return;
+        }
+        (state.recent, state.recent_bytes) = (VecDeque::new(), 0);
+        state.unreadable = Some(sequence);
+        state.range.next = sequence + 1;
+        drop(state);
+        self.head.send_replace(sequence);
     }
 
     /// The log was trimmed elsewhere, and has so many bytes now.

@@ -2,13 +2,16 @@
 //! was published at ghcr.io. For clusters that have not moved to `subscribe` yet: nothing is signed, and a client
 //! gets nothing of what happened while it was away.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::web::Bytes;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use actix_ws::{Message, MessageStream, Session};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, interval_at, timeout};
@@ -116,6 +119,11 @@ impl Client {
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         let mut heard = Instant::now();
         loop {
+            // A client that takes nothing keeps its place no longer than one that says nothing. At first, too: an entry
+            // may have come since the position was taken.
+            if !matches!(timeout(SILENCE_TIMEOUT, self.send_entries()).await, Ok(Ok(()))) {
+                break;
+            }
             tokio::select! {
                 () = end.wait() => break,
                 message = messages.next() => {
@@ -130,9 +138,7 @@ impl Client {
                     }
                 }
                 has_more = self.follower.wait() => {
-                    // A client that takes nothing keeps its place no longer than one that says nothing.
-                    let sent = timeout(SILENCE_TIMEOUT, self.send_entries());
-                    if !has_more || !matches!(sent.await, Ok(Ok(()))) {
+                    if !has_more {
                         break;
                     }
                 }
@@ -154,7 +160,7 @@ impl Client {
     }
 
     /// Sends what the log has got.
-    async fn send_entries(&mut self) -> Result<(), actix_ws::Closed> {
+    async fn send_entries(&mut self) -> anyhow::Result<()> {
         loop {
             let publisher = Arc::clone(&self.publisher);
             let turn = match self.follower.is_recent() {
@@ -163,17 +169,18 @@ impl Client {
             };
             let entries = self.follower.read().await;
             drop(turn);
-            let Ok(entries) = entries else {
-                // It never got what it was not there for.
-                self.follower = LogFollower::at_head(Arc::clone(&publisher.log));
-                return Ok(());
-            };
+            let entries = entries.inspect_err(|why| {
+                log::warn!(why:%; "stream of a client of flux-webhook-autoreconciler ended");
+            })?;
             if entries.is_empty() {
                 return Ok(());
             }
-            for image in entries.iter().flat_map(|entry| published_images(entry, &self.grant.endpoints)) {
-                // Texts only.
-                self.session.binary(serde_json::to_vec(&image).unwrap_or_default()).await?;
+            for entry in entries.iter().filter(|entry| self.grant.endpoints.contain(&entry.content.endpoint))
+            {
+                let place = (self.follower.cursor().epoch, publisher.log.tail().breaks(), entry.sequence);
+                for frame in publisher.images.of(place, entry).iter() {
+                    self.session.binary(frame.clone()).await?;
+                }
             }
         }
     }
@@ -186,11 +193,41 @@ impl Drop for Client {
     }
 }
 
+/// The frames of the latest entries, so that each is read once for all clients.
+#[derive(Default)]
+pub(super) struct ImageFrames(Mutex<VecDeque<(ImagePlace, Arc<[Bytes]>)>>);
+
+/// The place of an entry: its log, the breaks of that, and its sequence.
+type ImagePlace = (u64, u64, u64);
+
+/// Entries whose frames are held. Most have none.
+const MAX_HELD_ENTRIES: usize = 256;
+
+impl ImageFrames {
+    /// Returns the frames of an entry at this place of the log.
+    fn of(&self, place: ImagePlace, entry: &LogEntry) -> Arc<[Bytes]> {
+        let held =
+            self.0.lock().iter().rev().find(|(held, _)| *held == place).map(|(_, frames)| Arc::clone(frames));
+        held.unwrap_or_else(|| {
+            let images = published_images(entry).into_iter();
+            // Texts only.
+            let frames: Arc<[Bytes]> =
+                images.map(|image| serde_json::to_vec(&image).unwrap_or_default().into()).collect();
+            let mut all = self.0.lock();
+            all.push_back((place, Arc::clone(&frames)));
+            if all.len() > MAX_HELD_ENTRIES {
+                all.pop_front();
+            }
+            frames
+        })
+    }
+}
+
 /// Returns the images at ghcr.io that an entry says were published, one for each tag, their names as the provider
 /// has written them.
-fn published_images(entry: &LogEntry, endpoints: &GrantedEndpoints) -> Vec<PublishedImage> {
+fn published_images(entry: &LogEntry) -> Vec<PublishedImage> {
     let content = &entry.content;
-    if !content.json.contains(REGISTRY) || !endpoints.contain(&content.endpoint) {
+    if !content.json.contains(REGISTRY) {
         return Vec::new();
     }
     let Ok(Entry::Event(published)) = Entry::from_json(&content.json) else { return Vec::new() };
@@ -234,8 +271,7 @@ mod tests {
 
     #[test]
     fn each_tag_is_a_frame_with_the_name_as_it_was_written() {
-        let frames =
-            published_images(&entry("ghcr.io/Acme/app", &["v1", "latest"], false), &GrantedEndpoints::All);
+        let frames = published_images(&entry("ghcr.io/Acme/app", &["v1", "latest"], false));
         let frames: Vec<String> =
             frames.iter().map(|frame| serde_json::to_string(frame).expect("JSON")).collect();
         assert_eq!(
@@ -248,16 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deleted_elsewhere_or_of_another_endpoint_is_not_told() {
+    fn what_is_deleted_or_elsewhere_is_not_told() {
         let none = Vec::new();
-        assert_eq!(published_images(&entry("ghcr.io/acme/app", &["v1"], true), &GrantedEndpoints::All), none);
-        assert_eq!(
-            published_images(&entry("quay.io/ghcr.io/app", &["v1"], false), &GrantedEndpoints::All),
-            none
-        );
-        assert_eq!(published_images(&entry("ghcr.io/acme/app", &[], false), &GrantedEndpoints::All), none);
-        let other = GrantedEndpoints::Named(vec!["other".to_owned()]);
-        assert_eq!(published_images(&entry("ghcr.io/acme/app", &["v1"], false), &other), none);
+        assert_eq!(published_images(&entry("ghcr.io/acme/app", &["v1"], true)), none);
+        assert_eq!(published_images(&entry("quay.io/ghcr.io/app", &["v1"], false)), none);
+        assert_eq!(published_images(&entry("ghcr.io/acme/app", &[], false)), none);
     }
 
     #[test]

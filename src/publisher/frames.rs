@@ -18,6 +18,8 @@ pub(super) struct FrameCache {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct FrameScope {
     pub(super) epoch: u64,
+    /// The breaks of the log: behind each there may be other entries.
+    pub(super) breaks: u64,
     /// The generation of the table whose key signs.
     pub(super) generation: u64,
 }
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn frames_of_another_log_or_key_are_not_sent() {
         let mut cache = FrameCache::default();
-        let scope = |epoch, generation| FrameScope { epoch, generation };
+        let scope = |epoch, generation| FrameScope { epoch, breaks: 0, generation };
         let frame = Bytes::from_static(b"frame");
         cache.remember(scope(1, 0), 7, &frame);
         assert_eq!(cache.event(scope(1, 0), 7), Some(frame.clone()));

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
 use super::Publisher;
-use super::authentication::{Authenticated, GrantedSubscriber};
+use super::authentication::{Authenticated, GrantedSubscriber, SubscriberTable};
 use super::frames::FrameScope;
 use super::stream_end::StreamEnd;
 use crate::endpoint::EndpointOrigin;
@@ -144,7 +144,7 @@ impl SubscriberStream {
     fn frames(&mut self, entries: &[Arc<LogEntry>]) -> Option<Bytes> {
         let publisher = Arc::clone(&self.publisher);
         let table = Arc::clone(&publisher.table.read());
-        let scope = FrameScope { epoch: self.follower.cursor().epoch, generation: table.generation };
+        let scope = self.scope(&table);
         let key = table.signing_key()?;
         let mut bytes = BytesMut::new();
         for entry in entries {
@@ -169,6 +169,11 @@ impl SubscriberStream {
         Some(bytes.freeze())
     }
 
+    fn scope(&self, table: &SubscriberTable) -> FrameScope {
+        let (epoch, breaks) = (self.follower.cursor().epoch, self.publisher.log.tail().breaks());
+        FrameScope { epoch, breaks, generation: table.generation }
+    }
+
     /// Waits until there may be more to send. Returns a heartbeat when one is due; nothing at all at the end.
     async fn wait(&mut self) -> Option<Option<Bytes>> {
         tokio::select! {
@@ -178,7 +183,7 @@ impl SubscriberStream {
         }
         self.heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
         let table = Arc::clone(&self.publisher.table.read());
-        let scope = FrameScope { epoch: self.follower.cursor().epoch, generation: table.generation };
+        let scope = self.scope(&table);
         let (key, cursor) = (table.signing_key()?, self.follower.cursor());
         let sign = || Bytes::from(frame::write(key, FrameType::Heartbeat, cursor, "{}"));
         Some(Some(self.publisher.frames.lock().heartbeat(scope, cursor.sequence, sign)))

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use super::Publisher;
+use crate::journal::log_tail::Availability;
 use crate::listener::Connection;
 
 /// What ends a stream; clones of it end together.
@@ -19,7 +20,9 @@ pub(super) struct StreamEnd {
     table_changes: watch::Receiver<u64>,
     closing: watch::Receiver<Option<Instant>>,
     /// Whether the log can be followed; else another replica may be able to.
-    is_available: watch::Receiver<bool>,
+    availability: watch::Receiver<Availability>,
+    /// The breaks of the log when the stream began.
+    breaks: u64,
     /// Set when whoever has the stream has too many.
     displaced: Option<watch::Receiver<bool>>,
     /// When the token expires, or the process wants the stream to end.
@@ -43,7 +46,8 @@ impl StreamEnd {
             is_granted: Arc::new(is_granted),
             table_changes: publisher.table_changes.subscribe(),
             closing: publisher.closing.subscribe(),
-            is_available: publisher.log.tail().watch_available(),
+            availability: publisher.log.tail().watch_availability(),
+            breaks: publisher.log.tail().breaks(),
             displaced,
             ends: until,
             part_of_drain: fastrand::f64(),
@@ -53,9 +57,14 @@ impl StreamEnd {
     /// Whether the stream has to end now.
     pub(super) fn is_over(&self) -> bool {
         self.ends.is_some_and(|ends| ends <= Instant::now())
-            || !*self.is_available.borrow()
+            || self.is_broken(*self.availability.borrow())
             || self.displaced.as_ref().is_some_and(|displaced| *displaced.borrow())
             || (self.table_changes.has_changed().unwrap_or(true) && !(self.is_granted)())
+    }
+
+    /// Whether the log could not be followed since the stream began, if only for a moment.
+    fn is_broken(&self, now: Availability) -> bool {
+        !now.is_available || now.breaks != self.breaks
     }
 
     /// Waits until the stream has to end.
@@ -78,7 +87,12 @@ impl StreamEnd {
             tokio::select! {
                 () = over => return,
                 () = displaced => return,
-                _ = self.is_available.wait_for(|is_available| !is_available) => return,
+                changed = self.availability.changed() => {
+                    let now = *self.availability.borrow_and_update();
+                    if changed.is_err() || self.is_broken(now) {
+                        return;
+                    }
+                }
                 changed = self.table_changes.changed() => {
                     if changed.is_err() || !(self.is_granted)() {
                         return;

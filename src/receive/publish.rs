@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use crate::expression::VariableName;
 use crate::fleet::forward::ForwardedFields;
 use crate::fleet::options::{GrantedEndpoints, PublisherOptions};
 use crate::fleet::wire::{Entry, PublishedEvent};
-use crate::journal::event_log::{EventLog, LogContent, NewEntry};
+use crate::journal::event_log::{EventLog, NewEntry};
 use crate::journal::{JournalCommit, NotDurable};
 use crate::trace_parent::TraceParent;
 use crate::verify::Verified;
@@ -61,12 +60,7 @@ impl EventPublisher {
     /// # Errors
     /// When the log cannot be written; subscribers are not told then.
     pub async fn request_catch_up(&self) -> Result<(), NotDurable> {
-        self.log.append(vec![new_entry("", &Entry::CatchUp)]).wait_until_durable().await
-    }
-
-    /// Whether nobody else has taken deliveries while this process was not there.
-    pub async fn was_unattended(&self) -> bool {
-        self.log.was_unattended().await
+        self.log.append(vec![NewEntry::new("", &Entry::CatchUp)]).wait_until_durable().await
     }
 
     /// Returns what is published of a delivery beside its events; none if they are not published.
@@ -97,7 +91,7 @@ impl EventPublisher {
             let DeliveryFields { endpoint, provider, event_type, forwarded, trace } = fields.clone();
             let event = event.clone();
             let published = PublishedEvent { endpoint, provider, event_type, event, forwarded, trace };
-            new_entry(&fields.endpoint, &Entry::Event(Box::new(published)))
+            NewEntry::new(&fields.endpoint, &Entry::Event(Box::new(published)))
         });
         self.log.append(entries.collect())
     }
@@ -114,14 +108,6 @@ impl GrantedNames {
         }
         GrantedNames::Named(names)
     }
-}
-
-fn new_entry(endpoint: &str, entry: &Entry) -> NewEntry {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let id = format!("{:032x}", fastrand::u128(..));
-    let json: Arc<str> = entry.to_json(&id, jiff::Timestamp::now()).into();
-    let content = LogContent { endpoint: endpoint.into(), json };
-    NewEntry { id, time_millis: now.as_millis() as u64, content }
 }
 
 /// Takes the fields that the endpoint names out of the delivery, and no others.

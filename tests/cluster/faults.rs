@@ -32,6 +32,8 @@ pub fn is_long() -> bool {
 pub struct Accepted {
     pub repository: usize,
     pub sent: Timestamp,
+    /// Its trace, by which subscribers tell it from others.
+    pub trace: String,
 }
 
 /// How often each status was answered; 0 is no answer.
@@ -110,15 +112,19 @@ async fn post_until_stopped(
         let body = body.to_string();
         let signature = signature(&body);
         let sent = Timestamp::now();
-        let request =
-            client.post(&hook).header("X-GitHub-Event", "push").header("X-Hub-Signature-256", signature);
+        let trace = format!("{:032x}", random.u128(1..));
+        let request = client
+            .post(&hook)
+            .header("X-GitHub-Event", "push")
+            .header("X-Hub-Signature-256", signature)
+            .header("traceparent", format!("00-{trace}-00000000000000aa-01"));
         let status = match request.body(body).send().await {
             Ok(response) => response.status().as_u16(),
             Err(_) => 0,
         };
         *statuses.entry(status).or_default() += 1;
         if status == 202 {
-            accepted.push(Accepted { repository, sent });
+            accepted.push(Accepted { repository, sent, trace });
         }
         let pause = if status == 0 { 50 } else { random.u64(1..most_pause_millis) };
         tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -154,7 +160,7 @@ pub fn patches(bed: &Bed) -> usize {
 /// Waits until every accepted delivery has its patch, and says so in one line.
 pub fn account(bed: &Bed, what: &str, accepted: &[Accepted], writes_before: usize) {
     let mut last: HashMap<usize, Timestamp> = HashMap::new();
-    for Accepted { repository, sent } in accepted {
+    for Accepted { repository, sent, .. } in accepted {
         let latest = last.entry(*repository).or_insert(*sent);
         *latest = (*latest).max(*sent);
     }

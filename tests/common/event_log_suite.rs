@@ -76,7 +76,9 @@ async fn names_and_lengths_of_every_kind_survive(log: &Arc<dyn EventLog>) {
     let after = log.tail().range().head();
     let names = ["a b", "ü/%2F&=+", "line\nbreak: x", ""];
     let mut entries: Vec<NewEntry> = names.iter().map(|name| entry(0, name, 1)).collect();
-    // The longest that flux-recv writes.
+    // More than one read takes, and the longest that flux-recv writes.
+    entries.extend((0..200).map(|number| entry(number, "github", 9000)));
+    entries.push(entry(0, "github", 255 << 10));
     entries.push(entry(0, "github", 255 << 10));
     append(log, entries.clone()).await;
     let found = read(&mut follow(log, after).await, entries.len()).await;

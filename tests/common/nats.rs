@@ -1,6 +1,6 @@
 //! Real nats-servers: one, or three that hold copies of a stream.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -90,10 +90,6 @@ impl NatsServers {
         urls.join(", ")
     }
 
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
-    }
-
     pub fn log(&self, at: usize) -> String {
         self.servers[at].process.output()
     }
@@ -137,6 +133,20 @@ impl NatsServers {
         server.process = spawn(&self.binary, &self.folder, at, server.starts);
     }
 
+    /// Copies what a server that does not run has stored.
+    pub fn copy_store(&self, at: usize) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().expect("a folder");
+        copy_all(&self.folder.path().join(format!("store-{at}")), &copy.path().join("store"));
+        copy
+    }
+
+    /// Puts a copy in the place of what a server that does not run has stored.
+    pub fn put_store(&self, at: usize, copy: &tempfile::TempDir) {
+        let store = self.folder.path().join(format!("store-{at}"));
+        std::fs::remove_dir_all(&store).expect("a store");
+        copy_all(&copy.path().join("store"), &store);
+    }
+
     /// Changes the config of a server while it runs.
     pub fn reload(&self, at: usize, change: impl FnOnce(String) -> String) {
         let file = self.folder.path().join(format!("n{at}.conf"));
@@ -150,6 +160,10 @@ impl NatsServers {
         let id = self.servers[at].process.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().expect("cp runs").success());
 }
 
 fn spawn(binary: &PathBuf, folder: &tempfile::TempDir, at: usize, start: u32) -> Process {

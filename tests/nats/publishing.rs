@@ -86,7 +86,7 @@ pub fn publisher_folder(nats: &str, publish: &str) -> tempfile::TempDir {
 }
 
 /// The number of messages that the stream has, once it has this number.
-fn messages(servers: &NatsServers, expect: u64) {
+pub fn messages(servers: &NatsServers, expect: u64) {
     let mut found = None;
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
@@ -141,10 +141,8 @@ async fn without_a_journal_it_is_503_and_with_one_it_outlives_the_process() {
     with.running.process.kill();
     // Also without a server at the start.
     with.running.start_again();
-    with.running.wait_for_log(
-        "event log is not there; deliveries are accepted into the journal, and subscribers wait",
-        &[("why", "JetStream does not answer")],
-    );
+    let message = "event log is not there; deliveries are accepted into the journal, and subscribers wait";
+    with.running.wait_for_log(message, &[("why", "JetStream does not answer: nats: IO error")]);
     let (status, _, _) = with.push("c").await;
     assert_eq!(status, 202);
     assert_eq!(with.running.metric("flux_recv_unpublished_entries").await, Some(2.0));
@@ -251,11 +249,32 @@ async fn a_full_stream_and_one_that_is_deleted_recover_by_themselves() {
     publisher.pushed().await;
     publisher.running.wait_for_logs("made the stream of the event log", &[], 2, PATIENCE).await;
     messages(&servers, 1);
-    publisher.running.wait_for_log("the stream was made anew or has lost entries; subscribers catch up", &[]);
+    publisher.running.wait_for_log("the stream was made anew; subscribers catch up", &[]);
     connected.ended().await;
     publisher.running.wait_for_logs(FOLLOWS, &[], 3, PATIENCE).await;
     let mut again = super::replicas::Stream::connect(&publisher, Some(&before)).await;
     assert_eq!(again.next().await.0, "hello");
     let (name, data) = again.next().await;
     assert!(name == "reset" && data.contains("the event log is another one"), "{name} {data}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_stream_takes_is_not_published() {
+    let Some(servers) = servers(1, "") else { return };
+    let context =
+        async_nats::jetstream::new(async_nats::connect(servers.urls()).await.expect("a connection"));
+    let other = async_nats::jetstream::stream::Config {
+        name: "other".to_owned(),
+        subjects: vec!["flux-recv.>".to_owned()],
+        ..Default::default()
+    };
+    context.create_stream(other).await.expect("a stream");
+    let publisher = Publisher::start(&format!("urls: [{}], replicas: 1", servers.urls()), "", &[]);
+    publisher.pushed().await;
+    assert_eq!(publisher.running.metric("flux_recv_unpublished_entries").await, Some(1.0));
+    let lines = publisher.running.log_lines();
+    assert!(lines.iter().any(|line| line.field("why").contains("overlap")), "{}", publisher.running.log());
+    context.delete_stream("other").await.expect("it goes");
+    publisher.running.wait_for_log(PUBLISHED, &[("entries", "1")]);
+    messages(&servers, 1);
 }

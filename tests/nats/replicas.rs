@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 
-use super::publishing::{FOLLOWS, PATIENCE, Publisher, publisher_folder, servers};
+use super::publishing::{FOLLOWS, PATIENCE, Publisher, messages, publisher_folder, servers};
 use super::running::{FluxRecv, client, stderr, test_key};
 
 /// A stream of a subscriber, frame by frame.
@@ -236,4 +236,116 @@ async fn what_cannot_change_while_serving_is_said() {
         assert!(text.contains(part), "{part} in {text}");
     }
     let _: &FluxRecv = &publisher.running;
+}
+
+// As after a loss of power without `sync_interval: always`, or a restored backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_gone_back_makes_everybody_catch_up() {
+    let Some(mut servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let publisher = Publisher::following(&nats);
+    let lost = "the stream has lost entries; subscribers catch up";
+    let mut stream = Stream::connect(&publisher, None).await;
+    let (_, start) = stream.next().await;
+    let (epoch, _) = start.split_once('.').expect("a cursor");
+    publisher.pushed().await;
+    publisher.pushed().await;
+    servers.kill(0);
+    let copy = servers.copy_store(0);
+    servers.start_again(0);
+    servers.wait_until_ready();
+    publisher.pushed().await;
+    publisher.pushed().await;
+    messages(&servers, 4);
+    let started = Instant::now();
+    while publisher.running.metric("flux_recv_unpublished_entries").await != Some(0.0) {
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // It is shorter than it was.
+    servers.kill(0);
+    servers.put_store(0, &copy);
+    servers.start_again(0);
+    publisher.running.wait_for_log(lost, &[]);
+    messages(&servers, 3);
+    let mut stream = Stream::connect(&publisher, Some(&format!("{epoch}.4"))).await;
+    assert_eq!(stream.next().await.0, "hello");
+    assert!(stream.next().await.1.contains("the cursor is beyond the event log"));
+    // Who had come less far reads that there is a catch-up.
+    let mut stream = Stream::connect(&publisher, Some(&format!("{epoch}.2"))).await;
+    assert_eq!(stream.next().await.0, "hello");
+    let (kind, entry) = stream.next().await;
+    assert!(entry.contains("io.fluxcd.flux-recv.catch-up.v1"), "{kind} {entry}");
+    // It is longer again by the time that a replica looks at it.
+    publisher.pushed().await;
+    publisher.running.signal("-STOP");
+    servers.kill(0);
+    servers.put_store(0, &copy);
+    servers.start_again(0);
+    servers.wait_until_ready();
+    let other = Publisher::following(&nats);
+    for _ in 0..5 {
+        other.pushed().await;
+    }
+    publisher.running.signal("-CONT");
+    publisher.running.wait_for_logs(lost, &[], 2, PATIENCE).await;
+}
+
+// Whose last entry somebody has deleted, a stream has come to its end all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_were_deleted_by_hand_hold_nobody_up() {
+    let Some(servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let publisher = Publisher::following(&nats);
+    for _ in 0..3 {
+        publisher.pushed().await;
+    }
+    messages(&servers, 3);
+    let context =
+        async_nats::jetstream::new(async_nats::connect(servers.urls()).await.expect("a connection"));
+    let stream = context.get_stream("flux-recv").await.expect("a stream");
+    stream.delete_message(3).await.expect("it goes");
+    let other = Publisher::following(&nats);
+    let (_, start) = Stream::connect(&other, None).await.next().await;
+    let (epoch, sequence) = start.split_once('.').expect("a cursor");
+    assert_eq!(sequence, "3");
+    let mut behind = Stream::connect(&other, Some(&format!("{epoch}.2"))).await;
+    assert_eq!(behind.next().await.0, "hello");
+    assert!(behind.next().await.1.contains("an entry of the event log cannot be read"));
+    stream.purge().await.expect("they go");
+    let third = Publisher::following(&nats);
+    let (_, start) = Stream::connect(&third, None).await.next().await;
+    assert_eq!(start, format!("{epoch}.3"));
+}
+
+// A replica that is new waits for the stream, so that a rollout does; one that starts again does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_replica_is_ready_once_it_has_reached_the_stream() {
+    let Some(mut servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let mut old = Publisher::following(&nats);
+    servers.kill(0);
+    let new = Publisher::start(&nats, "", &[]);
+    let (status, text) = new.running.get_admin("/readyz").await;
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "the event log in NATS has not been reached since the start\n")
+    );
+    old.pushed().await;
+    old.running.process.kill();
+    old.running.start_again();
+    let (status, text) = old.running.get_admin("/readyz").await;
+    assert!(
+        status == 200 && text.contains("event log in NATS: 1 entries wait in the journal to be published"),
+        "{text}"
+    );
+    // Its Pod would go now.
+    assert_eq!(old.running.terminate(), Some(0));
+    old.running.wait_for_log(
+        "entries that NATS has not taken stay in the journal for the next start, and are lost if its volume goes with the Pod",
+        &[("entries", "1")],
+    );
+    servers.start_again(0);
+    new.running.wait_for_log(FOLLOWS, &[]);
+    assert_eq!(new.running.get_admin("/readyz").await.0, 200);
 }

@@ -120,6 +120,13 @@ async fn servers_over_tls_have_to_be_those_of_the_authority() {
     other.pushed().await;
     assert_eq!(other.running.metric("flux_recv_unpublished_entries").await, Some(1.0));
     assert_eq!(other.running.logged(FOLLOWS, &[]), 0, "{}", other.running.log());
+    // An authority is named, so nothing is spoken in the clear, whatever the URL and the server say.
+    let Some(plain) = super::publishing::servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1, caPath: {}", plain.urls(), path("server.pem"));
+    let stripped = Publisher::start(&nats, "", &[]);
+    stripped.pushed().await;
+    assert_eq!(stripped.running.metric("flux_recv_unpublished_entries").await, Some(1.0));
+    assert!(plain.stream("flux-recv").is_none(), "{}", stripped.running.log());
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use flux_recv::internals::event_log::{EventLog, JetStreamLog, NatsCredentials, NatsOptions};
 use flux_recv::internals::{Contents, Journal, Metrics};
-use zeroize::Zeroizing;
 
 use super::common::event_log_suite::{self, LIMITS};
 use super::publishing::{documented_rights, servers, user};
@@ -14,15 +13,17 @@ use super::publishing::{documented_rights, servers, user};
 async fn a_log_in_jetstream_passes_the_suite_of_event_logs() {
     let (key, rights) = user(&documented_rights());
     let Some(servers) = servers(1, &rights) else { return };
+    let seed = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(seed.path(), key.seed().expect("a seed")).expect("a seed");
     let options = NatsOptions {
         urls: vec![servers.urls()],
         stream: "flux-recv".to_owned(),
-        credentials: Some(NatsCredentials::NKey(Zeroizing::new(key.seed().expect("a seed")))),
+        credentials: Some(NatsCredentials::NKey(seed.path().to_owned())),
         ca: None,
         replicas: 1,
     };
     let nothing = Contents::default();
-    let log = JetStreamLog::start(&options, LIMITS, Journal::none(), &nothing, Metrics::new()).await;
+    let log = JetStreamLog::start(&options, LIMITS, Journal::none(), &nothing, false, Metrics::new()).await;
     let log = log.expect("a log");
     tokio::spawn(Arc::clone(&log).run());
     let log: Arc<dyn EventLog> = log;

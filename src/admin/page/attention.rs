@@ -53,6 +53,9 @@ fn items(state: &AdminState) -> Vec<Item> {
     for line in state.service.handler.unlistable() {
         plain(line);
     }
+    for problem in state.publisher.iter().flat_map(|publisher| publisher.problems()) {
+        plain(problem);
+    }
     for status in state.subscriptions.statuses().into_iter().filter(|status| status.connected.is_none()) {
         let why = status.failure.unwrap_or_else(|| "connecting".to_owned());
         plain(format!("Publisher {} is not connected: {why}", status.name));

@@ -122,10 +122,15 @@ impl Backend {
             journal.write_later([JournalChange::DowntimeDetected]);
         }
         let mut tasks = Tasks::default();
-        let event_log = event_log(config, &journal, &left, metrics, &mut tasks).await?;
+        let was_away = was_absent(&left, args.catch_up_after);
+        // The journal of a replica comes and goes with it, so a new one tells nothing.
+        let may_have_missed = was_away || (left.last_alive.is_none() && args.catch_up_after.is_some());
+        let event_log = event_log(config, &journal, &left, may_have_missed, metrics, &mut tasks).await?;
         let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
         // Whatever has been caught up with here; a log that is new makes subscribers catch up by itself.
-        let must_announce = must_announce(config, &left, args.catch_up_after);
+        // A log elsewhere knows whether other replicas were there.
+        let has_own_log = config.publish.as_ref().is_some_and(|options| options.nats.is_none());
+        let must_announce = has_own_log && was_away;
         let pace = Pace { min_interval: args.min_interval, spread: args.spread, ..Pace::default() };
         let queue = Queue::new(pace, journal.clone(), &left, Arc::clone(metrics));
         let cursors = left.cursors.clone();
@@ -262,6 +267,7 @@ async fn event_log(
     config: &Config,
     journal: &Journal,
     left: &Contents,
+    may_have_missed: bool,
     metrics: &Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Option<PublisherLog>> {
@@ -272,7 +278,7 @@ async fn event_log(
         return Ok(None);
     };
     let log: Arc<dyn EventLog> = match &options.nats {
-        Some(nats) => jetstream_log(nats, options, journal, left, metrics, tasks).await?,
+        Some(nats) => jetstream_log(nats, options, journal, left, may_have_missed, metrics, tasks).await?,
         None => {
             let log = JournalLog::of(journal).context("the journal has no event log")?;
             take_over(&log, journal, left).await?;
@@ -289,12 +295,14 @@ async fn jetstream_log(
     options: &PublisherOptions,
     journal: &Journal,
     left: &Contents,
+    may_have_missed: bool,
     metrics: &Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<dyn EventLog>> {
     use crate::jetstream::JetStreamLog;
     let limits = publisher::limits(&options.retention);
-    let log = JetStreamLog::start(nats, limits, journal.clone(), left, Arc::clone(metrics)).await?;
+    let log = JetStreamLog::start(nats, limits, journal.clone(), left, may_have_missed, Arc::clone(metrics))
+        .await?;
     tasks.spawn("the event log", Arc::clone(&log).run());
     Ok(log)
 }
@@ -305,6 +313,7 @@ async fn jetstream_log(
     _: &PublisherOptions,
     _: &Journal,
     _: &Contents,
+    _: bool,
     _: &Arc<Metrics>,
     _: &mut Tasks,
 ) -> anyhow::Result<Arc<dyn EventLog>> {
@@ -347,14 +356,6 @@ fn open_journal(
         _ => Journal::open(Box::new(medium), Arc::clone(metrics)),
     };
     Ok(opened?)
-}
-
-/// Whether subscribers may have to be told that deliveries were missed. The journal of a publisher with its log
-/// elsewhere comes and goes with its replica, so a new one tells nothing; the log knows whether others were there.
-fn must_announce(config: &Config, left: &Contents, limit: Option<Duration>) -> bool {
-    let Some(options) = &config.publish else { return false };
-    let is_unknown = options.nats.is_some() && limit.is_some() && left.last_alive.is_none();
-    is_unknown || was_absent(left, limit)
 }
 
 /// Whether nobody was there to accept deliveries for longer than this before the start.

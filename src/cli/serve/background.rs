@@ -47,9 +47,6 @@ pub(super) async fn when_synced(
 /// Tells the subscribers of a publisher that it was away; ends once they cannot miss it.
 pub(super) async fn announce_absence(publisher: Option<Arc<EventPublisher>>) {
     let Some(publisher) = publisher else { return };
-    if !publisher.was_unattended().await {
-        return;
-    }
     while publisher.request_catch_up().await.is_err() {
         tokio::time::sleep(CATCH_UP_RETRY_DELAY).await;
     }

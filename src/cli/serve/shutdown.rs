@@ -23,10 +23,12 @@ pub(super) async fn drain(
             running.stop().await;
         }
         service.handler.wait_until_matched().await;
-        if let Some(publisher) = publisher {
-            publisher.wait_until_appended().await;
-        }
-        queue.wait_until_idle().await;
+        let appended = async {
+            if let Some(publisher) = publisher {
+                publisher.wait_until_appended().await;
+            }
+        };
+        tokio::join!(appended, queue.wait_until_idle());
     });
     if stopped.await.is_err() {
         log::warn!(limit_s = limit.as_secs_f64(); "drain timed out");
@@ -37,6 +39,13 @@ pub(super) async fn drain(
     let is_kept = journal.is_persistent() && journal.is_writable();
     if !journal.close().await {
         log::error!("the journal cannot be closed; its disk does not respond");
+    }
+    let unpublished = publisher.map_or(0, Publisher::unpublished);
+    if unpublished > 0 {
+        log::error!(
+            entries = unpublished;
+            "entries that NATS has not taken stay in the journal for the next start, and are lost if its volume goes with the Pod"
+        );
     }
     if unmatched.is_empty() && left.is_empty() {
         log::info!("drained; no reconcile request is pending");
