@@ -1,15 +1,17 @@
-//! Follows the stream with one ordered consumer, and reads older entries through consumers that go again.
+//! Follows the stream with one ordered consumer, and reads older entries from any copy of the stream.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull, push};
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::{Message, StatusCode};
 use futures::StreamExt;
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::publishing::ENDPOINT_HEADER;
-use super::watching::{Generation, SILENCE_TIMEOUT};
+use super::watching::Generation;
 use super::{REQUEST_TIMEOUT, SharedLog};
 use crate::fleet::wire::Entry;
 use crate::journal::event_log::{LogContent, LogEntry, LogUnreadable};
@@ -102,21 +104,25 @@ impl SharedLog {
         *self.generation.lock() == generation
     }
 
-    /// Reads an entry. What is none was published by somebody else, and may stand for anything.
-    fn entry(&self, message: &Message) -> Result<LogEntry, async_nats::Error> {
+    fn entry(&self, message: &jetstream::Message) -> Result<LogEntry, async_nats::Error> {
         let info = message.info()?;
-        let sequence = info.stream_sequence;
         let time_millis = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        let content = content(message).unwrap_or_else(|| {
+        let (sequence, content) =
+            (info.stream_sequence, self.content(info.stream_sequence, &message.message));
+        Ok(LogEntry { sequence, time_millis, content })
+    }
+
+    /// Reads what an entry holds. What is none was published by somebody else, and may stand for anything.
+    fn content(&self, sequence: u64, message: &Message) -> LogContent {
+        content(message).unwrap_or_else(|| {
             log::error!(sequence, stream:% = self.config.name; "an entry that no flux-recv has written; subscribers catch up");
             // The same each time, so that it is known again.
             let json = Entry::CatchUp.to_json(&format!("{sequence:032x}"), jiff::Timestamp::UNIX_EPOCH);
             LogContent { endpoint: "".into(), json: json.into() }
-        });
-        Ok(LogEntry { sequence, time_millis, content })
+        })
     }
 
-    /// Reads entries from this sequence on, through a consumer that goes again.
+    /// Reads entries from this sequence on, from any copy of the stream.
     pub(super) async fn read_older(&self, from: u64) -> Result<Vec<LogEntry>, LogUnreadable> {
         let entries = timeout(REQUEST_TIMEOUT, self.fetch(from)).await;
         let entries = entries.map_err(|_| LogUnreadable::Now)?.map_err(|why| {
@@ -134,38 +140,32 @@ impl SharedLog {
         }
     }
 
+    /// Asks for a batch: one request, answered with a message for each entry and one that ends them.
+    /// <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md>
     async fn fetch(&self, from: u64) -> Result<Vec<LogEntry>, async_nats::Error> {
-        let config = pull::Config {
-            description: Some(format!("{CONSUMER_DESCRIPTION} (older entries)")),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
-            ack_policy: AckPolicy::None,
-            inactive_threshold: SILENCE_TIMEOUT,
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        };
-        let consumer = self.context.create_consumer_on_stream(config, &self.config.name).await?;
-        let name = consumer.cached_info().name.clone();
+        let client = self.context.client();
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await?;
+        let request = json!({"seq": from, "batch": MAX_READ_ENTRIES, "max_bytes": MAX_OLDER_BYTES});
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.config.name);
+        client.publish_with_reply(subject, inbox, request.to_string().into()).await?;
         let mut entries: Vec<LogEntry> = Vec::new();
-        let read = async {
-            let mut messages =
-                consumer.fetch().max_messages(MAX_READ_ENTRIES).max_bytes(MAX_OLDER_BYTES).messages().await?;
-            while let Some(message) = messages.next().await {
-                let entry = self.entry(&message?)?;
-                if entries.last().is_some_and(|last| last.sequence + 1 != entry.sequence) {
-                    break;
-                }
-                entries.push(entry);
+        while let Some(answer) = answers.next().await {
+            match answer.status {
+                None => {}
+                Some(StatusCode::NO_RESPONDERS) => return Err("no server has the stream".into()),
+                // The end, or nothing at this place and behind it.
+                Some(_) => break,
             }
-            Ok::<(), async_nats::Error>(())
-        };
-        let read = read.await;
-        let _ = self.context.delete_consumer_from_stream(&name, &self.config.name).await;
-        match read {
-            // An entry that does not fit any more ends the answer with an error.
-            Err(err) if entries.is_empty() => Err(err),
-            _ => Ok(entries),
+            let Some((sequence, time_millis)) = place(&answer) else {
+                return Err("an answer without its place".into());
+            };
+            if entries.last().is_some_and(|last| last.sequence + 1 != sequence) {
+                break;
+            }
+            entries.push(LogEntry { sequence, time_millis, content: self.content(sequence, &answer) });
         }
+        Ok(entries)
     }
 
     /// Waits until the consumer has come to this sequence, if the stream has.
@@ -182,6 +182,14 @@ impl SharedLog {
             let _ = timeout(REACH_TIMEOUT, head.wait_for(|head| *head >= sequence)).await;
         }
     }
+}
+
+/// Returns the sequence and the time of an entry that was asked for.
+fn place(answer: &Message) -> Option<(u64, u64)> {
+    let headers = answer.headers.as_ref()?;
+    let sequence = headers.get("Nats-Sequence")?.as_str().parse().ok()?;
+    let time: jiff::Timestamp = headers.get("Nats-Time-Stamp")?.as_str().parse().ok()?;
+    Some((sequence, u64::try_from(time.as_millisecond()).unwrap_or(0)))
 }
 
 /// Returns what an entry holds; none if it is not one that flux-recv has written.

@@ -105,6 +105,7 @@ impl StreamConfig {
         compare("subjects", "always", stream.subjects.join(" "), wanted.subjects.join(" "));
         compare("retention", "always", format!("{:?}", stream.retention), format!("{:?}", wanted.retention));
         compare("discard", "always", format!("{:?}", stream.discard), format!("{:?}", wanted.discard));
+        compare("allow_direct", "always", stream.allow_direct.to_string(), wanted.allow_direct.to_string());
         compare("storage", "always", format!("{:?}", stream.storage), format!("{:?}", wanted.storage));
         compare(
             "replicas",

@@ -49,7 +49,7 @@ impl Unpublished {
     /// When there is no journal, it cannot be written, or too much waits.
     pub(super) async fn keep(&self, entries: Vec<NewEntry>) -> Result<(), NotDurable> {
         let (mut numbers, mut changes) = (Vec::new(), Vec::new());
-        {
+        let commit = {
             let mut waiting = self.waiting.lock();
             let bytes: usize = entries.iter().map(size).sum();
             if !self.journal.is_persistent() || waiting.bytes + bytes > MAX_WAITING_BYTES {
@@ -62,8 +62,9 @@ impl Unpublished {
                 waiting.add(number, entry);
             }
             self.metrics.unpublished_entries(waiting.entries.len());
-        }
-        let commit = self.journal.write(changes).ok_or(NotDurable)?;
+            // Within the lock, so that the journal sees them come before it sees them go.
+            self.journal.write(changes).ok_or(NotDurable)?
+        };
         if let Err(err) = commit.wait_until_durable().await {
             // The delivery is refused, and comes again.
             self.remove(&numbers);
@@ -88,7 +89,7 @@ impl Unpublished {
             }
         }
         self.metrics.unpublished_entries(waiting.entries.len());
-        // Within the lock, so that the journal sees them come before it sees them go.
+        // Within the lock, as above.
         self.journal.write_later(numbers.iter().map(|number| JournalChange::RemoveUnpublished(*number)));
         drop(waiting);
         self.changed.notify_waiters();

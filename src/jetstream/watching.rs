@@ -16,10 +16,13 @@ use crate::fleet::wire::Entry;
 use crate::journal::event_log::{LogRange, NewEntry};
 
 /// When JetStream is silent for this long, subscribers are sent elsewhere.
-pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time between two looks at the stream.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time between two looks while something is wrong: a new leader of the stream is there after some seconds.
+const FAULTY_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A consumer that is behind for this long is made anew: the server that it was on may be gone. So is one after
 /// JetStream was silent for this long: it compares what it had with what there is.
@@ -29,7 +32,7 @@ const BEHIND_TIMEOUT: Duration = Duration::from_secs(2);
 const SHORTER_LOOKS: u32 = 2;
 
 /// Entries before the head that are read at the start, for subscribers that come from other replicas.
-const RECENT_ENTRIES: u64 = 256;
+const RECENT_ENTRIES: u64 = 1024;
 
 /// Consumers of a stream that are looked through for those of other replicas.
 const MAX_LISTED_CONSUMERS: usize = 1024;
@@ -184,10 +187,12 @@ impl SharedLog {
         let mut last =
             LastLook { heard: Instant::now(), last_sequence: 0, behind: None, shorter: 0, fault: None };
         loop {
+            let mut pause = LOOK_INTERVAL;
             if let Err(fault) = self.look(&mut last).await {
                 self.is_faulty(fault, &mut last);
+                pause = FAULTY_LOOK_INTERVAL;
             }
-            let _ = timeout(LOOK_INTERVAL, self.settled.notified()).await;
+            let _ = timeout(pause, self.settled.notified()).await;
         }
     }
 

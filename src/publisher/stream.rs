@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::web::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
@@ -21,8 +21,13 @@ use crate::fleet::frame::{self, FrameType};
 use crate::fleet::hello::{Hello, OfferedEndpoint, Reset};
 use crate::fleet::signature::SigningKey;
 use crate::fleet::wire::WIRE_VERSION;
-use crate::journal::event_log::LogEntry;
+use crate::journal::event_log::{LogEntry, LogUnreadable};
 use crate::journal::log_follower::{FollowError, LogFollower};
+
+/// How long entries that cannot be read now are waited for; a heartbeat is due by then.
+const READ_PATIENCE: Duration = Duration::from_secs(15);
+
+const READ_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// The stream of a subscriber.
 pub(super) struct SubscriberStream {
@@ -131,13 +136,26 @@ impl SubscriberStream {
         Some(bytes.into())
     }
 
-    /// Reads the next entries; none at the end of the stream.
+    /// Reads the next entries; none at the end of the stream. What cannot be read now is read again: a subscriber
+    /// that has to connect anew for it would wait for longer.
     async fn read(&mut self) -> Option<Vec<Arc<LogEntry>>> {
-        let entries = self.follower.read().await;
-        if let Err(FollowError::Unreadable(why)) = &entries {
-            log::warn!(subscriber:% = self.subscriber.name, why:%; "stream of a subscriber ended");
+        let since = Instant::now();
+        loop {
+            match self.follower.read().await {
+                Ok(entries) => return Some(entries),
+                Err(FollowError::Unreadable(LogUnreadable::Now)) if since.elapsed() < READ_PATIENCE => {
+                    tokio::time::sleep(READ_RETRY_DELAY).await;
+                    if self.end.is_over() {
+                        return None;
+                    }
+                }
+                Err(FollowError::Unreadable(why)) => {
+                    log::warn!(subscriber:% = self.subscriber.name, why:%; "stream of a subscriber ended");
+                    return None;
+                }
+                Err(FollowError::Discontinued) => return None,
+            }
         }
-        entries.ok()
     }
 
     /// Signs the entries that are for this subscriber, and passes over the others.

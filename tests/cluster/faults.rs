@@ -112,12 +112,12 @@ async fn post_until_stopped(
         let body = body.to_string();
         let signature = signature(&body);
         let sent = Timestamp::now();
-        let trace = format!("{:032x}", random.u128(1..));
+        let trace = format!("00-{:032x}-00000000000000aa-01", random.u128(1..));
         let request = client
             .post(&hook)
             .header("X-GitHub-Event", "push")
             .header("X-Hub-Signature-256", signature)
-            .header("traceparent", format!("00-{trace}-00000000000000aa-01"));
+            .header("traceparent", &trace);
         let status = match request.body(body).send().await {
             Ok(response) => response.status().as_u16(),
             Err(_) => 0,

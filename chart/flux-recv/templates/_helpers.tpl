@@ -79,7 +79,7 @@ annotations:
 {{- fail "publisher.enabled adds what `publish` needs, and `config` has no `publish`; add it, or set publisher.enabled to false" -}}
 {{- end -}}
 {{- if and $config.publish (not .Values.publisher.enabled) -}}
-{{- fail "`config` has `publish`, which needs a volume claim and a Service; set publisher.enabled to true" -}}
+{{- fail "`config` has `publish`, which needs a port and a Service for subscribers; set publisher.enabled to true" -}}
 {{- end -}}
 {{- if and .Values.volumeClaim.enabled (include "flux-recv.hasNats" .) -}}
 {{- fail "volumeClaim.enabled keeps one journal on one volume, and with `publish.nats` there are more replicas; set it to false" -}}
