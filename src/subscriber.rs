@@ -212,7 +212,12 @@ impl Subscription {
                 status.failure = Some(why.clone());
                 status.connected.take().is_some()
             };
-            failures = if was_connected && started.elapsed() >= GOOD_STREAM_AGE { 0 } else { failures + 1 };
+            failures = match was_connected {
+                true if started.elapsed() >= GOOD_STREAM_AGE => 0,
+                // A publisher that can be connected to is not one that is gone: it may have lost its log for a moment.
+                true if failure.is_end_of_stream() => (failures + 1).min(MAX_FAILURES_AFTER_STREAM),
+                _ => failures + 1,
+            };
             let pause = match failure.retry_after() {
                 // Another replica of it may answer, and the publisher knows how many ask.
                 Some(after) if failures < MAX_HINTED_FAILURES => {
@@ -340,6 +345,9 @@ pub async fn examine(options: &SubscriptionOptions) -> Result<Hello, SubscribeEr
     let hello = connection::connect(options, None).await?.hello;
     offer::check(options, &hello).map(|()| hello)
 }
+
+/// After a stream that ended soon, the next try is at most four seconds away.
+const MAX_FAILURES_AFTER_STREAM: u32 = 2;
 
 /// Refusals in a row whose `Retry-After` is honoured. After that it is not a question of seconds.
 const MAX_HINTED_FAILURES: u32 = 8;

@@ -212,6 +212,17 @@ impl Subscribers {
         missing.into_iter().collect()
     }
 
+    /// What each of them says of its streams.
+    fn told_of_streams(&self) -> String {
+        let is_told = |line: &&str| line.contains("connected") || line.contains("cannot be followed");
+        let told = self.running.iter().enumerate().map(|(number, running)| {
+            let log = running.log();
+            let lines: Vec<&str> = log.lines().filter(is_told).collect();
+            format!("subscriber {number}:\n{}\n", lines.join("\n"))
+        });
+        told.collect()
+    }
+
     fn resets(&self) -> usize {
         let resets =
             |running: &FluxRecv| running.logged("the event log cannot be continued; catching up", &[]);
@@ -310,7 +321,13 @@ pub fn fault_jetstream_servers_leaders_and_replicas_are_killed(bed: &Bed) {
         "JetStream: {kills} × kill -9 of a server, of the leader and of a replica: answers {statuses:?}, without a stream for {without:?} at most"
     );
     account(bed, "JetStream: kills", &accepted, &subscribers);
-    assert!(without <= MAX_WITHOUT_STREAM, "{without:?}\n{}\n\n{}", replicas[0].told(), replicas[1].told());
+    let told = subscribers.told_of_streams();
+    assert!(
+        without <= MAX_WITHOUT_STREAM,
+        "{without:?}\n{}\n\n{}\n\n{told}",
+        replicas[0].told(),
+        replicas[1].told()
+    );
     assert_eq!(subscribers.resets(), resets, "nobody had to catch up");
 }
 
