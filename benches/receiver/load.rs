@@ -166,14 +166,25 @@ pub fn run(
     expect: u16,
     stop: impl Fn(u64, Duration) -> bool,
 ) -> Round {
+    run_over(CONNECTIONS, server, requests, expect, stop)
+}
+
+/// The same over so many connections.
+pub fn run_over(
+    connections: usize,
+    server: &Server,
+    requests: &[Vec<u8>],
+    expect: u16,
+    stop: impl Fn(u64, Duration) -> bool,
+) -> Round {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let local = tokio::task::LocalSet::new();
     let (started, cpu_before) = (Instant::now(), server.cpu());
     let (count, stopped) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(false)));
     local.block_on(&runtime, async {
-        let connections = (0..CONNECTIONS).map(|connection| {
+        let connections = (0..connections).map(|connection| {
             let requests: Vec<Vec<u8>> =
-                requests.iter().skip(connection).step_by(CONNECTIONS).cloned().collect();
+                requests.iter().skip(connection % CONNECTIONS).step_by(CONNECTIONS).cloned().collect();
             let (count, stopped, port) = (Rc::clone(&count), Rc::clone(&stopped), server.port);
             tokio::task::spawn_local(async move { connect(port, requests, expect, &count, &stopped).await })
         });

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fleet_rows::answer_to_patch;
-use super::load::{CONNECTIONS, SHORT, requests_of, run};
+use super::load::{SHORT, requests_of, run_over};
 use super::nats::{NatsServers, nats_server};
 use super::server::{Fleet, SERVER_CORE};
 use super::table::{Must, Row, median};
@@ -16,6 +16,9 @@ use super::table::{Must, Row, median};
 /// Rounds of each side, in turns.
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
+
+/// Entries that wait for their acknowledgement at a time: enough for JetStream to have work.
+const IN_FLIGHT: usize = 64;
 
 /// Bytes of an entry of a short push.
 const ENTRY_BYTES: usize = 600;
@@ -36,7 +39,7 @@ fn publish_nats(servers: &NatsServers) -> String {
     format!("  nats: {{urls: [{}], replicas: 1}}\n", servers.urls())
 }
 
-/// Events that are acknowledged in a second, over sixteen connections that each wait for their answer.
+/// Events that are acknowledged in a second, over connections that each wait for their answer.
 fn acknowledged(binary: &std::path::Path) -> Row {
     let servers = NatsServers::start(binary.to_owned(), 1, "");
     let fleet = Fleet::start_with(1, &publish_nats(&servers));
@@ -44,7 +47,7 @@ fn acknowledged(binary: &std::path::Path) -> Row {
     let mut bare = BarePublisher::start(&servers.urls());
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let round = run(&fleet.publisher, &requests, 202, |_, elapsed| elapsed >= ROUND);
+        let round = run_over(IN_FLIGHT, &fleet.publisher, &requests, 202, |_, elapsed| elapsed >= ROUND);
         let bare = bare.round();
         ratios.push(round.per_second() / bare);
         ours.push(round.per_second());
@@ -132,7 +135,7 @@ pub fn publish_bare(url: &str) {
         let context = async_nats::jetstream::new(client);
         for _ in std::io::stdin().lines() {
             let (started, count) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-            let publishers = (0..CONNECTIONS).map(|_| {
+            let publishers = (0..IN_FLIGHT).map(|_| {
                 let (context, count) = (context.clone(), Arc::clone(&count));
                 tokio::spawn(async move {
                     while started.elapsed() < ROUND {

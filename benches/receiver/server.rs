@@ -229,6 +229,8 @@ impl Fleet {
         let command = pinned(SERVER_CORE, &measured());
         let publisher = Server::start_in(command, folder, &["--no-cluster", "--subscribe-listen", &listen]);
         let publisher = publisher.wait(|server| server.log().contains("listening for subscribers"));
+        let follows = |server: &Server| server.log().contains("following the event log");
+        let publisher = if publish.contains("nats:") { publisher.wait(follows) } else { publisher };
         Fleet { publisher: publisher.when_it_listens(), subscribe_port, public_key }
     }
 
