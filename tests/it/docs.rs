@@ -11,7 +11,7 @@ use flux_recv::internals::PROVIDERS;
 
 use super::common::copy_folder;
 use super::hook::double::{Double, TOKEN};
-use super::running::{FluxRecv, flux_recv, project, stderr, stdout, test_key};
+use super::running::{CONFIG, FluxRecv, OBJECTS, flux_recv, project, stderr, stdout, test_key};
 
 /// The documents whose commands build on one another; the recipes in `docs/providers.md` have a test of
 /// their own.
@@ -105,6 +105,15 @@ fn every_command_line_that_can_be_run_works() {
                 let offline: &[&str] = if rest.contains(&"--offline") { &[] } else { &["--offline"] };
                 let output = flux_recv().arg("check").args(offline).args(rest).current_dir(folder).output();
                 let output = output.expect("it runs");
+                assert!(output.status.success(), "{line}: {}", stderr(&output));
+            }
+            // Of the instance whose port is forwarded.
+            ["flux-recv", "subscribers"] => {
+                let running = FluxRecv::with_objects(CONFIG, OBJECTS);
+                let output = flux_recv()
+                    .args(["subscribers", "--instance", &running.debug()])
+                    .output()
+                    .expect("it runs");
                 assert!(output.status.success(), "{line}: {}", stderr(&output));
             }
             ["flux-recv", "convert", file, "--keys", keys, ">", _] => {
