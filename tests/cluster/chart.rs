@@ -141,7 +141,7 @@ pub fn the_chart_with_values_of_every_kind_passes_the_api_server(bed: &Bed) {
         "config": {"fluxRecvVersion": 1, "subscribe": [{"name": "hub", "url": "https://a.example.com", "tokenPath": "/var/run/secrets/flux-recv/token", "publicKeys": ["x"], "endpoints": {"github": {}}}]},
         "subscriber": {"enabled": true},
     });
-    for mut values in [all, publisher, with_nats, subscriber] {
+    for mut values in [all, publisher, with_nats, documented_values(), subscriber] {
         // Another scenario has applied the manifests, whose Deployment these would be merged with.
         values["fullnameOverride"] = json!("every-kind");
         let objects = rendered(bed, &values).unwrap_or_else(|err| panic!("{values}: {err}"));
@@ -231,6 +231,14 @@ pub fn the_chart_is_installed_upgraded_and_removed(bed: &Bed) {
     let left =
         bed.kubectl(&["get", "clusterroles,clusterrolebindings,validatingadmissionpolicies", "-o", "name"]);
     assert!(!left.contains("recv-one"), "{left}");
+}
+
+/// The values that docs/multicluster.md has for a publisher over NATS.
+fn documented_values() -> Value {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/multicluster.md");
+    let page = std::fs::read_to_string(page).expect("a page");
+    let values = page.split("```yaml\n").find(|block| block.starts_with("existingSecret:")).expect("values");
+    serde_yaml::from_str(values.split("```").next().expect("a block")).expect("YAML")
 }
 
 /// Replicas and strategy of the Deployment, and whether there are a volume claim and a disruption budget.
