@@ -189,19 +189,21 @@ impl SharedLog {
         loop {
             let mut pause = LOOK_INTERVAL;
             if let Err(fault) = self.look(&mut last).await {
-                self.is_faulty(fault, &mut last);
+                self.take_fault(fault, &mut last);
                 pause = FAULTY_LOOK_INTERVAL;
             }
             let _ = timeout(pause, self.settled.notified()).await;
         }
     }
 
-    fn is_faulty(&self, fault: StreamFault, last: &mut LastLook) {
+    fn take_fault(&self, fault: StreamFault, last: &mut LastLook) {
         let is_silence = matches!(fault, StreamFault::Silent(_));
         if is_silence && last.heard.elapsed() <= SILENCE_TIMEOUT {
             return;
         }
-        if last.fault.as_ref() != Some(&fault) {
+        // The reasons of one silence change with each look.
+        let is_known = is_silence && matches!(last.fault, Some(StreamFault::Silent(_)));
+        if !is_known && last.fault.as_ref() != Some(&fault) {
             self.report(&fault);
             last.fault = Some(fault);
         }

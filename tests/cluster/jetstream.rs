@@ -258,13 +258,13 @@ fn account(bed: &Bed, what: &str, accepted: &[Accepted], subscribers: &Subscribe
             |delivery: &&Accepted| requested[&delivery.repository].is_none_or(|at| at < delivery.sent);
         accepted.iter().filter(is_lost).count()
     };
+    // The latest patch covers every delivery before it, so each is looked for by its trace as well. What a replica has
+    // in its journal comes late.
     let started = Instant::now();
-    while lost() > 0 && started.elapsed() < PATIENCE {
+    while (lost() > 0 || !subscribers.missing(accepted).is_empty()) && started.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(200));
     }
-    let lost = lost();
-    // The latest patch covers every delivery before it, so each is looked for by its trace as well.
-    let missing = subscribers.missing(accepted);
+    let (lost, missing) = (lost(), subscribers.missing(accepted));
     println!(
         "{what}: accepted {}, {count} subscribers, lost {lost}, missing somewhere {}",
         accepted.len(),
