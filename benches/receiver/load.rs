@@ -166,12 +166,13 @@ pub fn run(
     expect: u16,
     stop: impl Fn(u64, Duration) -> bool,
 ) -> Round {
-    run_over(CONNECTIONS, server, requests, expect, stop)
+    run_over(CONNECTIONS, true, server, requests, expect, stop)
 }
 
-/// The same over so many connections.
+/// The same over so many connections. The load's core sleeps between answers where others need it.
 pub fn run_over(
     connections: usize,
+    is_awake: bool,
     server: &Server,
     requests: &[Vec<u8>],
     expect: u16,
@@ -189,7 +190,7 @@ pub fn run_over(
             tokio::task::spawn_local(async move { connect(port, requests, expect, &count, &stopped).await })
         });
         let connections: Vec<_> = connections.collect();
-        let awake = tokio::task::spawn_local(stay_awake());
+        let awake = is_awake.then(|| tokio::task::spawn_local(stay_awake()));
         while !stop(count.get(), started.elapsed()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -197,7 +198,7 @@ pub fn run_over(
         for connection in connections {
             connection.await.expect("a connection");
         }
-        awake.abort();
+        awake.iter().for_each(|awake| awake.abort());
     });
     Round { requests: count.get(), elapsed: started.elapsed(), cpu: server.cpu() - cpu_before }
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fleet_rows::answer_to_patch;
@@ -47,7 +47,8 @@ fn acknowledged(binary: &std::path::Path) -> Row {
     let mut bare = BarePublisher::start(&servers.urls());
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let round = run_over(IN_FLIGHT, &fleet.publisher, &requests, 202, |_, elapsed| elapsed >= ROUND);
+        let round =
+            run_over(IN_FLIGHT, false, &fleet.publisher, &requests, 202, |_, elapsed| elapsed >= ROUND);
         let bare = bare.round();
         ratios.push(round.per_second() / bare);
         ours.push(round.per_second());
@@ -101,20 +102,10 @@ impl BarePublisher {
 
     /// Publishes for a round; gives the acknowledgements of a second.
     fn round(&mut self) -> f64 {
-        // The load of the other side keeps its core awake as well.
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
-        let awake = std::thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                std::thread::yield_now();
-            }
-        });
         let stdin = self.child.stdin.as_mut().expect("a pipe");
         stdin.write_all(b"go\n").expect("a line");
         let mut line = String::new();
         self.out.read_line(&mut line).expect("a line");
-        is_over.store(true, Ordering::Relaxed);
-        awake.join().expect("no panic");
         line.trim().parse().expect("a number")
     }
 }
