@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use self::authentication::SubscriberTable;
 use self::autoreconciler::{ImageFrames, MAX_CLIENTS};
@@ -26,6 +26,7 @@ use crate::fleet::cursor::Cursor;
 use crate::fleet::options::{PublisherOptions, Retention};
 use crate::fleet::signature::PublicKey;
 use crate::journal::event_log::{EventLog, LogLimits};
+use crate::journal::log_follower::LogFollower;
 use crate::metrics::{LogFigures, Metrics, SubscriberFigures};
 use crate::service::Service;
 
@@ -91,7 +92,16 @@ impl Publisher {
         self.closing.borrow().is_none() && self.log.tail().is_available()
     }
 
-    /// Returns the pause after which subscribers are to ask again: a thousand of them in a second.
+    /// Waits for the turn of a follower that is behind; one that reads from memory needs none.
+    async fn replay_turn(&self, follower: &LogFollower) -> Option<SemaphorePermit<'_>> {
+        match follower.is_recent() {
+            true => None,
+            // It is never closed.
+            false => self.replays.acquire().await.ok(),
+        }
+    }
+
+    /// Returns the pause after which subscribers may connect again: a thousand of them in a second.
     fn retry_after(&self) -> Duration {
         Duration::from_secs(1 + self.table.read().subscribers() as u64 / 1000)
     }

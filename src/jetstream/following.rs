@@ -140,7 +140,7 @@ impl SharedLog {
         }
     }
 
-    /// Asks for a batch: one request, answered with a message for each entry and one that ends them.
+    /// Requests a batch: it is answered with a message for each entry and one that ends them.
     /// <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md>
     async fn fetch(&self, from: u64) -> Result<Vec<LogEntry>, async_nats::Error> {
         let client = self.context.client();
@@ -184,7 +184,7 @@ impl SharedLog {
     }
 }
 
-/// Returns the sequence and the time of an entry that was asked for.
+/// Returns the sequence and the time of an entry of a batch.
 fn place(answer: &Message) -> Option<(u64, u64)> {
     let headers = answer.headers.as_ref()?;
     let sequence = headers.get("Nats-Sequence")?.as_str().parse().ok()?;

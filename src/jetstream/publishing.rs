@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use futures::future::join_all;
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SharedLog;
@@ -16,6 +15,9 @@ use crate::journal::event_log::NewEntry;
 
 /// How long JetStream has for an acknowledgement.
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why an entry was not acknowledged in that time.
+const NO_ANSWER: &str = "it does not answer within 2 s";
 
 /// The header with the name of the endpoint whose event an entry is.
 pub(super) const ENDPOINT_HEADER: &str = "Flux-Recv-Endpoint";
@@ -49,7 +51,10 @@ impl SharedLog {
         let deadline = Instant::now() + ACK_TIMEOUT;
         let mut sent = Vec::new();
         for entry in entries {
-            sent.push(timeout_at(deadline, self.send(entry)).await);
+            let send = timeout_at(deadline, self.send(entry)).await;
+            sent.push(
+                send.map_or_else(|_| Err(NO_ANSWER.to_owned()), |sent| sent.map_err(|err| reason(&err))),
+            );
         }
         join_all(sent.into_iter().map(|sent| self.acknowledgement(sent, deadline))).await
     }
@@ -74,19 +79,12 @@ impl SharedLog {
         }
     }
 
-    async fn acknowledgement(
-        &self,
-        sent: Result<Result<PublishAckFuture, PublishError>, Elapsed>,
-        deadline: Instant,
-    ) -> bool {
-        let acknowledged = async {
-            match sent {
-                Ok(Ok(acknowledged)) => timeout_at(deadline, acknowledged.into_future()).await,
-                Ok(Err(err)) => Ok(Err(err)),
-                Err(elapsed) => Err(elapsed),
-            }
+    async fn acknowledgement(&self, sent: Result<PublishAckFuture, String>, deadline: Instant) -> bool {
+        let acknowledged = match sent {
+            Ok(acknowledged) => acknowledged,
+            Err(why) => return self.not_acknowledged(&why),
         };
-        match acknowledged.await {
+        match timeout_at(deadline, acknowledged.into_future()).await {
             // Whoever may subscribe to the subject can answer as well.
             Ok(Ok(acknowledged)) if acknowledged.stream != self.config.name => {
                 self.not_acknowledged("another stream has answered")
@@ -98,7 +96,7 @@ impl SharedLog {
                 true
             }
             Ok(Err(err)) => self.not_acknowledged(&reason(&err)),
-            Err(_) => self.not_acknowledged("it does not answer within 2 s"),
+            Err(_) => self.not_acknowledged(NO_ANSWER),
         }
     }
 
@@ -155,7 +153,7 @@ impl SharedLog {
 fn reason(err: &PublishError) -> String {
     match err.kind() {
         PublishErrorKind::StreamNotFound => "there is no stream for its subject; was it deleted?".to_owned(),
-        PublishErrorKind::TimedOut => "it does not answer within 2 s".to_owned(),
+        PublishErrorKind::TimedOut => NO_ANSWER.to_owned(),
         _ => err.source().map_or_else(|| err.to_string(), ToString::to_string),
     }
 }

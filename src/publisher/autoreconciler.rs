@@ -163,10 +163,7 @@ impl Client {
     async fn send_entries(&mut self) -> anyhow::Result<()> {
         loop {
             let publisher = Arc::clone(&self.publisher);
-            let turn = match self.follower.is_recent() {
-                true => None,
-                false => publisher.replays.acquire().await.ok(),
-            };
+            let turn = publisher.replay_turn(&self.follower).await;
             let entries = self.follower.read().await;
             drop(turn);
             let entries = entries.inspect_err(|why| {

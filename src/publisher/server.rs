@@ -59,7 +59,7 @@ pub fn start(
     })
 }
 
-/// Answers subscribers, and clients of flux-webhook-autoreconciler, which ask for a WebSocket.
+/// Answers subscribers, and clients of flux-webhook-autoreconciler, which request a WebSocket.
 async fn answer(
     request: HttpRequest,
     body: web::Payload,

@@ -85,10 +85,7 @@ impl SubscriberStream {
         loop {
             // Only those that are behind wait for one another.
             let publisher = Arc::clone(&self.publisher);
-            let turn = match self.follower.is_recent() {
-                true => None,
-                false => Some(publisher.replays.acquire().await.ok()?),
-            };
+            let turn = publisher.replay_turn(&self.follower).await;
             if self.end.is_over() {
                 return None;
             }

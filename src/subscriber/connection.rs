@@ -79,7 +79,7 @@ impl SubscribeError {
         matches!(self, SubscribeError::Ended | SubscribeError::Busy { .. })
     }
 
-    /// Returns the pause that the publisher asks for.
+    /// Returns the pause of the publisher's `Retry-After`.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             SubscribeError::Busy { retry_after } => *retry_after,
