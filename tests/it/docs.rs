@@ -388,6 +388,20 @@ fn the_image_runs_what_readme_says() {
     }
 }
 
+/// Cargo refuses a manifest whose targets lack their file, and the image is built without tests.
+#[test]
+fn the_image_stubs_each_target_that_cargo_toml_names() {
+    for (kind, folder) in [("[[test]]", "tests"), ("[[bench]]", "benches")] {
+        for target in document("Cargo.toml").split(kind).skip(1) {
+            let name = target.split('"').nth(1).expect("a name");
+            for file in ["Dockerfile", "tests/image"] {
+                let stub = format!("{folder}/{name}/main.rs");
+                assert!(document(file).contains(&stub), "{file} does not write {stub}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_front_pages_are_short() {
     for name in ["README.md", "DESIGN.md"] {
