@@ -11,9 +11,10 @@ mod unpublished;
 mod watching;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use futures::future::BoxFuture;
@@ -28,7 +29,7 @@ use self::unpublished::Unpublished;
 use self::watching::Generation;
 use crate::fleet::options::NatsOptions;
 use crate::journal::contents::Contents;
-use crate::journal::event_log::{EventLog, LogEntry, LogLimits, LogUnreadable, NewEntry};
+use crate::journal::event_log::{EventLog, LogEntry, LogLimits, LogUnreadable, MissedEvents, NewEntry};
 use crate::journal::log_tail::LogTail;
 use crate::journal::{Journal, JournalCommit};
 use crate::metrics::Metrics;
@@ -45,6 +46,8 @@ struct SharedLog {
     unpublished: Unpublished,
     /// Whether the last entry was acknowledged, or none was tried since.
     acknowledges: AtomicBool,
+    /// The last entry of this stream that was acknowledged here.
+    acknowledged_up_to: AtomicU64,
     /// What was last wrong with the connection.
     errors: ConnectionErrors,
     /// Tells the log from the one before it.
@@ -53,7 +56,11 @@ struct SharedLog {
     is_usable: AtomicBool,
     /// Whether the consumer has found another entry where one was before.
     has_gone_back: AtomicBool,
-    /// Whether no process has had this journal before.
+    /// The entry up to which sequences may have stood for others, as long as the stream has not come to it again.
+    lost_up_to: AtomicU64,
+    /// The limits of the stream that are others than those of the config, as they were last reported.
+    other_limits: Mutex<Vec<String>>,
+    /// Whether no process with this journal has reached the stream before.
     is_new: bool,
     /// Whether the stream was followed since the start.
     has_followed: AtomicBool,
@@ -63,8 +70,8 @@ struct SharedLog {
     settled: Notify,
     /// Told when the consumer has to be made anew.
     restart: Notify,
-    /// Whether deliveries were refused before this start, if no other replica was there.
-    may_have_missed: AtomicBool,
+    /// What the log has missed, as long as it is not told of that.
+    missed: Mutex<MissedEvents>,
     metrics: Arc<Metrics>,
 }
 
@@ -76,18 +83,17 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl JetStreamLog {
     /// Connects, and makes the stream if it is not there. What an earlier process has left in the journal is
-    /// published by [`JetStreamLog::run`]. `may_have_missed` says whether deliveries were refused before this start, if
-    /// no other replica was there: subscribers catch up then.
+    /// published by [`JetStreamLog::run`]. Subscribers catch up with what it has missed.
     ///
     /// # Errors
-    /// When the options cannot be used, or the stream has other limits. A server that does not answer is none:
-    /// entries wait in the journal until it does.
+    /// When the options cannot be used, or the stream is another one than they say and nothing waits that could be
+    /// lost. A server that does not answer is none: entries wait in the journal until it does.
     pub async fn start(
         options: &NatsOptions,
         limits: LogLimits,
         journal: Journal,
         left: &Contents,
-        may_have_missed: bool,
+        missed: MissedEvents,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<JetStreamLog>, ConnectError> {
         let errors = ConnectionErrors::default();
@@ -102,21 +108,26 @@ impl JetStreamLog {
             tail,
             unpublished: Unpublished::new(journal, left, Arc::clone(&metrics)),
             acknowledges: AtomicBool::new(true),
+            acknowledged_up_to: AtomicU64::new(0),
             errors,
             generation: Mutex::default(),
             is_usable: AtomicBool::new(true),
             has_gone_back: AtomicBool::new(false),
-            is_new: left.last_alive.is_none(),
+            lost_up_to: AtomicU64::new(0),
+            other_limits: Mutex::default(),
+            is_new: !left.has_reached_log,
             has_followed: AtomicBool::new(false),
             has_consumer: AtomicBool::new(false),
             settled: Notify::new(),
             restart: Notify::new(),
-            may_have_missed: AtomicBool::new(may_have_missed),
+            missed: Mutex::new(missed),
             metrics,
         };
         match tokio::time::timeout(START_TIMEOUT, shared.prepare()).await {
             Ok(Ok(())) => {}
-            Ok(Err(fault @ StreamFault::Differs { .. })) => return Err(ConnectError::Stream(fault)),
+            Ok(Err(fault @ StreamFault::Differs { .. })) if shared.unpublished.is_empty() => {
+                return Err(ConnectError::Stream(fault));
+            }
             Ok(Err(fault)) => shared.report(&fault),
             Err(_) => shared.report(&StreamFault::Silent(shared.errors.connecting())),
         }
@@ -151,6 +162,13 @@ impl JetStreamLog {
     }
 }
 
+impl SharedLog {
+    /// What is sent without a connection waits in the client, which has no limit of bytes.
+    fn is_connected(&self) -> bool {
+        self.context.client().connection_state() == State::Connected
+    }
+}
+
 impl EventLog for JetStreamLog {
     fn append(&self, entries: Vec<NewEntry>) -> JournalCommit {
         let commit = JournalCommit::new();
@@ -177,8 +195,23 @@ impl EventLog for JetStreamLog {
         !self.shared.is_new || self.shared.has_followed.load(Ordering::Relaxed)
     }
 
+    fn wait_until_reached(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut availability = self.shared.tail.watch_availability();
+            let _ = availability.wait_for(|now| now.is_available).await;
+            self.shared.unpublished.log_reached();
+        })
+    }
+
     fn unpublished(&self) -> usize {
         self.shared.unpublished.len()
+    }
+
+    fn refusal(&self) -> &'static str {
+        match self.shared.acknowledges.load(Ordering::Relaxed) {
+            true => "the journal cannot be written now",
+            false => "NATS acknowledges no entry, and the journal has no room or is not there",
+        }
     }
 
     fn wait_until_appended(&self) -> BoxFuture<'_, ()> {

@@ -87,7 +87,9 @@ pub mod internals {
         pub use crate::fleet::options::{NatsCredentials, NatsOptions};
         #[cfg(feature = "nats")]
         pub use crate::jetstream::JetStreamLog;
-        pub use crate::journal::event_log::{EventLog, LogContent, LogEntry, LogLimits, NewEntry};
+        pub use crate::journal::event_log::{
+            EventLog, LogContent, LogEntry, LogLimits, MissedEvents, NewEntry,
+        };
         pub use crate::journal::journal_log::{JournalLog, LogFile};
         pub use crate::journal::log_follower::LogFollower;
         pub use crate::journal::store::JournalFolder;

@@ -3,6 +3,7 @@
 
 use super::cursor::Cursor;
 use super::signature::{PublicKey, SigningKey};
+use super::wire::MAX_ENTRY_BYTES;
 
 /// The type of a frame, its SSE `event`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +55,8 @@ pub enum FrameError {
     TooLong,
 }
 
-/// Bytes of a line. An entry has some 400; one that names many files and commits has at most 256 KiB.
-pub const MAX_LINE_BYTES: usize = 512 << 10;
+/// Bytes of a line. Most entries have some 400; a line is an entry and its signature.
+pub const MAX_LINE_BYTES: usize = 2 * MAX_ENTRY_BYTES;
 
 /// What a signature covers: the purpose, the type, the ID and the JSON.
 fn signed_text(frame_type: FrameType, cursor: Cursor, json: &str) -> Vec<u8> {

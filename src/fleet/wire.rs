@@ -29,7 +29,7 @@ const MAX_FILE_NAME_BYTES: usize = 32 << 10;
 
 /// Bytes of an entry. A longer one is written without what makes it long, so that it concerns more objects
 /// and none too few.
-const MAX_ENTRY_BYTES: usize = 256 << 10;
+pub const MAX_ENTRY_BYTES: usize = 256 << 10;
 
 /// An entry of an event log.
 #[derive(Debug, Clone, PartialEq)]

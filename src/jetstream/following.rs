@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::publishing::ENDPOINT_HEADER;
 use super::watching::Generation;
 use super::{REQUEST_TIMEOUT, SharedLog};
-use crate::fleet::wire::Entry;
+use crate::fleet::wire::{Entry, MAX_ENTRY_BYTES};
 use crate::journal::event_log::{LogContent, LogEntry, LogUnreadable};
 use crate::journal::log_tail::MAX_READ_ENTRIES;
 
@@ -28,9 +28,6 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of one read of older entries. The longest entry has a quarter of it.
 const MAX_OLDER_BYTES: usize = 1 << 20;
 
-/// Bytes of an entry's JSON; no flux-recv writes a longer one.
-const MAX_ENTRY_BYTES: usize = 512 << 10;
-
 impl SharedLog {
     /// Takes what the stream gets, for as long as the process lives.
     pub(super) async fn follow(&self) {
@@ -42,6 +39,11 @@ impl SharedLog {
             }
             let ended = self.follow_once(generation).await;
             self.has_consumer.store(false, Ordering::Relaxed);
+            if self.has_gone_back.load(Ordering::Relaxed) {
+                // Until subscribers have to catch up.
+                self.restart.notified().await;
+                continue;
+            }
             if let Err(why) = ended {
                 log::debug!(why:%; "consumer of the event log ended");
                 sleep(CONSUMER_RETRY_DELAY).await;
@@ -76,7 +78,7 @@ impl SharedLog {
             }
             tokio::select! {
                 message = messages.next() => {
-                    let Some(message) = message else { return Ok(()) };
+                    let Some(message) = message else { return Err("it ended by itself".into()) };
                     let message = message?;
                     pending = message.info()?.pending;
                     let entry = self.entry(&message)?;
@@ -86,6 +88,12 @@ impl SharedLog {
                             return Ok(());
                         }
                         continue;
+                    }
+                    if entry.content.endpoint.is_empty()
+                        && entry.sequence > self.lost_up_to.load(Ordering::Relaxed)
+                    {
+                        // Another replica was first.
+                        self.lost_up_to.store(0, Ordering::Relaxed);
                     }
                     let now = self.generation.lock();
                     if *now != generation {

@@ -28,6 +28,9 @@ const MAX_PUBLISHED_AT_ONCE: usize = 64;
 /// The pause after an entry of the journal was not acknowledged.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// The longest such pause: each entry without an answer takes memory in the client.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
+
 impl SharedLog {
     /// Appends entries. Says whether they are durable: in the stream, or in the journal.
     pub(super) async fn append(&self, entries: Vec<NewEntry>) -> bool {
@@ -89,7 +92,8 @@ impl SharedLog {
             Ok(Ok(acknowledged)) if acknowledged.stream != self.config.name => {
                 self.not_acknowledged("another stream has answered")
             }
-            Ok(Ok(_)) => {
+            Ok(Ok(acknowledged)) => {
+                self.acknowledged_up_to.fetch_max(acknowledged.sequence, Ordering::Relaxed);
                 if !self.acknowledges.swap(true, Ordering::Relaxed) {
                     log::info!("event log acknowledges entries again");
                 }
@@ -115,18 +119,24 @@ impl SharedLog {
 
     /// Publishes what waits in the journal; never ends.
     pub(super) async fn publish_waiting(&self) {
-        let mut published = 0;
+        let (mut published, mut delay) = (0, RETRY_DELAY);
         loop {
             let _ = timeout(RETRY_DELAY, self.unpublished.changed()).await;
             while !self.unpublished.is_empty() {
-                if !self.is_usable.load(Ordering::Relaxed) {
+                if !self.is_usable.load(Ordering::Relaxed) || !self.is_connected() {
                     sleep(RETRY_DELAY).await;
                     continue;
                 }
-                match self.publish_some().await {
-                    0 => sleep(RETRY_DELAY).await,
-                    some => published += some,
+                // One of them finds out.
+                let most = if delay == RETRY_DELAY { MAX_PUBLISHED_AT_ONCE } else { 1 };
+                let some = self.publish_some(most).await;
+                published += some;
+                if some > 0 {
+                    delay = RETRY_DELAY;
+                    continue;
                 }
+                sleep(delay).await;
+                delay = (delay * 2).min(MAX_RETRY_DELAY);
             }
             if published > 0 {
                 log::info!(entries = published; "entries of the journal are in the event log");
@@ -138,9 +148,8 @@ impl SharedLog {
     }
 
     /// Publishes the first of what waits. Returns how many were acknowledged.
-    async fn publish_some(&self) -> usize {
-        let (numbers, entries): (Vec<u64>, Vec<NewEntry>) =
-            self.unpublished.first(MAX_PUBLISHED_AT_ONCE).into_iter().unzip();
+    async fn publish_some(&self, most: usize) -> usize {
+        let (numbers, entries): (Vec<u64>, Vec<NewEntry>) = self.unpublished.first(most).into_iter().unzip();
         let acknowledged = self.publish_all(&entries).await;
         let done = numbers.into_iter().zip(acknowledged).filter(|(_, acknowledged)| *acknowledged);
         let done: Vec<u64> = done.map(|(number, _)| number).collect();

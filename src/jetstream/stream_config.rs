@@ -8,6 +8,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 
 use crate::bounded_text::BoundedText;
 use crate::fleet::options::NatsOptions;
+use crate::fleet::wire::MAX_ENTRY_BYTES;
 use crate::journal::event_log::LogLimits;
 
 /// What the stream of an event log has to be like.
@@ -17,6 +18,15 @@ pub(super) struct StreamConfig {
     pub(super) subject: String,
     limits: LogLimits,
     replicas: usize,
+}
+
+/// How a stream differs from the one that the config says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Differences {
+    /// Limits that can be changed while replicas run: nothing is lost by publishing to the stream.
+    pub(super) limits: Vec<String>,
+    /// The others: the stream might not keep what it acknowledges.
+    pub(super) others: Vec<String>,
 }
 
 /// The stream cannot be used.
@@ -34,6 +44,9 @@ pub enum StreamFault {
     /// JetStream has refused a request.
     #[error("JetStream answers: {0}")]
     Refused(BoundedText),
+    /// It takes requests and no entry.
+    #[error("JetStream does not acknowledge the entry that makes subscribers catch up")]
+    NotAcknowledged,
     /// Nobody answers, perhaps for this reason.
     #[error("JetStream does not answer{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     Silent(Option<BoundedText>),
@@ -58,7 +71,7 @@ pub(super) async fn info(context: &Context, name: &str) -> Result<Info, StreamFa
 }
 
 /// Bytes that the longest entry has, with its headers.
-const MIN_MESSAGE_SIZE: i32 = 512 << 10;
+const MIN_MESSAGE_SIZE: usize = 2 * MAX_ENTRY_BYTES;
 
 /// How long JetStream knows the ID of an entry, so that publishing it again changes nothing.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -95,18 +108,27 @@ impl StreamConfig {
     /// # Errors
     /// Each field that is not.
     pub(super) fn check(&self, stream: &Config) -> Result<(), StreamFault> {
+        let Differences { limits, mut others } = self.differences(stream);
+        others.extend(limits);
+        match others.is_empty() {
+            true => Ok(()),
+            false => Err(self.differs(others)),
+        }
+    }
+
+    pub(super) fn differs(&self, differences: Vec<String>) -> StreamFault {
+        StreamFault::Differs { stream: self.name.clone(), differences }
+    }
+
+    /// Compares a stream with the one of the config.
+    pub(super) fn differences(&self, stream: &Config) -> Differences {
         let wanted = self.to_create();
-        let mut differences = Vec::new();
+        let mut limits = Vec::new();
         let mut compare = |field: &str, from: &str, there: String, here: String| {
             if there != here {
-                differences.push(format!("{field} is {there} there and {here} here ({from})"));
+                limits.push(difference(field, from, &there, &here));
             }
         };
-        compare("subjects", "always", stream.subjects.join(" "), wanted.subjects.join(" "));
-        compare("retention", "always", format!("{:?}", stream.retention), format!("{:?}", wanted.retention));
-        compare("discard", "always", format!("{:?}", stream.discard), format!("{:?}", wanted.discard));
-        compare("allow_direct", "always", stream.allow_direct.to_string(), wanted.allow_direct.to_string());
-        compare("storage", "always", format!("{:?}", stream.storage), format!("{:?}", wanted.storage));
         compare(
             "replicas",
             "`publish.nats.replicas`",
@@ -127,34 +149,50 @@ impl StreamConfig {
             format!("{:?}", wanted.max_age),
         );
         compare(
-            "max_msgs_per_subject",
-            "always",
-            limit(stream.max_messages_per_subject),
-            limit(wanted.max_messages_per_subject),
-        );
-        compare(
             "duplicate_window",
             "always",
             format!("{:?}", stream.duplicate_window),
             format!("{:?}", wanted.duplicate_window),
         );
-        let is_plain = stream.mirror.is_none() && stream.sources.as_ref().is_none_or(Vec::is_empty);
-        for (field, is_good) in [
-            ("no_ack", !stream.no_ack),
-            ("sealed", !stream.sealed),
-            ("max_consumers", stream.max_consumers <= 0),
-            ("max_msg_size", stream.max_message_size <= 0 || stream.max_message_size >= MIN_MESSAGE_SIZE),
-            ("a mirror or a list of sources", is_plain),
-        ] {
-            if !is_good {
-                differences.push(format!("{field} is set there and has to be left out"));
-            }
+        Differences { limits, others: other_differences(stream, &wanted) }
+    }
+}
+
+fn difference(field: &str, from: &str, there: &str, here: &str) -> String {
+    format!("{field} is {there} there and {here} here ({from})")
+}
+
+fn other_differences(stream: &Config, wanted: &Config) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut compare = |field: &str, there: String, here: String| {
+        if there != here {
+            differences.push(difference(field, "always", &there, &here));
         }
-        match differences.is_empty() {
-            true => Ok(()),
-            false => Err(StreamFault::Differs { stream: self.name.clone(), differences }),
+    };
+    compare("subjects", stream.subjects.join(" "), wanted.subjects.join(" "));
+    compare("retention", format!("{:?}", stream.retention), format!("{:?}", wanted.retention));
+    compare("discard", format!("{:?}", stream.discard), format!("{:?}", wanted.discard));
+    compare("allow_direct", stream.allow_direct.to_string(), wanted.allow_direct.to_string());
+    compare("storage", format!("{:?}", stream.storage), format!("{:?}", wanted.storage));
+    compare(
+        "max_msgs_per_subject",
+        limit(stream.max_messages_per_subject),
+        limit(wanted.max_messages_per_subject),
+    );
+    let is_plain = stream.mirror.is_none() && stream.sources.as_ref().is_none_or(Vec::is_empty);
+    let message_size = usize::try_from(stream.max_message_size).unwrap_or(0);
+    for (field, is_good) in [
+        ("no_ack", !stream.no_ack),
+        ("sealed", !stream.sealed),
+        ("max_consumers", stream.max_consumers <= 0),
+        ("max_msg_size", message_size == 0 || message_size >= MIN_MESSAGE_SIZE),
+        ("a mirror or a list of sources", is_plain),
+    ] {
+        if !is_good {
+            differences.push(format!("{field} is set there and has to be left out"));
         }
     }
+    differences
 }
 
 /// Servers write no limit as -1 or 0.

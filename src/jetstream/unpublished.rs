@@ -95,6 +95,11 @@ impl Unpublished {
         self.changed.notify_waiters();
     }
 
+    /// Remembers that the event log was reached.
+    pub(super) fn log_reached(&self) {
+        self.journal.write_later([JournalChange::LogReached]);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.lock().entries.is_empty()
     }

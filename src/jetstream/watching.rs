@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 
 use super::following::CONSUMER_DESCRIPTION;
-use super::stream_config::{self, StreamFault};
+use super::stream_config::{self, Differences, StreamFault};
 use super::{REQUEST_TIMEOUT, SharedLog};
 use crate::fleet::wire::Entry;
-use crate::journal::event_log::{LogRange, NewEntry};
+use crate::journal::event_log::{LogRange, MissedEvents, NewEntry};
 
 /// When JetStream is silent for this long, subscribers are sent elsewhere.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,6 +23,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time between two looks while something is wrong: a new leader of the stream is there after some seconds.
 const FAULTY_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A silence that is not the election of a leader. Each question that nobody answers takes memory in the client.
+const LONG_SILENCE: Duration = Duration::from_secs(60);
+const LONG_SILENCE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A consumer that is behind for this long is made anew: the server that it was on may be gone. So is one after
 /// JetStream was silent for this long: it compares what it had with what there is.
@@ -36,9 +40,6 @@ const RECENT_ENTRIES: u64 = 1024;
 
 /// Consumers of a stream that are looked through for those of other replicas.
 const MAX_LISTED_CONSUMERS: usize = 1024;
-
-/// What subjects of requests to JetStream begin with.
-const API_SUBJECT: &str = "$JS.API";
 
 /// A log is another one when its stream was made anew or has lost entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,14 +59,25 @@ struct LastLook {
     behind: Option<Instant>,
     /// How often the stream was found shorter than it was.
     shorter: u32,
+    /// The stream has gone back, and subscribers do not have to catch up yet.
+    is_going_back: bool,
     fault: Option<StreamFault>,
+}
+
+impl LastLook {
+    fn new() -> LastLook {
+        let heard = Instant::now();
+        LastLook { heard, last_sequence: 0, behind: None, shorter: 0, is_going_back: false, fault: None }
+    }
 }
 
 impl SharedLog {
     /// Makes the stream if it is not there, tells subscribers of an absence, and opens the log.
     pub(super) async fn prepare(&self) -> Result<(), StreamFault> {
+        let mut is_new = false;
         let info = match self.info().await {
             Err(StreamFault::Missing(_)) => {
+                is_new = true;
                 let made = self.context.create_stream(self.config.to_create()).await;
                 made.map_err(|err| StreamFault::Refused(err.to_string().into()))?;
                 log::info!(stream:% = self.config.name; "made the stream of the event log");
@@ -75,13 +87,19 @@ impl SharedLog {
         };
         self.check(&info)?;
         // Before anybody can take this replica for one that was there.
-        if self.may_have_missed.load(Ordering::Relaxed) {
-            if info.state.last_sequence > 0 && !self.has_followers().await {
+        let missed = *self.missed.lock();
+        match missed {
+            MissedEvents::UnlessOthers if info.state.last_sequence > 0 && !self.has_followers().await => {
                 self.make_all_catch_up().await?;
                 log::warn!("the publisher was away; every subscriber catches up");
             }
-            self.may_have_missed.store(false, Ordering::Relaxed);
+            MissedEvents::Some if !is_new => {
+                self.make_all_catch_up().await?;
+                log::warn!("events went to another log before this start; every subscriber catches up");
+            }
+            _ => {}
         }
+        *self.missed.lock() = MissedEvents::None;
         self.open(&info);
         Ok(())
     }
@@ -89,7 +107,7 @@ impl SharedLog {
     pub(super) async fn info(&self) -> Result<Info, StreamFault> {
         stream_config::info(&self.context, &self.config.name).await.map_err(|fault| match fault {
             // Where a right is missing, the server complains and does not answer.
-            StreamFault::Silent(why) => match self.errors.complaint(API_SUBJECT) {
+            StreamFault::Silent(why) => match self.errors.complaint(&self.info_subject()) {
                 Some(complaint) => StreamFault::Refused(complaint),
                 None => StreamFault::Silent(why.or_else(|| self.errors.connecting())),
             },
@@ -97,19 +115,38 @@ impl SharedLog {
         })
     }
 
-    /// Nothing is published to a stream that is not as it has to be: it might keep nothing.
-    fn check(&self, info: &Info) -> Result<(), StreamFault> {
-        let checked = self.config.check(&info.config);
-        self.is_usable.store(checked.is_ok(), Ordering::Relaxed);
-        checked
+    fn info_subject(&self) -> String {
+        format!("$JS.API.STREAM.INFO.{}", self.config.name)
     }
 
-    /// Whether another replica follows the stream, or did half a minute ago.
+    /// Nothing is published to a stream that might keep nothing. One with other limits is not followed at first, and
+    /// goes on being followed: whoever changes them changes the stream before the config, or after it.
+    fn check(&self, info: &Info) -> Result<(), StreamFault> {
+        let Differences { limits, mut others } = self.config.differences(&info.config);
+        self.is_usable.store(others.is_empty(), Ordering::Relaxed);
+        let is_open = self.generation.lock().epoch != 0;
+        if !others.is_empty() || !(is_open || limits.is_empty()) {
+            others.extend(limits);
+            return Err(self.config.differs(others));
+        }
+        let mut reported = self.other_limits.lock();
+        if *reported != limits && !limits.is_empty() {
+            let (stream, differences) = (&self.config.name, limits.join("; "));
+            log::warn!(stream, differences; "the stream has other limits than the config, which is refused at the next start");
+        }
+        *reported = limits;
+        Ok(())
+    }
+
+    /// Whether another replica follows the stream. Consumers outlive their replica for a while, also when the
+    /// servers restart.
     async fn has_followers(&self) -> bool {
         let Ok(stream) = self.context.get_stream_no_info(&self.config.name).await else { return false };
         let consumers = stream.consumers().take(MAX_LISTED_CONSUMERS);
         let is_follower = consumers.any(|consumer| async {
-            consumer.is_ok_and(|info| info.config.description.as_deref() == Some(CONSUMER_DESCRIPTION))
+            consumer.is_ok_and(|info| {
+                info.push_bound && info.config.description.as_deref() == Some(CONSUMER_DESCRIPTION)
+            })
         });
         // Without an answer subscribers catch up once too often.
         timeout(REQUEST_TIMEOUT, is_follower).await.unwrap_or(false)
@@ -119,7 +156,7 @@ impl SharedLog {
         let entry = NewEntry::new("", &Entry::CatchUp);
         match self.publish_all(&[entry]).await.as_slice() {
             [true] => Ok(()),
-            _ => Err(StreamFault::Silent(None)),
+            _ => Err(StreamFault::NotAcknowledged),
         }
     }
 
@@ -139,28 +176,58 @@ impl SharedLog {
 
     /// The stream has gone back. Sequences stand for other entries than before, so everybody catches up, also those
     /// who are away: their cursors look good.
-    async fn go_back(&self) -> Result<(), StreamFault> {
-        log::error!(stream:% = self.config.name; "the stream has lost entries; subscribers catch up");
+    async fn go_back(&self, last: &mut LastLook) -> Result<(), StreamFault> {
+        self.has_gone_back.store(true, Ordering::Relaxed);
+        self.follows(false);
+        if !std::mem::replace(&mut last.is_going_back, true) {
+            log::error!(stream:% = self.config.name; "the stream has lost entries; subscribers catch up");
+        }
+        let lost_up_to = self.known_up_to();
         self.make_all_catch_up().await?;
         let info = self.info().await?;
+        if info.state.last_sequence <= lost_up_to {
+            self.lost_up_to.fetch_max(lost_up_to, Ordering::Relaxed);
+        }
         self.begin(&mut self.generation.lock(), &info);
+        *last = LastLook { heard: last.heard, ..LastLook::new() };
         Ok(())
+    }
+
+    /// Who was away while the stream went back may have a cursor beyond the entry that said so. Once the stream has
+    /// come to there again, another one follows.
+    async fn catch_up_beyond_loss(&self, info: &Info) -> Result<(), StreamFault> {
+        let lost_up_to = self.lost_up_to.load(Ordering::Relaxed);
+        if lost_up_to > 0 && info.state.last_sequence > lost_up_to {
+            self.make_all_catch_up().await?;
+            self.lost_up_to.store(0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The last entry that the stream is known to have.
+    fn known_up_to(&self) -> u64 {
+        self.tail.range().head().max(self.acknowledged_up_to.load(Ordering::Relaxed))
     }
 
     /// Begins with the stream as it is, and closes all streams of subscribers.
     fn begin(&self, generation: &mut Generation, info: &Info) {
         let (epoch, state) = (epoch_of(info), &info.state);
         self.follows(false);
+        if generation.epoch != epoch {
+            self.lost_up_to.store(0, Ordering::Relaxed);
+        }
         let recent = (state.last_sequence + 1).saturating_sub(RECENT_ENTRIES);
         let (first, next) = (state.first_sequence.max(1), recent.max(state.first_sequence).max(1));
         *generation = Generation { number: generation.number + 1, epoch, settles_at: state.last_sequence };
         self.has_gone_back.store(false, Ordering::Relaxed);
+        self.acknowledged_up_to.store(0, Ordering::Relaxed);
         // Whoever has read entries of before has no place in what is known now.
         self.tail.opened(LogRange::default());
         self.tail.opened(LogRange { epoch, first, next, bytes: state.bytes });
         self.restart.notify_one();
     }
 
+    /// Says whether subscribers are served.
     fn follows(&self, is_available: bool) {
         self.has_followed.fetch_or(is_available, Ordering::Relaxed);
         if self.tail.set_available(is_available) {
@@ -184,13 +251,13 @@ impl SharedLog {
 
     /// Looks after the stream; never ends.
     pub(super) async fn watch_stream(&self) {
-        let mut last =
-            LastLook { heard: Instant::now(), last_sequence: 0, behind: None, shorter: 0, fault: None };
+        let mut last = LastLook::new();
         loop {
             let mut pause = LOOK_INTERVAL;
             if let Err(fault) = self.look(&mut last).await {
                 self.take_fault(fault, &mut last);
-                pause = FAULTY_LOOK_INTERVAL;
+                let is_long = last.heard.elapsed() > LONG_SILENCE;
+                pause = if is_long { LONG_SILENCE_LOOK_INTERVAL } else { FAULTY_LOOK_INTERVAL };
             }
             let _ = timeout(pause, self.settled.notified()).await;
         }
@@ -212,10 +279,13 @@ impl SharedLog {
 
     async fn look(&self, last: &mut LastLook) -> Result<(), StreamFault> {
         // Before the question: what comes while it is answered is not in the answer.
-        let head_before = self.tail.range().head();
-        let found = timeout(REQUEST_TIMEOUT, self.info()).await;
+        let known_before = self.known_up_to();
+        let found = match self.is_connected() {
+            true => timeout(REQUEST_TIMEOUT, self.info()).await.ok(),
+            false => None,
+        };
         let is_open = self.generation.lock().epoch != 0;
-        let info = match found.unwrap_or_else(|_| Err(StreamFault::Silent(self.errors.connecting()))) {
+        let info = match found.unwrap_or_else(|| Err(StreamFault::Silent(self.errors.connecting()))) {
             Err(StreamFault::Missing(_)) => {
                 self.prepare().await?;
                 self.info().await?
@@ -230,16 +300,17 @@ impl SharedLog {
         let silence = last.heard.elapsed();
         (last.heard, last.fault) = (Instant::now(), None);
         let is_same = self.generation.lock().epoch == epoch_of(&info);
-        let is_shorter = is_same && info.state.last_sequence < head_before;
+        let is_shorter = is_same && info.state.last_sequence < known_before;
         last.shorter = if is_shorter { last.shorter + 1 } else { 0 };
         if last.shorter >= SHORTER_LOOKS || self.has_gone_back.load(Ordering::Relaxed) {
-            (last.shorter, last.last_sequence, last.behind) = (0, 0, None);
-            return self.go_back().await;
+            return self.go_back(last).await;
         }
         if is_shorter {
             return Ok(());
         }
+        last.is_going_back = false;
         self.open(&info);
+        self.catch_up_beyond_loss(&info).await?;
         if silence > BEHIND_TIMEOUT {
             self.restart.notify_one();
         }

@@ -19,6 +19,8 @@ pub struct Contents {
     ///
     /// [`NewEntry`]: super::event_log::NewEntry
     pub unpublished: BTreeMap<u64, Vec<u8>>,
+    /// Whether the last process to use the journal kept its event log elsewhere, and has reached it.
+    pub has_reached_log: bool,
     /// When the process was last there to accept deliveries, in seconds since 1970.
     pub last_alive: Option<u64>,
     /// Whether it is a new one that does not know what was pending before. Remembered until someone
@@ -66,6 +68,10 @@ pub enum JournalChange {
     AddUnpublished(u64, Vec<u8>),
     /// It has.
     RemoveUnpublished(u64),
+    /// The event log elsewhere was reached, and is told of what was missed until then.
+    LogReached,
+    /// There is no event log elsewhere any more: it does not get what is accepted.
+    LogLeft,
     /// Nobody was there for long before this start: what was refused meanwhile has to be caught up with.
     DowntimeDetected,
     /// What an earlier journal may have held, or what was refused in an absence, was requested, or nobody
@@ -90,6 +96,8 @@ impl JournalChange {
             JournalChange::RemovePending(..)
             | JournalChange::RemoveDelivery(_)
             | JournalChange::RemoveUnpublished(_)
+            | JournalChange::LogReached
+            | JournalChange::LogLeft
             | JournalChange::CaughtUp
             | JournalChange::DowntimeDetected
             | JournalChange::RemoveCursor(_) => true,
@@ -126,6 +134,8 @@ impl Contents {
             JournalChange::RemoveDelivery(number) => drop(self.deliveries.remove(&number)),
             JournalChange::AddUnpublished(number, bytes) => drop(self.unpublished.insert(number, bytes)),
             JournalChange::RemoveUnpublished(number) => drop(self.unpublished.remove(&number)),
+            JournalChange::LogReached => self.has_reached_log = true,
+            JournalChange::LogLeft => self.has_reached_log = false,
             JournalChange::CaughtUp => self.origin = JournalOrigin::Restored,
             JournalChange::DowntimeDetected => self.origin = JournalOrigin::RestoredAfterDowntime,
             JournalChange::Alive(time) => self.last_alive = Some(time),
@@ -161,6 +171,11 @@ impl Contents {
         }
         if wanted.origin == JournalOrigin::RestoredAfterDowntime && self.origin == JournalOrigin::Restored {
             changes.push(JournalChange::DowntimeDetected);
+        }
+        match (wanted.has_reached_log, self.has_reached_log) {
+            (true, false) => changes.push(JournalChange::LogReached),
+            (false, true) => changes.push(JournalChange::LogLeft),
+            _ => {}
         }
         if wanted.last_alive != self.last_alive {
             changes.extend(wanted.last_alive.map(JournalChange::Alive));

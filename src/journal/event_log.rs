@@ -33,15 +33,35 @@ pub trait EventLog: Send + Sync {
         true
     }
 
+    /// Waits until the log was reached for the first time, and was told of what it may have missed before.
+    fn wait_until_reached(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Returns the number of entries that are durable here alone.
     fn unpublished(&self) -> usize {
         0
+    }
+
+    /// Says why entries cannot be appended, once they could not.
+    fn refusal(&self) -> &'static str {
+        "the journal cannot be written now"
     }
 
     /// Waits until what was appended is in the log.
     fn wait_until_appended(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Whether events may be missing in a log that is elsewhere and goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissedEvents {
+    None,
+    /// Deliveries were refused, if no other replica was there.
+    UnlessOthers,
+    /// Deliveries were accepted into another log, or into none.
+    Some,
 }
 
 /// An entry that is to be appended.

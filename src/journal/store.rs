@@ -128,6 +128,9 @@ const MISSED_NEW: u64 = 1;
 const MISSED_CORRUPT: u64 = 2;
 const MISSED_DOWNTIME: u64 = 3;
 
+/// Is in the first table once an event log elsewhere was reached.
+const LOG_REACHED_KEY: &str = "event_log_reached";
+
 /// What is pending is small and mostly written; redb's default would be a GiB.
 const CACHE_BYTES: usize = 1 << 20;
 
@@ -323,12 +326,13 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
         Some(MISSED_DOWNTIME) => JournalOrigin::RestoredAfterDowntime,
         Some(_) => JournalOrigin::Corrupt,
     };
+    let has_reached_log = meta.get(LOG_REACHED_KEY).map_err(|err| corrupt(&err))?.is_some();
     let last_alive = match transaction.open_table(ALIVE_TABLE) {
         Ok(alive) => alive.get(LAST_ALIVE_KEY).map_err(|err| corrupt(&err))?.map(|time| time.value()),
         Err(redb::TableError::TableDoesNotExist(_)) => None,
         Err(err) => return Err(corrupt(&err)),
     };
-    let mut contents = Contents { origin, last_alive, ..Contents::default() };
+    let mut contents = Contents { origin, last_alive, has_reached_log, ..Contents::default() };
     let mut unknown = 0;
     let pending = transaction.open_table(PENDING_TABLE).map_err(|err| corrupt(&err))?;
     for entry in pending.iter().map_err(|err| corrupt(&err))? {
@@ -469,6 +473,12 @@ impl RedbStore {
                     }
                     JournalChange::RemoveUnpublished(number) => {
                         drop(transaction.open_table(UNPUBLISHED_TABLE)?.remove(number)?);
+                    }
+                    JournalChange::LogReached => {
+                        drop(transaction.open_table(META_TABLE)?.insert(LOG_REACHED_KEY, 1)?);
+                    }
+                    JournalChange::LogLeft => {
+                        drop(transaction.open_table(META_TABLE)?.remove(LOG_REACHED_KEY)?);
                     }
                     JournalChange::DowntimeDetected => {
                         drop(transaction.open_table(META_TABLE)?.insert(MISSED_KEY, MISSED_DOWNTIME)?);

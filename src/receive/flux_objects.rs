@@ -146,9 +146,14 @@ impl FluxObjects {
         self.expect_revisions(id, &mut matched);
         let published = self.publish(fields, events);
         if self.queue.request(&matched.targets).and(published).wait_until_durable().await.is_err() {
-            return not_durable();
+            return self.not_durable();
         }
         self.outcome(events, matched, of, fields.is_some())
+    }
+
+    fn not_durable(&self) -> Outcome {
+        let of_log = self.publisher.as_ref().map(|publisher| publisher.refusal());
+        unavailable(of_log.unwrap_or("the journal cannot be written now"))
     }
 
     /// Appends the events to the event log, if they are to be published.
@@ -193,7 +198,7 @@ impl FluxObjects {
         // The record of the delivery stands for these objects, too.
         drop(self.queue.request(known));
         let committed = PendingCommits::default().and(commit).and(published).wait_until_durable().await;
-        committed.map_or_else(|_| not_durable(), |()| Outcome::Queued { event })
+        committed.map_or_else(|_| self.not_durable(), |()| Outcome::Queued { event })
     }
 
     /// Takes note of what the events say about tags, also where a limit refuses the delivery.
@@ -250,8 +255,4 @@ impl FluxObjects {
         let reason = matched.why_nothing(events, of).into();
         Outcome::Unmatched { event: summary(events).into(), reason, skipped: matched.skipped }
     }
-}
-
-fn not_durable() -> Outcome {
-    unavailable("the journal cannot be written now")
 }

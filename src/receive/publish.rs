@@ -85,6 +85,11 @@ impl EventPublisher {
         })
     }
 
+    /// Says why events cannot be appended, once they could not.
+    pub(super) fn refusal(&self) -> &'static str {
+        self.log.refusal()
+    }
+
     /// Appends events.
     pub(super) fn append(&self, fields: &DeliveryFields, events: &[Event]) -> JournalCommit {
         let entries = events.iter().map(|event| {

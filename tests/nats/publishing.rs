@@ -16,6 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const KEPT: &str = "event log does not acknowledge an entry; entries wait in the journal until it does";
 pub const PUBLISHED: &str = "entries of the journal are in the event log";
 pub const FOLLOWS: &str = "following the event log";
+pub const CATCH_UP_TYPE: &str = "io.fluxcd.flux-recv.catch-up.v1";
 
 /// Servers with these further lines of config; none where the suite is skipped.
 pub fn servers(count: usize, more: &str) -> Option<NatsServers> {
@@ -45,6 +46,16 @@ impl Publisher {
         let publisher = Publisher::start(nats, "", &[]);
         publisher.running.wait_for_log(FOLLOWS, &[]);
         publisher
+    }
+
+    /// One that connects with the key of a user.
+    pub fn of_user(servers: &NatsServers, key: &nkeys::KeyPair) -> Publisher {
+        let nats = format!("urls: [{}], replicas: 1, nkeyPath: user.nk", servers.urls());
+        let folder = publisher_folder(&nats, "");
+        let seed = format!("{}\n", key.seed().expect("a seed"));
+        std::fs::write(folder.path().join("user.nk"), seed).expect("a file");
+        let arguments = ["--no-cluster", "--subscribe-listen", "127.0.0.1:0"];
+        Publisher { running: FluxRecv::in_folder(folder, &arguments) }
     }
 
     /// Delivers a push with this GUID; gives status, answer and the time that it took.
@@ -136,6 +147,7 @@ async fn without_a_journal_it_is_503_and_with_one_it_outlives_the_process() {
     servers.kill(0);
     let (status, answer, _) = without.push("a").await;
     assert_eq!((status, &answer["outcome"]), (503, &json!("unavailable")), "{answer}");
+    assert_eq!(answer["reason"], "NATS acknowledges no entry, and the journal has no room or is not there");
     let (status, _, _) = with.push("b").await;
     assert_eq!(status, 202);
     with.running.process.kill();
@@ -194,12 +206,8 @@ async fn the_documented_rights_are_enough_and_without_that_to_publish_entries_wa
     let (key, with_rights) = user(&rights);
     let without = with_rights.replace("'flux-recv.events', ", "");
     assert_ne!(with_rights, without);
-    let Some(servers) = servers(1, &without) else { return };
-    let folder = publisher_folder(&format!("urls: [{}], replicas: 1, nkeyPath: user.nk", servers.urls()), "");
-    std::fs::write(folder.path().join("user.nk"), format!("{}\n", key.seed().expect("a seed")))
-        .expect("a seed");
-    let arguments = ["--no-cluster", "--subscribe-listen", "127.0.0.1:0"];
-    let publisher = Publisher { running: FluxRecv::in_folder(folder, &arguments) };
+    let Some(mut servers) = servers(1, &without) else { return };
+    let publisher = Publisher::of_user(&servers, &key);
     publisher.running.wait_for_log(FOLLOWS, &[]);
     publisher.pushed().await;
     let lines = publisher.running.log_lines();
@@ -214,6 +222,14 @@ async fn the_documented_rights_are_enough_and_without_that_to_publish_entries_wa
     publisher.running.wait_for_log(PUBLISHED, &[("entries", "2")]);
     messages(&servers, 2);
     publisher.pushed().await;
+    // Nor does it take others to connect again.
+    for restart in 2..5 {
+        servers.kill(0);
+        servers.start_again(0);
+        publisher.running.wait_for_logs("connected to NATS", &[], restart, PATIENCE).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!servers.log(0).contains("Violation"), "{}", servers.log(0));
+    }
     assert!(!publisher.running.log().contains(&key.seed().expect("a seed")));
 }
 

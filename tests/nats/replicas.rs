@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 
-use super::publishing::{FOLLOWS, PATIENCE, Publisher, messages, publisher_folder, servers};
+use super::publishing::{
+    CATCH_UP_TYPE, FOLLOWS, PATIENCE, Publisher, documented_rights, messages, publisher_folder, servers, user,
+};
 use super::running::{FluxRecv, client, stderr, test_key};
 
 /// A stream of a subscriber, frame by frame.
@@ -128,9 +130,8 @@ async fn subscribers_catch_up_when_no_replica_was_there_and_not_for_an_update() 
     let away = "the publisher was away; every subscriber catches up";
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!((one.running.logged(away, &[]), two.running.logged(away, &[])), (0, 0));
+    // Their consumers outlive them for half a minute.
     drop((one, two));
-    // Its consumer is there for half a minute.
-    tokio::time::sleep(Duration::from_secs(35)).await;
     let three = Publisher::following(&nats);
     three.running.wait_for_log(away, &[]);
 }
@@ -160,8 +161,10 @@ async fn a_fleet_moves_from_one_kind_of_log_to_the_other() {
     std::fs::write(&file, config).expect("a config");
     publisher.running.start_again();
     publisher.running.wait_for_log(FOLLOWS, &[]);
+    // Whoever follows the stream alone has not heard of the entry.
     let mut stream = Stream::connect(&publisher, Some(&before)).await;
-    assert_eq!(stream.next().await, ("hello".to_owned(), before));
+    assert_eq!(stream.next().await.0, "hello");
+    assert!(stream.next().await.1.contains(CATCH_UP_TYPE));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,7 +278,19 @@ async fn a_stream_that_has_gone_back_makes_everybody_catch_up() {
     let mut stream = Stream::connect(&publisher, Some(&format!("{epoch}.2"))).await;
     assert_eq!(stream.next().await.0, "hello");
     let (kind, entry) = stream.next().await;
-    assert!(entry.contains("io.fluxcd.flux-recv.catch-up.v1"), "{kind} {entry}");
+    assert!(entry.contains(CATCH_UP_TYPE), "{kind} {entry}");
+    // Whoever comes back when the stream has come to the same place again reads of it as well.
+    for _ in 0..3 {
+        publisher.pushed().await;
+    }
+    messages(&servers, 7);
+    let mut stream = Stream::connect(&publisher, Some(&format!("{epoch}.4"))).await;
+    assert_eq!(stream.next().await.0, "hello");
+    let mut entries = Vec::new();
+    while entries.len() < 3 {
+        entries.push(stream.next().await);
+    }
+    assert_eq!(entries.iter().filter(|(_, entry)| entry.contains(CATCH_UP_TYPE)).count(), 1, "{entries:?}");
     // It is longer again by the time that a replica looks at it.
     publisher.pushed().await;
     publisher.running.signal("-STOP");
@@ -289,6 +304,75 @@ async fn a_stream_that_has_gone_back_makes_everybody_catch_up() {
     }
     publisher.running.signal("-CONT");
     publisher.running.wait_for_logs(lost, &[], 2, PATIENCE).await;
+}
+
+// Nobody is served from a stream that has lost entries before all are told of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_gone_back_and_takes_no_entry_serves_nobody() {
+    let (key, with_rights) = user(&documented_rights());
+    let without = with_rights.replace("'flux-recv.events', ", "");
+    let Some(mut servers) = servers(1, &with_rights) else { return };
+    let publisher = Publisher::of_user(&servers, &key);
+    publisher.running.wait_for_log(FOLLOWS, &[]);
+    publisher.pushed().await;
+    servers.kill(0);
+    let copy = servers.copy_store(0);
+    servers.start_again(0);
+    servers.wait_until_ready();
+    publisher.pushed().await;
+    let started = Instant::now();
+    while publisher.running.metric("flux_recv_event_log_entries").await != Some(2.0) {
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    servers.reload(0, |config| config.replace(&with_rights, &without));
+    servers.kill(0);
+    servers.put_store(0, &copy);
+    servers.start_again(0);
+    servers.wait_until_ready();
+    let lost = "the stream has lost entries; subscribers catch up";
+    publisher.running.wait_for_log(lost, &[]);
+    let message = "event log is not there; deliveries are accepted into the journal, and subscribers wait";
+    let why = "JetStream does not acknowledge the entry that makes subscribers catch up";
+    publisher.running.wait_for_log(message, &[("why", why)]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let refused = client().get(publisher.subscribe_url()).bearer_auth(test_key("one")).send().await;
+    assert_eq!(refused.expect("an answer").status(), 503);
+    let consumers = servers.monitor(0, "jsz").expect("a page")["consumers"].as_u64();
+    assert!(consumers.is_some_and(|consumers| consumers <= 5), "{consumers:?}");
+    assert_eq!(publisher.running.logged(lost, &[]), 1);
+    let follows = publisher.running.logged(FOLLOWS, &[]);
+    servers.reload(0, |config| config.replace(&without, &with_rights));
+    publisher.running.wait_for_logs(FOLLOWS, &[], follows + 1, PATIENCE).await;
+    Stream::connect(&publisher, None).await;
+}
+
+// As `nats stream edit` does, before or after the config is changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_are_changed_while_serving_stop_nothing() {
+    let Some(servers) = servers(1, "") else { return };
+    let nats = format!("urls: [{}], replicas: 1", servers.urls());
+    let mut publisher = Publisher::following(&nats);
+    let mut stream = Stream::connect(&publisher, None).await;
+    assert_eq!((stream.next().await.0, stream.next().await.0), ("hello".to_owned(), "reset".to_owned()));
+    let context =
+        async_nats::jetstream::new(async_nats::connect(servers.urls()).await.expect("a connection"));
+    let mut found = context.get_stream("flux-recv").await.expect("a stream");
+    let mut config = found.info().await.expect("its config").config.clone();
+    config.max_messages = 7;
+    context.update_stream(config).await.expect("an update");
+    let differs = "the stream has other limits than the config, which is refused at the next start";
+    let difference = "max_msgs is 7 there and 100000 here (`publish.retention.entries`)";
+    publisher.running.wait_for_log(differs, &[("differences", difference)]);
+    publisher.pushed().await;
+    assert_eq!(stream.next().await.0, "event");
+    messages(&servers, 1);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(publisher.running.logged(differs, &[]), 1);
+    assert_eq!(publisher.running.terminate(), Some(0), "{}", publisher.running.log());
+    assert!(!publisher.running.log().contains("has not taken"), "{}", publisher.running.log());
+    let changed = Publisher::start(&nats, "  retention: {entries: 7}\n", &[]);
+    changed.running.wait_for_log(FOLLOWS, &[]);
 }
 
 // Whose last entry somebody has deleted, a stream has come to its end all the same.
@@ -325,12 +409,16 @@ async fn a_new_replica_is_ready_once_it_has_reached_the_stream() {
     let nats = format!("urls: [{}], replicas: 1", servers.urls());
     let mut old = Publisher::following(&nats);
     servers.kill(0);
-    let new = Publisher::start(&nats, "", &[]);
+    let mut new = Publisher::start(&nats, "", &[]);
     let (status, text) = new.running.get_admin("/readyz").await;
     assert_eq!(
         (status, text.as_str()),
         (503, "the event log in NATS has not been reached since the start\n")
     );
+    // One that has not reached it before does not take a place by starting again.
+    new.running.process.kill();
+    new.running.start_again();
+    assert_eq!(new.running.get_admin("/readyz").await.0, 503);
     old.pushed().await;
     old.running.process.kill();
     old.running.start_again();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flux_recv::internals::event_log::{EventLog, JetStreamLog, NatsCredentials, NatsOptions};
+use flux_recv::internals::event_log::{EventLog, JetStreamLog, MissedEvents, NatsCredentials, NatsOptions};
 use flux_recv::internals::{Contents, Journal, Metrics};
 
 use super::common::event_log_suite::{self, LIMITS};
@@ -23,7 +23,8 @@ async fn a_log_in_jetstream_passes_the_suite_of_event_logs() {
         replicas: 1,
     };
     let nothing = Contents::default();
-    let log = JetStreamLog::start(&options, LIMITS, Journal::none(), &nothing, false, Metrics::new()).await;
+    let missed = MissedEvents::None;
+    let log = JetStreamLog::start(&options, LIMITS, Journal::none(), &nothing, missed, Metrics::new()).await;
     let log = log.expect("a log");
     tokio::spawn(Arc::clone(&log).run());
     let log: Arc<dyn EventLog> = log;

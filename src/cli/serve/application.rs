@@ -100,6 +100,7 @@ impl Application {
         let (queue, journal, mut tasks) = (backend.queue, backend.journal, backend.tasks);
         let (event_log, cursors) = (backend.event_log, backend.cursors);
         let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
+        let log = event_log.as_ref().map(|(log, _)| Arc::clone(log));
         let absent_publisher = events.filter(|_| backend.must_announce);
         let watches = backend.watches.clone();
         let fleet = Arc::new(Fleet::start(fleet_options, &service, &journal, event_log, cursors, watches));
@@ -141,6 +142,9 @@ impl Application {
         tasks.spawn("the signs of life", async move {
             // Before the first sign, so that a crash in between does not forget the absence.
             background::announce_absence(absent_publisher).await;
+            if let Some(log) = log {
+                log.wait_until_reached().await;
+            }
             alive.await;
         });
         tasks.spawn("the config reload", reloading.run(Arc::clone(&service), Arc::clone(&fleet)));

@@ -22,7 +22,7 @@ use crate::follow_through::FollowThrough;
 use crate::history::History;
 use crate::journal::Journal;
 use crate::journal::contents::{Contents, JournalChange, JournalOrigin, SubscriptionRecord};
-use crate::journal::event_log::{EventLog, NewEntry};
+use crate::journal::event_log::{EventLog, MissedEvents, NewEntry};
 use crate::journal::journal_log::{JournalLog, LogFile};
 use crate::journal::store::JournalFolder;
 use crate::matching::Inventory;
@@ -123,9 +123,8 @@ impl Backend {
         }
         let mut tasks = Tasks::default();
         let was_away = was_absent(&left, args.catch_up_after);
-        // The journal of a replica comes and goes with it, so a new one tells nothing.
-        let may_have_missed = was_away || (left.last_alive.is_none() && args.catch_up_after.is_some());
-        let event_log = event_log(config, &journal, &left, may_have_missed, metrics, &mut tasks).await?;
+        let missed = missed_events(&left, was_away, args.catch_up_after.is_some());
+        let event_log = event_log(config, &journal, &left, missed, metrics, &mut tasks).await?;
         let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
         // Whatever has been caught up with here; a log that is new makes subscribers catch up by itself.
         // A log elsewhere knows whether other replicas were there.
@@ -267,10 +266,14 @@ async fn event_log(
     config: &Config,
     journal: &Journal,
     left: &Contents,
-    may_have_missed: bool,
+    missed: MissedEvents,
     metrics: &Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Option<PublisherLog>> {
+    let is_elsewhere = config.publish.as_ref().is_some_and(|options| options.nats.is_some());
+    if left.has_reached_log && !is_elsewhere {
+        journal.write_later([JournalChange::LogLeft]);
+    }
     let Some(options) = &config.publish else {
         if !left.unpublished.is_empty() {
             log::warn!(entries = left.unpublished.len(); "journal has entries of an event log, and the config has no `publish`; keeping them");
@@ -278,7 +281,7 @@ async fn event_log(
         return Ok(None);
     };
     let log: Arc<dyn EventLog> = match &options.nats {
-        Some(nats) => jetstream_log(nats, options, journal, left, may_have_missed, metrics, tasks).await?,
+        Some(nats) => jetstream_log(nats, options, journal, left, missed, metrics, tasks).await?,
         None => {
             let log = JournalLog::of(journal).context("the journal has no event log")?;
             take_over(&log, journal, left).await?;
@@ -295,14 +298,13 @@ async fn jetstream_log(
     options: &PublisherOptions,
     journal: &Journal,
     left: &Contents,
-    may_have_missed: bool,
+    missed: MissedEvents,
     metrics: &Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<dyn EventLog>> {
     use crate::jetstream::JetStreamLog;
     let limits = publisher::limits(&options.retention);
-    let log = JetStreamLog::start(nats, limits, journal.clone(), left, may_have_missed, Arc::clone(metrics))
-        .await?;
+    let log = JetStreamLog::start(nats, limits, journal.clone(), left, missed, Arc::clone(metrics)).await?;
     tasks.spawn("the event log", Arc::clone(&log).run());
     Ok(log)
 }
@@ -313,7 +315,7 @@ async fn jetstream_log(
     _: &PublisherOptions,
     _: &Journal,
     _: &Contents,
-    _: bool,
+    _: MissedEvents,
     _: &Arc<Metrics>,
     _: &mut Tasks,
 ) -> anyhow::Result<Arc<dyn EventLog>> {
@@ -356,6 +358,17 @@ fn open_journal(
         _ => Journal::open(Box::new(medium), Arc::clone(metrics)),
     };
     Ok(opened?)
+}
+
+/// What a log that is elsewhere may have missed before this start.
+fn missed_events(left: &Contents, was_away: bool, absences_matter: bool) -> MissedEvents {
+    match left.last_alive {
+        Some(_) if !left.has_reached_log => MissedEvents::Some,
+        // The journal of a replica comes and goes with it, so a new one tells nothing.
+        None if absences_matter => MissedEvents::UnlessOthers,
+        _ if was_away => MissedEvents::UnlessOthers,
+        _ => MissedEvents::None,
+    }
 }
 
 /// Whether nobody was there to accept deliveries for longer than this before the start.
