@@ -179,19 +179,20 @@ fn count_and_log(service: &Service, endpoint: &Endpoint, entry: &DeliveryRecord,
 
 fn log_delivery(endpoint: &Endpoint, entry: &DeliveryRecord) {
     let level = if entry.outcome.wants_attention() { log::Level::Warn } else { log::Level::Info };
-    let key = entry.key.as_deref();
+    let from = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
+    let trace = entry.trace.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
     log::log!(
         level,
-        endpoint:% = endpoint.name,
+        endpoint = &*endpoint.name,
         source = endpoint.provider.name,
         outcome = entry.outcome.label().as_str(),
         status = entry.status,
-        from:% = entry.from.map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
-        key:% = key.unwrap_or("none"),
-        delivery:% = entry.provider_id.as_deref().unwrap_or("unnamed"),
-        trace:% = entry.trace.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+        from = from.as_str(),
+        key = entry.key.as_deref().unwrap_or("none"),
+        delivery = entry.provider_id.as_deref().unwrap_or("unnamed"),
+        trace = trace.as_str(),
         micros = entry.took.as_micros() as u64,
-        detail:% = entry.outcome.detail();
+        detail = entry.outcome.detail().as_str();
         "{}", entry.outcome.message()
     );
 }

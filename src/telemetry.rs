@@ -88,25 +88,29 @@ impl<W: fmt::Write> fmt::Write for TruncatingLine<'_, W> {
         if self.is_cut {
             return Ok(());
         }
-        for (at, char) in text.char_indices() {
-            let Some(left) = self.left.checked_sub(json_bytes(char)) else {
-                self.is_cut = true;
-                self.out.write_str(&text[..at])?;
-                return self.out.write_char('…');
-            };
+        if let Some(left) = self.left.checked_sub(json_bytes(text)) {
             self.left = left;
+            return self.out.write_str(text);
         }
-        self.out.write_str(text)
+        self.is_cut = true;
+        for (at, char) in text.char_indices() {
+            match self.left.checked_sub(json_bytes(char.encode_utf8(&mut [0; 4]))) {
+                Some(left) => self.left = left,
+                None => return write!(self.out, "{}…", &text[..at]),
+            }
+        }
+        Ok(())
     }
 }
 
-/// Returns the bytes that a character takes in a JSON string.
-fn json_bytes(char: char) -> usize {
-    match char {
-        '"' | '\\' | '\n' | '\r' | '\t' => 2,
-        '\0'..='\x1f' => "\\u0000".len(),
-        _ => char.len_utf8(),
-    }
+/// Returns the bytes that a text takes in a JSON string.
+fn json_bytes(text: &str) -> usize {
+    let escapes = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+        ..=0x1f => "\\u0000".len() - 1,
+        _ => 0,
+    };
+    text.len() + text.as_bytes().iter().map(escapes).sum::<usize>()
 }
 
 /// Payloads name branches and repositories, so a message could hold a line break.
@@ -130,6 +134,7 @@ fn json_line(record: &Record<'_>) -> Vec<u8> {
             match (value.to_u64(), value.to_bool(), value.to_borrowed_str()) {
                 (Some(number), _, _) => push_json(line, &number),
                 (None, Some(flag), _) => push_json(line, &flag),
+                (None, None, Some(text)) if json_bytes(text) < left => push_json(line, text),
                 (None, None, Some(text)) => push_quoted(line, &TruncatedText { text, bytes: left }),
                 (None, None, None) => push_quoted(line, &TruncatedText { text: &value, bytes: left }),
             }

@@ -262,8 +262,12 @@ fn percent_decode(text: &str) -> Cow<'_, str> {
 }
 
 /// Encodes what [`percent_decode`] or the URL grammar would take for something else.
-fn percent_encode(path: &str) -> String {
-    path.replace('%', "%25").replace('?', "%3F").replace('#', "%23")
+fn percent_encode(path: &str) -> Cow<'_, str> {
+    if !path.contains(['%', '?', '#']) {
+        return Cow::Borrowed(path);
+    }
+    let encoded = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+    Cow::Owned(encoded)
 }
 
 /// Brings the other hosts and paths of one repository to one spelling.
