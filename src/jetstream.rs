@@ -26,7 +26,7 @@ use self::connection::{ConnectionErrors, connect};
 use self::stream_config::StreamConfig;
 pub use self::stream_config::StreamFault;
 use self::unpublished::Unpublished;
-use self::watching::Generation;
+use self::watching::{Generation, LimitsCheck};
 use crate::fleet::options::NatsOptions;
 use crate::journal::contents::Contents;
 use crate::journal::event_log::{EventLog, LogEntry, LogLimits, LogUnreadable, MissedEvents, NewEntry};
@@ -60,6 +60,8 @@ struct SharedLog {
     lost_up_to: AtomicU64,
     /// The limits of the stream that are others than those of the config, as they were last reported.
     other_limits: Mutex<Vec<String>>,
+    /// The ID by which the journal knows the log.
+    id: u64,
     /// Whether no process with this journal has reached the stream before.
     is_new: bool,
     /// Whether the stream was followed since the start.
@@ -115,7 +117,8 @@ impl JetStreamLog {
             has_gone_back: AtomicBool::new(false),
             lost_up_to: AtomicU64::new(0),
             other_limits: Mutex::default(),
-            is_new: !left.has_reached_log,
+            id: options.log_id(),
+            is_new: left.reached_log != Some(options.log_id()),
             has_followed: AtomicBool::new(false),
             has_consumer: AtomicBool::new(false),
             settled: Notify::new(),
@@ -123,7 +126,7 @@ impl JetStreamLog {
             missed: Mutex::new(missed),
             metrics,
         };
-        match tokio::time::timeout(START_TIMEOUT, shared.prepare()).await {
+        match tokio::time::timeout(START_TIMEOUT, shared.prepare(LimitsCheck::Strict)).await {
             Ok(Ok(())) => {}
             Ok(Err(fault @ StreamFault::Differs { .. })) if shared.unpublished.is_empty() => {
                 return Err(ConnectError::Stream(fault));
@@ -197,9 +200,13 @@ impl EventLog for JetStreamLog {
 
     fn wait_until_reached(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            // What happens before is remembered already.
+            if !self.shared.is_new && *self.shared.missed.lock() == MissedEvents::None {
+                return;
+            }
             let mut availability = self.shared.tail.watch_availability();
             let _ = availability.wait_for(|now| now.is_available).await;
-            self.shared.unpublished.log_reached();
+            self.shared.unpublished.log_reached(self.shared.id);
         })
     }
 
@@ -208,7 +215,7 @@ impl EventLog for JetStreamLog {
     }
 
     fn refusal(&self) -> &'static str {
-        match self.shared.acknowledges.load(Ordering::Relaxed) {
+        match self.shared.takes_entries() {
             true => "the journal cannot be written now",
             false => "NATS acknowledges no entry, and the journal has no room or is not there",
         }

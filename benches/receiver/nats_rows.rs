@@ -17,8 +17,8 @@ use super::table::{Must, Row, median};
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 
-/// Entries that wait for their acknowledgement at a time: enough for JetStream to have work.
-const IN_FLIGHT: usize = 64;
+/// Entries on their way at a time: enough for JetStream to have work while others are between client and receiver.
+const IN_FLIGHT: usize = 256;
 
 /// Bytes of an entry of a short push.
 const ENTRY_BYTES: usize = 600;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -36,6 +37,16 @@ pub struct NatsOptions {
     /// The certificates of the authorities that are trusted in place of the system's, a PEM file.
     pub ca: Option<PathBuf>,
     pub replicas: usize,
+}
+
+impl NatsOptions {
+    /// A number that tells the stream from others, as far as the config does.
+    pub fn log_id(&self) -> u64 {
+        let mut urls = self.urls.clone();
+        urls.sort_unstable();
+        let digest = Sha256::digest(format!("{}\n{}", self.stream, urls.join("\n")));
+        digest.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+    }
 }
 
 /// How a publisher authenticates to NATS. The files are read anew for each connection.

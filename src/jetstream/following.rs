@@ -37,6 +37,10 @@ impl SharedLog {
                 self.restart.notified().await;
                 continue;
             }
+            if !self.is_connected() {
+                sleep(CONSUMER_RETRY_DELAY).await;
+                continue;
+            }
             let ended = self.follow_once(generation).await;
             self.has_consumer.store(false, Ordering::Relaxed);
             if self.has_gone_back.load(Ordering::Relaxed) {

@@ -35,11 +35,14 @@ impl SharedLog {
     /// Appends entries. Says whether they are durable: in the stream, or in the journal.
     pub(super) async fn append(&self, entries: Vec<NewEntry>) -> bool {
         // Nobody waits for what has just failed.
-        let left = match self.acknowledges.load(Ordering::Relaxed) && self.is_usable.load(Ordering::Relaxed) {
-            true => self.publish(entries).await,
-            false => entries,
-        };
+        let is_sent = self.takes_entries() && (self.is_connected() || !self.unpublished.is_persistent());
+        let left = if is_sent { self.publish(entries).await } else { entries };
         left.is_empty() || self.unpublished.keep(left).await.is_ok()
+    }
+
+    /// Whether an entry may be acknowledged.
+    pub(super) fn takes_entries(&self) -> bool {
+        self.acknowledges.load(Ordering::Relaxed) && self.is_usable.load(Ordering::Relaxed)
     }
 
     /// Publishes entries. Returns those that were not acknowledged.
@@ -119,7 +122,7 @@ impl SharedLog {
 
     /// Publishes what waits in the journal; never ends.
     pub(super) async fn publish_waiting(&self) {
-        let (mut published, mut delay) = (0, RETRY_DELAY);
+        let (mut published, mut delay, mut failures) = (0, RETRY_DELAY, 0);
         loop {
             let _ = timeout(RETRY_DELAY, self.unpublished.changed()).await;
             while !self.unpublished.is_empty() {
@@ -127,16 +130,16 @@ impl SharedLog {
                     sleep(RETRY_DELAY).await;
                     continue;
                 }
-                // One of them finds out.
-                let most = if delay == RETRY_DELAY { MAX_PUBLISHED_AT_ONCE } else { 1 };
-                let some = self.publish_some(most).await;
+                // One of them finds out, another one each time: it may be the entry.
+                let most = if failures == 0 { MAX_PUBLISHED_AT_ONCE } else { 1 };
+                let some = self.publish_some(failures, most).await;
                 published += some;
                 if some > 0 {
-                    delay = RETRY_DELAY;
+                    (failures, delay) = (0, RETRY_DELAY);
                     continue;
                 }
                 sleep(delay).await;
-                delay = (delay * 2).min(MAX_RETRY_DELAY);
+                (failures, delay) = (failures + 1, (delay * 2).min(MAX_RETRY_DELAY));
             }
             if published > 0 {
                 log::info!(entries = published; "entries of the journal are in the event log");
@@ -147,9 +150,10 @@ impl SharedLog {
         }
     }
 
-    /// Publishes the first of what waits. Returns how many were acknowledged.
-    async fn publish_some(&self, most: usize) -> usize {
-        let (numbers, entries): (Vec<u64>, Vec<NewEntry>) = self.unpublished.first(most).into_iter().unzip();
+    /// Publishes some of what waits, from this place on. Returns how many were acknowledged.
+    async fn publish_some(&self, place: usize, most: usize) -> usize {
+        let (numbers, entries): (Vec<u64>, Vec<NewEntry>) =
+            self.unpublished.some(place, most).into_iter().unzip();
         let acknowledged = self.publish_all(&entries).await;
         let done = numbers.into_iter().zip(acknowledged).filter(|(_, acknowledged)| *acknowledged);
         let done: Vec<u64> = done.map(|(number, _)| number).collect();

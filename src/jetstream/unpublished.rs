@@ -74,10 +74,17 @@ impl Unpublished {
         Ok(())
     }
 
-    /// Returns the first entries with their numbers.
-    pub(super) fn first(&self, most: usize) -> Vec<(u64, NewEntry)> {
+    /// Returns some entries with their numbers, from this place on.
+    pub(super) fn some(&self, place: usize, most: usize) -> Vec<(u64, NewEntry)> {
         let waiting = self.waiting.lock();
-        waiting.entries.iter().take(most).map(|(number, entry)| (*number, entry.clone())).collect()
+        let place = place % waiting.entries.len().max(1);
+        waiting
+            .entries
+            .iter()
+            .skip(place)
+            .take(most)
+            .map(|(number, entry)| (*number, entry.clone()))
+            .collect()
     }
 
     /// Forgets entries.
@@ -96,8 +103,13 @@ impl Unpublished {
     }
 
     /// Remembers that the event log was reached.
-    pub(super) fn log_reached(&self) {
-        self.journal.write_later([JournalChange::LogReached]);
+    pub(super) fn log_reached(&self, log: u64) {
+        self.journal.write_later([JournalChange::LogReached(log)]);
+    }
+
+    /// Whether entries may wait here.
+    pub(super) fn is_persistent(&self) -> bool {
+        self.journal.is_persistent()
     }
 
     pub(super) fn is_empty(&self) -> bool {

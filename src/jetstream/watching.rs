@@ -51,6 +51,13 @@ pub(super) struct Generation {
     settles_at: u64,
 }
 
+/// Whether a stream with other limits than those of the config is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LimitsCheck {
+    Strict,
+    Lenient,
+}
+
 /// What the look before this one has found.
 struct LastLook {
     heard: Instant,
@@ -73,7 +80,7 @@ impl LastLook {
 
 impl SharedLog {
     /// Makes the stream if it is not there, tells subscribers of an absence, and opens the log.
-    pub(super) async fn prepare(&self) -> Result<(), StreamFault> {
+    pub(super) async fn prepare(&self, limits: LimitsCheck) -> Result<(), StreamFault> {
         let mut is_new = false;
         let info = match self.info().await {
             Err(StreamFault::Missing(_)) => {
@@ -85,7 +92,7 @@ impl SharedLog {
             }
             info => info?,
         };
-        self.check(&info)?;
+        self.check(&info, limits)?;
         // Before anybody can take this replica for one that was there.
         let missed = *self.missed.lock();
         match missed {
@@ -119,13 +126,12 @@ impl SharedLog {
         format!("$JS.API.STREAM.INFO.{}", self.config.name)
     }
 
-    /// Nothing is published to a stream that might keep nothing. One with other limits is not followed at first, and
-    /// goes on being followed: whoever changes them changes the stream before the config, or after it.
-    fn check(&self, info: &Info) -> Result<(), StreamFault> {
+    /// Nothing is published to a stream that might keep nothing. One with other limits is refused at the start alone:
+    /// whoever changes them changes the stream before the config, or after it.
+    fn check(&self, info: &Info, check: LimitsCheck) -> Result<(), StreamFault> {
         let Differences { limits, mut others } = self.config.differences(&info.config);
         self.is_usable.store(others.is_empty(), Ordering::Relaxed);
-        let is_open = self.generation.lock().epoch != 0;
-        if !others.is_empty() || !(is_open || limits.is_empty()) {
+        if !others.is_empty() || (check == LimitsCheck::Strict && !limits.is_empty()) {
             others.extend(limits);
             return Err(self.config.differs(others));
         }
@@ -165,7 +171,8 @@ impl SharedLog {
         let mut generation = self.generation.lock();
         if generation.epoch == epoch_of(info) {
             drop(generation);
-            self.tail.trimmed(info.state.first_sequence, info.state.bytes);
+            // An empty stream says 0.
+            self.tail.trimmed(info.state.first_sequence.max(1), info.state.bytes);
             return;
         }
         if generation.epoch != 0 {
@@ -185,9 +192,7 @@ impl SharedLog {
         let lost_up_to = self.known_up_to();
         self.make_all_catch_up().await?;
         let info = self.info().await?;
-        if info.state.last_sequence <= lost_up_to {
-            self.lost_up_to.fetch_max(lost_up_to, Ordering::Relaxed);
-        }
+        self.lost_up_to.fetch_max(lost_up_to, Ordering::Relaxed);
         self.begin(&mut self.generation.lock(), &info);
         *last = LastLook { heard: last.heard, ..LastLook::new() };
         Ok(())
@@ -287,16 +292,16 @@ impl SharedLog {
         let is_open = self.generation.lock().epoch != 0;
         let info = match found.unwrap_or_else(|| Err(StreamFault::Silent(self.errors.connecting()))) {
             Err(StreamFault::Missing(_)) => {
-                self.prepare().await?;
+                self.prepare(LimitsCheck::Lenient).await?;
                 self.info().await?
             }
             Ok(_) if !is_open => {
-                self.prepare().await?;
+                self.prepare(LimitsCheck::Lenient).await?;
                 self.info().await?
             }
             found => found?,
         };
-        self.check(&info)?;
+        self.check(&info, LimitsCheck::Lenient)?;
         let silence = last.heard.elapsed();
         (last.heard, last.fault) = (Instant::now(), None);
         let is_same = self.generation.lock().epoch == epoch_of(&info);

@@ -19,8 +19,8 @@ pub struct Contents {
     ///
     /// [`NewEntry`]: super::event_log::NewEntry
     pub unpublished: BTreeMap<u64, Vec<u8>>,
-    /// Whether the last process to use the journal kept its event log elsewhere, and has reached it.
-    pub has_reached_log: bool,
+    /// The event log elsewhere that the last process with this journal has reached, by its ID.
+    pub reached_log: Option<u64>,
     /// When the process was last there to accept deliveries, in seconds since 1970.
     pub last_alive: Option<u64>,
     /// Whether it is a new one that does not know what was pending before. Remembered until someone
@@ -68,8 +68,8 @@ pub enum JournalChange {
     AddUnpublished(u64, Vec<u8>),
     /// It has.
     RemoveUnpublished(u64),
-    /// The event log elsewhere was reached, and is told of what was missed until then.
-    LogReached,
+    /// The event log elsewhere that has this ID was reached, and is told of what was missed until then.
+    LogReached(u64),
     /// There is no event log elsewhere any more: it does not get what is accepted.
     LogLeft,
     /// Nobody was there for long before this start: what was refused meanwhile has to be caught up with.
@@ -96,7 +96,7 @@ impl JournalChange {
             JournalChange::RemovePending(..)
             | JournalChange::RemoveDelivery(_)
             | JournalChange::RemoveUnpublished(_)
-            | JournalChange::LogReached
+            | JournalChange::LogReached(_)
             | JournalChange::LogLeft
             | JournalChange::CaughtUp
             | JournalChange::DowntimeDetected
@@ -134,8 +134,8 @@ impl Contents {
             JournalChange::RemoveDelivery(number) => drop(self.deliveries.remove(&number)),
             JournalChange::AddUnpublished(number, bytes) => drop(self.unpublished.insert(number, bytes)),
             JournalChange::RemoveUnpublished(number) => drop(self.unpublished.remove(&number)),
-            JournalChange::LogReached => self.has_reached_log = true,
-            JournalChange::LogLeft => self.has_reached_log = false,
+            JournalChange::LogReached(log) => self.reached_log = Some(log),
+            JournalChange::LogLeft => self.reached_log = None,
             JournalChange::CaughtUp => self.origin = JournalOrigin::Restored,
             JournalChange::DowntimeDetected => self.origin = JournalOrigin::RestoredAfterDowntime,
             JournalChange::Alive(time) => self.last_alive = Some(time),
@@ -172,10 +172,8 @@ impl Contents {
         if wanted.origin == JournalOrigin::RestoredAfterDowntime && self.origin == JournalOrigin::Restored {
             changes.push(JournalChange::DowntimeDetected);
         }
-        match (wanted.has_reached_log, self.has_reached_log) {
-            (true, false) => changes.push(JournalChange::LogReached),
-            (false, true) => changes.push(JournalChange::LogLeft),
-            _ => {}
+        if wanted.reached_log != self.reached_log {
+            changes.push(wanted.reached_log.map_or(JournalChange::LogLeft, JournalChange::LogReached));
         }
         if wanted.last_alive != self.last_alive {
             changes.extend(wanted.last_alive.map(JournalChange::Alive));

@@ -128,7 +128,7 @@ const MISSED_NEW: u64 = 1;
 const MISSED_CORRUPT: u64 = 2;
 const MISSED_DOWNTIME: u64 = 3;
 
-/// Is in the first table once an event log elsewhere was reached.
+/// The ID of the event log elsewhere that was reached, in the first table.
 const LOG_REACHED_KEY: &str = "event_log_reached";
 
 /// What is pending is small and mostly written; redb's default would be a GiB.
@@ -326,13 +326,13 @@ fn read(database: &Database, file: &Path) -> Result<Option<Contents>, StoreFault
         Some(MISSED_DOWNTIME) => JournalOrigin::RestoredAfterDowntime,
         Some(_) => JournalOrigin::Corrupt,
     };
-    let has_reached_log = meta.get(LOG_REACHED_KEY).map_err(|err| corrupt(&err))?.is_some();
+    let reached_log = meta.get(LOG_REACHED_KEY).map_err(|err| corrupt(&err))?.map(|log| log.value());
     let last_alive = match transaction.open_table(ALIVE_TABLE) {
         Ok(alive) => alive.get(LAST_ALIVE_KEY).map_err(|err| corrupt(&err))?.map(|time| time.value()),
         Err(redb::TableError::TableDoesNotExist(_)) => None,
         Err(err) => return Err(corrupt(&err)),
     };
-    let mut contents = Contents { origin, last_alive, has_reached_log, ..Contents::default() };
+    let mut contents = Contents { origin, last_alive, reached_log, ..Contents::default() };
     let mut unknown = 0;
     let pending = transaction.open_table(PENDING_TABLE).map_err(|err| corrupt(&err))?;
     for entry in pending.iter().map_err(|err| corrupt(&err))? {
@@ -474,8 +474,8 @@ impl RedbStore {
                     JournalChange::RemoveUnpublished(number) => {
                         drop(transaction.open_table(UNPUBLISHED_TABLE)?.remove(number)?);
                     }
-                    JournalChange::LogReached => {
-                        drop(transaction.open_table(META_TABLE)?.insert(LOG_REACHED_KEY, 1)?);
+                    JournalChange::LogReached(log) => {
+                        drop(transaction.open_table(META_TABLE)?.insert(LOG_REACHED_KEY, log)?);
                     }
                     JournalChange::LogLeft => {
                         drop(transaction.open_table(META_TABLE)?.remove(LOG_REACHED_KEY)?);

@@ -123,7 +123,12 @@ impl Backend {
         }
         let mut tasks = Tasks::default();
         let was_away = was_absent(&left, args.catch_up_after);
-        let missed = missed_events(&left, was_away, args.catch_up_after.is_some());
+        let log_elsewhere = config.publish.as_ref().and_then(|options| options.nats.as_ref());
+        let log_elsewhere = log_elsewhere.map(NatsOptions::log_id);
+        let missed = missed_events(&left, log_elsewhere, was_away, args.catch_up_after.is_some());
+        if left.reached_log.is_some() && log_elsewhere.is_none() {
+            journal.write_later([JournalChange::LogLeft]);
+        }
         let event_log = event_log(config, &journal, &left, missed, metrics, &mut tasks).await?;
         let events = event_log.as_ref().map(|(_, events)| Arc::clone(events));
         // Whatever has been caught up with here; a log that is new makes subscribers catch up by itself.
@@ -270,10 +275,6 @@ async fn event_log(
     metrics: &Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Option<PublisherLog>> {
-    let is_elsewhere = config.publish.as_ref().is_some_and(|options| options.nats.is_some());
-    if left.has_reached_log && !is_elsewhere {
-        journal.write_later([JournalChange::LogLeft]);
-    }
     let Some(options) = &config.publish else {
         if !left.unpublished.is_empty() {
             log::warn!(entries = left.unpublished.len(); "journal has entries of an event log, and the config has no `publish`; keeping them");
@@ -361,9 +362,9 @@ fn open_journal(
 }
 
 /// What a log that is elsewhere may have missed before this start.
-fn missed_events(left: &Contents, was_away: bool, absences_matter: bool) -> MissedEvents {
+fn missed_events(left: &Contents, log: Option<u64>, was_away: bool, absences_matter: bool) -> MissedEvents {
     match left.last_alive {
-        Some(_) if !left.has_reached_log => MissedEvents::Some,
+        Some(_) if left.reached_log != log => MissedEvents::Some,
         // The journal of a replica comes and goes with it, so a new one tells nothing.
         None if absences_matter => MissedEvents::UnlessOthers,
         _ if was_away => MissedEvents::UnlessOthers,
