@@ -112,12 +112,8 @@ impl StreamConfig {
         others.extend(limits);
         match others.is_empty() {
             true => Ok(()),
-            false => Err(self.differs(others)),
+            false => Err(StreamFault::Differs { stream: self.name.clone(), differences: others }),
         }
-    }
-
-    pub(super) fn differs(&self, differences: Vec<String>) -> StreamFault {
-        StreamFault::Differs { stream: self.name.clone(), differences }
     }
 
     /// Compares a stream with the one of the config.

@@ -129,11 +129,10 @@ impl SharedLog {
     /// Nothing is published to a stream that might keep nothing. One with other limits is refused at the start alone:
     /// whoever changes them changes the stream before the config, or after it.
     fn check(&self, info: &Info, check: LimitsCheck) -> Result<(), StreamFault> {
-        let Differences { limits, mut others } = self.config.differences(&info.config);
+        let Differences { limits, others } = self.config.differences(&info.config);
         self.is_usable.store(others.is_empty(), Ordering::Relaxed);
-        if !others.is_empty() || (check == LimitsCheck::Strict && !limits.is_empty()) {
-            others.extend(limits);
-            return Err(self.config.differs(others));
+        if !others.is_empty() || check == LimitsCheck::Strict {
+            self.config.check(&info.config)?;
         }
         let mut reported = self.other_limits.lock();
         if *reported != limits && !limits.is_empty() {

@@ -82,6 +82,19 @@ impl Publisher {
         );
     }
 
+    pub async fn refuses_streams(&self) {
+        let refused = client().get(self.subscribe_url()).bearer_auth(test_key("one")).send().await;
+        assert_eq!(refused.expect("an answer").status(), 503);
+    }
+
+    pub async fn wait_for_metric(&self, name: &str, value: f64) {
+        let started = Instant::now();
+        while self.running.metric(name).await != Some(value) {
+            assert!(started.elapsed() < PATIENCE, "{name} is not {value}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub fn subscribe_url(&self) -> String {
         format!("{}/subscribe", self.running.base_of("listening for subscribers").expect("a listener"))
     }

@@ -109,8 +109,7 @@ async fn streams_are_closed_while_jetstream_is_silent() {
     let since = Instant::now();
     stream.ended().await;
     assert!((4..13).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
-    let refused = client().get(publisher.subscribe_url()).bearer_auth(test_key("one")).send().await;
-    assert_eq!(refused.expect("an answer").status(), 503);
+    publisher.refuses_streams().await;
     let (status, _) = publisher.running.get_admin("/readyz").await;
     assert_eq!(status, 200, "deliveries are taken all the same");
     servers.signal(0, "-CONT");
@@ -260,11 +259,7 @@ async fn a_stream_that_has_gone_back_makes_everybody_catch_up() {
     publisher.pushed().await;
     publisher.pushed().await;
     messages(&servers, 4);
-    let started = Instant::now();
-    while publisher.running.metric("flux_recv_unpublished_entries").await != Some(0.0) {
-        assert!(started.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    publisher.wait_for_metric("flux_recv_unpublished_entries", 0.0).await;
     // It is shorter than it was.
     servers.kill(0);
     servers.put_store(0, &copy);
@@ -320,11 +315,7 @@ async fn a_stream_that_has_gone_back_and_takes_no_entry_serves_nobody() {
     servers.start_again(0);
     servers.wait_until_ready();
     publisher.pushed().await;
-    let started = Instant::now();
-    while publisher.running.metric("flux_recv_event_log_entries").await != Some(2.0) {
-        assert!(started.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    publisher.wait_for_metric("flux_recv_event_log_entries", 2.0).await;
     servers.reload(0, |config| config.replace(&with_rights, &without));
     servers.kill(0);
     servers.put_store(0, &copy);
@@ -336,8 +327,7 @@ async fn a_stream_that_has_gone_back_and_takes_no_entry_serves_nobody() {
     let why = "JetStream does not acknowledge the entry that makes subscribers catch up";
     publisher.running.wait_for_log(message, &[("why", why)]);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let refused = client().get(publisher.subscribe_url()).bearer_auth(test_key("one")).send().await;
-    assert_eq!(refused.expect("an answer").status(), 503);
+    publisher.refuses_streams().await;
     let consumers = servers.monitor(0, "jsz").expect("a page")["consumers"].as_u64();
     assert!(consumers.is_some_and(|consumers| consumers <= 5), "{consumers:?}");
     assert_eq!(publisher.running.logged(lost, &[]), 1);
